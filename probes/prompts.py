@@ -1,0 +1,180 @@
+"""Prompts: how an item is put to the model so that the next word says what the item means.
+
+A prompt turns an item into `Prompted`: trusted instructions (str) around untrusted content
+(`Part`). Only instructions may act as prompt; `Backbone.encode` tokenises content as plain text.
+`ControlPrompt` carries the paper's three priors, each a switch; the others are named baselines.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from probes.items import Item, Part
+
+Side = Literal["query", "document"]
+
+TASKS: dict[str, dict[Side, str]] = {
+    "same meaning": {
+        "query": "Find texts that mean the same as the input.",
+        "document": "Find texts that mean the same as the input.",
+    },
+    "question": {
+        "query": "Find the passage that answers the question in the input.",
+        "document": "Find the questions that the passage in the input answers.",
+    },
+    "classification": {
+        "query": "Find the class that the input belongs to.",
+        "document": "Find the inputs that belong to the class in the input.",
+    },
+    "fact check": {
+        "query": "Find the evidence that supports or refutes the claim in the input.",
+        "document": "Find the claims that the evidence in the input supports or refutes.",
+    },
+    "caption": {
+        "query": "Find what shows or describes the same scene as the input.",
+        "document": "Find what shows or describes the same scene as the input.",
+    },
+    "composed change": {
+        "query": "Find the image that the input becomes after the change that it asks for.",
+        "document": "Find the same scene as the input.",
+    },
+}
+"""Task alignment, one instruction for each side of a retrieval task."""
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """One exchange, ready to encode: instructions are str, content is Part.
+
+    `prefill` is the beginning of the model's own turn: the last position, where the word is born,
+    is the last token of the prefill.
+    """
+
+    user: tuple[str | Part, ...]
+    system: str | None = None
+    prefill: str = ""
+
+
+class Prompt(Protocol):
+    """Anything that puts an item to the model."""
+
+    @property
+    def name(self) -> str: ...
+
+    def apply(self, item: Item, side: Side = "document") -> Prompted: ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class ControlPrompt:
+    """The paper's control prompt (§3.3): task alignment, semantic grounding, noise suppression.
+
+    Instructions stand before the content, so that all items of one side share a prefix.
+    `hierarchical` puts them into the system turn (arXiv 2508.00955); `echo` repeats the content.
+    """
+
+    task: str | None = "same meaning"
+    grounding: bool = True
+    denoise: bool = True
+    hierarchical: bool = False
+    echo: bool = False
+
+    @property
+    def name(self) -> str:
+        priors = [self.task or "no task"]
+        priors += [
+            word for word in ("grounding", "denoise", "hierarchical", "echo") if getattr(self, word)
+        ]
+        return f"control({', '.join(priors)})"
+
+    def instructions(self, side: Side) -> str:
+        """The priors that are switched on, in words. A task may be a key of TASKS or free text."""
+        parts = []
+        if self.task is not None:
+            parts.append(TASKS[self.task][side] if self.task in TASKS else self.task)
+        parts.append("Say what the input means in one word.")
+        if self.grounding:
+            parts.append("The word must name the concrete content of the input: its main subject.")
+        if self.denoise:
+            parts.append("No filler, no function word, no punctuation, no formatting.")
+        return " ".join(parts)
+
+    def apply(self, item: Item, side: Side = "document") -> Prompted:
+        instructions = self.instructions(side)
+        content = (*item.parts, "\n", *item.parts) if self.echo else item.parts
+        lead = () if self.hierarchical else (f"{instructions}\n\n",)
+        return Prompted(
+            user=(*lead, 'Input: "', *content, '"\n\nIn one word, the input means:'),
+            system=instructions if self.hierarchical else None,
+            prefill='"',
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "kind": "control",
+            **asdict(self),
+            "text": [self.instructions(s) for s in ("query", "document")],
+        }
+
+
+@dataclass(frozen=True)
+class TemplatePrompt:
+    """A fixed wording around the content, the same for queries and documents."""
+
+    name: str
+    before: str = ""
+    after: str = ""
+    system: str | None = None
+    prefill: str = ""
+    medium: dict[str, str] = field(default_factory=dict, hash=False)
+    """What `{medium}` in the wording becomes for each kind of content."""
+
+    def apply(self, item: Item, side: Side = "document") -> Prompted:
+        kind = item.media[0].kind if item.media else "text"
+        word = self.medium.get(kind, kind)
+        before, after = (part.replace("{medium}", word) for part in (self.before, self.after))
+        user = tuple(piece for piece in (before, *item.parts, after) if piece != "")
+        return Prompted(user=user, system=self.system, prefill=self.prefill)
+
+    def settings(self) -> dict[str, Any]:
+        return {"kind": "template", **asdict(self)}
+
+
+E5V = TemplatePrompt(
+    "e5v", after="\nSummary above {medium} in one word: ", medium={"text": "sentence"}
+)
+"""E5-V (arXiv 2407.12580): the wording for sentences and for images."""
+
+PROMPT_EOL = TemplatePrompt(
+    "prompteol",
+    before='This {medium}: "',
+    after='" means in one word:',
+    prefill='"',
+    medium={"text": "sentence"},
+)
+"""PromptEOL (arXiv 2307.16645): the opening quotation mark begins the model's turn."""
+
+HIERARCHICAL = TemplatePrompt(
+    "hierarchical",
+    system="Given an input, summarise its meaning in one word.",
+    after="\nSummary above {medium} in one word: ",
+    medium={"text": "sentence"},
+)
+"""Hierarchical prompt (arXiv 2508.00955): the task in the system turn, over E5-V's wording."""
+
+NAMED: dict[str, Prompt] = {
+    "control": ControlPrompt(),
+    "e5v": E5V,
+    "prompteol": PROMPT_EOL,
+    "hierarchical": HIERARCHICAL,
+}
+"""Prompts that can be asked for by name, and that the diagnostic compares."""
+
+
+def as_prompt(prompt: "str | Prompt") -> Prompt:
+    """A prompt by its name in NAMED, or itself. Raises ValueError for an unknown name."""
+    if not isinstance(prompt, str):
+        return prompt
+    if prompt not in NAMED:
+        raise ValueError(f"there is no prompt {prompt!r}; named prompts: {', '.join(NAMED)}")
+    return NAMED[prompt]

@@ -1,0 +1,66 @@
+"""Site: a named place in the residual stream, read at the last prompt position.
+
+| written    | the paper        | what it is                                              |
+|------------|------------------|---------------------------------------------------------|
+| `embed`    | h^MLP_0          | what enters the first layer                             |
+| `attn[l]`  | h^Attn_{l+1}     | residual stream after attention is added, before the MLP |
+| `mlp[l]`   | h^MLP_{l+1}      | residual stream after the MLP is added: the layer's output |
+| `norm`     | -                | the final norm's output, which the LM head reads         |
+
+Indices are Python's: `attn[0]` is the first layer, `attn[-1]` the last (the paper's h^Attn_L).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_PATTERN = re.compile(r"(attn|mlp)\[(-?\d+)\]")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place to read. Build it with `Site.parse("attn[-1]")`; `str(site)` writes it back."""
+
+    kind: Literal["embed", "attn", "mlp", "norm"]
+    layer: int = 0
+
+    @classmethod
+    def parse(cls, site: "str | Site") -> "Site":
+        """Read `embed`, `attn[l]`, `mlp[l]` or `norm`. Raises ValueError for anything else."""
+        if isinstance(site, Site):
+            return site
+        if site in ("embed", "norm"):
+            return cls(site)
+        if match := _PATTERN.fullmatch(site):
+            return cls("attn" if match[1] == "attn" else "mlp", int(match[2]))
+        raise ValueError(
+            f"{site!r} is not a site: write embed, attn[l], mlp[l] or norm, for example attn[-1]"
+        )
+
+    def resolve(self, num_layers: int) -> "Site":
+        """The same site with a non-negative layer index. Raises ValueError when out of range."""
+        if self.kind in ("embed", "norm"):
+            return Site(self.kind)
+        if not -num_layers <= self.layer < num_layers:
+            raise ValueError(f"{self} is out of range: this backbone has {num_layers} layers")
+        return Site(self.kind, self.layer % num_layers)
+
+    def depth(self, num_layers: int) -> tuple[int, int]:
+        """Sort key in order of execution."""
+        site = self.resolve(num_layers)
+        layer = {"embed": -1, "norm": num_layers}.get(site.kind, site.layer)
+        return layer, ("embed", "attn", "mlp", "norm").index(site.kind)
+
+    def __str__(self) -> str:
+        return self.kind if self.kind in ("embed", "norm") else f"{self.kind}[{self.layer}]"
+
+
+def all_sites(num_layers: int) -> list[Site]:
+    """Every site from `embed` to `norm`, in order of execution: 2·num_layers + 2 of them."""
+    layers = [Site(kind, i) for i in range(num_layers) for kind in ("attn", "mlp")]
+    return [Site("embed"), *layers, Site("norm")]
+
+
+def late_sites(layers: int = 5) -> list[str]:
+    """The last `layers` layers' two sites each, and `norm`: where a retriever may read."""
+    return [f"{kind}[{-i}]" for i in range(layers, 0, -1) for kind in ("attn", "mlp")] + ["norm"]

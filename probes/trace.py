@@ -1,0 +1,91 @@
+"""record(): states of a traced forward at the last position. The only file that imports nnsight."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nnsight
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.backbone import Backbone
+from probes.encoding import Batch
+from probes.sites import Site
+
+
+@dataclass(frozen=True)
+class States:
+    """What a trace recorded, each `[batch, ·]` at the last position."""
+
+    by_site: dict[Site, Float[Tensor, "batch hidden"]]
+    logits: Float[Tensor, "batch vocabulary"] | None
+    num_layers: int
+
+    def __getitem__(self, site: str | Site) -> Float[Tensor, "batch hidden"]:
+        """The states at one site, in the model's dtype. Raises KeyError when it was not recorded."""
+        key = Site.parse(site).resolve(self.num_layers)
+        if key not in self.by_site:
+            raise KeyError(
+                f"{site} was not recorded; recorded: {', '.join(map(str, self.by_site))}"
+            )
+        return self.by_site[key]
+
+    def sites(self) -> list[Site]:
+        return list(self.by_site)
+
+
+def record(
+    backbone: Backbone, batch: Batch, sites: Sequence[str | Site], *, logits: bool = False
+) -> States:
+    """Run one forward and keep the last-position state of each site.
+
+    The forward ends after the deepest site asked for: at `attn[-1]` the last MLP, the final norm
+    and the LM head do not run. With `logits=True` it runs to the end and the model's own logits of
+    the last position are kept, in float32.
+    Raises ValueError for a site that the backbone does not have.
+    """
+    depth = backbone.num_layers
+    wanted = sorted({Site.parse(s).resolve(depth) for s in sites}, key=lambda s: s.depth(depth))
+    if not wanted and not logits:
+        raise ValueError("nothing to record: name at least one site, or ask for logits")
+    with backbone.lock, torch.no_grad():
+        kept, head = _trace(backbone, batch, wanted, logits)
+    return States(
+        dict(zip(wanted, kept, strict=True)), None if head is None else head[:, -1].float(), depth
+    )
+
+
+def _trace(backbone: Backbone, batch: Batch, wanted: list[Site], logits: bool) -> tuple:
+    if backbone.traced is None:
+        backbone.traced = nnsight.NNsight(backbone.model)
+    traced, anatomy = backbone.traced, backbone.anatomy
+    layers, norm = traced.get(anatomy.layers), traced.get(anatomy.norm)
+    inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
+    if logits:
+        inputs["logits_to_keep"] = 1
+    head, size = None, len(batch)
+    with traced.trace(**inputs) as tracer:
+        kept = nnsight.save([])
+        for site in wanted:
+            if site.kind == "embed":
+                value = layers[0].input
+            elif site.kind == "attn":
+                value = layers[site.layer].get(anatomy.mid).input
+            elif site.kind == "mlp":
+                value = layers[site.layer].output
+            else:
+                value = norm.output
+            kept.append(_last(value, size))
+        if logits:
+            head = nnsight.save(traced.output.logits)
+        else:
+            tracer.stop()
+    return kept, head
+
+
+def _last(value: Any, batch: int) -> Tensor:
+    """A copy of the last position: a view would keep the whole tensor alive."""
+    value = value[0] if isinstance(value, tuple) else value
+    # OPT's MLP reads [batch·time, hidden].
+    return value.reshape(batch, -1, value.shape[-1])[:, -1].clone()
