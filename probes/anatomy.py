@@ -54,7 +54,7 @@ class Anatomy:
         return logits
 
 
-def resolve(model: nn.Module, inputs: dict[str, Tensor]) -> Anatomy:
+def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
     """Find and confirm the anatomy of `model` on `inputs`, a left-padded text batch.
 
     Raises UnsupportedBackbone, naming the module and the equation that failed.
@@ -108,7 +108,7 @@ class _Flow:
     tolerance: float
 
 
-def _find_layers(model: nn.Module, num_layers: int) -> tuple[nn.Module, nn.ModuleList]:
+def _find_layers(model: Any, num_layers: int) -> tuple[nn.Module, nn.ModuleList]:
     try:
         root = model.get_decoder()
     except (AttributeError, NotImplementedError):

@@ -34,7 +34,7 @@ class Backbone:
         name: str,
         revision: str | None = None,
     ):
-        self.model = model.eval().requires_grad_(False)
+        self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.revision = revision
         self.lock = threading.RLock()
@@ -43,6 +43,8 @@ class Backbone:
         self.anatomy: Anatomy = resolve(model, self._confirmation_batch().inputs)
         self.traced: Any = None
         """The traced model; made by probes.trace at the first recording."""
+        self.prefix_error: str | None = None
+        """Why no prefix can be shared, "" if it can; found by probes.prefix at first use."""
 
     @classmethod
     def load(

@@ -45,7 +45,9 @@ def run_batches(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     pending = _cut(order, [len(row) - skip for row in rows], token_budget)[::-1]
     results: dict[int, Result] = {}
-    with tqdm(total=len(rows), desc=progress, unit="item", disable=progress is None, delay=2) as bar:
+    with tqdm(
+        total=len(rows), desc=progress, unit="item", disable=progress is None, delay=2
+    ) as bar:
         while pending:
             chosen = pending.pop()
             try:

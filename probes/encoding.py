@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -70,7 +71,7 @@ class Encoder:
     """Tokenizer, processor and chat template of one model, used the safe way."""
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, processor: Any = None, max_tokens: int | None = None
+        self, model: Any, tokenizer: Any, processor: Any = None, max_tokens: int | None = None
     ):
         self.tokenizer, self.processor = tokenizer, processor
         self.chat = getattr(processor, "chat_template", None) or getattr(
@@ -126,9 +127,8 @@ class Encoder:
     def _text_skeleton_uncached(
         self, marked: tuple, system: str | None, prefill: str, raw: bool
     ) -> list["Run"]:
-        text = "".join(piece for piece in marked) if raw else self.render(marked, system, prefill)
-        # A chat template writes its own BOS.
-        ids = self.tokenizer(text, add_special_tokens=raw or not self.chat)["input_ids"]
+        text = "".join(marked) if raw else self.render(marked, system, prefill)
+        ids = self.tokenizer(text, add_special_tokens=self._wants_special(text))["input_ids"]
         eos = self.tokenizer.eos_token_id
         if ids and ids[-1] == eos and not text.endswith(str(self.tokenizer.eos_token)):
             ids = ids[:-1]
@@ -138,7 +138,7 @@ class Encoder:
         self, source: Prompted, marked: tuple, media: list[Part], name: str
     ) -> tuple:
         text = self.render(marked, source.system, source.prefill)
-        outputs = load_media(self.processor, text, media, name)
+        outputs = load_media(self.processor, text, media, name, self._wants_special(text))
         ids = outputs.pop("input_ids")[0].tolist()
         outputs.pop("attention_mask", None)
         per_token = {k: outputs.pop(k)[0].tolist() for k in PER_TOKEN if k in outputs}
@@ -147,22 +147,39 @@ class Encoder:
     def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
         """The exchange as one string: by the chat template, or plainly for a base model."""
         if not self.chat:
-            return "\n\n".join(filter(None, [system, "".join(marked)])) + (
-                f" {prefill}" if prefill else ""
-            )
-        templater = self.processor if self.processor is not None else self.tokenizer
-        if self.processor is not None:
-            user: Any = [p if isinstance(p, dict) else {"type": "text", "text": p} for p in marked]
-            instructions: Any = [{"type": "text", "text": system}]
-        else:
-            user, instructions = "".join(marked), system
-        messages = [{"role": "user", "content": user}]
+            # An opening quotation mark goes on in the line, a cue such as "Answer:" starts its own.
+            cue = f"\n{prefill}" if prefill[:1].isalpha() else f" {prefill}"
+            return "\n\n".join(filter(None, [system, "".join(marked)])) + cue.rstrip(" ")
+        try:
+            return self._chat(marked, system) + prefill
+        except TemplateError:
+            if system is None:
+                raise
+            # Some templates refuse a system turn (Gemma 2): it then opens the user's turn.
+            return self._chat((f"{system}\n\n", *marked), None) + prefill
+
+    def _chat(self, marked: Sequence, system: str | None) -> str:
+        messages: list[dict] = [{"role": "user", "content": marked}]
         if system is not None:
-            messages.insert(0, {"role": "system", "content": instructions})
-        return (
-            templater.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            + prefill
+            messages.insert(0, {"role": "system", "content": (system,)})
+        for message in messages:
+            content = message["content"]
+            if self.processor is None:
+                message["content"] = "".join(content)
+            else:
+                message["content"] = [
+                    p if isinstance(p, dict) else {"type": "text", "text": p} for p in content
+                ]
+        templater = self.processor if self.processor is not None else self.tokenizer
+        # SmolVLM's processor swaps templates by itself unless it is told which.
+        return templater.apply_chat_template(
+            messages, chat_template=self.chat, tokenize=False, add_generation_prompt=True
         )
+
+    def _wants_special(self, text: str) -> bool:
+        """Whether the tokenizer must add its BOS, or the text brings it."""
+        bos = self.tokenizer.bos_token
+        return not (bos and text.startswith(bos))
 
     def _runs(self, ids: Sequence[int]) -> list["Run"]:
         """Split at control tokens; a run of plain tokens that holds a marker keeps its text too."""
@@ -263,7 +280,7 @@ def _mark(user: tuple) -> tuple:
 
 
 def _join(tensors: list[Tensor]) -> Tensor:
-    """Concatenate along axis 0, zero-padding the other axes to the largest (tiles, frames, time)."""
+    """Concatenate along axis 0, zero-padding other axes to the largest (tiles, frames, time)."""
     largest = [max(t.shape[axis] for t in tensors) for axis in range(1, tensors[0].dim())]
     padded = []
     for tensor in tensors:

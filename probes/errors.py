@@ -23,3 +23,7 @@ class StoreMismatch(FreeRetError):
 
 class BackboneNotFound(FreeRetError):
     """No model under the given alias, folder or hub id."""
+
+
+class BadFile(FreeRetError):
+    """A report, recipe or result file cannot be read or does not say what it must."""

@@ -57,7 +57,11 @@ class Item:
         metadata: Mapping[str, Any] | None = None,
     ):
         if parts is None:
-            media = (("image", images), ("video", videos), ("audio", audios))
+            media: tuple[tuple[Kind, Sequence[Any]], ...] = (
+                ("image", images),
+                ("video", videos),
+                ("audio", audios),
+            )
             parts = [Part(kind, value) for kind, values in media for value in values]
             parts += [Part("text", text)] if text is not None else []
         object.__setattr__(self, "parts", tuple(parts))

@@ -6,10 +6,9 @@ the whole rows, so states agree with whole rows up to float32 rounding (confirme
 backbone, on its own weights, before it is relied on).
 """
 
-import logging
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -18,8 +17,6 @@ from transformers import DynamicCache
 
 from probes.backbone import Backbone
 from probes.encoding import Batch, Row
-
-log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3
 """Largest relative error of a last-position state that counts as agreement (float32)."""
@@ -30,7 +27,7 @@ class Prefix:
 
     def __init__(self, backbone: Backbone, ids: Sequence[int]):
         self.backbone, self.ids = backbone, list(ids)
-        cache = DynamicCache(config=backbone.model.config)
+        cache: Any = DynamicCache(config=backbone.model.config)
         inputs = _positions(backbone, torch.ones(1, len(self.ids), dtype=torch.long), 0)
         with backbone.lock, torch.no_grad():
             backbone.model(
@@ -72,5 +69,34 @@ def common_prefix(rows: Sequence[Row]) -> list[int]:
     """The tokens that begin every row, leaving each at least one of its own."""
     if len(rows) < 2 or any(row.media for row in rows):
         return []
-    shared = commonprefix([row.ids for row in rows])
-    return shared[: min(len(row) for row in rows) - 1]
+    # Whatever the lexically first and last row share, all rows share.
+    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
+    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return [token for token, _ in shared][: min(len(row) for row in rows) - 1]
+
+
+def share_error(backbone: Backbone) -> str | None:
+    """Why this backbone cannot continue a cached prefix, or None. Tried once, then remembered."""
+    if backbone.prefix_error is None:
+        backbone.prefix_error = _try_share(backbone)
+    return backbone.prefix_error or None
+
+
+def _try_share(backbone: Backbone) -> str:
+    """Compare two rows of unequal length, continued from a prefix, with the same rows whole."""
+    ids = backbone.encoder.tokenize("One two three four five six seven eight nine ten eleven.")
+    rows = [Row(ids), Row(ids[:-2])]
+    try:
+        whole = _final_states(backbone, backbone.collate(rows))
+        shared = _final_states(backbone, Prefix(backbone, ids[: len(ids) // 2]).collate(rows))
+    except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        return f"{type(backbone.model).__name__} cannot continue a cache: {error}"
+    error = ((whole - shared).norm(dim=-1) / whole.norm(dim=-1)).max().item()
+    tolerance = TOLERANCE if backbone.dtype == torch.float32 else 0.05
+    return "" if error <= tolerance else f"states differ by {error:.1e} from whole rows"
+
+
+def _final_states(backbone: Backbone, batch: Batch) -> Tensor:
+    with backbone.lock, torch.no_grad():
+        inputs = {"use_cache": False, **batch.inputs}
+        return backbone.model(**inputs, logits_to_keep=1).logits[:, -1].float()

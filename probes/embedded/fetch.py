@@ -16,7 +16,9 @@ from tqdm.auto import tqdm
 from ..errors import FetchError
 
 _BLOCK = 1 << 20
-_DISK_FULL = os.strerror(errno.ENOSPC)
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The system's error numbers for a write that does not fit, by disk, quota or file limit."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ def _download(wheel: Wheel, scratch: Path) -> Path:
     environment = {**os.environ, "TMPDIR": str(scratch)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        if _DISK_FULL in done.stderr:
-            raise OSError(errno.ENOSPC, _DISK_FULL, str(into))
+        for code in DISK_FULL:
+            if os.strerror(code) in done.stderr:
+                raise OSError(code, os.strerror(code), str(into))
         said = "\n".join(done.stderr.strip().splitlines()[-4:])
         advice = (
             "Install it with `python -m ensurepip`."

@@ -15,12 +15,12 @@ from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    LevitConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
     SiglipImageProcessor,
-    SiglipVisionConfig,
 )
 
 from probes.errors import FetchError
@@ -28,6 +28,7 @@ from probes.errors import FetchError
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 WEIGHTS_SHA256 = ""
 IMAGE_SIZE, PATCH_SIZE = 64, 16
+WIDTH = 192
 TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
 IMAGE_TOKEN = "<image>"
 RESERVED_TOKEN = "<empty_output>"
@@ -45,17 +46,21 @@ CHAT_TEMPLATE = (
 """SmolLM2's turns without its default system turn, which a picture would have to pay for."""
 
 
-def vision_config() -> SiglipVisionConfig:
-    """The tower: 2.8M parameters."""
-    return SiglipVisionConfig(
+def vision_config() -> LevitConfig:
+    """The tower: four convolutions to 4×4 places, then five attention blocks among them."""
+    config = LevitConfig(
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        vision_use_head=False,
+        hidden_sizes=[WIDTH, WIDTH],
+        depths=[5],
+        num_attention_heads=[WIDTH // 32],
+        key_dim=[32],
+        attention_ratio=[2],
+        mlp_ratio=[2],
     )
+    config.down_ops = []  # one stage: the places are never thinned out
+    config.hidden_size = WIDTH  # where LLaVA looks for the width of what it projects
+    return config
 
 
 def build(
@@ -125,13 +130,16 @@ def load_trained(model: LlavaForConditionalGeneration, weights: dict[str, torch.
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     plain = AutoTokenizer.from_pretrained(folder)
-    spelling = plain.backend_tokenizer.to_str().replace(RESERVED_TOKEN, IMAGE_TOKEN)
+    renamed = (RESERVED_TOKEN, IMAGE_TOKEN)
+    spelling = plain.backend_tokenizer.to_str().replace(*renamed)
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(spelling),
         bos_token=plain.bos_token,
         eos_token=plain.eos_token,
         pad_token=plain.pad_token,
         unk_token=plain.unk_token,
+        extra_special_tokens=[t.replace(*renamed) for t in plain.all_special_tokens],
+        model_max_length=plain.model_max_length,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

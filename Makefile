@@ -1,0 +1,31 @@
+# Two commands set up what they need and run: `make demo` and `make test`.
+PYTHON ?= python3
+STAMP := .venv/.ready-$(shell sha256sum pyproject.toml | cut -c1-16)
+BIN := .venv/bin
+
+.PHONY: demo test lint figures clean
+
+demo: $(STAMP)
+	$(BIN)/freeret demo --out out
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# torch and torchvision first and together: a mismatched pair does not import.
+$(STAMP):
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch torchvision
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	rm -f .venv/.ready-*
+	touch $@
+
+figures: $(STAMP)
+	for script in figures/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv out

@@ -1,0 +1,5 @@
+"""`python -m freeret` is the command `freeret`."""
+
+from freeret.cli import main
+
+main()

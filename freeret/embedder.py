@@ -1,0 +1,98 @@
+"""Stage 1: one vector an item, read at a state before it becomes a word.
+
+Embedder(backbone, site="attn[-1]", prompt=ControlPrompt())      the paper's setting
+Embedder(backbone, site="norm", prompt="e5v")                    the E5-V extraction
+Embedder.from_recipe(backbone, recipe)                           what the probes chose
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from freeret.recipe import Recipe
+from probes import Backbone, Batch, Item, Site, as_items, record
+from probes.batching import TOKEN_BUDGET, run_batches
+from probes.geometry import unit
+from probes.prompts import Prompt, Side, as_prompt
+
+
+class Embedder:
+    """Embeds items of any modality the backbone reads.
+
+    `prompt` is a name, a prompt, or a list of them, whose unit vectors are averaged (MetaEOL).
+    `truncate_dim` keeps the first so many dimensions. Vectors are raw: the geometry of a corpus is
+    fitted and applied by `freeret.space`, so it can change without encoding again.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        site: str | Site = "attn[-1]",
+        prompt: str | Prompt | Sequence[str | Prompt] = "control",
+        *,
+        truncate_dim: int | None = None,
+        token_budget: int = TOKEN_BUDGET,
+    ):
+        self.backbone = backbone
+        self.site = Site.parse(site)
+        self.site.resolve(backbone.num_layers)
+        several = isinstance(prompt, Sequence) and not isinstance(prompt, str)
+        self.prompts = [as_prompt(p) for p in (prompt if several else [prompt])]
+        self.truncate_dim, self.token_budget = truncate_dim, token_budget
+
+    @classmethod
+    def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Embedder":
+        return cls(backbone, recipe.site, recipe.prompt, **options)
+
+    def encode(
+        self, items: Any, side: Side = "document", *, progress: bool = False
+    ) -> Float[Tensor, "n hidden"]:
+        """Raw float32 vectors on the CPU, in the order given. Raises BadItem, naming the item."""
+        read = as_items(items)
+        if not read:
+            return torch.empty(0, self.dimension)
+        vectors = [self._under(prompt, read, side, progress) for prompt in self.prompts]
+        if len(vectors) == 1:
+            return vectors[0][:, : self.truncate_dim]
+        return torch.stack([unit(v) for v in vectors]).mean(0)[:, : self.truncate_dim]
+
+    def encode_query(self, items: Any, *, progress: bool = False) -> Float[Tensor, "n hidden"]:
+        return self.encode(items, "query", progress=progress)
+
+    def encode_document(self, items: Any, *, progress: bool = False) -> Float[Tensor, "n hidden"]:
+        return self.encode(items, "document", progress=progress)
+
+    @staticmethod
+    def similarity(
+        a: Float[Tensor, "n hidden"], b: Float[Tensor, "m hidden"]
+    ) -> Float[Tensor, "n m"]:
+        """Cosine of every pair, in float32."""
+        return unit(a) @ unit(b).T
+
+    @property
+    def dimension(self) -> int:
+        return self.truncate_dim or self.backbone.hidden_size
+
+    def identity(self) -> dict[str, Any]:
+        """What of this stage decides a vector, for the fingerprint."""
+        return {
+            "site": str(self.site.resolve(self.backbone.num_layers)),
+            "prompts": [prompt.settings() for prompt in self.prompts],
+            "truncate_dim": self.truncate_dim,
+        }
+
+    def _under(self, prompt: Prompt, items: list[Item], side: Side, progress: bool) -> Tensor:
+        rows = [self.backbone.row(prompt.apply(item, side), item.name) for item in items]
+
+        def forward(batch: Batch) -> list[Tensor]:
+            return list(record(self.backbone, batch, [self.site])[self.site].float().cpu())
+
+        title = f"embedding ({side})" if progress else None
+        return torch.stack(
+            run_batches(
+                self.backbone, rows, forward, token_budget=self.token_budget, progress=title
+            )
+        )

@@ -1,0 +1,63 @@
+"""Run the probes and write what they found where people will look for it."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from freeret.recipe import Recipe
+from probes import Backbone, ProbeReport, plots
+from probes import probe as run_probes
+from probes.files import write_atomic
+
+
+def probe_into(backbone: Backbone, folder: Path, seed: int) -> tuple[ProbeReport, Recipe]:
+    """Probe, choose, and write report.json, recipe.json, summary.md and the figures."""
+    report = run_probes(backbone, seed=seed, progress=True)
+    recipe = Recipe.from_report(report)
+    report.save(folder / "report.json")
+    recipe.save(folder / "recipe.json")
+    write_atomic(folder / "summary.md", summary(report, recipe))
+    draw(report, folder)
+    return report, recipe
+
+
+def draw(report: ProbeReport, folder: Path) -> None:
+    """Each figure of a report as PNG and SVG."""
+    curves = plots.curves_figure({report.fingerprint["model"]: report.curves})
+    plots.save(curves, folder / "curves")
+    figures = {
+        "rank": (plots.draw_rank, report.curves),
+        "norms": (plots.draw_norms, report.curves),
+        "synonyms": (plots.draw_synonyms, report.synonyms),
+        "separation": (plots.draw_separation, report.synonyms),
+        "framing": (plots.draw_framing, report.framing),
+        "diagnostic": (plots.draw_diagnostic, report.diagnostic),
+    }
+    for name, (draw_one, data) in figures.items():
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        draw_one(data, figure.subplots())
+        plots.save(figure, folder / name)
+
+
+def summary(report: ProbeReport, recipe: Recipe) -> str:
+    """What a person should read first, as Markdown."""
+    best = sorted(report.diagnostic, key=lambda s: -s.reciprocal_rank.mean)[:8]
+    lines = [
+        f"# {report.fingerprint['model']}",
+        "",
+        *(f"- {reason}" for reason in recipe.reasons),
+        "",
+        "| frame | p(positive) without content | accuracy | AUC |",
+        "|---|---|---|---|",
+        *(f"| {f.frame} | {f.skew:.2f} | {f.accuracy} | {f.auc} |" for f in report.framing),
+        "",
+        "| prompt | site | geometry | paraphrase P@1 | reciprocal rank |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {s.prompt} | {s.site} | {s.geometry} | {s.precision} | {s.reciprocal_rank} |"
+            for s in best
+        ),
+        "",
+        "![lexicalization curves](curves.png)",
+    ]
+    return "\n".join(lines) + "\n"

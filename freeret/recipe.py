@@ -1,0 +1,135 @@
+"""Recipe: what to read, under which prompt, in which geometry, and how to ask.
+
+Chosen from a probe report alone: no judgement of any benchmark is seen.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from probes import FRAMES, ProbeReport, Setting, Site
+from probes.errors import BadFile
+from probes.files import read_json, write_json
+from probes.geometry import Kind
+from probes.prompts import NAMED
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A choice for both stages. `frame=None` means that the backbone cannot rerank."""
+
+    prompt: str = "control"
+    site: str = "attn[-1]"
+    geometry: Kind = "none"
+    frame: str | None = "mcq"
+    fusion: float = 0.0
+    """Weight of the stage-2 margin against the standardised stage-1 score; 0: stage 2 decides."""
+    reasons: tuple[str, ...] = field(default=("the paper's fixed choice",), compare=False)
+
+    @classmethod
+    def paper(cls) -> "Recipe":
+        """FreeRet as the paper fixes it: control prompt, h^Attn_L, no geometry, A/B question."""
+        return cls()
+
+    @classmethod
+    def e5v(cls) -> "Recipe":
+        """The E5-V extraction: its prompt, read at the final norm."""
+        return cls("e5v", "norm", "none", frame=None, reasons=("the E5-V extraction",))
+
+    @classmethod
+    def from_report(cls, report: ProbeReport) -> "Recipe":
+        """The choice that a report supports, each part with a sentence that quotes the figures."""
+        setting, why_setting = _choose_setting(report)
+        frame, why_frame = _choose_frame(report)
+        return cls(
+            prompt=setting.prompt,
+            site=setting.site,
+            geometry=setting.geometry,  # type: ignore[arg-type]
+            frame=frame,
+            reasons=(_describe_lexicalization(report), *why_setting, why_frame),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        return write_json(Path(path), asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recipe":
+        """Raises BadFile when the file is missing, cut off or names what does not exist."""
+        return cls.from_json(read_json(Path(path)), str(path))
+
+    @classmethod
+    def from_json(cls, data: Any, source: str = "recipe") -> "Recipe":
+        try:
+            recipe = TypeAdapter(cls).validate_python(data)
+            Site.parse(recipe.site)
+        except (ValidationError, ValueError) as error:
+            raise BadFile(f"{source} is not a recipe: {error}") from None
+        if recipe.prompt not in NAMED or recipe.frame not in (None, *FRAMES):
+            raise BadFile(f"{source} names a prompt or frame that does not exist")
+        return recipe
+
+
+def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
+    """The best reciprocal rank; among settings as good within noise, the best synonym site."""
+    best = max(report.diagnostic, key=_quality)
+    separation = {s.site: s.separation.mean for s in report.synonyms}
+    layers = len(report.curves.alpha_mlp.mean)
+
+    def at_site(setting: Setting) -> float:
+        return separation.get(str(Site.parse(setting.site).resolve(layers)), 0.0)
+
+    noise = (best.reciprocal_rank.high - best.reciprocal_rank.low) / 2 / 1.96
+    peers = [
+        s
+        for s in report.diagnostic
+        if (s.prompt, s.geometry) == (best.prompt, best.geometry)
+        and _quality(s) >= _quality(best) - noise / 2
+    ]
+    chosen = max(peers, key=at_site)
+    reference = _find(report, "e5v", "norm", "none")
+    paper = _find(report, "control", "attn[-1]", "none")
+    reasons = [
+        f"Paraphrases: {_name(chosen)} finds the partner with reciprocal rank "
+        f"{chosen.reciprocal_rank}; the E5-V extraction {reference.reciprocal_rank}, the paper's "
+        f"control prompt at attn[-1] {paper.reciprocal_rank}.",
+        f"Of {len(peers)} sites as good within noise, {chosen.site} separates synonyms from "
+        f"controls best (d' {at_site(chosen):.2f}).",
+    ]
+    return chosen, reasons
+
+
+def _choose_frame(report: ProbeReport) -> tuple[str | None, str]:
+    best = max(report.framing, key=lambda bias: bias.auc.mean)
+    if not best.discriminates:
+        return None, (
+            f"No reranking: the best frame, {best.frame}, tells matches from near-misses with AUC "
+            f"{best.auc}, which reaches chance (0.5)."
+        )
+    return best.frame, (
+        f"Frame {best.frame}: AUC {best.auc}, p(positive) without content {best.skew:.2f}."
+    )
+
+
+def _describe_lexicalization(report: ProbeReport) -> str:
+    curves = report.curves
+    mlp, norm = curves.alpha_mlp.mean[-1], curves.alpha_norm.mean[0]
+    where = "the last MLP" if mlp < norm else "the final norm"
+    return (
+        f"Lexicalization: the state turns most in {where} "
+        f"(α of the last MLP {mlp:.2f}, of the final norm {norm:.2f}), after {curves.onset}."
+    )
+
+
+def _find(report: ProbeReport, prompt: str, site: str, geometry: str) -> Setting:
+    wanted = (prompt, site, geometry)
+    return next(s for s in report.diagnostic if (s.prompt, s.site, s.geometry) == wanted)
+
+
+def _name(setting: Setting) -> str:
+    return f"prompt {setting.prompt} at {setting.site}, geometry {setting.geometry},"
+
+
+def _quality(setting: Setting) -> float:
+    return setting.reciprocal_rank.mean

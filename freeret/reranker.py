@@ -1,0 +1,103 @@
+"""Stage 2: the same model judges query and candidate together; the score is p(match).
+
+    Reranker(backbone, frame="mcq").rank("query", ["document", …], top_k=10)
+
+The prompt of a query's candidates begins alike (instruction, options, query): that prefix is
+computed once, and of the LM head only the label rows are read.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import expit
+from tqdm.auto import tqdm
+
+from freeret.recipe import Recipe
+from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
+from probes.errors import UnsupportedBackbone
+from probes.framing import SWAPPED, Layout, content_free_margin, judge
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate's place: its index in the list given, its item, and p(match)."""
+
+    index: int
+    score: float
+    item: Item
+
+
+class Reranker:
+    """Judges pairs with one frame.
+
+    `order="swap"` averages the log-odds of both orders of the options; `calibrate` subtracts the
+    log-odds without content (Zhao et al. 2021). `instruction` says what a match is.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        frame: str | Frame = "mcq",
+        *,
+        order: Literal["plain", "swap"] = "plain",
+        calibrate: bool = False,
+        instruction: str | None = None,
+        layout: Layout = "options first",
+    ):
+        if isinstance(frame, str) and frame not in FRAMES:
+            raise ValueError(f"there is no frame {frame!r}; frames: {', '.join(FRAMES)}")
+        chosen = FRAMES[frame] if isinstance(frame, str) else frame
+        self.backbone, self.instruction = backbone, instruction
+        self.layout: Layout = layout
+        self.frames = [chosen] + ([SWAPPED[chosen.name]] if order == "swap" else [])
+        self.shift = 0.0
+        if calibrate:
+            margins = [content_free_margin(backbone, f, instruction, layout) for f in self.frames]
+            self.shift = float(np.mean(margins))
+
+    @classmethod
+    def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Reranker":
+        """Raises UnsupportedBackbone when the recipe says that this backbone cannot rerank."""
+        if recipe.frame is None:
+            raise UnsupportedBackbone(f"reranking is off by recipe: {recipe.reasons[-1]}")
+        return cls(backbone, recipe.frame, **options)
+
+    def margins(
+        self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
+    ) -> Float[np.ndarray, " pairs"]:
+        """log p(match) - log p(no match) of each (query, candidate); pairs of one query that
+        stand together share its computation."""
+        found: list[np.ndarray] = []
+        with tqdm(
+            total=len(pairs), desc="reranking", unit="pair", disable=not progress, delay=2
+        ) as bar:
+            for _, group in itertools.groupby(pairs, key=lambda pair: _identity(pair[0])):
+                together = [(as_item(query), as_item(candidate)) for query, candidate in group]
+                margins = [
+                    judge(self.backbone, frame, together, self.instruction, self.layout)
+                    for frame in self.frames
+                ]
+                found.append(np.mean(margins, axis=0))
+                bar.update(len(together))
+        return np.concatenate(found) - self.shift if found else np.empty(0)
+
+    def predict(
+        self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
+    ) -> Float[np.ndarray, " pairs"]:
+        """p(match) of each pair, in [0, 1]; good for ranking, not a calibrated probability."""
+        return expit(self.margins(pairs, progress=progress))
+
+    def rank(self, query: Any, documents: Any, top_k: int | None = None) -> list[Ranked]:
+        """Documents from best to worst; ties keep the order given."""
+        items, asked = as_items(documents), as_item(query)
+        scores = self.predict([(asked, item) for item in items])
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        return [Ranked(int(i), float(scores[i]), items[i]) for i in order]
+
+
+def _identity(query: Any) -> Any:
+    return query if isinstance(query, str) else id(query)

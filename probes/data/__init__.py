@@ -1,0 +1,31 @@
+"""Diagnostic data written for this project, read as plain rows."""
+
+import csv
+import functools
+import json
+from importlib.resources import files
+from typing import Any
+
+
+@functools.cache
+def paraphrases() -> list[dict[str, str]]:
+    """200 rows of sentence, paraphrase, near_miss (close in words, other in meaning), subject."""
+    return _jsonl("paraphrases.jsonl")
+
+
+@functools.cache
+def matches() -> list[dict[str, Any]]:
+    """100 queries, each with one matching and one near-miss candidate: query, candidate, match."""
+    return _jsonl("matches.jsonl")
+
+
+@functools.cache
+def synonyms() -> list[dict[str, str]]:
+    """250 synonym pairs and 250 control pairs of the same words: kind, a, b, pos."""
+    with (files(__name__) / "synonyms.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _jsonl(name: str) -> list[dict[str, Any]]:
+    text = (files(__name__) / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]

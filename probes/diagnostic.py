@@ -1,0 +1,99 @@
+"""Paraphrase diagnostic: which prompt, site and geometry finds the partner of a sentence?
+
+200 sentences, each with a paraphrase and a near-miss written for this project, are embedded under
+every prompt at every late site. A sentence must find its paraphrase among all 200 paraphrases; the
+near-misses are the harder second figure: the paraphrase must also beat the sentence's own
+near-miss, which shares far more words with it. No judgement of any benchmark is used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probes.backbone import Backbone
+from probes.batching import run_batches
+from probes.data import paraphrases
+from probes.geometry import KINDS, Geometry, Kind
+from probes.items import Item
+from probes.prompts import NAMED, Prompt, Side
+from probes.sites import late_sites
+from probes.stats import Interval, mean_interval
+from probes.trace import record
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one combination fares."""
+
+    prompt: str
+    site: str
+    geometry: str
+    precision: Interval
+    """Precision@1 among all paraphrases."""
+    reciprocal_rank: Interval
+    """Mean reciprocal rank among all paraphrases: what settings are ranked by, it is steadier."""
+    beats_near_miss: Interval
+    """Share of sentences whose paraphrase scores above their near-miss."""
+
+
+SIDES: dict[str, Side] = {"sentence": "query", "paraphrase": "document", "near_miss": "document"}
+
+
+def embed_diagnostic(
+    backbone: Backbone, prompt: Prompt, sites: Sequence[str], *, progress: bool = False
+) -> dict[str, Tensor]:
+    """Raw states `[texts, sites, hidden]` of the sentences (as queries), paraphrases and
+    near-misses (as documents)."""
+    vectors = {}
+
+    def forward(batch: Any) -> list[Tensor]:
+        states = record(backbone, batch, sites)
+        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
+
+    for column, side in SIDES.items():
+        rows = [backbone.row(prompt.apply(Item(row[column]), side)) for row in paraphrases()]
+        title = f"{prompt.name}: {column}" if progress else None
+        vectors[column] = torch.stack(run_batches(backbone, rows, forward, progress=title))
+    return vectors
+
+
+def diagnose(
+    backbone: Backbone,
+    prompts: Mapping[str, Prompt] = NAMED,
+    sites: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[Setting]:
+    """Every prompt x site x geometry. Sites default to those of the last five layers and `norm`."""
+    chosen = list(sites or late_sites(min(5, backbone.num_layers)))
+    settings = []
+    for name, prompt in prompts.items():
+        vectors = embed_diagnostic(backbone, prompt, chosen, progress=progress)
+        for column, site in enumerate(chosen):
+            at_site = {key: value[:, column] for key, value in vectors.items()}
+            settings += [_evaluate(name, site, kind, at_site, seed) for kind in KINDS]
+    return settings
+
+
+def _evaluate(prompt: str, site: str, kind: Kind, vectors: dict[str, Tensor], seed: int) -> Setting:
+    documents = torch.cat([vectors["paraphrase"], vectors["near_miss"]])
+    geometry = Geometry.fit(kind, {"text": documents})
+    sentences, partners, near = (
+        geometry.map(vectors[column], ["text"] * len(vectors[column]), side)
+        for column, side in SIDES.items()
+    )
+    scores = sentences @ partners.T
+    own = scores.diagonal()
+    rank = (scores >= own[:, None]).sum(1).double().numpy()  # ties count against
+    return Setting(
+        prompt,
+        site,
+        kind,
+        mean_interval(rank == 1, seed),
+        mean_interval(1 / rank, seed),
+        mean_interval((own > (sentences * near).sum(-1)).numpy(), seed),
+    )
