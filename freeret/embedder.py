@@ -15,6 +15,7 @@ from torch import Tensor
 from freeret.recipe import Recipe
 from probes import Backbone, Batch, Item, Site, as_items, record
 from probes.batching import TOKEN_BUDGET, run_batches
+from probes.encoding import Row
 from probes.geometry import unit
 from probes.prompts import Prompt, Side, as_prompt
 
@@ -31,7 +32,7 @@ class Embedder:
         self,
         backbone: Backbone,
         site: str | Site = "attn[-1]",
-        prompt: str | Prompt | Sequence[str | Prompt] = "control",
+        prompt: str | Prompt | list[str | Prompt] = "control",
         *,
         truncate_dim: int | None = None,
         token_budget: int = TOKEN_BUDGET,
@@ -39,8 +40,7 @@ class Embedder:
         self.backbone = backbone
         self.site = Site.parse(site)
         self.site.resolve(backbone.num_layers)
-        several = isinstance(prompt, Sequence) and not isinstance(prompt, str)
-        self.prompts = [as_prompt(p) for p in (prompt if several else [prompt])]
+        self.prompts = [as_prompt(p) for p in (prompt if isinstance(prompt, list) else [prompt])]
         self.truncate_dim, self.token_budget = truncate_dim, token_budget
 
     @classmethod
@@ -52,12 +52,22 @@ class Embedder:
     ) -> Float[Tensor, "n hidden"]:
         """Raw float32 vectors on the CPU, in the order given. Raises BadItem, naming the item."""
         read = as_items(items)
-        if not read:
+        return self.encode_rows([self.rows(item, side) for item in read], progress=progress)
+
+    def rows(self, item: Item, side: Side = "document") -> list[Row]:
+        """The item tokenised under each prompt. Raises BadItem."""
+        return [self.backbone.row(prompt.apply(item, side), item.name) for prompt in self.prompts]
+
+    def encode_rows(
+        self, rows: Sequence[Sequence[Row]], *, progress: bool = False
+    ) -> Float[Tensor, "n hidden"]:
+        """Raw vectors of items tokenised by `rows`."""
+        if not rows:
             return torch.empty(0, self.dimension)
-        vectors = [self._under(prompt, read, side, progress) for prompt in self.prompts]
-        if len(vectors) == 1:
-            return vectors[0][:, : self.truncate_dim]
-        return torch.stack([unit(v) for v in vectors]).mean(0)[:, : self.truncate_dim]
+        by_prompt = [self._run(list(column), progress) for column in zip(*rows, strict=True)]
+        if len(by_prompt) == 1:
+            return by_prompt[0][:, : self.truncate_dim]
+        return torch.stack([unit(v) for v in by_prompt]).mean(0)[:, : self.truncate_dim]
 
     def encode_query(self, items: Any, *, progress: bool = False) -> Float[Tensor, "n hidden"]:
         return self.encode(items, "query", progress=progress)
@@ -84,15 +94,15 @@ class Embedder:
             "truncate_dim": self.truncate_dim,
         }
 
-    def _under(self, prompt: Prompt, items: list[Item], side: Side, progress: bool) -> Tensor:
-        rows = [self.backbone.row(prompt.apply(item, side), item.name) for item in items]
-
+    def _run(self, rows: list[Row], progress: bool) -> Tensor:
         def forward(batch: Batch) -> list[Tensor]:
             return list(record(self.backbone, batch, [self.site])[self.site].float().cpu())
 
-        title = f"embedding ({side})" if progress else None
-        return torch.stack(
-            run_batches(
-                self.backbone, rows, forward, token_budget=self.token_budget, progress=title
-            )
+        vectors = run_batches(
+            self.backbone,
+            rows,
+            forward,
+            token_budget=self.token_budget,
+            progress="embedding" if progress else None,
         )
+        return torch.stack(vectors)

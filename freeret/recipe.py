@@ -52,7 +52,10 @@ class Recipe:
         )
 
     def save(self, path: str | Path) -> Path:
-        return write_json(Path(path), asdict(self))
+        return write_json(Path(path), self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":

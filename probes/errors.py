@@ -27,3 +27,7 @@ class BackboneNotFound(FreeRetError):
 
 class BadFile(FreeRetError):
     """A report, recipe or result file cannot be read or does not say what it must."""
+
+
+class StoreError(FreeRetError):
+    """A store cannot be read or written; what was committed before stays as it was."""

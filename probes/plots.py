@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from probes.diagnostic import Setting
 from probes.framing import FrameBias
@@ -23,7 +24,7 @@ from probes.lexicalization import Curve, Curves
 from probes.stats import Interval
 from probes.synonyms import SynonymSimilarity
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.grid.axis": "y",
@@ -51,15 +52,17 @@ STYLE: dict[str, Any] = {
 }
 """The project's look, for `matplotlib.rc_context(STYLE)` around figures of your own."""
 
+Look = dict[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-ATTENTION = {"color": COLOURS[0], "linestyle": "--", "marker": "o", "markerfacecolor": "white"}
-MLP = {"color": COLOURS[1], "linestyle": "-", "marker": "s"}
-NORM = {"color": "black", "linestyle": "none", "marker": "D", "markersize": 6}
-SYNONYMS = {"color": COLOURS[2], "linestyle": "-", "marker": "^"}
-CONTROLS = {"color": "0.4", "linestyle": "--", "marker": "v", "markerfacecolor": "white"}
-GEOMETRIES = {
-    "none": {"color": "black", "marker": "o", "markerfacecolor": "white"},
+HOLLOW: Look = {"markerfacecolor": "white"}
+ATTENTION: Look = {"color": COLOURS[0], "linestyle": "--", "marker": "o", **HOLLOW}
+MLP: Look = {"color": COLOURS[1], "linestyle": "-", "marker": "s"}
+NORM: Look = {"color": "black", "linestyle": "none", "marker": "D", "markersize": 6}
+SYNONYMS: Look = {"color": COLOURS[2], "linestyle": "-", "marker": "^"}
+CONTROLS: Look = {"color": "0.4", "linestyle": "--", "marker": "v", **HOLLOW}
+GEOMETRIES: dict[str, Look] = {
+    "none": {"color": "black", "marker": "o", **HOLLOW},
     "centre": {"color": COLOURS[2], "marker": "s"},
     "whiten": {"color": COLOURS[3], "marker": "D"},
 }
@@ -108,8 +111,8 @@ def draw_norms(curves: Curves, ax: Axes | None = None) -> Axes:
 @rc_context(STYLE)
 def curves_figure(backbones: Mapping[str, Curves]) -> Figure:
     """Alpha above beta, one column for each named backbone: where does each one lexicalize?"""
-    figure = Figure(figsize=(1.2 + 3.9 * len(backbones), 5.6), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
+    size = (1.2 + 3.9 * len(backbones), 5.6)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
     panels = figure.subplots(2, len(backbones), sharex="col", sharey="row", squeeze=False)
     for (name, curves), (above, below) in zip(backbones.items(), panels.T, strict=True):
         _alpha(above, curves)
@@ -153,9 +156,9 @@ def draw_framing(biases: Sequence[FrameBias], ax: Axes | None = None) -> Axes:
     ax.axhline(0.5, color="0.6", linewidth=0.8)
     ax.axvline(0.5, color="0.6", linewidth=0.8)
     for bias, marker, color in zip(biases, cycle(MARKERS), cycle(COLOURS), strict=False):
-        face = color if bias.discriminates else "white"
-        look = {"color": color, "marker": marker, "markerfacecolor": face, "markersize": 7}
-        _bar(ax, bias.skew, bias.auc, look | {"linestyle": "none", "label": bias.frame})
+        look = {"color": color, "marker": marker, "markersize": 7, "linestyle": "none"}
+        fill = {} if bias.discriminates else HOLLOW
+        _bar(ax, bias.skew, bias.auc, look | fill | {"label": bias.frame})
     ax.set(xlabel="p(positive label) without content", ylabel="AUC, match against near-miss")
     ax.set_xlim(-0.03, 1.03)
     return _legend(ax, title="hollow: at chance")
@@ -166,20 +169,19 @@ def draw_diagnostic(settings: Sequence[Setting], ax: Axes | None = None) -> Axes
     """The best site of each prompt and geometry, by mean reciprocal rank, named beside it."""
     ax = _new_axes() if ax is None else ax
     prompts = list(dict.fromkeys(s.prompt for s in settings))
+    best: dict[tuple[str, str], Setting] = {}
+    for setting in sorted(settings, key=lambda s: s.reciprocal_rank.mean, reverse=True):
+        best.setdefault((setting.prompt, setting.geometry), setting)
     for lane, (kind, look) in zip((-0.25, 0.0, 0.25), GEOMETRIES.items(), strict=True):
-        best: dict[str, Setting] = {}
-        for setting in (s for s in settings if s.geometry == kind):
-            rival = best.setdefault(setting.prompt, setting)
-            if setting.reciprocal_rank.mean > rival.reciprocal_rank.mean:
-                best[setting.prompt] = setting
-        rows = [prompts.index(prompt) + lane for prompt in best]
-        score = _stack([s.reciprocal_rank for s in best.values()])
+        shown = [setting for setting in best.values() if setting.geometry == kind]
+        rows = [prompts.index(setting.prompt) + lane for setting in shown]
+        score = _stack([setting.reciprocal_rank for setting in shown])
         reach = [score.mean - score.low, score.high - score.mean]
         ax.errorbar(score.mean, rows, xerr=reach, linestyle="none", label=kind, **look)
-        for row, end, setting in zip(rows, score.high, best.values(), strict=True):
+        for row, setting in zip(rows, shown, strict=True):
             ax.annotate(
-                setting.site, (end, row), (6, 0), textcoords="offset points",
-                va="center", fontsize=9,
+                setting.site, (setting.reciprocal_rank.high, row), (6, 0),
+                textcoords="offset points", va="center", fontsize=9,
             )  # fmt: skip
     ax.set_yticks(range(len(prompts)), prompts)
     ax.yaxis.set_inverted(True)
@@ -191,17 +193,18 @@ def draw_diagnostic(settings: Sequence[Setting], ax: Axes | None = None) -> Axes
 
 
 @rc_context(STYLE)
-def save(figure: Figure, path: str | Path) -> list[Path]:
-    """Write `path`.png (150 dpi) and `path`.svg, whole or not at all; equal figures, equal bytes.
+def save(figure: Figure | SubFigure, path: str | Path) -> list[Path]:
+    """Write `figure`, such as `draw_alpha(curves).figure`, to `path`.png (150 dpi) and `path`.svg.
 
-    `path` has no suffix: a name may hold dots (`qwen2.5`). Returns the two files.
+    `path` has no suffix; its name may hold dots (`qwen2.5`). Each file is written whole or not at
+    all, and the same figure gives the same bytes. Returns the two files.
     """
     written = []
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         target = Path(f"{path}.{suffix}")
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.part")
-        figure.savefig(scratch, format=suffix, metadata=metadata)
+        figure.get_figure(root=True).savefig(scratch, format=suffix, metadata=metadata)
         written.append(scratch.replace(target))
     return written
 
@@ -217,10 +220,10 @@ def _legend(ax: Axes, title: str | None = None) -> Axes:
 
 
 def _stack(intervals: Sequence[Interval]) -> Interval:
-    return Interval(*np.array(intervals, dtype=float).T)
+    return Interval(*np.array(intervals, dtype=float).reshape(-1, 3).T)
 
 
-def _line(ax: Axes, x: Any, interval: Interval, look: dict[str, Any]) -> None:
+def _line(ax: Axes, x: Any, interval: Interval, look: Look) -> None:
     ax.fill_between(x, interval.low, interval.high, color=look["color"], alpha=0.2, linewidth=0)
     ax.plot(x, interval.mean, **look)
 
@@ -260,13 +263,14 @@ def _sublayers(ax: Axes, attention: Curve, mlp: Curve, norm: Curve | None = None
     ticks = {1, last} | {t for t in range(step, last, step) if last - t >= step / 2}
     names = {tick: str(tick) for tick in sorted(ticks)}
     if norm is not None:
-        _bar(ax, last + 1, Interval(*(x[0] for x in norm.interval)), NORM | {"label": "final norm"})
+        point = Interval(*(x[0] for x in norm.interval))
+        _bar(ax, float(last + 1), point, NORM | {"label": "final norm"})
         names[last + 1] = "\nnorm"  # a line lower: it would run into the last layer's number
     ax.set_xticks(list(names), list(names.values()))
     ax.set_xlabel("layer")
 
 
-def _bar(ax: Axes, x: float, y: Interval, look: dict[str, Any]) -> None:
+def _bar(ax: Axes, x: float, y: Interval, look: Look) -> None:
     ax.errorbar(x, y.mean, yerr=[[y.mean - y.low], [y.high - y.mean]], **look)
 
 

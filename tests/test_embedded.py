@@ -293,7 +293,7 @@ def test_a_killed_conversion_leaves_nothing_and_the_next_run_clears_up(tiny, tmp
     _, said = killed.communicate(timeout=600)
     assert killed.returncode == -signal.SIGKILL, said
     (left,) = names(tmp_path)
-    assert left.startswith(".tiny-")
+    assert left.startswith(".tiny.making-")
     assert list((tmp_path / left).rglob("model.safetensors"))
 
     folder = ensure("tiny", tmp_path)

@@ -106,10 +106,10 @@ def _make(alias: str, folder: Path) -> None:
     """Fetch and convert beside `folder`, under the alias's lock, then rename in one step."""
     source, cache = ALIASES[alias], folder.parent
     # Scratch folders are only made under the lock, so whoever made these is dead.
-    for left_over in cache.glob(f".{alias}-*"):
+    for left_over in cache.glob(f".{alias}.making-*"):
         shutil.rmtree(left_over)
     require_space(cache, source.needs_mb)
-    with tempfile.TemporaryDirectory(prefix=f".{alias}-", dir=cache) as name:
+    with tempfile.TemporaryDirectory(prefix=f".{alias}.making-", dir=cache) as name:
         scratch = Path(name)
         gguf = fetch_gguf(source, scratch)
         convert(gguf, scratch / "made", source)

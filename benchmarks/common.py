@@ -1,0 +1,84 @@
+"""What every benchmark shares: interleaved timing, medians, peak memory, the machine's GEMM peak."""
+
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each run, taken in turn so that drift of the machine hits all alike."""
+    for run in runs.values():  # warm up
+        run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats):
+        names = list(runs)
+        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
+            gc.collect()
+            start = time.perf_counter()
+            runs[name]()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def median(times: list[float]) -> float:
+    return statistics.median(times)
+
+
+def ratio(times: Mapping[str, list[float]], slower: str, faster: str) -> float:
+    """Median over repeats of time(slower) / time(faster), each pair from one round."""
+    pairs = zip(times[slower], times[faster], strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def gemm_peak(size: int = 2048, repeats: int = 9) -> float:
+    """The best float32 matrix product this machine does now, in FLOP/s."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    best = 0.0
+    for _ in range(repeats):
+        start = time.perf_counter()
+        a @ b
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def peak_memory(script: Path, *arguments: str) -> float:
+    """Peak resident MB of this script run once in a fresh process with the given arguments."""
+    code = (
+        "import resource, runpy, sys; sys.argv = sys.argv[1:];"
+        "runpy.run_path(sys.argv[0], run_name='__main__');"
+        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(script), *arguments],
+        capture_output=True, text=True, check=True, env={**os.environ, "TQDM_DISABLE": "1"},
+    )  # fmt: skip
+    return float(done.stdout.rsplit("PEAK", 1)[1])
+
+
+def matrix_flops(model: Any, tokens: int, *, last_mlp: bool = True) -> float:
+    """FLOPs of the decoder layers' matrix products for so many tokens, attention scores left out."""
+    layers = model.get_decoder().layers
+    weights = sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim == 2)
+    if not last_mlp:
+        weights -= sum(p.numel() for p in layers[-1].mlp.parameters() if p.ndim == 2)
+    return 2.0 * weights * tokens
+
+
+def save(name: str, data: dict[str, Any]) -> None:
+    """Write the results with what they were measured on."""
+    RESULTS.mkdir(exist_ok=True)
+    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine, **data}, indent=1) + "\n")

@@ -1,0 +1,154 @@
+"""Index: from a stream of items to rows in a store, resumable, each item once.
+
+Items are read, hashed and written block by block; a block is one atomic commit. An item whose id
+and content hash are stored already is not embedded again, so the same call after a kill goes on
+where it stopped.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from freeret.embedder import Embedder
+from freeret.payload import content_hash, encode_metadata, pack
+from freeret.store import Record, Store
+from probes import Geometry, Item, as_item
+from probes.data import paraphrases
+from probes.encoding import Row
+from probes.errors import BadItem
+from probes.geometry import Kind
+
+log = logging.getLogger(__name__)
+
+BLOCK = 256
+"""Items a commit: what a kill costs at most."""
+FEW = 100
+"""With fewer text vectors than this, the project's own sentences help to fit the geometry."""
+
+
+@dataclass
+class Indexed:
+    """What one call of `index` did."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Bad items by id (or place in the stream), each with what is wrong."""
+
+
+def index_items(
+    store: Store,
+    embedder: Embedder,
+    items: Iterable[Any],
+    *,
+    on_error: str = "raise",
+    progress: bool = False,
+) -> Indexed:
+    """Write every item of the stream that is new or changed. Raises BadItem unless `on_error` is
+    "skip"; what was written before stays."""
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+    done = Indexed()
+    known = store.hashes()
+    stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
+    for block in _blocks(enumerate(stream)):
+        pending: dict[str, _Pending] = {}
+        for place, value in block:
+            try:
+                new = _prepare(value, embedder, known)
+            except BadItem as error:
+                if on_error == "raise":
+                    raise
+                name = _name(value, place)
+                done.skipped[name] = str(error)
+                log.warning("skipped %s: %s", name, error)
+                continue
+            if new is None:
+                done.unchanged += 1
+            else:
+                pending[new.item.id or ""] = new
+        vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
+        store.write(
+            [new.record(vector) for new, vector in zip(pending.values(), vectors, strict=True)]
+        )
+        done.replaced += len(pending.keys() & known.keys())
+        done.added += len(pending.keys() - known.keys())
+        known.update({id: new.hash for id, new in pending.items()})
+    store.compact()
+    return done
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """An item that is to be embedded and written."""
+
+    item: Item
+    hash: str
+    parts: str
+    blobs: list[bytes]
+    rows: list[Row]
+
+    def record(self, vector: np.ndarray) -> Record:
+        return Record(
+            id=self.item.id or "",
+            hash=self.hash,
+            signature=self.item.signature,
+            parts=self.parts,
+            blobs=self.blobs,
+            metadata=encode_metadata(self.item),
+            vector=vector,
+        )
+
+
+def _prepare(value: Any, embedder: Embedder, known: dict[str, str]) -> _Pending | None:
+    """Read, hash and tokenise one item; None when it is stored already as it is.
+
+    An item without an id gets one from its content, so the same content is the same item.
+    """
+    item = as_item(value)
+    parts, blobs = pack(item)
+    digest = content_hash(item, parts, blobs)
+    item = item if item.id is not None else item.with_id(digest[:16])
+    if known.get(item.id or "") == digest:
+        return None
+    return _Pending(item, digest, parts, blobs, embedder.rows(item))
+
+
+def _blocks(stream: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(stream)
+    while block := list(itertools.islice(iterator, BLOCK)):
+        yield block
+
+
+def _name(value: Any, place: int) -> str:
+    id = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
+    return str(id) if id is not None else f"item {place} of the stream"
+
+
+def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
+    """Fit on everything stored. Where there is little or no text, the project's own sentences
+    help: as documents when there are fewer than FEW, as queries when there are none."""
+    if kind == "none":
+        return Geometry()
+    documents = store.vectors().by_signature()
+    if len(documents.get("text", ())) >= FEW:
+        return Geometry.fit(kind, documents)
+    own = store.own()
+    if not own:
+        texts = [row["sentence"] for row in paraphrases()]
+        own = {
+            "document:text": embedder.encode_document(texts),
+            "query:text": embedder.encode_query(texts),
+        }
+        store.save_own(own)
+    if "text" in documents:
+        documents["text"] = torch.cat([documents["text"], own["document:text"]])
+        return Geometry.fit(kind, documents)
+    return Geometry.fit(kind, documents, {"text": own["query:text"]})

@@ -1,0 +1,28 @@
+"""Probe reports kept by fingerprint: a backbone is probed once."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from probes import Backbone, ProbeReport, probe
+from probes.embedded import default_cache
+
+log = logging.getLogger(__name__)
+
+
+def report_path(backbone: Backbone) -> Path:
+    """Where the report of this backbone, with these weights and settings, is kept."""
+    key = json.dumps(backbone.fingerprint(), sort_keys=True).encode()
+    return default_cache() / "reports" / f"{hashlib.sha256(key).hexdigest()[:16]}.json"
+
+
+def cached_report(backbone: Backbone, *, progress: bool = False) -> ProbeReport:
+    """The kept report, or a new one: minutes of work, done once."""
+    path = report_path(backbone)
+    if path.is_file():
+        return ProbeReport.load(path)
+    log.warning("probing %s once, to choose its recipe; kept in %s", backbone.name, path)
+    report = probe(backbone, progress=progress)
+    report.save(path)
+    return report

@@ -1,0 +1,276 @@
+"""Store: a LanceDB folder (or object-store URL) of items, their raw vectors and their geometry.
+
+Every write is one atomic commit of LanceDB. The identity of what made the vectors travels in the
+schema of the table, so the two can never part. Vectors are raw: the geometry is fitted over them
+and kept beside, and can be changed without encoding again.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that is new
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from freeret.payload import unpack
+from probes.errors import StoreError, StoreMismatch
+from probes.geometry import Geometry
+from probes.items import Item
+
+ITEMS, GEOMETRY, OWN = "items", "geometry", "own"
+IDENTITY = b"freeret"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row to write: an item's payload and its raw vector."""
+
+    id: str
+    hash: str
+    signature: str
+    parts: str
+    blobs: list[bytes]
+    metadata: str
+    vector: Float[np.ndarray, " hidden"]
+
+
+class Store:
+    """Open with `Store.create` or `Store.open`."""
+
+    def __init__(self, location: str | Path, database: Any, table: Any):
+        self.location, self.database, self.table = str(location), database, table
+        self.identity: dict[str, Any] = json.loads(table.schema.metadata[IDENTITY])
+
+    @classmethod
+    def create(cls, location: str | Path, identity: dict[str, Any], dimension: int) -> "Store":
+        """Make an empty store, or open the one that is there.
+
+        Raises StoreMismatch when it was made with another identity, StoreError when the place
+        cannot be written.
+        """
+        if cls.exists(location):
+            store = cls.open(location)
+            store.require(identity)
+            return store
+        schema = pa.schema(
+            {
+                "id": pa.string(),
+                "hash": pa.string(),
+                "signature": pa.string(),
+                "parts": pa.string(),
+                "blobs": pa.list_(pa.binary()),
+                "metadata": pa.string(),
+                "vector": pa.list_(pa.float32(), dimension),
+            },
+            metadata={IDENTITY: json.dumps(identity).encode()},
+        )
+        with _storage_errors(location):
+            database = lancedb.connect(str(location))
+            return cls(location, database, database.create_table(ITEMS, schema=schema))
+
+    @classmethod
+    def open(cls, location: str | Path) -> "Store":
+        """Raises StoreError when there is no readable store."""
+        if not cls.exists(location):
+            raise StoreError(f"there is no store at {location}; make one with `freeret index`")
+        with _storage_errors(location):
+            database = lancedb.connect(str(location))
+            return cls(location, database, database.open_table(ITEMS))
+
+    @staticmethod
+    def exists(location: str | Path) -> bool:
+        if "://" not in str(location) and not Path(location).is_dir():
+            return False
+        with _storage_errors(location):
+            return ITEMS in lancedb.connect(str(location)).list_tables().tables
+
+    def require(self, identity: dict[str, Any]) -> None:
+        """Raise StoreMismatch, naming what differs, unless the store was made the same way.
+
+        Package versions are recorded but may differ.
+        """
+        ours, theirs = _flat(identity), _flat(self.identity)
+        different = sorted(
+            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
+        )
+        decisive = [key for key in different if not key.startswith(("versions", "recipe"))]
+        if decisive:
+            said = "; ".join(f"{k}: store {theirs.get(k)!r}, now {ours.get(k)!r}" for k in decisive)
+            raise StoreMismatch(
+                f"{self.location} was made otherwise ({said}); use what made it, or another folder"
+            )
+
+    def __len__(self) -> int:
+        with _storage_errors(self.location):
+            return self.table.count_rows()
+
+    @property
+    def version(self) -> int:
+        """Grows with every write."""
+        return self.table.version
+
+    def hashes(self) -> dict[str, str]:
+        """Content hash by id of everything stored."""
+        rows = self._columns("id", "hash")
+        return dict(zip(rows["id"].to_pylist(), rows["hash"].to_pylist(), strict=True))
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Insert, or replace by id, in one commit."""
+        if not records:
+            return
+        data = pa.Table.from_pylist([vars(record) for record in records], schema=self.table.schema)
+        with _storage_errors(self.location):
+            merge = self.table.merge_insert("id").when_matched_update_all()
+            merge.when_not_matched_insert_all().execute(data)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove items; returns how many there were."""
+        before = len(self)
+        quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
+        if ids:
+            with _storage_errors(self.location):
+                self.table.delete(f"id IN ({quoted})")
+        return before - len(self)
+
+    def take(self, other: "Store") -> None:
+        """Copy everything of another store into this one."""
+        with _storage_errors(self.location):
+            merge = self.table.merge_insert("id").when_matched_update_all()
+            merge.when_not_matched_insert_all().execute(other.table.to_arrow())
+
+    def compact(self) -> None:
+        """Merge the small fragments that many commits leave."""
+        with _storage_errors(self.location):
+            self.table.optimize(cleanup_older_than=timedelta(days=1))
+
+    def vectors(self) -> "Loaded":
+        """All raw vectors with ids, signatures and metadata, sorted by id."""
+        rows = self._columns("id", "signature", "metadata", "vector")
+        flat = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        ids = rows["id"].to_pylist()
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        matrix = torch.from_numpy(flat.reshape(len(ids), -1).copy())[order]
+        column = {name: rows[name].to_pylist() for name in ("signature", "metadata")}
+        return Loaded(
+            [ids[i] for i in order],
+            [column["signature"][i] for i in order],
+            [json.loads(column["metadata"][i]) for i in order],
+            matrix,
+        )
+
+    def items(self, ids: Sequence[str]) -> list[Item]:
+        """The stored items, in the order asked for."""
+        quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
+        columns = ["id", "parts", "blobs", "metadata"]
+        with _storage_errors(self.location):
+            query = self.table.search().where(f"id IN ({quoted})").select(columns)
+            rows = query.limit(len(ids)).to_list() if ids else []
+        found = {row["id"]: unpack(**{name: row[name] for name in columns}) for row in rows}
+        return [found[id] for id in ids]
+
+    # -- geometry, and the probe's own vectors that help to fit it -----------------------------
+
+    def save_geometry(self, geometry: Geometry) -> None:
+        """Keep the geometry fitted on this version of the items."""
+        tensors = {f"{side}:{signature}": m for (side, signature), m in geometry.means.items()}
+        if geometry.transform is not None:
+            tensors["transform"] = geometry.transform
+        rows = [{"name": k, "values": t.flatten().tolist()} for k, t in tensors.items()]
+        about = json.dumps({"kind": geometry.kind, "version": self.version}).encode()
+        self._replace(GEOMETRY, rows, {IDENTITY: about})
+
+    def geometry(self) -> Geometry | None:
+        """The saved geometry, or None when there is none for this version of the items."""
+        table = self._extra(GEOMETRY)
+        if table is None:
+            return None
+        about = json.loads(table.schema.metadata[IDENTITY])
+        if about["version"] != self.version:
+            return None
+        rows = table.to_arrow().to_pylist()
+        tensors = {row["name"]: torch.tensor(row["values"]) for row in rows}
+        transform = tensors.pop("transform", None)
+        means: Any = {tuple(name.split(":", 1)): mean for name, mean in tensors.items()}
+        size = int(len(transform) ** 0.5) if transform is not None else 0
+        return Geometry(
+            about["kind"], means, None if transform is None else transform.reshape(size, size)
+        )
+
+    def save_own(self, own: dict[str, Tensor]) -> None:
+        """Keep raw vectors of the probe's own items, by `side:signature`."""
+        rows = [{"name": k, "values": row.tolist()} for k, rows in own.items() for row in rows]
+        self._replace(OWN, rows, {})
+
+    def own(self) -> dict[str, Tensor]:
+        table = self._extra(OWN)
+        rows = table.to_arrow().to_pylist() if table is not None else []
+        names = dict.fromkeys(row["name"] for row in rows)
+        return {n: torch.tensor([r["values"] for r in rows if r["name"] == n]) for n in names}
+
+    # -- plumbing ------------------------------------------------------------------------------
+
+    def _columns(self, *names: str) -> pa.Table:
+        with _storage_errors(self.location):
+            return self.table.search().select(list(names)).limit(None).to_arrow()
+
+    def _extra(self, name: str) -> Any:
+        with _storage_errors(self.location):
+            known = self.database.list_tables().tables
+            return self.database.open_table(name) if name in known else None
+
+    def _replace(self, name: str, rows: list[dict], metadata: dict[bytes, bytes]) -> None:
+        schema = pa.schema(
+            {"name": pa.string(), "values": pa.list_(pa.float32())}, metadata=metadata
+        )
+        with _storage_errors(self.location):
+            data = pa.Table.from_pylist(rows, schema=schema)
+            self.database.create_table(name, data=data, schema=schema, mode="overwrite")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What exact search holds in memory; all lists run parallel to the rows of `vectors`."""
+
+    ids: list[str]
+    signatures: list[str]
+    metadata: list[dict[str, Any]]
+    vectors: Float[Tensor, "n hidden"]
+
+    def by_signature(self) -> dict[str, Tensor]:
+        """Raw vectors of each signature."""
+        return {
+            name: self.vectors[torch.tensor([s == name for s in self.signatures])]
+            for name in dict.fromkeys(self.signatures)
+        }
+
+
+def _flat(identity: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in json.loads(json.dumps(identity)).items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+@contextmanager
+def _storage_errors(location: str | Path) -> Iterator[None]:
+    """LanceDB reports storage faults as RuntimeError, OSError or ValueError; say what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
+        hint = "check that the place exists, is writable and has room; nothing half-written is kept"
+        raise StoreError(f"store {location}: {reason} ({hint})") from error

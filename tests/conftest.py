@@ -1,0 +1,64 @@
+"""What every test may ask for: backbones over tiny random models, and over real weights."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+
+import pytest
+import torch
+from beartype import beartype
+from beartype.roar import BeartypeDecorHintPep3119Exception
+from jaxtyping import install_import_hook
+
+# Workers of pytest-xdist share the cores, and tiny models are ten times slower on two threads.
+torch.set_num_threads(1)
+
+
+def checked(function: Any) -> Any:
+    """`function` with its hints and shapes checked at every call.
+
+    A hint that is a plain Protocol cannot be checked at run time; such a function stays as it is.
+    """
+    try:
+        return beartype(function)
+    except BeartypeDecorHintPep3119Exception:
+        return function
+
+
+install_import_hook(["probes", "freeret"], "conftest.checked")
+
+from models import MULTIMODAL, TEXT, tokenizer  # noqa: E402
+
+from probes.backbone import Backbone  # noqa: E402
+
+
+@functools.cache
+def load_tiny(name: str) -> Backbone:
+    if name in TEXT:
+        return Backbone.load(TEXT[name](), tokenizer=tokenizer())
+    model, processor = MULTIMODAL[name]()
+    return Backbone.load(model, processor=processor)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[[str], Backbone]:
+    """`tiny("llama")`: a backbone over a random model, each made once. Leave it as it is."""
+    return load_tiny
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Backbone:
+    return Backbone.load("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def gemma() -> Backbone:
+    return Backbone.load("gemma3-270m")
+
+
+@pytest.fixture(scope="session")
+def qwen() -> Backbone:
+    return Backbone.load("qwen2.5-coder-0.5b")

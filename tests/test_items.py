@@ -1,0 +1,159 @@
+"""Items: every accepted form is read as it says, everything else is refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from probes.errors import BadItem
+from probes.items import Item, Part, as_item, as_items
+
+RED = Image.new("RGB", (8, 8), "red")
+BLUE = Image.new("RGB", (8, 8), "blue")
+
+
+def content(item: Item) -> list[tuple[str, Any]]:
+    return [(part.kind, part.value) for part in item.parts]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
+def test_a_string_is_text_whatever_it_holds(text: str) -> None:
+    assert content(as_item(text)) == [("text", text)]
+
+
+def test_a_string_is_never_taken_for_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("inside")
+    assert as_item(str(path)).text == str(path)
+    assert as_item(path).text == "inside"
+
+
+FORMS: list[tuple[Any, list]] = [
+    (RED, [("image", RED)]),
+    ({"text": "a"}, [("text", "a")]),
+    ({"text": "a", "image": RED}, [("image", RED), ("text", "a")]),
+    ({"image": [RED, BLUE], "text": None}, [("image", RED), ("image", BLUE)]),
+    (
+        {"text": ("a", "b"), "video": "v", "audio": "s"},
+        [("video", "v"), ("audio", "s"), ("text", "a"), ("text", "b")],
+    ),
+    ({"role": "user", "content": "a"}, [("text", "a")]),
+    (
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "a"}, {"type": "image", "image": RED}],
+        },
+        [("text", "a"), ("image", RED)],
+    ),
+    (
+        [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}],
+        [("text", "a"), ("text", "b")],
+    ),
+    (Item("a", images=[RED, BLUE]), [("image", RED), ("image", BLUE), ("text", "a")]),
+    (Item(parts=[Part("text", "a"), Part("image", RED)]), [("text", "a"), ("image", RED)]),
+]
+
+@pytest.mark.parametrize(("form", "parts"), FORMS)
+def test_every_form_is_read_in_order(form: Any, parts: list) -> None:
+    assert content(as_item(form)) == parts
+
+
+def test_kinds_mix_freely_in_one_list() -> None:
+    items = as_items(["a", RED, {"text": "b"}, Item("c"), [{"role": "user", "content": "d"}]])
+    assert [item.signature for item in items] == ["text", "image", "text", "text", "text"]
+
+
+@pytest.mark.parametrize("lone", ["ab", RED, {"text": "a"}, Item("a")])
+def test_a_lone_item_is_a_list_of_one(lone: Any) -> None:
+    assert len(as_items(lone)) == 1
+
+
+BAD: list[tuple[Any, str]] = [
+    ("", "no content"),
+    (" \n\t", "no content"),
+    ({"text": ""}, "no content"),
+    ({"text": None}, "no content"),
+    (Item, "cannot read"),
+    (3, "cannot read a int"),
+    (b"bytes", "cannot read a bytes"),
+    (None, "cannot read a NoneType"),
+    ([], "cannot read a list"),
+    ({}, "at least one of the keys"),
+    ({"id": "x"}, "at least one of the keys"),
+    ({"text": "a", "txet": "b"}, "cannot have 'txet'"),
+    ({"text": 3}, "text must be a str, not int"),
+    ({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, "message content"),
+    ({"role": "user", "content": ["a"]}, "message content"),
+    ({"role": "assistant", "content": None}, "message content"),
+    (Path("picture.xyz"), "known endings"),
+    (Path("nowhere.png"), "there is no file nowhere.png"),
+    ("half \ud83d of a pair", "not valid Unicode at character 5"),
+]
+
+
+@pytest.mark.parametrize(("form", "reason"), BAD)
+def test_what_cannot_be_read_is_refused_by_id(form: Any, reason: str) -> None:
+    with pytest.raises(BadItem, match="item 'q7'") as caught:
+        as_item(form, id="q7")
+    assert reason in str(caught.value)
+
+
+def test_a_text_file_must_be_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes("naïve".encode("latin-1"))
+    with pytest.raises(BadItem, match="is not UTF-8 text"):
+        as_item(path)
+
+
+def test_a_media_file_stays_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "red.PNG"
+    RED.save(path)
+    item = as_item(path)
+    assert (content(item), item.id) == ([("image", path)], str(path))
+
+
+def test_an_id_of_its_own_wins() -> None:
+    assert as_item({"text": "a", "id": 5}, id="given").id == "5"
+    assert as_item(Item("a", id="own"), id="given").id == "own"
+    assert as_item(Item("a"), id="given").id == "given"
+    assert as_item("a", id="given").id == "given"
+
+
+def test_another_id_keeps_content_and_metadata() -> None:
+    item = Item("a", images=[RED], metadata={"year": 1}).with_id("new")
+    assert (item.id, item.metadata, content(item)) == (
+        "new",
+        {"year": 1},
+        [("image", RED), ("text", "a")],
+    )
+
+
+def test_metadata_is_a_copy() -> None:
+    given_metadata = {"year": 1}
+    item = Item("a", metadata=given_metadata)
+    given_metadata["year"] = 2
+    assert item.metadata == {"year": 1}
+
+
+@pytest.mark.parametrize(
+    ("item", "signature", "text"),
+    [
+        (Item("a"), "text", "a"),
+        (Item(images=[RED]), "image", ""),
+        (Item("a", images=[RED, BLUE]), "image+text", "a"),
+        (Item("a", audios=["s"], videos=["v"]), "audio+text+video", "a"),
+        (Item(parts=[Part("text", "a"), Part("image", RED)] * 2), "image+text", "a\na"),
+    ],
+)
+def test_the_signature_is_the_mix_of_kinds(item: Item, signature: str, text: str) -> None:
+    assert item.signature == signature
+    assert item.text == text
+    assert [part.kind for part in item.media] == [p.kind for p in item.parts if p.kind != "text"]
+
+
+def test_messages_never_print_the_content() -> None:
+    """An error or a log line names an item by id; its text may be long or private."""
+    assert "secret" not in repr(Item("secret", id="x"))

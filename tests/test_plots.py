@@ -1,0 +1,305 @@
+"""The figures show the numbers they were given, where they belong, and nothing hides them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.legend import Legend
+from matplotlib.text import Annotation, Text
+from PIL import Image
+
+from probes import plots
+from probes.diagnostic import Setting
+from probes.framing import FrameBias
+from probes.lexicalization import Curve, Curves
+from probes.sites import all_sites, late_sites
+from probes.stats import Interval, mean_interval
+from probes.synonyms import SynonymSimilarity
+
+
+def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int = 0) -> Curves:
+    """Curves of eight prompts; the step after `onset` has an alpha below all the others."""
+    rng = np.random.default_rng(seed)
+
+    def curve(width: int, start: float, end: float) -> Curve:
+        values = rng.uniform(start, end, (8, width))
+        return Curve(values, mean_interval(values))
+
+    alpha_mlp = rng.uniform(low, 1, (8, layers))
+    if onset == "attn[-1]":
+        alpha_mlp[:, -1] = low - 0.2
+    norm = 0.95 if onset == "attn[-1]" else low - 0.2
+    return Curves(
+        alpha_attn=curve(layers, low, 1),
+        alpha_mlp=Curve(alpha_mlp, mean_interval(alpha_mlp)),
+        alpha_norm=curve(1, norm - 0.02, norm + 0.02),
+        beta_attn=curve(layers, -0.1, 0.3),
+        beta_mlp=curve(layers, -0.1, 0.3),
+        beta_norm=curve(1, 0.3, 0.5),
+        norm_attn=curve(layers, 1, 900),
+        norm_mlp=curve(layers, 1, 900),
+        rank_attn=curve(layers, 1, 5000),
+        rank_mlp=curve(layers, 1, 5000),
+        words=["word"] * 8,
+    )
+
+
+def interval(mean: float) -> Interval:
+    return Interval(mean, mean - 0.02, mean + 0.03)
+
+
+SIMILARITIES = [
+    SynonymSimilarity(str(s), interval(0.9 - i / 50), interval(0.8 - i / 30), interval(i / 10))
+    for i, s in enumerate(all_sites(6))
+]
+BIASES = [
+    FrameBias(name, skew, 0.0, interval(0.6), interval(0.6), interval(auc), 0.5, True)
+    for name, skew, auc in [("mcq", 0.4, 0.9), ("yes_no", 0.1, 0.51), ("true_false", 0.7, 0.6)]
+]
+SETTINGS = [
+    Setting(prompt, site, kind, interval(0.9), interval(mean), interval(0.9))
+    for prompt, kind, means in [
+        ("e5v", "none", (0.3, 0.5, 0.4)),
+        ("e5v", "whiten", (0.6, 0.5, 0.4)),
+        ("prompteol", "none", (0.3, 0.4, 0.8)),
+        ("prompteol", "centre", (0.3, 0.9, 0.8)),
+    ]
+    for site, mean in zip(("attn[-1]", "mlp[-1]", "norm"), means, strict=True)
+]
+BY_LAYER = {
+    plots.draw_alpha: ("alpha_attn", "alpha_mlp", "alpha_norm"),
+    plots.draw_beta: ("beta_attn", "beta_mlp", "beta_norm"),
+    plots.draw_rank: ("rank_attn", "rank_mlp"),
+    plots.draw_norms: ("norm_attn", "norm_mlp"),
+}
+EVERYTHING: list[tuple[Callable[..., Axes], object]] = [
+    *((draw, curves()) for draw in BY_LAYER),
+    (plots.draw_synonyms, SIMILARITIES),
+    (plots.draw_separation, SIMILARITIES),
+    (plots.draw_framing, BIASES),
+    (plots.draw_diagnostic, SETTINGS),
+]
+each_drawing = pytest.mark.parametrize(
+    ("draw", "data"), EVERYTHING, ids=[draw.__name__ for draw, _ in EVERYTHING]
+)
+
+
+def rendered(figure: Figure | SubFigure) -> Figure:
+    figure = figure.get_figure(root=True)
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+def assert_line(ax: Axes, number: int, x: np.ndarray, expected: Interval) -> None:
+    """The ax's line and band `number` are at the mean and the two ends of the interval."""
+    line, band = ax.get_lines()[number], ax.collections[number]
+    np.testing.assert_array_equal(line.get_xydata(), np.stack([x, expected.mean], 1))
+    edge = {tuple(vertex) for vertex in np.asarray(band.get_paths()[0].vertices)}
+    assert edge == {*zip(x, expected.low, strict=True), *zip(x, expected.high, strict=True)}
+
+
+def bars(ax: Axes) -> dict[str, ErrorbarContainer]:
+    return {str(c.get_label()): c for c in ax.containers if isinstance(c, ErrorbarContainer)}
+
+
+def assert_apart(texts: list[Text]) -> None:
+    """No text runs into another; the empty first line of "\\nnorm" is no text."""
+    boxes = [text.get_window_extent() for text in texts]
+    for box, text in zip(boxes, texts, strict=True):
+        if text.get_text().startswith("\n"):
+            box.y1 = (box.y0 + box.y1) / 2
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("draw", BY_LAYER, ids=lambda draw: draw.__name__)
+def test_lines_are_the_means_by_layer_and_bands_their_intervals(draw: Callable) -> None:
+    given = curves()
+    ax = draw(given)
+    attention, mlp, *norm = (getattr(given, name) for name in BY_LAYER[draw])
+    layers = np.arange(1, 7)
+    assert [line.get_label() for line in ax.get_lines()[:2]] == ["attention", "MLP"]
+    assert_line(ax, 0, layers, attention.interval)
+    assert_line(ax, 1, layers, mlp.interval)
+    assert len(bars(ax)) == len(norm)
+    for step in norm:
+        point, _, (stem,) = bars(ax)["final norm"]
+        np.testing.assert_array_equal(point.get_xydata(), [[7, step.mean[0]]])
+        ends = [[7, step.interval.low[0]], [7, step.interval.high[0]]]
+        np.testing.assert_allclose(stem.get_segments()[0], ends)
+
+
+def test_rank_one_is_at_the_top() -> None:
+    bottom, top = plots.draw_rank(curves()).get_ylim()
+    assert bottom > top
+    ax = plots.draw_rank(curves())
+    assert plots.draw_rank(curves(seed=1), ax=ax).yaxis.get_inverted(), "a second one turned it"
+
+
+@pytest.mark.parametrize(
+    ("onset", "at", "alpha", "beta"),
+    [
+        ("attn[-1]", 6, "alpha_mlp", ("beta_attn", "beta_mlp")),
+        ("mlp[-1]", 7, "alpha_norm", ("beta_mlp", "beta_norm")),
+    ],
+)
+def test_the_shaded_step_is_the_one_after_the_onset(
+    onset: str, at: int, alpha: str, beta: tuple[str, str]
+) -> None:
+    given = curves(onset=onset)
+    assert given.onset == onset
+    above, below = plots.draw_alpha(given), plots.draw_beta(given)
+    for ax in (above, below):
+        (shade,) = ax.patches
+        assert shade.get_window_extent().transformed(ax.transData.inverted()).intervalx == (
+            pytest.approx((at - 0.5, at + 0.5))
+        )
+    assert above.get_title("right").endswith(f"α = {getattr(given, alpha).mean[-1]:.2f}")
+    before, after = (getattr(given, name).mean[-1] for name in beta)
+    assert below.get_title("right").endswith(f"β {before:.2f} → {after:.2f}")
+
+
+@pytest.mark.parametrize("layers", [1, 2, 12, 18, 24, 28, 30, 32, 36, 61, 80, 126])
+def test_layer_numbers_never_run_into_each_other(layers: int) -> None:
+    ax = plots.draw_alpha(curves(layers))
+    rendered(ax.figure)
+    labels = dict(zip(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()], strict=True))
+    assert labels.pop(layers + 1).strip() == "norm"
+    assert {1, layers} <= labels.keys()
+    assert all(text == str(int(at)) for at, text in labels.items())
+    assert_apart(ax.get_xticklabels())
+
+
+@pytest.mark.parametrize("sites", [*map(all_sites, (1, 18, 30, 80)), late_sites()], ids=len)
+def test_sites_are_named_where_they_are(sites: list) -> None:
+    names = [str(site) for site in sites]
+    ax = plots.draw_synonyms([SynonymSimilarity(name, *[interval(0.5)] * 3) for name in names])
+    rendered(ax.figure)
+    labels = ax.get_xticklabels()
+    assert [label.get_text() for label in labels] == [names[int(at)] for at in ax.get_xticks()]
+    assert labels[0].get_text() == "norm"
+    assert len(labels) >= min(len(names), 4)
+    assert_apart(labels)
+
+
+def test_synonyms_controls_and_separation_are_each_their_own() -> None:
+    def column(name: str) -> Interval:
+        return Interval(*np.array([getattr(s, name) for s in SIMILARITIES]).T)
+
+    order = np.arange(len(SIMILARITIES))
+    ax = plots.draw_synonyms(SIMILARITIES)
+    assert [line.get_label() for line in ax.get_lines()] == ["synonyms", "controls"]
+    assert_line(ax, 0, order, column("synonyms"))
+    assert_line(ax, 1, order, column("controls"))
+    assert_line(plots.draw_separation(SIMILARITIES), 0, order, column("separation"))
+
+
+def test_frames_stand_at_their_skew_and_auc_and_are_hollow_at_chance() -> None:
+    drawn = bars(plots.draw_framing(BIASES))
+    assert list(drawn) == ["mcq", "yes_no", "true_false"]
+    for bias in BIASES:
+        point, _, (stem,) = drawn[bias.frame]
+        np.testing.assert_array_equal(point.get_xydata(), [[bias.skew, bias.auc.mean]])
+        ends = [[bias.skew, bias.auc.low], [bias.skew, bias.auc.high]]
+        np.testing.assert_allclose(stem.get_segments()[0], ends)
+        assert (to_rgb(point.get_markerfacecolor()) == (1, 1, 1)) == (bias.frame == "yes_no")
+
+
+def test_diagnostic_shows_the_best_site_of_each_prompt_and_geometry() -> None:
+    ax = plots.draw_diagnostic(SETTINGS)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["e5v", "prompteol"]
+    points = {kind: bar[0].get_xydata() for kind, bar in bars(ax).items()}
+    rows = {kind: dict(zip(np.round(p[:, 1]), p[:, 0], strict=True)) for kind, p in points.items()}
+    assert rows == {"none": {0: 0.5, 1: 0.8}, "centre": {1: 0.9}, "whiten": {0: 0.6}}
+    places = {tuple(p): kind for kind, ps in points.items() for p in ps}
+    named = {}
+    for note in (text for text in ax.texts if isinstance(text, Annotation)):
+        place = min(places, key=lambda p: abs(p[1] - note.xy[1]))
+        named[places[place], round(place[1])] = note.get_text()
+        assert note.xy == pytest.approx((place[0] + 0.03, place[1])), "not at the interval's end"
+    assert named == {
+        ("none", 0): "mlp[-1]", ("none", 1): "norm",
+        ("centre", 1): "mlp[-1]", ("whiten", 0): "attn[-1]",
+    }  # fmt: skip
+
+
+def test_side_by_side_every_backbone_has_its_column() -> None:
+    # The first one's alpha goes far lower than the last one's: shared limits must hold both.
+    given = {"One": curves(4, "attn[-1]", low=-0.4), "Two": curves(9, low=0.6)}
+    figure = rendered(plots.curves_figure(given))
+    above, below = figure.axes[:2], figure.axes[2:]
+    assert [ax.get_title("left") for ax in above] == ["One", "Two"]
+    for column, each in enumerate(given.values()):
+        layers = np.arange(1, len(each.alpha_mlp.mean) + 1)
+        assert_line(above[column], 1, layers, each.alpha_mlp.interval)
+        assert_line(below[column], 1, layers, each.beta_mlp.interval)
+        for ax in (above[column], below[column]):
+            bottom, top = ax.get_ylim()
+            heights = np.concatenate([line.get_ydata() for line in ax.get_lines()])
+            assert bottom < heights.min() <= heights.max() < top
+    assert [ax.get_legend() for ax in figure.axes] == [None] * 4
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "attention", "MLP", "final norm",
+    ]  # fmt: skip
+    assert len(plots.curves_figure({"Only": curves()}).axes) == 2
+
+
+@each_drawing
+def test_no_legend_covers_data(draw: Callable[..., Axes], data: object) -> None:
+    figure = rendered(draw(data).figure)
+    (ax,) = figure.axes
+    for legend in (child for child in ax.get_children() if isinstance(child, Legend)):
+        assert not legend.get_window_extent().overlaps(ax.bbox)
+        assert figure.bbox.containsx(legend.get_window_extent().x1), "the legend is cut off"
+
+
+@each_drawing
+def test_drawing_goes_into_the_given_axes_alone(draw: Callable[..., Axes], data: object) -> None:
+    left, right = Figure().subplots(1, 2)
+    before = dict(matplotlib.rcParams)
+    assert draw(data, ax=right) is right
+    assert right.has_data()
+    assert not left.has_data()
+    assert right.figure.axes == [left, right]
+    assert draw(data).figure is not draw(data).figure
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_pyplot_holds_no_figure() -> None:
+    for draw, data in EVERYTHING:
+        draw(data)
+    plots.curves_figure({"One": curves()})
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
+    first, second = (
+        plots.save(plots.curves_figure({"One": curves()}), tmp_path / name / "qwen2.5")
+        for name in ("a", "b")
+    )
+    assert [path.name for path in first] == ["qwen2.5.png", "qwen2.5.svg"]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert sorted((tmp_path / "a").iterdir()) == first, "something else was left behind"
+    svg = first[1].read_text(encoding="utf-8")
+    assert "dc:date" not in svg
+    assert "Matplotlib" not in svg
+    with Image.open(first[0]) as picture:
+        assert picture.size == (round(5.1 * 150), round(5.6 * 150))
+        assert not picture.info.keys() & {"Software", "Creation Time"}
+
+
+def test_another_figure_is_another_file(tmp_path: Path) -> None:
+    one, other = (
+        plots.save(plots.draw_alpha(curves(seed=seed)).figure, tmp_path / str(seed))
+        for seed in (0, 1)
+    )
+    assert all(a.read_bytes() != b.read_bytes() for a, b in zip(one, other, strict=True))
