@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved timing, medians, peak memory, the machine's GEMM peak."""
+"""What benchmarks share: interleaved timing, medians, peak memory, the GEMM peak."""
 
 import gc
 import json
@@ -62,13 +62,13 @@ def peak_memory(script: Path, *arguments: str) -> float:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(script), *arguments],
-        capture_output=True, text=True, check=True, env={**os.environ, "TQDM_DISABLE": "1"},
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(script.parent)},
     )  # fmt: skip
     return float(done.stdout.rsplit("PEAK", 1)[1])
 
 
 def matrix_flops(model: Any, tokens: int, *, last_mlp: bool = True) -> float:
-    """FLOPs of the decoder layers' matrix products for so many tokens, attention scores left out."""
+    """FLOPs of the layers' matrix products for so many tokens, attention scores left out."""
     layers = model.get_decoder().layers
     weights = sum(p.numel() for layer in layers for p in layer.parameters() if p.ndim == 2)
     if not last_mlp:

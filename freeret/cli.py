@@ -4,13 +4,16 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
 from probes.errors import FreeRetError
+
+if TYPE_CHECKING:
+    from freeret.retriever import FreeRet
 
 app = App(
     name="freeret",
@@ -91,9 +94,116 @@ def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
     console.print(f"Figures, report and hits are in {out}")
 
 
+@app.command
+def index(
+    *paths: Path,
+    store: str,
+    model: Model = "smollm2-135m",
+    recipe: Path | None = None,
+    text_field: str = "text",
+    id_field: str = "id",
+    skip_bad: bool = False,
+) -> None:
+    """Embed files into a store; run it again to add, to replace what changed, or to resume.
+
+    Parameters
+    ----------
+    paths: Files and folders of .txt, .md, .jsonl, .csv and media.
+    store: Folder or object-store URL.
+    recipe: A recipe.json of `freeret probe`; without it the backbone is probed once.
+    text_field: Column of .jsonl and .csv rows that holds the text.
+    id_field: Column that holds the id.
+    skip_bad: Report items that cannot be read and go on.
+    """
+    from freeret.recipe import Recipe
+    from freeret.retriever import FreeRet
+    from freeret.sources import read_paths
+    from probes import Backbone
+
+    chosen = Recipe.load(recipe) if recipe else None
+    retriever = FreeRet(Backbone.load(model), chosen, progress=True)
+    done = retriever.index(
+        read_paths(paths, text_field, id_field), store, on_error="skip" if skip_bad else "raise"
+    )
+    console.print(
+        f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
+        f"{len(done.skipped)} skipped"
+    )
+
+
+@app.command
+def search(
+    store: str,
+    query: str,
+    /,
+    *,
+    top_n: int = 50,
+    rerank: int = 0,
+    json: bool = False,
+    trec: str | None = None,
+    model: str | None = None,
+) -> None:
+    """Search a store.
+
+    Parameters
+    ----------
+    top_n: How many hits.
+    rerank: How many of the first hits the model judges again.
+    json: One JSON object a hit, one a line.
+    trec: Print TREC run lines with this run tag.
+    model: Where the backbone is now, if not where it was when the store was made.
+    """
+    from freeret.output import as_json, as_trec
+
+    hits = _open(store, model).search(query, top_n=top_n, rerank=rerank)
+    if json:
+        sys.stdout.writelines(as_json(hit) + "\n" for hit in hits)
+    elif trec:
+        sys.stdout.writelines(line + "\n" for line in as_trec("q", hits, trec))
+    else:
+        rows = [[f"{hit.score:.3f}", hit.id, hit.item.text[:300]] for hit in hits]
+        _print_table(query, ["score", "id", "text"], rows)
+
+
+@app.command
+def answer(
+    store: str, question: str, /, *, top_n: int = 5, rerank: int = 0, model: str | None = None
+) -> None:
+    """Answer a question from what the store holds, naming the sources.
+
+    Parameters
+    ----------
+    top_n: How many hits the model reads.
+    rerank: How many of the first hits the model judges before.
+    model: Where the backbone is now, if not where it was when the store was made.
+    """
+    found = _open(store, model).answer(question, top_n=top_n, rerank=rerank)
+    console.print(found.text, markup=False, soft_wrap=True)
+    for number, hit in enumerate(found.sources, start=1):
+        console.print(f"[{number}] {hit.id}: {hit.item.text[:200]}", markup=False, soft_wrap=True)
+
+
+@app.command
+def info(store: str, /) -> None:
+    """Say what a store holds and what made it."""
+    from freeret.output import store_facts
+    from freeret.store import Store
+
+    _print_table(f"Store {store}", ["", ""], store_facts(Store.open(store)))
+
+
+def _open(store: str, model: str | None) -> "FreeRet":
+    from freeret.retriever import FreeRet
+    from probes import Backbone
+
+    return FreeRet.load(store, Backbone.load(model) if model else None, progress=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error of this project is one clear line and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    for noisy in ("huggingface_hub", "bm25s"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         app(arguments)
     except FreeRetError as error:

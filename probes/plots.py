@@ -117,7 +117,7 @@ def curves_figure(backbones: Mapping[str, Curves]) -> Figure:
     for (name, curves), (above, below) in zip(backbones.items(), panels.T, strict=True):
         _alpha(above, curves)
         _beta(below, curves)
-        above.set_title(name)
+        above.set_title(f"{name}\n")  # a line above the figures of the step
     for ax in panels.flat:
         ax.label_outer()
     handles, labels = panels[0, 0].get_legend_handles_labels()
@@ -250,7 +250,7 @@ def _mark_onset(ax: Axes, curves: Curves, figures: str) -> None:
     last = len(curves.alpha_mlp.mean)
     at, step = (last, "final MLP") if curves.onset == "attn[-1]" else (last + 1, "final norm")
     ax.axvspan(at - 0.5, at + 0.5, color="0.88", linewidth=0)
-    ax.set_title(f"{step}: {figures}", loc="right", fontsize=10, fontweight="normal")
+    ax.set_title(f"turn at the {step}: {figures}", loc="right", fontsize=10, fontweight="normal")
 
 
 def _sublayers(ax: Axes, attention: Curve, mlp: Curve, norm: Curve | None = None) -> None:

@@ -111,11 +111,14 @@ def bars(ax: Axes) -> dict[str, ErrorbarContainer]:
 
 
 def assert_apart(texts: list[Text]) -> None:
-    """No text runs into another; the empty first line of "\\nnorm" is no text."""
+    """No text runs into another; an empty first or last line is no text."""
     boxes = [text.get_window_extent() for text in texts]
     for box, text in zip(boxes, texts, strict=True):
+        middle = (box.y0 + box.y1) / 2
         if text.get_text().startswith("\n"):
-            box.y1 = (box.y0 + box.y1) / 2
+            box.y1 = middle
+        if text.get_text().endswith("\n"):
+            box.y0 = middle
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
@@ -232,10 +235,14 @@ def test_diagnostic_shows_the_best_site_of_each_prompt_and_geometry() -> None:
 
 def test_side_by_side_every_backbone_has_its_column() -> None:
     # The first one's alpha goes far lower than the last one's: shared limits must hold both.
-    given = {"One": curves(4, "attn[-1]", low=-0.4), "Two": curves(9, low=0.6)}
+    long = "Organisation/Some-Model-2.5-32B-Instruct"
+    given = {long: curves(4, "attn[-1]", low=-0.4), "Two": curves(9, low=0.6)}
     figure = rendered(plots.curves_figure(given))
     above, below = figure.axes[:2], figure.axes[2:]
-    assert [ax.get_title("left") for ax in above] == ["One", "Two"]
+    assert [ax.get_title("left").strip() for ax in above] == [long, "Two"]
+    titles = [t for t in above[0].get_children() if isinstance(t, Text) and t.get_text()]
+    assert len(titles) == 2
+    assert_apart(titles)
     for column, each in enumerate(given.values()):
         layers = np.arange(1, len(each.alpha_mlp.mean) + 1)
         assert_line(above[column], 1, layers, each.alpha_mlp.interval)

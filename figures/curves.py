@@ -1,0 +1,24 @@
+"""The lexicalization curves of several backbones side by side.
+
+freeret probe smollm2-135m --out out/smollm2-135m    (and gemma3-270m)
+cp out/smollm2-135m/report.json figures/reports/smollm2-135m.json
+python figures/curves.py
+"""
+
+from pathlib import Path
+
+from probes import ProbeReport
+from probes.plots import curves_figure, save
+
+HERE = Path(__file__).parent
+BACKBONES = {"SmolLM2-135M": "smollm2-135m", "Gemma-3-270M": "gemma3-270m"}
+
+
+def main() -> None:
+    reports = HERE / "reports"
+    curves = {n: ProbeReport.load(reports / f"{f}.json").curves for n, f in BACKBONES.items()}
+    save(curves_figure(curves), HERE / "curves")
+
+
+if __name__ == "__main__":
+    main()

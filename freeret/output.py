@@ -1,0 +1,47 @@
+"""Hits and stores as lines that other programs read."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from freeret.retriever import Hit
+from freeret.store import Store
+
+
+def as_json(hit: Hit) -> str:
+    """One hit as one line of JSON."""
+    return json.dumps(
+        {
+            "id": hit.id,
+            "score": hit.score,
+            "stage1_score": hit.stage1_score,
+            "stage2_score": hit.stage2_score,
+            "text": hit.item.text,
+            "metadata": dict(hit.item.metadata),
+        },
+        ensure_ascii=False,
+    )
+
+
+def as_trec(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
+    """TREC run lines: query, Q0, id, rank, score, tag. White space in ids becomes `_`."""
+    for rank, hit in enumerate(hits, start=1):
+        yield f"{query_id} Q0 {'_'.join(hit.id.split())} {rank} {hit.score:.6f} {tag}"
+
+
+def store_facts(store: Store) -> list[list[str]]:
+    """What `freeret info` shows."""
+    loaded = store.vectors()
+    backbone, recipe = store.identity["backbone"], store.identity["recipe"]
+    geometry = store.geometry()
+    return [
+        ["items", str(len(loaded.ids))],
+        *([f"  {signature}", str(n)] for signature, n in Counter(loaded.signatures).items()),
+        ["dimension", str(loaded.vectors.shape[1])],
+        ["model", f"{backbone['model']} ({backbone['architecture']}, {backbone['dtype']})"],
+        ["weights", backbone["weights"]],
+        ["prompt, site", f"{recipe['prompt']}, {recipe['site']}"],
+        ["geometry", f"{recipe['geometry']} ({'fitted' if geometry else 'to be fitted'})"],
+        ["frame", str(recipe["frame"])],
+        *([f"  {name}", version] for name, version in backbone["versions"].items()),
+    ]
