@@ -54,17 +54,25 @@ def gemm_peak(size: int = 2048, repeats: int = 9) -> float:
 
 
 def peak_memory(script: Path, *arguments: str) -> float:
-    """Peak resident MB of this script run once in a fresh process with the given arguments."""
-    code = (
-        "import resource, runpy, sys; sys.argv = sys.argv[1:];"
-        "runpy.run_path(sys.argv[0], run_name='__main__');"
-        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-    )
+    """Extra peak resident MB of one way, run by `report_peak` in a fresh process."""
     done = subprocess.run(
-        [sys.executable, "-c", code, str(script), *arguments],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(script.parent)},
-    )  # fmt: skip
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=True
+    )
     return float(done.stdout.rsplit("PEAK", 1)[1])
+
+
+def report_peak(run: Callable[[], Any]) -> None:
+    """Print how much the resident peak of this process rises while `run` works (Linux)."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _resident("VmRSS")
+    run()
+    print("PEAK", _resident("VmHWM") - before)
+
+
+def _resident(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def matrix_flops(model: Any, tokens: int, *, last_mlp: bool = True) -> float:

@@ -10,7 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import gemm_peak, interleaved, matrix_flops, median, peak_memory, ratio, save
+from common import (
+    gemm_peak,
+    interleaved,
+    matrix_flops,
+    median,
+    peak_memory,
+    ratio,
+    report_peak,
+    save,
+)
 
 from probes import Backbone, all_sites, record
 from probes.encoding import Row
@@ -69,7 +78,7 @@ def main() -> None:
     runs = ways(backbone)
     e5v, plain, raw, trace, everything = runs
     if len(sys.argv) > 1:  # one way alone, for its peak memory
-        runs[sys.argv[1]]()
+        report_peak(runs[sys.argv[1]])
         return
     times = interleaved(runs, REPEATS)
     peak = gemm_peak()
@@ -77,7 +86,7 @@ def main() -> None:
     share = useful / median(times[trace]) / peak
     memory = {name: peak_memory(Path(__file__), name) for name in runs}
     for name in runs:
-        print(f"{name:52} {median(times[name]) * 1e3:8.0f} ms {memory[name]:8.0f} MB peak")
+        print(f"{name:52} {median(times[name]) * 1e3:8.0f} ms {memory[name]:8.0f} MB extra at peak")
     figures = {
         "speed-up over the E5-V procedure": ratio(times, e5v, trace),
         "time against the raw hook": ratio(times, trace, raw),

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from probes import FRAMES, ProbeReport, Setting, Site
 from probes.errors import BadFile
 from probes.files import read_json, write_json
+from probes.framing import best_frame
 from probes.geometry import Kind
 from probes.prompts import NAMED
 
@@ -24,8 +25,9 @@ class Recipe:
     site: str = "attn[-1]"
     geometry: Kind = "none"
     frame: str | None = "mcq"
-    fusion: float = 0.0
-    """Weight of the stage-2 margin against the standardised stage-1 score; 0: stage 2 decides."""
+    fusion: float | None = None
+    """Weight of stage 2's log-odds against the standardised stage-1 score; None: stage 2 alone
+    decides among the reranked."""
     reasons: tuple[str, ...] = field(default=("the paper's fixed choice",), compare=False)
 
     @classmethod
@@ -42,12 +44,13 @@ class Recipe:
     def from_report(cls, report: ProbeReport) -> "Recipe":
         """The choice that a report supports, each part with a sentence that quotes the figures."""
         setting, why_setting = _choose_setting(report)
-        frame, why_frame = _choose_frame(report)
+        frame, fusion, why_frame = _choose_frame(report)
         return cls(
             prompt=setting.prompt,
             site=setting.site,
-            geometry=setting.geometry,  # type: ignore[arg-type]
+            geometry=setting.geometry,
             frame=frame,
+            fusion=fusion,
             reasons=(_describe_lexicalization(report), *why_setting, why_frame),
         )
 
@@ -103,16 +106,24 @@ def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
     return chosen, reasons
 
 
-def _choose_frame(report: ProbeReport) -> tuple[str | None, str]:
-    best = max(report.framing, key=lambda bias: bias.auc.mean)
+def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
+    """Frame and fusion weight, or no frame where stage 2 does not earn its cost."""
+    best = best_frame(report.framing)
     if not best.discriminates:
-        return None, (
+        reason = (
             f"No reranking: the best frame, {best.frame}, tells matches from near-misses with AUC "
             f"{best.auc}, which reaches chance (0.5)."
         )
-    return best.frame, (
-        f"Frame {best.frame}: AUC {best.auc}, p(positive) without content {best.skew:.2f}."
+        return None, None, reason
+    fusion = max(report.reranking, key=lambda f: f.gain.mean)
+    weight = "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
+    said = (
+        f"frame {best.frame} has AUC {best.auc}; judging stage 1's candidates ({weight}) changes "
+        f"the reciprocal rank by {fusion.gain}"
     )
+    if fusion.gain.low <= 0:
+        return None, None, f"No reranking: {said}, no gain beyond noise."
+    return best.frame, fusion.weight, f"Reranking: {said}."
 
 
 def _describe_lexicalization(report: ProbeReport) -> str:

@@ -200,9 +200,9 @@ class FreeRet:
         return geometry
 
 
-def fuse(stage1: Sequence[float], margins: np.ndarray, weight: float) -> np.ndarray:
-    """Stage-2 log-odds alone (weight 0), or standardised stage-1 scores + weight · log-odds."""
-    if weight == 0:
+def fuse(stage1: Sequence[float], margins: np.ndarray, weight: float | None) -> np.ndarray:
+    """Standardised stage-1 scores + weight · log-odds; None means the log-odds alone."""
+    if weight is None:
         return np.asarray(margins)
     spread = np.std(stage1)
     standard = (np.asarray(stage1) - np.mean(stage1)) / (spread if spread > 0 else 1.0)

@@ -30,7 +30,7 @@ class Setting:
 
     prompt: str
     site: str
-    geometry: str
+    geometry: Kind
     precision: Interval
     """Precision@1 among all paraphrases."""
     reciprocal_rank: Interval

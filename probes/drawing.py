@@ -90,5 +90,5 @@ def between(start: float, end: float, time: float) -> float:
 
 
 def blend(start: RGB, end: RGB, time: float) -> RGB:
-    red, green, blue = (round(between(a, b, time)) for a, b in zip(start, end, strict=True))
+    red, green, blue = (round(a + (b - a) * time) for a, b in zip(start, end, strict=True))
     return red, green, blue

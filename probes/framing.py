@@ -190,6 +190,11 @@ def framing_bias(
     return [_bias(backbone, frame, seed, progress) for frame in chosen]
 
 
+def best_frame(biases: Sequence[FrameBias]) -> FrameBias:
+    """The frame with the highest AUC."""
+    return max(biases, key=lambda bias: bias.auc.mean)
+
+
 def _bias(backbone: Backbone, frame: Frame, seed: int, progress: bool) -> FrameBias:
     rows = sorted(matches(), key=lambda row: (row["query"], row["match"]))
     pairs = [(Item(row["query"]), Item(row["candidate"])) for row in rows]

@@ -13,8 +13,10 @@ from probes.backbone import Backbone
 from probes.diagnostic import Setting, diagnose
 from probes.errors import BadFile
 from probes.files import read_json, write_json
-from probes.framing import FrameBias, framing_bias
+from probes.framing import FrameBias, best_frame, framing_bias
+from probes.injection import Injection, injection_shifts
 from probes.lexicalization import Curves, lexicalization_curves
+from probes.reranking import Fusion, rerank_gain
 from probes.synonyms import SynonymSimilarity, synonym_similarity
 
 FORMAT = 1
@@ -22,6 +24,8 @@ _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
     "diagnostic": TypeAdapter(list[Setting]),
+    "injection": TypeAdapter(list[Injection]),
+    "reranking": TypeAdapter(list[Fusion]),
 }
 
 
@@ -34,6 +38,9 @@ class ProbeReport:
     synonyms: list[SynonymSimilarity]
     framing: list[FrameBias]
     diagnostic: list[Setting]
+    injection: list[Injection]
+    reranking: list[Fusion]
+    """Empty when no frame discriminates."""
     seed: int
     timings: dict[str, float]
     """Seconds spent on each part."""
@@ -76,19 +83,28 @@ class ProbeReport:
 
 
 def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> ProbeReport:
-    """Run all probes. About two minutes for a 135M model on two CPU cores."""
+    """Run all probes. A few minutes for a 135M model on two CPU cores."""
     timings: dict[str, float] = {}
 
-    def timed(name: str, measure: Callable[..., Any]) -> Any:
+    def timed(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
         with _clock(timings, name):
-            return measure(backbone, seed=seed, progress=progress)
+            return measure(backbone, *arguments, seed=seed, progress=progress)
 
+    framing = timed("framing", framing_bias)
+    diagnostic = timed("diagnostic", diagnose)
+    frame = best_frame(framing)
+    reranking = []
+    if frame.discriminates:
+        setting = max(diagnostic, key=lambda s: s.reciprocal_rank.mean)
+        reranking = timed("reranking", rerank_gain, setting, frame.frame)
     return ProbeReport(
         fingerprint=backbone.fingerprint(),
         curves=timed("curves", lexicalization_curves),
         synonyms=timed("synonyms", synonym_similarity),
-        framing=timed("framing", framing_bias),
-        diagnostic=timed("diagnostic", diagnose),
+        framing=framing,
+        diagnostic=diagnostic,
+        injection=timed("injection", injection_shifts),
+        reranking=reranking,
         seed=seed,
         timings=timings,
     )

@@ -125,7 +125,7 @@ class Scene:
 
     def draw(self, size: int = 64, rng: Random | None = None) -> Image.Image:
         """RGB picture of `size`×`size` pixels; `rng` gives another rendering of the same scene."""
-        return paint(self.layout(rng), _shade(BACKGROUNDS[self.background], rng, 8), size)
+        return paint(self.layout(rng), _shade(BACKGROUNDS[self.background], rng, 8.0), size)
 
     def layout(self, rng: Random | None = None) -> list[Placement]:
         """Where each thing goes, in the order they are painted; `rng` moves, turns and shades."""
@@ -133,7 +133,7 @@ class Scene:
         placed = [
             Placement(
                 thing.shape, x, y, radius * (1 + wobble(0.1)), wobble(0.15),
-                _shade(COLOURS[thing.colour], rng, 14),
+                _shade(COLOURS[thing.colour], rng, 14.0),
             )
             for thing, (x, y, radius) in zip(self.things, self._places(rng), strict=True)
         ]  # fmt: skip
@@ -282,7 +282,7 @@ class Clip:
     ) -> list[Image.Image]:
         """`count` RGB pictures of `size`×`size` pixels at equal steps, first and last included."""
         start = self.scene.layout(rng)
-        background = _shade(BACKGROUNDS[self.scene.background], rng, 8)
+        background = _shade(BACKGROUNDS[self.scene.background], rng, 8.0)
         steps = [i / max(count - 1, 1) for i in range(count)]
         return [paint(self._at(start, time), background, size) for time in steps]
 

@@ -178,8 +178,6 @@ def test_a_forward_must_answer_for_every_row(tiny: Tiny) -> None:
         run_batches(tiny("llama"), rows([3, 4]), lambda batch: ends(batch)[:-1])
 
 
-def test_no_bar_is_drawn_unless_asked_for(
-    tiny: Tiny, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_no_bar_is_drawn_unless_asked_for(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
     run_batches(tiny("llama"), rows([3, 4]), ends)
     assert "".join(capfd.readouterr()) == ""

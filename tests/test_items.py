@@ -56,6 +56,7 @@ FORMS: list[tuple[Any, list]] = [
     (Item(parts=[Part("text", "a"), Part("image", RED)]), [("text", "a"), ("image", RED)]),
 ]
 
+
 @pytest.mark.parametrize(("form", "parts"), FORMS)
 def test_every_form_is_read_in_order(form: Any, parts: list) -> None:
     assert content(as_item(form)) == parts

@@ -88,8 +88,8 @@ def test_only_the_picture_token_is_renamed(tiny, tiny_language):
     assert tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) == processor.image_token_id
     text = "12 small red circles, naïve — <|im_end|>\n\tend"
     assert tokenizer(text).input_ids == plain(text).input_ids
-    renamed = {t: i for t, i in tokenizer.get_vocab().items() if plain.get_vocab().get(t) != i}
-    assert renamed == {IMAGE_TOKEN: processor.image_token_id}
+    renamed = tokenizer.get_vocab().items() - plain.get_vocab().items()
+    assert renamed == {(IMAGE_TOKEN, processor.image_token_id)}
     assert IMAGE_TOKEN in tokenizer.all_special_tokens
 
 

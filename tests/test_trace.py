@@ -28,7 +28,7 @@ from probes.trace import record
 Tiny = Callable[[str], Backbone]
 
 # Where the decoder is, and where each branch of a layer ends; c of `mid = in + c * attention`.
-DECODER = {name: "model.language_model" for name in MULTIMODAL} | {
+DECODER = dict.fromkeys(MULTIMODAL, "model.language_model") | {
     "idefics3": "model.text_model",
     "smolvlm": "model.text_model",
     "gpt2": "transformer",
