@@ -176,8 +176,8 @@ def test_hidden_states_end_with_the_norm(name: str, tiny: Tiny) -> None:
     states = record(backbone, batch, all_sites(backbone.num_layers))
     with torch.no_grad():
         hidden = backbone.model(**batch.inputs, output_hidden_states=True).hidden_states
-    for l, state in enumerate(hidden[1:-1]):
-        assert torch.equal(states[f"mlp[{l}]"], state[:, -1])
+    for layer, state in enumerate(hidden[1:-1]):
+        assert torch.equal(states[f"mlp[{layer}]"], state[:, -1])
     assert torch.equal(states["norm"], hidden[-1][:, -1])
 
 

@@ -1,0 +1,1 @@
+"""Evaluation: datasets, metrics, and tables of methods compared query by query."""
