@@ -9,6 +9,7 @@ print(r.answer("a question").text)
 import itertools
 import tempfile
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 
+from freeret.ann import Recall, build_index, measure_recall, propose
 from freeret.embedder import Embedder
 from freeret.indexing import Indexed, fit_geometry, index_items
 from freeret.recipe import Recipe
@@ -121,20 +123,31 @@ class FreeRet:
     # -- search ------------------------------------------------------------------------------
 
     def search(
-        self, query: Any, top_n: int = 50, rerank: int = 0, filter: Filter | None = None
+        self,
+        query: Any,
+        top_n: int = 50,
+        rerank: int = 0,
+        filter: Filter | None = None,
+        *,
+        ann: bool = False,
     ) -> list[Hit]:
         """The `top_n` best items; the first `rerank` of them judged by the model itself.
 
-        Exact, in float32; ties break by id. Where the recipe has no frame, asking for reranking
-        warns and stage 1 decides.
+        Exact, in float32; ties break by id. With `ann` only what the index of `build_ann` proposes
+        is scored. Where the recipe has no frame, asking for reranking warns and stage 1 decides.
         """
         asked = as_item(query)
         loaded, geometry, documents = self._load()
         raw = self.embedder.encode_query([asked])
-        scores = (geometry.map(raw, [asked.signature], "query") @ documents.T)[0]
-        allowed = (
-            [i for i, m in enumerate(loaded.metadata) if _passes(m, filter)] if filter else None
-        )
+        mapped = geometry.map(raw, [asked.signature], "query")[0]
+        scores = documents @ mapped
+        allowed = None
+        if ann:
+            proposed = propose(self._opened(), mapped, top_n)
+            allowed = sorted(bisect_left(loaded.ids, id) for id in proposed)
+        if filter:
+            pool = range(len(loaded.ids)) if allowed is None else allowed
+            allowed = [i for i in pool if _passes(loaded.metadata[i], filter)]
         best = _top(scores, top_n, allowed)
         items = self._opened().items([loaded.ids[i] for i in best])
         hits = [
@@ -142,6 +155,12 @@ class FreeRet:
             for i, item in zip(best, items, strict=True)
         ]
         return self._rerank(asked, hits, rerank) if rerank and hits else hits
+
+    def build_ann(self) -> Recall:
+        """Build LanceDB's approximate index and measure its recall against exact search."""
+        loaded, _, documents = self._load()
+        build_index(self._opened(), loaded.ids, documents)
+        return measure_recall(self._opened(), loaded.ids, documents)
 
     def _rerank(self, query: Item, hits: list[Hit], count: int) -> list[Hit]:
         if self.recipe.frame is None:

@@ -75,7 +75,7 @@ class Store:
             },
             metadata={IDENTITY: json.dumps(identity).encode()},
         )
-        with _storage_errors(location):
+        with storage_errors(location):
             database = lancedb.connect(str(location))
             return cls(location, database, database.create_table(ITEMS, schema=schema))
 
@@ -84,7 +84,7 @@ class Store:
         """Raises StoreError when there is no readable store."""
         if not cls.exists(location):
             raise StoreError(f"there is no store at {location}; make one with `freeret index`")
-        with _storage_errors(location):
+        with storage_errors(location):
             database = lancedb.connect(str(location))
             return cls(location, database, database.open_table(ITEMS))
 
@@ -92,7 +92,7 @@ class Store:
     def exists(location: str | Path) -> bool:
         if "://" not in str(location) and not Path(location).is_dir():
             return False
-        with _storage_errors(location):
+        with storage_errors(location):
             return ITEMS in lancedb.connect(str(location)).list_tables().tables
 
     def require(self, identity: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ class Store:
             )
 
     def __len__(self) -> int:
-        with _storage_errors(self.location):
+        with storage_errors(self.location):
             return self.table.count_rows()
 
     @property
@@ -130,7 +130,7 @@ class Store:
         if not records:
             return
         data = pa.Table.from_pylist([vars(record) for record in records], schema=self.table.schema)
-        with _storage_errors(self.location):
+        with storage_errors(self.location):
             merge = self.table.merge_insert("id").when_matched_update_all()
             merge.when_not_matched_insert_all().execute(data)
 
@@ -139,19 +139,19 @@ class Store:
         before = len(self)
         quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
         if ids:
-            with _storage_errors(self.location):
+            with storage_errors(self.location):
                 self.table.delete(f"id IN ({quoted})")
         return before - len(self)
 
     def take(self, other: "Store") -> None:
         """Copy everything of another store into this one."""
-        with _storage_errors(self.location):
+        with storage_errors(self.location):
             merge = self.table.merge_insert("id").when_matched_update_all()
             merge.when_not_matched_insert_all().execute(other.table.to_arrow())
 
     def compact(self) -> None:
         """Merge the small fragments that many commits leave."""
-        with _storage_errors(self.location):
+        with storage_errors(self.location):
             self.table.optimize(cleanup_older_than=timedelta(days=1))
 
     def vectors(self) -> "Loaded":
@@ -173,7 +173,7 @@ class Store:
         """The stored items, in the order asked for."""
         quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
         columns = ["id", "parts", "blobs", "metadata"]
-        with _storage_errors(self.location):
+        with storage_errors(self.location):
             query = self.table.search().where(f"id IN ({quoted})").select(columns)
             rows = query.limit(len(ids)).to_list() if ids else []
         found = {row["id"]: unpack(**{name: row[name] for name in columns}) for row in rows}
@@ -192,7 +192,7 @@ class Store:
 
     def geometry(self) -> Geometry | None:
         """The saved geometry, or None when there is none for this version of the items."""
-        table = self._extra(GEOMETRY)
+        table = self.extra(GEOMETRY)
         if table is None:
             return None
         about = json.loads(table.schema.metadata[IDENTITY])
@@ -213,7 +213,7 @@ class Store:
         self._replace(OWN, rows, {})
 
     def own(self) -> dict[str, Tensor]:
-        table = self._extra(OWN)
+        table = self.extra(OWN)
         rows = table.to_arrow().to_pylist() if table is not None else []
         names = dict.fromkeys(row["name"] for row in rows)
         return {n: torch.tensor([r["values"] for r in rows if r["name"] == n]) for n in names}
@@ -221,11 +221,12 @@ class Store:
     # -- plumbing ------------------------------------------------------------------------------
 
     def _columns(self, *names: str) -> pa.Table:
-        with _storage_errors(self.location):
+        with storage_errors(self.location):
             return self.table.search().select(list(names)).limit(None).to_arrow()
 
-    def _extra(self, name: str) -> Any:
-        with _storage_errors(self.location):
+    def extra(self, name: str) -> Any:
+        """Another table of the store, or None."""
+        with storage_errors(self.location):
             known = self.database.list_tables().tables
             return self.database.open_table(name) if name in known else None
 
@@ -233,7 +234,7 @@ class Store:
         schema = pa.schema(
             {"name": pa.string(), "values": pa.list_(pa.float32())}, metadata=metadata
         )
-        with _storage_errors(self.location):
+        with storage_errors(self.location):
             data = pa.Table.from_pylist(rows, schema=schema)
             self.database.create_table(name, data=data, schema=schema, mode="overwrite")
 
@@ -266,7 +267,7 @@ def _flat(identity: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def _storage_errors(location: str | Path) -> Iterator[None]:
+def storage_errors(location: str | Path) -> Iterator[None]:
     """LanceDB reports storage faults as RuntimeError, OSError or ValueError; say what to do."""
     try:
         yield
