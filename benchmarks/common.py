@@ -42,6 +42,12 @@ def ratio(times: Mapping[str, list[float]], slower: str, faster: str) -> float:
     return statistics.median(a / b for a, b in pairs)
 
 
+def fastest(runs: Mapping[str, Callable[[], Any]]) -> str:
+    """The name of the quickest run, each taken once after a warm-up."""
+    times = interleaved(runs, 1)
+    return min(runs, key=lambda name: times[name][0])
+
+
 def gemm_peak(size: int = 2048, repeats: int = 9) -> float:
     """The best float32 matrix product this machine does now, in FLOP/s."""
     a, b = torch.randn(size, size), torch.randn(size, size)

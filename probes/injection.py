@@ -17,7 +17,7 @@ from probes.framing import FRAMES, Frame, judge
 from probes.items import Item
 from probes.stats import Interval, mean_interval
 
-PAIRS = 24
+PAIRS = 12
 """Near-misses judged for each frame and attack."""
 
 

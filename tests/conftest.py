@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
@@ -11,10 +11,20 @@ import pytest
 import torch
 from beartype import beartype
 from beartype.roar import BeartypeDecorHintPep3119Exception
-from jaxtyping import install_import_hook
+from hypothesis import HealthCheck, settings
+from jaxtyping import config, install_import_hook
 
 # Workers of pytest-xdist share the cores, and tiny models are ten times slower on two threads.
 torch.set_num_threads(1)
+
+# No deadline: a first forward is slow. No database: tests leave no files behind.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("tests")
 
 
 def checked(function: Any) -> Any:
@@ -29,6 +39,15 @@ def checked(function: Any) -> Any:
 
 
 install_import_hook(["probes", "freeret"], "conftest.checked")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the checks above: what a user meets who hands over something of the wrong type."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
 
 from models import MULTIMODAL, TEXT, tokenizer  # noqa: E402
 

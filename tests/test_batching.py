@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -19,9 +19,6 @@ from probes.trace import record
 
 Tiny = Callable[[str], Backbone]
 LENGTHS = st.lists(st.integers(1, 60), max_size=25)
-RELAXED = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 def rows(lengths: Sequence[int], prefix: int = 0) -> list[Row]:
@@ -36,7 +33,7 @@ def ends(batch: Batch) -> list[int]:
 
 
 @given(lengths=LENGTHS, budget=st.integers(1, 200), prefix=st.sampled_from([0, 20]))
-@RELAXED
+@settings(max_examples=25)
 def test_every_row_once_in_order_within_the_budget(
     lengths: list[int], budget: int, prefix: int, tiny: Tiny
 ) -> None:
@@ -97,9 +94,7 @@ def test_a_shared_prefix_is_computed_once(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "qwen2.5-vl"])
 @given(data=st.data())
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8)
 def test_results_do_not_depend_on_the_budget(name: str, tiny: Tiny, data: st.DataObject) -> None:
     backbone, prompt = tiny(name), ControlPrompt(task=None)
     texts = data.draw(st.lists(st.text(max_size=60), min_size=1, max_size=8))
@@ -130,7 +125,7 @@ def test_results_do_not_depend_on_the_budget(name: str, tiny: Tiny, data: st.Dat
 @given(
     lengths=LENGTHS, fits=st.integers(1, 6), error=st.sampled_from([0, 1]), prefix=st.integers(0, 1)
 )
-@RELAXED
+@settings(max_examples=25)
 def test_a_batch_that_does_not_fit_is_halved(
     lengths: list[int], fits: int, error: int, prefix: int, tiny: Tiny
 ) -> None:

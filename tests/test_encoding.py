@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import MULTIMODAL, TEXT, tokenizer
 from PIL import Image
@@ -31,9 +31,6 @@ PICTURES = [Image.new("RGB", size, "teal") for size in ((48, 48), (64, 32))]
 LACKS = {"smollm2-135m": re.compile("[\x04\x06\x13\x14\x16\x1d\U00040000-\U000bffff]")}
 """Control and unassigned characters that a vocabulary cannot write: the model drops them."""
 BENIGN = ["abc", "one word\nof the image, naïve 日本 🙂", "  spaces  ", "a\n\n\nb", "Yes."]
-RELAXED = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 @pytest.fixture
@@ -138,7 +135,7 @@ def mixture(tok: Any) -> st.SearchStrategy[str]:
 
 @every("llama", "qwen2.5-vl", "gemma3-vl", *REAL)
 @given(data=st.data())
-@RELAXED
+@settings(max_examples=60)
 def test_any_text_is_encoded_or_refused(backbone: Backbone, data: st.DataObject) -> None:
     text = data.draw(mixture(backbone.tokenizer))
     text = LACKS[backbone.name].sub("", text) if backbone.name in LACKS else text
@@ -283,7 +280,7 @@ def test_every_named_prompt_ends_with_its_cue(backbone: Backbone, name: str) -> 
 
 
 @given(text=st.text(min_size=1, max_size=150), room=st.integers(80, 150))
-@RELAXED
+@settings(max_examples=60)
 def test_a_row_keeps_to_its_limit_and_its_cue(text: str, room: int, tiny: Tiny) -> None:
     encoder = Encoder(tiny("llama").model, tokenizer(), max_tokens=room)
     row = encoder.row(framed(text))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import MULTIMODAL, TEXT, causal, tokenizer
 from PIL import Image
@@ -64,9 +64,7 @@ def test_which_families_share_is_known(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("name", [n for n in [*TEXT, *MULTIMODAL] if n not in FALLS_BACK])
 @given(prefix=st.integers(1, 40), tails=st.lists(st.integers(1, 30), min_size=1, max_size=5))
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6)
 def test_shared_equals_whole(name: str, prefix: int, tails: list[int], tiny: Tiny) -> None:
     backbone, batch = tiny(name), rows(prefix, tails)
     states = shared(backbone, Prefix(backbone, batch[0].ids[:prefix]), batch)

@@ -23,7 +23,7 @@ from probes.embedded.smolsight import IMAGE_TOKEN, TOKENS, build, trained
 from probes.embedded.smolsight import train as training
 from probes.embedded.smolsight.questions import ask, content_words, facts
 from probes.embedded.smolsight.train import Run, Settings, name_batch, pack, say_batch, train
-from probes.scenes import SEEN, random_clip, random_scene
+from probes.scenes import SEEN, Scene, Thing, random_clip, random_scene
 
 seeds = st.integers(0, 2**32)
 SHORT = Settings(name_batches=2, name_scenes=4, say_batches=2, say_scenes=3)
@@ -191,7 +191,7 @@ def test_grey_pictures_say_nothing_of_colour():
 
 
 def test_names_are_those_of_the_thing_under_the_token():
-    scene = random_scene(Random(0), SEEN[:1])
+    scene = Scene((Thing(*SEEN[0], "large"),))
     placed = scene.layout()
     names = training.names(scene, placed)
     colours, shapes, *_ = training.VOCABULARY

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import MULTIMODAL, TEXT
 from PIL import Image
@@ -297,11 +297,7 @@ WIDE = ["", "the word", "Yes", "of the image " * 9, "日本 🙂", "a\n\nb"]
 
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
 @given(data=st.data())
-@settings(
-    max_examples=6,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=6)
 def test_a_state_does_not_depend_on_its_batch(name: str, tiny: Tiny, data: st.DataObject) -> None:
     backbone = tiny(name)
     pool: list[Any] = [text + "." for text in WIDE]

@@ -283,7 +283,7 @@ def optimise(
     for number in range(first, count):
         loss = loss_of(number)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)  # Tensor.backward is nnsight's once that is imported
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
