@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/freeret demo --out out
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from common import save
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from test_faults import kill_indexing  # noqa: E402
+from test_faults import kill_indexing
 
 ITEMS, KILLS = 2000, 30
 

@@ -1,4 +1,4 @@
-"""Stage 1 on texts of mixed length, against sentence-transformers with the same weights and prompts.
+"""Stage 1 on texts of mixed length, against sentence-transformers on equal weights and prompts.
 
     python benchmarks/stage1_texts.py --data captions=100 --data abstracts=20
 
@@ -14,6 +14,7 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from common import (
     fastest,
@@ -39,7 +40,7 @@ from probes.prefix import common_prefix
 
 REPEATS, SIZES = 5, (8, 16, 32, 64)
 OURS = "freeret"
-PLAIN_TEXT = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+PLAIN_TEXT: Any = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 """The prompts already hold the chat template; without this it would be put around them again."""
 
 

@@ -204,8 +204,11 @@ def save(figure: Figure | SubFigure, path: str | Path) -> list[Path]:
         target = Path(f"{path}.{suffix}")
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.part")
-        figure.get_figure(root=True).savefig(scratch, format=suffix, metadata=metadata)
-        written.append(scratch.replace(target))
+        try:
+            figure.get_figure(root=True).savefig(scratch, format=suffix, metadata=metadata)
+            written.append(scratch.replace(target))
+        finally:
+            scratch.unlink(missing_ok=True)
     return written
 
 

@@ -157,8 +157,11 @@ class Scene:
             "relation": self._related_otherwise(),
             "counting": self._miscounted(),
         }
-        kept = {why: [s for s in scenes if not s.means(self)] for why, scenes in found.items()}
-        return {why: scenes for why, scenes in kept.items() if scenes}
+        for why, scenes in list(found.items()):
+            found[why] = [scene for scene in scenes if not scene.means(self)]
+            if not found[why]:
+                del found[why]
+        return found
 
     def _meaning(self) -> tuple:
         unordered = self.relation in (None, "overlapping")

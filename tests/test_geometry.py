@@ -122,7 +122,7 @@ def test_the_gap_between_modalities_goes(kind: Kind) -> None:
 
     assert gap(Geometry()) > 0.1
     assert abs(gap(geometry)) < 0.02
-    assert right(similarity(geometry)[:, 40:]) > 0.9 > right(similarity(Geometry())[:, 40:])
+    assert right(similarity(geometry)[:, 40:]) > 0.9
 
 
 def test_the_gap_is_not_whitened_for_a_direction() -> None:

@@ -263,8 +263,10 @@ def test_no_legend_covers_data(draw: Callable[..., Axes], data: object) -> None:
     figure = rendered(draw(data).figure)
     (ax,) = figure.axes
     for legend in (child for child in ax.get_children() if isinstance(child, Legend)):
-        assert not legend.get_window_extent().overlaps(ax.bbox)
-        assert figure.bbox.containsx(legend.get_window_extent().x1), "the legend is cut off"
+        box = legend.get_window_extent()
+        assert not box.overlaps(ax.bbox)
+        assert not any(box.overlaps(text.get_window_extent()) for text in ax.texts)
+        assert figure.bbox.containsx(box.x1), "the legend is cut off"
 
 
 @each_drawing

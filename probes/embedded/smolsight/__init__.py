@@ -1,6 +1,6 @@
 """smolsight: SmolLM2-135M-Instruct, frozen, with a small vision tower of this project's own.
 
-The classes are the stock ones of transformers (LLaVA's model and processor, SigLIP's tower and
+The classes are the stock ones of transformers (LLaVA's model and processor, LeViT's tower, SigLIP's
 image processor), so a composed folder loads with `from_pretrained` and no code from here. Only
 `weights.safetensors`, tower and projector, is kept beside this file; MODEL_CARD.md says what they
 were trained on. A picture is 64×64 pixels, 16 patches, 16 tokens.

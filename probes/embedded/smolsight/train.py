@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -95,12 +95,16 @@ def name_batch(settings: Settings, number: int) -> tuple[Tensor, Tensor]:
     """Pixels [N, 3, 64, 64] and names [N, 16, 4] of batch `number`.
 
     Every other picture is grey and says nothing of colour, so that shapes are learnt by their
-    outline and not by the colours that they happen to be seen in.
+    outline and not by the colours that they happen to be seen in. Pictures of one thing come
+    first; two thirds of the way there are no more of them than in any random scenes.
     """
     rng = Random(f"name {settings.seed} {number}")
+    alone = 1 - 1.5 * number / settings.name_batches
     pictures, found = [], []
     for i in range(settings.name_scenes):
         scene, seed = random_scene(rng, SEEN), rng.random()
+        if rng.random() < alone:
+            scene = Scene(scene.things[:1], None, scene.background)
         picture = scene.draw(IMAGE_SIZE, Random(seed))
         words = names(scene, scene.layout(Random(seed)))
         if i % 2:
@@ -114,7 +118,8 @@ def name_batch(settings: Settings, number: int) -> tuple[Tensor, Tensor]:
 def name_loss(model: LlavaForConditionalGeneration, rows: list[Tensor], batch: tuple) -> Tensor:
     """Cross-entropy of each attribute, scored by the product with its words' embedding rows."""
     pictures, found = batch
-    tokens = torch.stack(list(model.get_image_features(pictures).pooler_output))
+    features: Any = model.get_image_features(pictures)
+    tokens = torch.stack(list(features.pooler_output))
     losses = [
         cross_entropy(2 * (tokens @ words.T).flatten(0, 1), found[..., i].flatten())
         for i, words in enumerate(rows)
@@ -313,7 +318,7 @@ def train(run: Run, language_folder: Path) -> LlavaForConditionalGeneration:
     state = run.resume(model)
 
     if state.get("step") != "say":
-        embeddings = model.get_input_embeddings().weight
+        embeddings: Any = model.get_input_embeddings().weight
         rows = [
             torch.stack([embeddings[processor.tokenizer(f" {w}").input_ids[0]] for w in words])
             for words in VOCABULARY

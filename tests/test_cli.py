@@ -1,0 +1,299 @@
+"""The command `freeret`: what is typed is done, and what cannot be done is one clear line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import TEXT, tokenizer
+
+from freeret.cli import main
+from freeret.recipe import Recipe
+from freeret.retriever import FreeRet
+from freeret.store import Store
+from probes import Backbone
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+ROWS = [{"id": f"r{k}", "text": f"{k} of the word", "year": 1990 + k} for k in range(12)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    TEXT["llama"]().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(model: Path) -> Path:
+    return Recipe("e5v", "attn[-1]", "none", "mcq").save(model.parent / "recipe.json")
+
+
+@pytest.fixture(scope="module")
+def store(model: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    retriever = FreeRet(Backbone.load(model), Recipe.load(recipe))
+    retriever.index(
+        [{"id": r["id"], "text": r["text"], "metadata": {"year": r["year"]}} for r in ROWS], folder
+    )
+    return folder
+
+
+def run(*arguments: Any) -> int:
+    """The exit code of one command in this process."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1 if end.code else 0
+    return 0
+
+
+def own_lines(captured: str) -> list[str]:
+    """Lines without the progress bars of the libraries."""
+    return [line for line in captured.splitlines() if line.startswith("freeret:")]
+
+
+def index(*arguments: Any, store: Path, model: Path, recipe: Path) -> int:
+    return run("index", *arguments, "--store", store, "--model", model, "--recipe", recipe)
+
+
+# -------------------------------------------------------------------------------------- index
+
+
+def test_index_adds_replaces_and_resumes(
+    tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    rows = tmp_path / "in" / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "in" / "note.txt").write_text("a note")
+    how: dict[str, Any] = {"store": tmp_path / "s", "model": model, "recipe": recipe}
+    assert index(tmp_path / "in", **how) == 0
+    assert "13 added, 0 replaced, 0 unchanged, 0 skipped" in capsys.readouterr().out
+    (tmp_path / "in" / "note.txt").write_text("another note")
+    assert index(rows, tmp_path / "in" / "note.txt", **how) == 0
+    assert "0 added, 1 replaced, 12 unchanged, 0 skipped" in capsys.readouterr().out
+    kept = {i.id: i for i in Store.open(tmp_path / "s").items(["note.txt", "r3"])}
+    assert kept["note.txt"].text == "another note"
+    assert kept["r3"].metadata == {"year": 1993}
+
+
+def test_other_fields_may_be_named(
+    tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("key,body\nx,one\ny,two\n")
+    how: dict[str, Any] = {"store": tmp_path / "s", "model": model, "recipe": recipe}
+    assert index(tmp_path / "a.csv", **how) == 1
+    [line] = own_lines(capsys.readouterr().err)
+    assert "fields: key, body. Use --text-field" in line
+    assert index(tmp_path / "a.csv", "--text-field", "body", "--id-field", "key", **how) == 0
+    assert Store.open(tmp_path / "s").vectors().ids == ["x", "y"]
+
+
+def test_bad_rows_stop_or_are_skipped(
+    tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ['{"id": "a", "text": "fine"}', '{"id": "b", "text": " "}', '{"id": "c"}',
+             '{"id": "d", "text": "fine too"}']  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    how: dict[str, Any] = {"store": tmp_path / "s", "model": model, "recipe": recipe}
+    assert index(tmp_path / "a.jsonl", **how) == 1
+    assert "'b'" in own_lines(capsys.readouterr().err)[0]
+    assert index(tmp_path / "a.jsonl", "--skip-bad", **how) == 0
+    assert "2 skipped" in capsys.readouterr().out
+    assert Store.open(tmp_path / "s").vectors().ids == ["a", "d"]
+
+
+# ----------------------------------------------------------------------------- search and info
+
+
+def test_search_prints_a_table(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("search", store, "the word", "--top-n", 3) == 0
+    out = capsys.readouterr().out
+    shown = [row["id"] for row in ROWS if f" {row['id']} " in out]
+    hits = FreeRet.load(store).search("the word", top_n=3)
+    assert sorted(shown) == sorted(hit.id for hit in hits)
+
+
+@pytest.mark.parametrize("rerank", [0, 2])
+def test_search_prints_json(rerank: int, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("search", store, "7 of", "--top-n", 4, "--rerank", rerank, "--json")
+    assert run(*arguments) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = FreeRet.load(store).search("7 of", top_n=4, rerank=rerank)
+    assert [f["id"] for f in found] == [h.id for h in expected]
+    assert [f["score"] for f in found] == pytest.approx([h.score for h in expected])
+    assert [f["stage2_score"] is None for f in found] == [False] * rerank + [True] * (4 - rerank)
+    assert found[0]["text"] == expected[0].item.text
+    assert found[0]["metadata"] == expected[0].item.metadata
+
+
+def test_search_prints_a_trec_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("search", store, "7 of", "--trec", "tag") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[3] for line in lines] == [str(n) for n in range(1, 13)]
+    assert {(line[0], line[1], line[5]) for line in lines} == {("q", "Q0", "tag")}
+    assert [line[2] for line in lines] == [h.id for h in FreeRet.load(store).search("7 of")]
+    scores = [float(line[4]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_content_is_not_markup(
+    tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Square brackets are text: they neither colour, nor vanish, nor break the table."""
+    texts = ["open [red] only", "close [/b] only", "[link=x]y[/link]", "\\[a]"]
+    folder = tmp_path / "[red]s"
+    FreeRet(Backbone.load(model), Recipe.load(recipe)).index(texts, folder)
+    assert run("search", folder, "what is [/i]?") == 0
+    out = capsys.readouterr().out
+    assert "what is [/i]?" in out
+    assert all(text in out for text in texts)
+    assert run("info", folder) == 0
+    assert "[red]s" in capsys.readouterr().out.replace("\n", "")
+    (tmp_path / "a.txt").write_text("a")
+    assert index(tmp_path / "a.txt", store=folder, model=model, recipe=recipe) == 0
+    assert "[red]s: 1 added" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_info_says_what_made_the_store(
+    store: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run("info", store) == 0
+    out = capsys.readouterr().out
+    for fact in ("12", "64", str(model), "LlamaForCausalLM", "e5v, attn[-1]", "mcq", "torch"):
+        assert fact in out
+
+
+def test_info_of_an_empty_store(
+    tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    assert index(tmp_path / "in", store=tmp_path / "s", model=model, recipe=recipe) == 0
+    assert run("info", tmp_path / "s") == 0
+    assert run("search", tmp_path / "s", "the word", "--json") == 0
+    assert "{" not in capsys.readouterr().out
+
+
+def test_answer_names_its_sources(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("answer", store, "7 of", "--top-n", 2) == 0
+    out = capsys.readouterr().out
+    for number, hit in enumerate(FreeRet.load(store).search("7 of", top_n=2), start=1):
+        assert f"[{number}] {hit.id}: {hit.item.text}" in out
+
+
+def test_a_moved_model_is_named(
+    store: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "moved").symlink_to(model)
+    assert run("search", store, "the word", "--json", "--model", tmp_path / "moved") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 12
+
+
+# -------------------------------------------------------------------------------------- check
+
+
+def test_check_shows_a_table(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run("check", model) == 0
+    out = capsys.readouterr().out
+    assert "attn[l] enters" in out
+    assert "model.layers.l.post_attention_layernorm" in out
+    assert "labels of right_wrong" in out
+    assert "FAILED" not in out
+
+
+# -------------------------------------------------------------------------------- one clear line
+
+
+def test_every_mistake_is_one_line_and_an_exit_code(
+    store: Path, model: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.json").write_text('{"prompt": "e5')
+    Recipe("e5v", "attn[40]").save(tmp_path / "deep.json")
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "file").write_text("")
+    to_store = ("--store", tmp_path / "s", "--model", model)
+    mistakes: list[tuple[tuple, str]] = [
+        (("search", tmp_path / "none", "q"), "there is no store at"),
+        (("info", tmp_path / "none"), "there is no store at"),
+        (("answer", tmp_path / "none", "q"), "there is no store at"),
+        (("search", store, " "), "no content"),
+        (("search", store, "q", "--model", "nosuch/model"), "cannot load 'nosuch/model'"),
+        (("search", store, "q", "--model", tmp_path), "is not a model folder"),
+        (("probe", "nosuch"), "cannot load 'nosuch'"),
+        (("check", tmp_path / "none"), "is not a model folder"),
+        (("index", tmp_path / "none", *to_store, "--recipe", recipe), "nothing at"),
+        (("index", tmp_path / "a.txt", *to_store, "--recipe", tmp_path / "none"), "cannot read"),
+        (("index", tmp_path / "a.txt", *to_store, "--recipe", tmp_path / "cut.json"), "not JSON"),
+        (("index", tmp_path / "a.txt", *to_store, "--recipe", tmp_path / "deep.json"), "4 layers"),
+        (("index", tmp_path / "a.txt", "--store", tmp_path / "file", "--model", model,
+          "--recipe", recipe), "file"),
+    ]  # fmt: skip
+    for arguments, said in mistakes:
+        assert run(*arguments) == 1, arguments
+        captured = capsys.readouterr()
+        [line] = own_lines(captured.err)
+        assert said in line, arguments
+        assert "Traceback" not in captured.err
+
+
+def test_another_models_store_is_refused(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    TEXT["qwen2"]().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    assert run("search", store, "q", "--model", tmp_path) == 1
+    assert "weights" in own_lines(capsys.readouterr().err)[0]
+
+
+def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("nonsense") != 0
+    assert run("search") != 0
+    assert run("index", "x", "--top-n", "3") != 0
+
+
+@pytest.mark.parametrize("command", ["probe", "check", "demo", "index", "search", "answer", "info"])
+def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert f" {command} " in capsys.readouterr().out
+    assert run(command, "--help") == 0
+    out = capsys.readouterr().out
+    assert f"Usage: freeret {command}" in out
+    assert "Parameters\n----" not in out, "the docstring's parameters belong to the options"
+
+
+# --------------------------------------------------------------------------------- as a process
+
+
+def spawn(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "freeret", *map(str, arguments)],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+
+
+def test_json_is_all_that_goes_to_stdout(store: Path) -> None:
+    """Bars and warnings go to stderr, so that the output can be piped."""
+    done = spawn("search", store, "the word", "--top-n", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [set(json.loads(line)) >= {"id", "score"} for line in done.stdout.splitlines()] == [
+        True,
+        True,
+    ]
+
+
+def test_a_mistake_is_no_traceback() -> None:
+    done = spawn("check", "nosuch/model")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("freeret: cannot load 'nosuch/model'")
+    assert len(done.stderr.splitlines()) == 1

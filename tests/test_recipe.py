@@ -1,0 +1,161 @@
+"""A recipe follows from the report alone, says why, and is read back as it was written."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_report import around, curves, frame_bias, make_report, setting
+
+from freeret.recipe import Recipe
+from probes.errors import BadFile
+from probes.geometry import KINDS
+from probes.reranking import Fusion
+
+
+def chosen(**changes: Any) -> Recipe:
+    return Recipe.from_report(make_report(**changes))
+
+
+REFERENCES = [setting("e5v", "norm", "none", 0.2), setting("control", "attn[-1]", "none", 0.3)]
+
+
+# ----------------------------------------------------------------------------------- stage 1
+
+
+def test_the_best_setting_is_chosen() -> None:
+    recipe = chosen()
+    assert (recipe.prompt, recipe.site, recipe.geometry) == ("prompteol", "mlp[-1]", "whiten")
+
+
+@pytest.mark.parametrize("best", range(4))
+def test_whichever_is_best_is_chosen(best: int) -> None:
+    kinds = [("control", "attn[-2]", "none"), ("e5v", "norm", "centre"),
+             ("prompteol", "mlp[-3]", "whiten"), ("hierarchical", "attn[-1]", "none")]  # fmt: skip
+    rows = [setting(*k, 0.9 if i == best else 0.5) for i, k in enumerate(kinds)]  # type: ignore[arg-type]
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert (recipe.prompt, recipe.site, recipe.geometry) == kinds[best]
+
+
+def test_sites_as_good_within_noise_are_told_apart_by_synonyms() -> None:
+    """d' is 0.8 at mlp[3], which is mlp[-1] here, and 0.5 at attn[3]."""
+    rows = [setting("prompteol", "attn[-1]", "centre", 0.80, half=0.06),
+            setting("prompteol", "mlp[-1]", "centre", 0.79, half=0.06)]  # fmt: skip
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert recipe.site == "mlp[-1]"
+    assert any("Of 2 sites" in reason and "0.80" in reason for reason in recipe.reasons)
+    sure = [dataclasses.replace(row, reciprocal_rank=around(row.reciprocal_rank.mean, 0.001))
+            for row in rows]  # fmt: skip
+    assert chosen(diagnostic=REFERENCES + sure).site == "attn[-1]"
+
+
+def test_noise_never_changes_prompt_or_geometry() -> None:
+    rows = [setting("prompteol", "attn[-1]", "centre", 0.80, half=0.1),
+            setting("prompteol", "mlp[-1]", "whiten", 0.799, half=0.1),
+            setting("control", "mlp[-1]", "centre", 0.799, half=0.1)]  # fmt: skip
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert (recipe.prompt, recipe.site, recipe.geometry) == ("prompteol", "attn[-1]", "centre")
+
+
+def test_reasons_quote_the_figures() -> None:
+    report = make_report()
+    said = "\n".join(Recipe.from_report(report).reasons)
+    best, e5v, paper = (report.diagnostic[i].reciprocal_rank for i in (2, 0, 1))
+    for interval in (best, e5v, paper, report.framing[1].auc, report.reranking[1].gain):
+        assert str(interval) in said
+    assert "0.10" in said, "alpha of the last MLP"
+    assert "0.90" in said, "alpha of the final norm"
+
+
+@pytest.mark.parametrize(
+    ("last_mlp", "norm", "where", "after"),
+    [(0.1, 0.9, "the last MLP", "attn[-1]"), (0.95, 0.2, "the final norm", "mlp[-1]")],
+)
+def test_it_says_where_the_word_is_born(
+    last_mlp: float, norm: float, where: str, after: str
+) -> None:
+    reason = chosen(curves=curves(last_mlp, norm)).reasons[0]
+    assert where in reason
+    assert reason.endswith(f"after {after}.")
+
+
+# ----------------------------------------------------------------------------------- stage 2
+
+
+def test_the_best_frame_and_weight_are_chosen() -> None:
+    recipe = chosen()
+    assert (recipe.frame, recipe.fusion) == ("true_false", 0.5)
+
+
+def test_stage_2_alone_when_that_is_best() -> None:
+    fusions = [Fusion("true_false", 0.1, around(0.8), around(0.03)),
+               Fusion("true_false", None, around(0.9), around(0.2))]  # fmt: skip
+    recipe = chosen(reranking=fusions)
+    assert (recipe.frame, recipe.fusion) == ("true_false", None)
+    assert "stage 2 alone" in recipe.reasons[-1]
+
+
+def test_no_frame_for_a_backbone_that_cannot_tell() -> None:
+    framing = [frame_bias("mcq", 0.52, half=0.05), frame_bias("yes_no", 0.54, half=0.05)]
+    recipe = chosen(framing=framing, reranking=[])
+    assert recipe.frame is None
+    assert recipe.reasons[-1].startswith("No reranking")
+    assert str(framing[1].auc) in recipe.reasons[-1]
+
+
+def test_no_frame_when_judging_gains_nothing() -> None:
+    recipe = chosen(reranking=[Fusion("true_false", 0.5, around(0.8), around(0.02, half=0.02))])
+    assert recipe.frame is None
+    assert "no gain beyond noise" in recipe.reasons[-1]
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("geometry", KINDS)
+@pytest.mark.parametrize(("frame", "fusion"), [("mcq", None), ("yes_no", 0.2), (None, None)])
+def test_a_recipe_is_read_as_it_was_written(
+    geometry: Any, frame: str | None, fusion: float | None, tmp_path: Path
+) -> None:
+    recipe = Recipe("e5v", "mlp[-2]", geometry, frame, fusion, reasons=("α fällt", "zwei"))
+    loaded = Recipe.load(recipe.save(tmp_path / "recipe.json"))
+    assert loaded == recipe
+    assert loaded.reasons == recipe.reasons
+
+
+def test_the_named_recipes() -> None:
+    assert Recipe.paper() == Recipe("control", "attn[-1]", "none", "mcq")
+    assert Recipe.e5v() == Recipe("e5v", "norm", "none", None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "nonsense"},
+        {"prompt": None},
+        {"site": "attn"},
+        {"site": "layer[3]"},
+        {"site": 3},
+        {"geometry": "bent"},
+        {"frame": "nonsense"},
+        {"fusion": "much"},
+        {"reasons": 5},
+    ],
+)
+def test_a_recipe_that_names_nothing_real_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(Recipe().to_json() | change))
+    with pytest.raises(BadFile, match=r"recipe\.json"):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"mcq"'])
+def test_another_file_is_no_recipe(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(BadFile, match=r"recipe\.json"):
+        Recipe.load(tmp_path / "recipe.json")
+    with pytest.raises(BadFile, match="cannot read"):
+        Recipe.load(tmp_path / "none.json")

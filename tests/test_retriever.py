@@ -1,0 +1,481 @@
+"""Index and search: exact, incremental, honest about what it cannot do."""
+
+import gc
+import shutil
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import TEXT, tokenizer
+from PIL import Image
+from scipy.special import expit
+
+from freeret.embedder import Embedder
+from freeret.indexing import BLOCK, Indexed
+from freeret.recipe import Recipe
+from freeret.reranker import Reranker
+from freeret.retriever import FreeRet, fuse
+from freeret.store import Record, Store
+from probes import Backbone, Geometry
+from probes.data import paraphrases
+from probes.errors import BadItem, StoreError, StoreMismatch
+
+Tiny = Callable[[str], Backbone]
+SEARCHES = 1000
+PLAIN = Recipe("e5v", "attn[-1]", "none", "mcq")
+
+
+def texts(count: int) -> list[dict[str, Any]]:
+    return [
+        {"id": f"i{k:03}", "text": f"{k} of {'the word ' * (k % 5)}", "metadata": {"third": k % 3}}
+        for k in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return Backbone.load(TEXT["llama"](), tokenizer=tokenizer())
+
+
+@pytest.fixture(scope="module")
+def filled(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> FreeRet:
+    """120 items. Leave it as it is."""
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index(texts(120), tmp_path_factory.mktemp("filled"))
+    return retriever
+
+
+@contextmanager
+def counted(backbone: Backbone) -> Iterator[list[int]]:
+    """The tokens of every forward."""
+    tokens: list[int] = []
+    handle = backbone.model.get_input_embeddings().register_forward_hook(
+        lambda _, args, __: tokens.append(args[0].numel())
+    )
+    try:
+        yield tokens
+    finally:
+        handle.remove()
+
+
+def ids(hits: list) -> list[str]:
+    return [hit.id for hit in hits]
+
+
+# ------------------------------------------------------------------------------------- search
+
+
+@pytest.mark.parametrize("geometry", ["none", "centre", "whiten"])
+@pytest.mark.parametrize("query", ["the word", "17 of"])
+def test_search_is_exact(geometry: Any, query: str, backbone: Backbone, tmp_path: Path) -> None:
+    """Against scores of every item, computed apart in float64."""
+    retriever, items = FreeRet(backbone, Recipe("e5v", "attn[-1]", geometry, "mcq")), texts(130)
+    retriever.index(items[::-1], tmp_path / "s")
+    embedder = Embedder(backbone, "attn[-1]", "e5v")
+    rows = torch.cat([embedder.encode([item["text"]]) for item in items])
+    fitted = Geometry.fit(geometry, {"text": rows})
+    mapped = fitted.map(rows, ["text"] * len(rows), "document").double()
+    asked = fitted.map(embedder.encode_query(query), ["text"], "query").double()
+    scores = (mapped @ asked[0]).tolist()
+    order = sorted(range(len(items)), key=lambda i: (-scores[i], items[i]["id"]))
+    for top_n in (1, 7, 130, 500):
+        hits = retriever.search(query, top_n=top_n)
+        assert ids(hits) == [items[i]["id"] for i in order][:top_n]
+        wanted = [scores[i] for i in order][:top_n]
+        np.testing.assert_allclose([h.score for h in hits], wanted, atol=2e-5)
+    by_id = {item["id"]: item["text"] for item in items}
+    assert all(hit.item.text == by_id[hit.id] for hit in hits)
+    assert all(h.stage2_score is None and h.stage1_score == h.score for h in hits)
+
+
+@pytest.mark.parametrize("others", [0, 1, 30, 101])
+def test_ties_break_by_id(others: int, backbone: Backbone, tmp_path: Path) -> None:
+    """Equal vectors are equal scores, wherever in memory their rows lie."""
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index(texts(others), tmp_path / "s")
+    retriever.index([{"id": "z", "text": "the same"}])
+    store = Store.open(tmp_path / "s")
+    vector = store.vectors().vectors[-1].numpy()
+    names = [f"{front}{k:02}" for k in range(12) for front in "ahipz"]
+    store.write([
+        Record(n, "", "text", '[{"kind": "text", "text": "the same"}]', [], "{}", vector)
+        for n in names
+    ])  # fmt: skip
+    hits = FreeRet.load(tmp_path / "s", backbone).search("the word", top_n=500)
+    same = [hit for hit in hits if hit.item.text == "the same"]
+    assert len({hit.score for hit in same}) == 1
+    assert ids(same) == sorted([*names, "z"])
+    cut = FreeRet.load(tmp_path / "s", backbone).search("the same", top_n=20)
+    assert ids(cut) == sorted([*names, "z"])[:20]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [
+        ({"third": 1}, lambda k: k % 3 == 1),
+        ({"third": [0, 2]}, lambda k: k % 3 != 1),
+        ({"third": 7}, lambda k: False),
+        ({"fourth": None}, lambda k: False),
+        ({}, lambda k: True),
+        (lambda metadata: metadata["third"] > 0, lambda k: k % 3 > 0),
+    ],
+)
+def test_a_filter_comes_before_the_top(
+    wanted: Any, kept: Callable[[int], bool], filled: FreeRet
+) -> None:
+    every = ids(filled.search("the word", top_n=500))
+    expected = [id for id in every if kept(int(id[1:]))]
+    assert ids(filled.search("the word", top_n=500, filter=wanted)) == expected
+    assert ids(filled.search("the word", top_n=4, filter=wanted)) == expected[:4]
+
+
+def test_none_asked_for_is_none_found(filled: FreeRet) -> None:
+    assert filled.search("the word", top_n=0) == []
+
+
+def test_an_empty_store_finds_nothing(backbone: Backbone, tmp_path: Path) -> None:
+    for geometry in ("none", "centre", "whiten"):
+        retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", geometry, "mcq"))
+        assert retriever.index([], tmp_path / geometry) == Indexed()
+        assert retriever.search("the word") == []
+        retriever.index(["a"])
+        retriever.delete(ids(retriever.search("a")))
+        assert retriever.search("the word", rerank=5) == []
+        with pytest.raises(StoreError, match="empty"):
+            retriever.answer("the word")
+
+
+def test_nothing_is_searched_before_a_store_is_open(backbone: Backbone) -> None:
+    with pytest.raises(StoreError, match="call index"):
+        FreeRet(backbone, PLAIN).search("the word")
+
+
+def test_threads_search_alike(filled: FreeRet) -> None:
+    queries = ["the word", "17 of", "Yes", "No"]
+    expected = [[(h.id, h.score) for h in filled.search(q, top_n=10)] for q in queries]
+    found: dict[int, Any] = {}
+
+    def work(i: int) -> None:
+        found[i] = [[(h.id, h.score) for h in filled.search(q, top_n=10)] for q in queries]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found.get(i) for i in range(4)] == [expected] * 4
+
+
+def test_a_thousand_searches_leave_memory_flat(filled: FreeRet) -> None:
+    def resident() -> float:
+        gc.collect()
+        fields = Path("/proc/self/statm").read_text().split()
+        return int(fields[1]) * 4096 / 2**20
+
+    for _ in range(50):
+        filled.search("the word", top_n=5)
+    before = resident()
+    for k in range(SEARCHES):
+        filled.search(f"{k} of the word", top_n=5)
+    assert resident() - before < 8, "MiB; 8 KiB a search would already show"
+
+
+# -------------------------------------------------------------------------------------- index
+
+
+def test_what_is_stored_is_not_embedded_again(backbone: Backbone, tmp_path: Path) -> None:
+    retriever, items = FreeRet(backbone, PLAIN), texts(30)
+    assert retriever.index(items[:20], tmp_path / "s") == Indexed(added=20)
+    with counted(backbone) as tokens:
+        assert retriever.index(items[:20]) == Indexed(unchanged=20)
+        assert FreeRet.load(tmp_path / "s", backbone).index(items[:20]) == Indexed(unchanged=20)
+    assert tokens == []
+    with counted(backbone) as tokens:
+        assert retriever.index(items) == Indexed(added=10, unchanged=20)
+    with counted(backbone) as fresh:
+        FreeRet(backbone, PLAIN).index(items[20:], tmp_path / "other")
+    assert tokens == fresh
+
+
+def test_a_changed_item_is_replaced(backbone: Backbone, tmp_path: Path) -> None:
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index(texts(20), tmp_path / "s")
+    before = {h.id: h.score for h in retriever.search("Yes", top_n=50)}
+    changed = [{"id": "i003", "text": "Yes"}, {"id": "i004", "text": texts(5)[4]["text"]}]
+    assert retriever.index(changed) == Indexed(replaced=2)
+    hits = {h.id: h for h in retriever.search("Yes", top_n=50)}
+    assert len(hits) == 20
+    assert hits["i003"].item.text == "Yes"
+    assert hits["i003"].score != before["i003"]
+    assert hits["i004"].score == pytest.approx(before["i004"], abs=1e-5)
+    assert dict(hits["i004"].item.metadata) == {}, "metadata is part of an item"
+    assert all(hits[i].score == pytest.approx(before[i], abs=1e-5) for i in hits if i > "i004")
+
+
+def test_delete_takes_items_away(backbone: Backbone, tmp_path: Path) -> None:
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index(texts(20), tmp_path / "s")
+    first, *rest = ids(retriever.search("the word", top_n=50))
+    assert retriever.delete([first, "never there"]) == 1
+    assert ids(retriever.search("the word", top_n=50)) == rest
+    assert ids(FreeRet.load(tmp_path / "s", backbone).search("the word", top_n=50)) == rest
+    assert retriever.index(texts(20)) == Indexed(added=1, unchanged=19)
+
+
+def test_the_last_of_one_id_is_kept(backbone: Backbone, tmp_path: Path) -> None:
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index([{"id": "a", "text": "one"}, {"id": "a", "text": "two"}], tmp_path / "s")
+    assert retriever.search("x")[0].item.text == "two"
+    retriever.index([{"id": "a", "text": "three"}, {"id": "a", "text": "two"}])
+    assert retriever.search("x")[0].item.text == "two"
+
+
+def test_items_without_id_are_called_by_their_content(backbone: Backbone, tmp_path: Path) -> None:
+    retriever = FreeRet(backbone, PLAIN)
+    assert retriever.index(["a", "b", "a"], tmp_path / "s").added == 2
+    assert retriever.index(["b", "c"]) == Indexed(added=1, unchanged=1)
+    assert sorted(h.item.text for h in retriever.search("x")) == ["a", "b", "c"]
+
+
+def test_a_bad_item_is_skipped_by_name_or_stops(backbone: Backbone, tmp_path: Path) -> None:
+    stream = [*texts(5), {"id": "bad", "text": " "}, " ", *texts(8)[5:]]
+    retriever = FreeRet(backbone, PLAIN)
+    with pytest.raises(BadItem, match="'bad'"):
+        retriever.index(stream, tmp_path / "s")
+    done = retriever.index(stream, on_error="skip")
+    assert (done.added + done.unchanged, list(done.skipped)) == (8, ["bad", "item 6 of the stream"])
+    assert len(retriever.search("x")) == 8
+    with pytest.raises(ValueError, match='"raise" or "skip"'):
+        retriever.index([], on_error="ignore")
+    with pytest.raises(BadItem, match="item 1"):
+        retriever.index(["fine", " "])
+
+
+def test_a_stream_is_taken_in_block_by_block(backbone: Backbone, tmp_path: Path) -> None:
+    """What was committed before an error stays; the stream is never held whole."""
+    taken = 0
+
+    def stream() -> Iterator[str]:
+        nonlocal taken
+        for k in range(BLOCK + 5):
+            taken += 1
+            yield f"{k}"
+        raise OSError("the disk with the texts is gone")
+
+    retriever = FreeRet(backbone, PLAIN)
+    with pytest.raises(OSError, match="the texts"):
+        retriever.index(stream(), tmp_path / "s")
+    assert len(Store.open(tmp_path / "s")) == BLOCK
+    again = retriever.index([f"{k}" for k in range(BLOCK + 5)])
+    assert again == Indexed(added=5, unchanged=BLOCK)
+
+
+# ----------------------------------------------------------------------------- load and save
+
+
+def test_a_loaded_store_searches_alike(filled: FreeRet, backbone: Backbone) -> None:
+    loaded = FreeRet.load(filled._opened().location, backbone)
+    assert loaded.recipe == PLAIN
+    for query in ("the word", "17 of"):
+        found, expected = (r.search(query, top_n=10) for r in (loaded, filled))
+        assert [(h.id, h.score) for h in found] == [(h.id, h.score) for h in expected]
+
+
+def test_another_model_is_refused(filled: FreeRet, tiny: Tiny) -> None:
+    for name in ("qwen2", "gpt2"):
+        with pytest.raises(StoreMismatch, match=r"backbone\.weights"):
+            FreeRet.load(filled._opened().location, tiny(name))
+
+
+def test_a_moved_model_is_the_same_model(tmp_path: Path) -> None:
+    TEXT["llama"]().save_pretrained(tmp_path / "here")
+    tokenizer().save_pretrained(tmp_path / "here")
+    retriever = FreeRet(Backbone.load(tmp_path / "here"), PLAIN)
+    retriever.index(texts(5), tmp_path / "s")
+    found = ids(FreeRet.load(tmp_path / "s").search("the word"))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = FreeRet.load(tmp_path / "s", Backbone.load(tmp_path / "there"))
+    assert ids(moved.search("the word")) == found
+
+
+def test_save_copies_to_a_lasting_place(backbone: Backbone, tmp_path: Path) -> None:
+    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq"))
+    retriever.index(texts(10))
+    temporary = Path(retriever._opened().location)
+    found = [(h.id, h.score) for h in retriever.search("the word")]
+    retriever.save(tmp_path / "lasting")
+    shutil.rmtree(temporary)
+    for kept in (retriever, FreeRet.load(tmp_path / "lasting", backbone)):
+        for hit, (id, score) in zip(kept.search("the word"), found, strict=True):
+            assert (hit.id, hit.score) == (id, pytest.approx(score, abs=1e-6))
+
+
+def test_geometry_changes_without_encoding_again(backbone: Backbone, tmp_path: Path) -> None:
+    first = FreeRet(backbone, PLAIN)
+    first.index(texts(120), tmp_path / "s")
+    other = FreeRet(backbone, Recipe("e5v", "attn[-1]", "whiten", "mcq"))
+    with counted(backbone) as tokens:
+        other.index([], tmp_path / "s")
+    assert tokens == []
+    fresh = FreeRet(backbone, Recipe("e5v", "attn[-1]", "whiten", "mcq"))
+    fresh.index(texts(120), tmp_path / "fresh")
+    np.testing.assert_allclose(
+        [h.score for h in other.search("the word", top_n=9)],
+        [h.score for h in fresh.search("the word", top_n=9)],
+        atol=1e-5,
+    )
+    loaded = FreeRet.load(tmp_path / "s", backbone)
+    assert loaded._load()[1].kind == loaded.recipe.geometry
+
+
+def test_a_small_corpus_is_helped_by_the_projects_sentences(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq"))
+    retriever.index(texts(10), tmp_path / "s")
+    embedder = retriever.embedder
+    sentences = [row["sentence"] for row in paraphrases()]
+    rows = embedder.encode([item["text"] for item in texts(10)])
+    fitted = Geometry.fit("centre", {"text": torch.cat([rows, embedder.encode(sentences)])})
+    kept = retriever._opened().geometry()
+    assert kept is not None
+    torch.testing.assert_close(
+        kept.means["document", "text"], fitted.means["document", "text"], atol=1e-5, rtol=0
+    )
+
+
+def test_kinds_are_found_across(tiny: Tiny, tmp_path: Path) -> None:
+    retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", "mcq"))
+    pictures = [{"id": c, "image": Image.new("RGB", (48, 48), c)} for c in ("teal", "red")]
+    retriever.index([*pictures, *texts(4)], tmp_path / "s")
+    loaded = FreeRet.load(tmp_path / "s", tiny("qwen2.5-vl"))
+    for query in ("the word", Image.new("RGB", (48, 48), "teal")):
+        found, expected = (r.search(query, rerank=3) for r in (loaded, retriever))
+        assert sorted(ids(found)) == sorted(["teal", "red", *(t["id"] for t in texts(4))])
+        assert ids(found) == ids(expected)
+
+
+# ------------------------------------------------------------------------------------- rerank
+
+
+def test_only_the_head_is_judged(filled: FreeRet, backbone: Backbone) -> None:
+    plain, judged = (filled.search("the word", top_n=12, rerank=n) for n in (0, 5))
+    assert sorted(ids(judged[:5])) == sorted(ids(plain[:5]))
+    assert judged[5:] == plain[5:]
+    scores = {h.id: h for h in plain}
+    reranker = Reranker(backbone, "mcq")
+    for hit in judged[:5]:
+        [expected] = reranker.predict([("the word", hit.item)])
+        assert hit.stage2_score == pytest.approx(expected, abs=1e-5)
+        assert hit.stage1_score == scores[hit.id].score
+        assert hit.score == pytest.approx(1 + expected, abs=1e-5)
+    assert [h.score for h in judged] == sorted((h.score for h in judged), reverse=True)
+    every = filled.search("the word", top_n=5, rerank=50)
+    assert sorted(ids(every)) == sorted(ids(plain[:5]))
+
+
+def test_fusion_weighs_both_stages(filled: FreeRet, backbone: Backbone) -> None:
+    plain = filled.search("the word", top_n=8)
+    fused = FreeRet.load(filled._opened().location, backbone)
+    fused.recipe = Recipe("e5v", "attn[-1]", "none", "mcq", fusion=0.5)
+    hits = fused.search("the word", top_n=8, rerank=8)
+    first = np.array([h.score for h in plain])
+    margins = Reranker(backbone, "mcq").margins([("the word", h.item) for h in plain])
+    expected = (first - first.mean()) / first.std() + 0.5 * margins
+    order = np.argsort(-expected, kind="stable")
+    assert ids(hits) == [plain[i].id for i in order]
+    np.testing.assert_allclose([h.score for h in hits], 1 + expit(expected[order]), atol=1e-4)
+    for hit in hits:
+        assert hit.stage2_score == pytest.approx(
+            expit(margins[[h.id for h in plain].index(hit.id)]), abs=1e-5
+        )
+
+
+def test_fuse() -> None:
+    margins = np.array([3.0, -1.0, 0.5])
+    assert fuse([0.1, 0.9, 0.5], margins, None).tolist() == margins.tolist()
+    assert fuse([0.5, 0.5, 0.5], margins, 2.0).tolist() == (2 * margins).tolist()
+    ordered = fuse([0.1, 0.9, 0.5], margins, 0.0)
+    assert np.argsort(-ordered).tolist() == [1, 2, 0], "weight 0 is stage 1 alone"
+
+
+def test_reranking_that_is_off_by_recipe_warns(backbone: Backbone, tmp_path: Path) -> None:
+    reasons = ("first", "AUC 0.50 reaches chance")
+    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "none", None, reasons=reasons))
+    retriever.index(texts(10), tmp_path / "s")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = retriever.search("the word", top_n=5)
+    with pytest.warns(UserWarning, match="not reranked. AUC 0.50 reaches chance") as caught:
+        assert retriever.search("the word", top_n=5, rerank=3) == plain
+    assert caught[0].filename == __file__
+
+
+# ------------------------------------------------------------------------------------- answer
+
+
+def test_an_answer_is_generated_from_the_hits(
+    filled: FreeRet, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+    generate = backbone.generate
+
+    def seen(source: Any, max_new_tokens: int) -> str:
+        prompts.append(backbone.tokenizer.decode(backbone.row(source).ids))
+        return generate(source, max_new_tokens)
+
+    monkeypatch.setattr(backbone, "generate", seen)
+    found = filled.answer("Where is 17?", top_n=3, max_new_tokens=4)
+    assert isinstance(found.text, str)
+    assert ids(found.sources) == ids(filled.search("Where is 17?", top_n=3))
+    [prompt] = prompts
+    for number, hit in enumerate(found.sources, start=1):
+        assert f"[{number}] {hit.item.text}" in prompt
+    assert "Where is 17?" in prompt
+    judged = filled.answer("Where is 17?", top_n=2, rerank=5, max_new_tokens=1)
+    assert ids(judged.sources) == ids(filled.search("Where is 17?", top_n=5, rerank=5)[:2])
+
+
+def test_long_sources_do_not_push_the_question_out(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+    monkeypatch.setattr(
+        backbone,
+        "generate",
+        lambda source, _: prompts.append(backbone.tokenizer.decode(backbone.row(source).ids)) or "",
+    )
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index([f"{k} {'the word ' * 800}" for k in range(5)], tmp_path / "s")
+    retriever.answer("Where is the question?")
+    assert "Where is the question?" in prompts[0]
+
+
+# ---------------------------------------------------------------------------------------- ann
+
+
+def test_an_approximate_index_is_measured_and_told_when_stale(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq"))
+    retriever.index(texts(100), tmp_path / "s")
+    with pytest.raises(StoreError, match="100 items are too few"):
+        retriever.build_ann()
+    with pytest.raises(StoreError, match="build_ann"):
+        retriever.search("the word", ann=True)
+    retriever.index(texts(320))
+    recall = retriever.build_ann()
+    assert recall.recall >= 0.9
+    exact, approximate = (retriever.search("17 of", top_n=10, ann=a) for a in (False, True))
+    assert len(set(ids(exact)) & set(ids(approximate))) >= 9
+    scores = {h.id: h.score for h in retriever.search("17 of", top_n=400)}
+    assert all(h.score == pytest.approx(scores[h.id], abs=1e-6) for h in approximate)
+    retriever.delete(["i000"])
+    with pytest.raises(StoreError, match="no index for its present items"):
+        retriever.search("the word", ann=True)

@@ -1,0 +1,128 @@
+"""Every file and row becomes one item with an id of its own, or is named as the one that cannot."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from freeret.sources import read_paths
+from probes import Item
+from probes.errors import BadItem
+
+
+def read(*paths: Path, text: str = "text", id: str = "id") -> list[Item]:
+    return list(read_paths(paths, text, id))
+
+
+def by_id(items: list[Item]) -> dict[str | None, str]:
+    assert len({item.id for item in items}) == len(items)
+    return {item.id: item.text for item in items}
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_folder_is_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c.txt").write_text("c text", encoding="utf-8")
+    (tmp_path / "b" / "日.md").write_text("# b\n\nmore", encoding="utf-8")
+    write_rows(tmp_path / "a.jsonl", [{"id": "x", "text": "row", "year": 1999, "of": None}])
+    Image.new("RGB", (4, 4)).save(tmp_path / "d.PNG")
+    (tmp_path / "e.bin").write_bytes(b"\x00")
+    items = read(tmp_path)
+    assert [item.id for item in items] == ["x", "b/日.md", "c.txt", "d.PNG"]
+    assert [item.text for item in items] == ["row", "# b\n\nmore", "c text", ""]
+    assert dict(items[0].metadata) == {"year": 1999, "of": None}
+    assert items[3].signature == "image"
+
+
+def test_csv_rows_may_hold_anything(tmp_path: Path) -> None:
+    rows = [["q1", 'with "quotes", commas\nand lines', "x"], ["q2", "naïve 日本", ""]]
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "body", "kind"], *rows])
+    items = read(tmp_path / "rows.csv", text="body")
+    assert by_id(items) == {row[0]: row[1] for row in rows}
+    assert [dict(item.metadata) for item in items] == [{"kind": "x"}, {"kind": ""}]
+
+
+def test_other_fields_may_hold_text_and_id(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"_id": "x", "body": "a", "id": 5, "text": "no"}])
+    [item] = read(path, text="body", id="_id")
+    assert (item.id, item.text) == ("x", "a")
+    assert dict(item.metadata) == {"id": 5, "text": "no"}
+
+
+def test_an_id_may_be_a_number_and_zero_is_one(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "a.jsonl", [{"id": i, "text": f"t{i}"} for i in range(3)])
+    assert by_id(read(path)) == {"0": "t0", "1": "t1", "2": "t2"}
+
+
+def test_a_row_without_id_is_called_by_its_place(tmp_path: Path) -> None:
+    rows = [{"text": "a"}, {"id": None, "text": "b"}, {"id": "", "text": "c"}]
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    assert by_id(read(path)) == {"a.jsonl:1": "a", "a.jsonl:2": "b", "a.jsonl:3": "c"}
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\n{"id": "x", "text": "a"}\r\n  \n{"id": "y", "text": "b"}')
+    assert by_id(read(tmp_path)) == {"x": "a", "y": "b"}
+
+
+def test_files_of_the_same_name_are_two_items(tmp_path: Path) -> None:
+    """One of them would replace the other in the store."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same.txt").write_text(f"in {folder}")
+    for paths in ((tmp_path / "a", tmp_path / "b"), sorted(tmp_path.rglob("*.txt"))):
+        assert sorted(by_id(read(*paths)).values()) == ["in a", "in b"]
+
+
+def test_a_table_written_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    """With a byte order mark, and a cell longer than the csv module's first limit."""
+    (tmp_path / "a.csv").write_text(f"text,id\n{'n' * 200_000},x\n", encoding="utf-8-sig")
+    [item] = read(tmp_path)
+    assert (item.id, len(item.text)) == ("x", 200_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b'{"id": "x", "text": "a"}\n{"id": "y", "te', "a.jsonl is not readable jsonl"),
+        ("a.jsonl", b'{"text": "a\xff"}', "a.jsonl is not readable jsonl"),
+        ("a.jsonl", b"[1, 2]\n", "a.jsonl:1: a row must be an object"),
+        ("a.jsonl", b'{"id": "x", "body": "a"}', "a.jsonl:1.*fields: id, body. Use --text-field"),
+        ("a.jsonl", b'{"id": "x", "text": 5}', "a.jsonl:1: no text"),
+        ("a.jsonl", b'{"id": "x", "text": " "}', "'x' has no content"),
+        ("a.jsonl", b'{"id": "x", "text": "\\ud800"}', "'x'.*not valid Unicode"),
+        ("a.csv", b"id,text\nx\n", "a.csv:1: no text"),
+        ("a.csv", b"id,text\nx,\xff\n", "a.csv is not readable csv"),
+        ("a.txt", b"\xff\xfe", "a.txt.*not UTF-8"),
+        ("a.txt", b"", "'a.txt' has no content"),
+        ("a.rst", b"text", "a.rst"),
+    ],
+)
+def test_what_cannot_be_read_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadItem, match=said):
+        read(tmp_path / name)
+
+
+def test_a_path_to_nothing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadItem, match=r"nothing at .*none"):
+        read(tmp_path / "none")
+
+
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    """A corpus larger than memory is only streamed."""
+    path = write_rows(tmp_path / "a.jsonl", [{"id": "x", "text": "a"}])
+    with path.open("a") as file:
+        file.write("broken\n")
+    stream = read_paths([path], "text", "id")
+    assert next(stream).id == "x"
+    with pytest.raises(BadItem):
+        next(stream)

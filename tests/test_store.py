@@ -1,0 +1,298 @@
+"""The store gives back what was put in, knows what made it, and replaces whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from freeret.payload import content_hash, encode_metadata, pack, unpack
+from freeret.store import Record, Store
+from probes import Geometry, Item
+from probes.errors import BadItem, StoreError, StoreMismatch
+from probes.items import Part
+
+IDENTITY: dict[str, Any] = {
+    "backbone": {"model": "m", "weights": "abc", "versions": {"torch": "2.14", "nnsight": "0.8"}},
+    "embedder": {"site": "attn[3]", "prompts": [{"name": "e5v"}], "truncate_dim": None},
+    "recipe": {"prompt": "e5v", "geometry": "none"},
+}
+SIZE = 8
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """IDENTITY with one entry changed."""
+    identity = json.loads(json.dumps(IDENTITY))
+    *outer, last = path.split(".")
+    inner = identity
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    return identity
+
+
+def made(id: str, item: Item | None = None, seed: int = 0) -> Record:
+    item = item or Item(f"text of {id}", metadata={"from": id})
+    parts, blobs = pack(item)
+    vector = np.random.default_rng([seed, *id.encode()]).normal(size=SIZE).astype(np.float32)
+    digest = content_hash(item, parts, blobs)
+    return Record(id, digest, item.signature, parts, blobs, encode_metadata(item), vector)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "store", IDENTITY, SIZE)
+
+
+# -------------------------------------------------------------------------------------- rows
+
+
+def test_rows_come_back_as_they_were(store: Store) -> None:
+    records = [made(id) for id in ("b", "ä", "a", "B", "10", "9")]
+    store.write(records)
+    loaded = Store.open(store.location).vectors()
+    assert loaded.ids == sorted(r.id for r in records)
+    by_id = {r.id: r for r in records}
+    expected = torch.stack([torch.from_numpy(by_id[id].vector) for id in loaded.ids])
+    assert torch.equal(loaded.vectors, expected)
+    assert loaded.metadata == [{"from": id} for id in loaded.ids]
+    assert store.hashes() == {r.id: r.hash for r in records}
+    assert len(store) == 6
+
+
+def test_items_come_in_the_order_asked_for(store: Store) -> None:
+    store.write([made(id) for id in "abcde"])
+    assert [(i.id, i.text) for i in store.items(["d", "a", "e"])] == [
+        (id, f"text of {id}") for id in "dae"
+    ]
+    assert store.items([]) == []
+
+
+def test_writing_again_replaces(store: Store) -> None:
+    store.write([made("a"), made("b")])
+    store.write([made("b", Item("new", metadata={"k": 1}), seed=1), made("c")])
+    assert len(store) == 3
+    [b] = store.items(["b"])
+    assert (b.text, dict(b.metadata)) == ("new", {"k": 1})
+    assert np.array_equal(store.vectors().vectors[1], made("b", seed=1).vector)
+
+
+def test_deleting_says_how_many_there_were(store: Store) -> None:
+    store.write([made(id) for id in ("a", "it's", "c")])
+    assert store.delete(["it's", "a", "never there"]) == 2
+    assert store.delete(["a"]) == 0
+    assert store.delete([]) == 0
+    assert store.vectors().ids == ["c"]
+
+
+def test_thousands_are_deleted_at_once(store: Store) -> None:
+    store.write([made(f"{i}") for i in range(50)])
+    assert store.delete([f"{i}" for i in range(5000)]) == 50
+
+
+def test_an_empty_store_is_one(store: Store) -> None:
+    for there in (store, Store.open(store.location)):
+        assert len(there) == 0
+        assert there.hashes() == {}
+        assert there.vectors().ids == []
+        assert there.vectors().vectors.shape == (0, SIZE)
+    store.write([made("a")])
+    store.delete(["a"])
+    assert store.vectors().vectors.shape == (0, SIZE)
+
+
+def test_compacting_keeps_everything(store: Store) -> None:
+    for id in "edcba":
+        store.write([made(id)])
+    before = store.vectors()
+    store.compact()
+    for there in (store, Store.open(store.location)):
+        assert there.vectors().ids == before.ids
+        assert torch.equal(there.vectors().vectors, before.vectors)
+
+
+def test_a_store_takes_what_another_holds(store: Store, tmp_path: Path) -> None:
+    store.write([made(id) for id in "abc"])
+    other = Store.create(tmp_path / "other", IDENTITY, SIZE)
+    other.take(store)
+    assert other.hashes() == store.hashes()
+    assert torch.equal(other.vectors().vectors, store.vectors().vectors)
+
+
+def test_by_signature_takes_the_groups_apart(store: Store) -> None:
+    picture = Item("a", images=[Image.new("RGB", (4, 4))])
+    store.write([made("a"), made("b", picture), made("c")])
+    groups = store.vectors().by_signature()
+    assert {name: len(rows) for name, rows in groups.items()} == {"text": 2, "image+text": 1}
+    assert np.array_equal(groups["image+text"][0], made("b", picture).vector)
+
+
+# ------------------------------------------------------------------------------------ identity
+
+
+def test_the_same_identity_opens_what_is_there(store: Store) -> None:
+    store.write([made("a")])
+    again = Store.create(store.location, IDENTITY, SIZE)
+    assert len(again) == 1
+    assert again.identity == IDENTITY
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["backbone.weights", "embedder.site", "embedder.prompts", "embedder.truncate_dim"],
+)
+def test_another_identity_is_refused_by_name(path: str, store: Store) -> None:
+    store.write([made("a")])
+    with pytest.raises(StoreMismatch, match=rf"{path}: store .*, now 'other'"):
+        Store.create(store.location, changed(path, "other"), SIZE)
+    assert Store.open(store.location).vectors().ids == ["a"]
+
+
+@pytest.mark.parametrize("path", ["backbone.versions.torch", "recipe.geometry"])
+def test_what_decides_no_vector_may_differ(path: str, store: Store) -> None:
+    assert len(Store.create(store.location, changed(path, "other"), SIZE)) == 0
+
+
+def test_where_the_model_lies_decides_no_vector(store: Store) -> None:
+    """A model folder may be moved; its weights say who it is."""
+    assert len(Store.create(store.location, changed("backbone.model", "elsewhere"), SIZE)) == 0
+
+
+def test_nothing_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no store at .*none; make one"):
+        Store.open(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match="no store at"):
+        Store.open(tmp_path / "empty")
+    assert not Store.exists(tmp_path / "none")
+
+
+def test_a_table_of_someone_else_is_no_store(tmp_path: Path) -> None:
+    lancedb.connect(str(tmp_path)).create_table("items", data=[{"a": 1}])
+    with pytest.raises(StoreError, match=str(tmp_path)):
+        Store.open(tmp_path)
+    with pytest.raises(StoreError, match=str(tmp_path)):
+        Store.create(tmp_path, IDENTITY, SIZE)
+
+
+@pytest.mark.parametrize("inside", ["", "_transactions", "_versions"])
+def test_a_creation_cut_short_is_made_anew(inside: str, tmp_path: Path) -> None:
+    """What a kill leaves between the folder and the first commit."""
+    (tmp_path / "items.lance" / inside).mkdir(parents=True)
+    store = Store.create(tmp_path, IDENTITY, SIZE)
+    store.write([made("a")])
+    assert Store.open(tmp_path).vectors().ids == ["a"]
+
+
+# ------------------------------------------------------------------------------------ geometry
+
+
+@pytest.mark.parametrize("kind", ["none", "centre", "whiten"])
+def test_geometry_maps_as_before_it_was_kept(kind: Any, store: Store) -> None:
+    store.write([made(id) for id in "abcdefgh"])
+    rows = store.vectors().by_signature()
+    geometry = Geometry.fit(kind, rows, {"image": torch.randn(5, SIZE)})
+    store.save_geometry(geometry)
+    kept = Store.open(store.location).geometry()
+    assert kept is not None
+    assert kept.kind == kind
+    vectors = torch.randn(6, SIZE)
+    for side in ("query", "document"):
+        for signature in ("text", "image"):
+            signatures = [signature] * 6
+            ours, theirs = (g.map(vectors, signatures, side) for g in (geometry, kept))
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_geometry_is_of_one_version_of_the_items(store: Store) -> None:
+    assert store.geometry() is None
+    store.write([made("a"), made("b")])
+    store.save_geometry(Geometry.fit("centre", store.vectors().by_signature()))
+    assert store.geometry() is not None
+    store.write([made("c")])
+    assert store.geometry() is None
+    store.save_geometry(Geometry.fit("centre", store.vectors().by_signature()))
+    store.delete(["c"])
+    assert store.geometry() is None
+
+
+def test_old_geometries_are_not_kept(store: Store) -> None:
+    """A transform of 3584 dimensions has 51 MB; one is enough."""
+    store.write([made(id) for id in "abcdefgh"])
+    geometry = Geometry.fit("whiten", store.vectors().by_signature())
+    for _ in range(12):
+        store.save_geometry(geometry)
+    assert len(list(Path(store.location, "geometry.lance", "data").iterdir())) <= 3
+
+
+def test_the_probes_own_vectors_are_kept(store: Store) -> None:
+    own = {"document:text": torch.randn(3, SIZE), "query:text": torch.randn(2, SIZE)}
+    assert store.own() == {}
+    store.save_own(own)
+    kept = Store.open(store.location).own()
+    assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in own.items()}
+    assert all(torch.equal(kept[key], own[key]) for key in own)
+
+
+# ------------------------------------------------------------------------------------- payload
+
+
+def roundtrip(item: Item) -> Item:
+    return unpack("id", *pack(item), encode_metadata(item))
+
+
+def test_parts_keep_their_order_and_content(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    parts = [
+        Part("text", "before 🙂\x00"),
+        Part("image", Image.fromarray(noise)),
+        Part("video", tmp_path / "clip.mp4"),
+        Part("text", "after"),
+        Part("image", Image.new("L", (3, 3), 7)),
+    ]
+    back = roundtrip(Item(parts=parts, metadata={"k": [1, None, "日"]}))
+    assert [p.kind for p in back.parts] == [p.kind for p in parts]
+    assert [back.parts[i].value for i in (0, 2, 3)] == [parts[i].value for i in (0, 2, 3)]
+    assert np.array_equal(np.asarray(back.parts[1].value), noise)
+    assert back.parts[4].value.mode == "L"
+    assert back.metadata == {"k": [1, None, "日"]}
+
+
+def test_a_hash_tells_content_apart(tmp_path: Path) -> None:
+    def digest(item: Item) -> str:
+        return content_hash(item, *pack(item))
+
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4), "red").save(path)
+    by_path = Item(parts=[Part("image", path)])
+    first = digest(by_path)
+    Image.new("RGB", (4, 4), "blue").save(path)
+    different = [
+        first,
+        digest(by_path),
+        digest(Item("a")),
+        digest(Item("b")),
+        digest(Item("a", metadata={"k": 1})),
+        digest(Item("a", images=[Image.new("RGB", (4, 4), "red")])),
+        digest(Item("a", images=[Image.new("RGB", (4, 4), "blue")])),
+        digest(Item(parts=[Part("text", "a"), Part("text", "b")])),
+        digest(Item("ab")),
+    ]
+    assert len(set(different)) == len(different)
+    assert digest(Item("a", metadata={"x": 1, "y": 2})) == digest(
+        Item("a", metadata={"y": 2, "x": 1}, id="other")
+    )
+
+
+def test_media_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    gone = Item(parts=[Part("image", tmp_path / "gone.png")], id="x")
+    with pytest.raises(BadItem, match=r"'x': cannot read .*gone\.png"):
+        content_hash(gone, *pack(gone))
+    with pytest.raises(BadItem, match="'x': audio of type ndarray cannot be stored"):
+        pack(Item(audios=[np.zeros(3)], id="x"))
+    with pytest.raises(BadItem, match="'x': metadata must be JSON"):
+        encode_metadata(Item("a", id="x", metadata={"k": object()}))
