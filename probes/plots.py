@@ -20,6 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from probes.diagnostic import Setting
 from probes.framing import FrameBias
+from probes.geometry import Kind
 from probes.lexicalization import Curve, Curves
 from probes.stats import Interval
 from probes.synonyms import SynonymSimilarity
@@ -61,7 +62,7 @@ MLP: Look = {"color": COLOURS[1], "linestyle": "-", "marker": "s"}
 NORM: Look = {"color": "black", "linestyle": "none", "marker": "D", "markersize": 6}
 SYNONYMS: Look = {"color": COLOURS[2], "linestyle": "-", "marker": "^"}
 CONTROLS: Look = {"color": "0.4", "linestyle": "--", "marker": "v", **HOLLOW}
-GEOMETRIES: dict[str, Look] = {
+GEOMETRIES: dict[Kind, Look] = {
     "none": {"color": "black", "marker": "o", **HOLLOW},
     "centre": {"color": COLOURS[2], "marker": "s"},
     "whiten": {"color": COLOURS[3], "marker": "D"},
