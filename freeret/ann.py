@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
+from lancedb.index import IvfHnswSq
 from torch import Tensor
 
 from freeret.store import Store, storage_errors
@@ -48,7 +49,7 @@ def build_index(store: Store, ids: list[str], mapped: Float[Tensor, "n hidden"])
     data = pa.Table.from_arrays([pa.array(ids), vectors], schema=schema)
     with storage_errors(store.location):
         table = store.database.create_table(ANN, data=data, schema=schema, mode="overwrite")
-        table.create_index(metric="dot", index_type="IVF_HNSW_SQ")
+        table.create_index("vector", config=IvfHnswSq(distance_type="dot"))
 
 
 def propose(store: Store, query: Float[Tensor, " hidden"], count: int) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from probes.errors import FreeRetError
 
@@ -19,7 +20,7 @@ app = App(
     name="freeret",
     help="Look inside a language model, then retrieve with the same untouched weights.",
 )
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 Model = Annotated[
     str,
@@ -41,7 +42,7 @@ def probe(model: Model, /, *, out: Path = Path("out"), seed: int = 0) -> None:
 
     _, recipe = probe_into(Backbone.load(model), out, seed)
     _print_recipe(recipe.reasons)
-    console.print(f"Report, recipe, summary and figures are in {out}")
+    console.print(f"Report, recipe, summary and figures are in {out}", markup=False, soft_wrap=True)
 
 
 @app.command
@@ -84,14 +85,14 @@ def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
     ]
     for question in range(3):
         first = runs[0].order[question, 0]
-        console.print(f"\n[bold]{corpus.questions[question]}[/bold]\n  {corpus.passages[first]}")
+        console.print(f"\n{corpus.questions[question]}\n  {corpus.passages[first]}", markup=False)
     _print_table(
         f"{len(corpus.questions)} questions over {len(corpus.passages)} passages",
         ["method", "Precision@1 [95% interval]"],
         [[run.name, str(run.precision(corpus))] for run in runs],
     )
     write_hits(out / "hits.csv", corpus, runs)
-    console.print(f"Figures, report and hits are in {out}")
+    console.print(f"Figures, report and hits are in {out}", markup=False, soft_wrap=True)
 
 
 @app.command
@@ -122,12 +123,13 @@ def index(
 
     chosen = Recipe.load(recipe) if recipe else None
     retriever = FreeRet(Backbone.load(model), chosen, progress=True)
-    done = retriever.index(
-        read_paths(paths, text_field, id_field), store, on_error="skip" if skip_bad else "raise"
-    )
+    items = read_paths(paths, text_field, id_field, keep_bad=skip_bad)
+    done = retriever.index(items, store, on_error="skip" if skip_bad else "raise")
     console.print(
         f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
-        f"{len(done.skipped)} skipped"
+        f"{len(done.skipped)} skipped",
+        markup=False,
+        soft_wrap=True,
     )
 
 
@@ -232,5 +234,5 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))  # content is not markup
     console.print(table)

@@ -84,7 +84,8 @@ class Embedder:
 
     @property
     def dimension(self) -> int:
-        return self.truncate_dim or self.backbone.hidden_size
+        hidden = self.backbone.hidden_size
+        return min(self.truncate_dim or hidden, hidden)
 
     def identity(self) -> dict[str, Any]:
         """What of this stage decides a vector, for the fingerprint."""

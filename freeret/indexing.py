@@ -21,7 +21,7 @@ from freeret.store import Record, Store
 from probes import Geometry, Item, as_item
 from probes.data import paraphrases
 from probes.encoding import Row
-from probes.errors import BadItem
+from probes.errors import BadItem, BadSetting
 from probes.geometry import Kind
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,10 @@ def index_items(
     """Write every item of the stream that is new or changed. Raises BadItem unless `on_error` is
     "skip"; what was written before stays."""
     if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+        raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
     done = Indexed()
     known = store.hashes()
+    stored = set(known)
     stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
     for block in _blocks(enumerate(stream)):
         pending: dict[str, _Pending] = {}
@@ -64,23 +65,24 @@ def index_items(
             try:
                 new = _prepare(value, embedder, known)
             except BadItem as error:
-                if on_error == "raise":
-                    raise
                 name = _name(value, place)
+                if on_error == "raise":
+                    raise BadItem(f"{name}: {error}") from error
                 done.skipped[name] = str(error)
                 log.warning("skipped %s: %s", name, error)
                 continue
             if new is None:
                 done.unchanged += 1
             else:
-                pending[new.item.id or ""] = new
+                id = new.item.id or ""
+                pending[id], known[id] = new, new.hash
         vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
         store.write(
             [new.record(vector) for new, vector in zip(pending.values(), vectors, strict=True)]
         )
-        done.replaced += len(pending.keys() & known.keys())
-        done.added += len(pending.keys() - known.keys())
-        known.update({id: new.hash for id, new in pending.items()})
+        done.replaced += len(pending.keys() & stored)
+        done.added += len(pending.keys() - stored)
+        stored.update(pending)
     store.compact()
     return done
 

@@ -32,7 +32,7 @@ def as_trec(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
 def store_facts(store: Store) -> list[list[str]]:
     """What `freeret info` shows."""
     loaded = store.vectors()
-    backbone, recipe = store.identity["backbone"], store.identity["recipe"]
+    backbone, recipe = store.identity["backbone"], store.recipe()
     geometry = store.geometry()
     return [
         ["items", str(len(loaded.ids))],

@@ -70,6 +70,8 @@ def content_hash(item: Item, parts: str, blobs: Sequence[bytes]) -> str:
 def encode_metadata(item: Item) -> str:
     """Metadata as JSON. Raises BadItem when it has values that JSON cannot write."""
     try:
-        return json.dumps(item.metadata, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(item.metadata, sort_keys=True, ensure_ascii=False)
+        text.encode("utf-8")
+        return text
     except (TypeError, ValueError) as error:
         raise BadItem(f"{item.name}: metadata must be JSON values ({error})") from None

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from freeret.recipe import Recipe
 from probes import Backbone, ProbeReport, plots
 from probes import probe as run_probes
@@ -23,7 +21,7 @@ def probe_into(backbone: Backbone, folder: Path, seed: int) -> tuple[ProbeReport
 
 def draw(report: ProbeReport, folder: Path) -> None:
     """Each figure of a report as PNG and SVG."""
-    curves = plots.curves_figure({report.fingerprint["model"]: report.curves})
+    curves = plots.curves_figure({Path(report.fingerprint["model"]).name: report.curves})
     plots.save(curves, folder / "curves")
     figures = {
         "rank": (plots.draw_rank, report.curves),
@@ -34,9 +32,7 @@ def draw(report: ProbeReport, folder: Path) -> None:
         "diagnostic": (plots.draw_diagnostic, report.diagnostic),
     }
     for name, (draw_one, data) in figures.items():
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        draw_one(data, figure.subplots())
-        plots.save(figure, folder / name)
+        plots.save(draw_one(data).figure, folder / name)
 
 
 def summary(report: ProbeReport, recipe: Recipe) -> str:

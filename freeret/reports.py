@@ -7,6 +7,7 @@ from pathlib import Path
 
 from probes import Backbone, ProbeReport, probe
 from probes.embedded import default_cache
+from probes.errors import BadFile
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,10 @@ def cached_report(backbone: Backbone, *, progress: bool = False) -> ProbeReport:
     """The kept report, or a new one: minutes of work, done once."""
     path = report_path(backbone)
     if path.is_file():
-        return ProbeReport.load(path)
+        try:
+            return ProbeReport.load(path)
+        except BadFile as error:
+            log.warning("%s", error)
     log.warning("probing %s once, to choose its recipe; kept in %s", backbone.name, path)
     report = probe(backbone, progress=progress)
     report.save(path)

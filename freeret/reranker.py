@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from freeret.recipe import Recipe
 from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
-from probes.errors import UnsupportedBackbone
+from probes.errors import BadSetting, UnsupportedBackbone
 from probes.framing import SWAPPED, Layout, content_free_margin, judge
 
 
@@ -49,10 +49,12 @@ class Reranker:
         layout: Layout = "options first",
     ):
         if isinstance(frame, str) and frame not in FRAMES:
-            raise ValueError(f"there is no frame {frame!r}; frames: {', '.join(FRAMES)}")
+            raise BadSetting(f"there is no frame {frame!r}; frames: {', '.join(FRAMES)}")
         chosen = FRAMES[frame] if isinstance(frame, str) else frame
         self.backbone, self.instruction = backbone, instruction
         self.layout: Layout = layout
+        if order == "swap" and chosen.name not in SWAPPED:
+            raise BadSetting(f"frame {chosen.name!r} has no other order in SWAPPED")
         self.frames = [chosen] + ([SWAPPED[chosen.name]] if order == "swap" else [])
         self.shift = 0.0
         if calibrate:

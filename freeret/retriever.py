@@ -75,7 +75,7 @@ class FreeRet:
         """Open a store with the recipe it was made with; the backbone is loaded by its name
         unless given. Raises StoreError, StoreMismatch."""
         opened = Store.open(store)
-        recipe = Recipe.from_json(opened.identity["recipe"], str(store))
+        recipe = Recipe.from_json(opened.recipe(), str(store))
         backbone = backbone or Backbone.load(opened.identity["backbone"]["model"])
         retriever = cls(backbone, recipe, progress=progress)
         opened.require(retriever.identity())
@@ -148,11 +148,11 @@ class FreeRet:
         if filter:
             pool = range(len(loaded.ids)) if allowed is None else allowed
             allowed = [i for i in pool if _passes(loaded.metadata[i], filter)]
-        best = _top(scores, top_n, allowed)
+        best = _top(documents, mapped, scores, top_n, allowed)
         items = self._opened().items([loaded.ids[i] for i in best])
         hits = [
-            Hit(item.id or "", float(scores[i]), float(scores[i]), None, item)
-            for i, item in zip(best, items, strict=True)
+            Hit(item.id or "", score, score, None, item)
+            for score, item in zip(best.values(), items, strict=True)
         ]
         return self._rerank(asked, hits, rerank) if rerank and hits else hits
 
@@ -192,7 +192,7 @@ class FreeRet:
             (f"\n[{number}] ", *hit.item.parts) for number, hit in enumerate(hits, start=1)
         )
         asked = as_item(question).parts
-        prompt = Prompted(user=(f"{ANSWER}\n\nSources:", *sources, "\n\nQuestion: ", *asked))
+        prompt = Prompted(user=(f"{ANSWER}\n\nQuestion: ", *asked, "\n\nSources:", *sources))
         return Answer(self.backbone.generate(prompt, max_new_tokens), hits)
 
     # -- plumbing ----------------------------------------------------------------------------
@@ -207,7 +207,9 @@ class FreeRet:
         store = self._opened()
         if self._mapped is None or self._mapped[0] != store.version:
             loaded = store.vectors()
-            geometry = store.geometry() or self._fit(store)
+            geometry = store.geometry()
+            if geometry is None or geometry.kind != self.recipe.geometry:
+                geometry = self._fit(store)
             documents = geometry.map(loaded.vectors, loaded.signatures, "document")
             self._mapped = (store.version, loaded, geometry, documents)
         return self._mapped[1:]
@@ -215,7 +217,7 @@ class FreeRet:
     def _fit(self, store: Store) -> Geometry:
         """Fit the recipe's geometry on everything stored, and keep it beside."""
         geometry = fit_geometry(self.recipe.geometry, store, self.embedder)
-        store.save_geometry(geometry)
+        store.save_geometry(geometry, self.recipe.to_json())
         return geometry
 
 
@@ -237,12 +239,21 @@ def _passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:
     )
 
 
-def _top(scores: torch.Tensor, count: int, allowed: list[int] | None) -> list[int]:
-    """Indices of the best scores; rows are sorted by id, so a lower index wins a tie."""
+def _top(
+    documents: torch.Tensor,
+    query: torch.Tensor,
+    scores: torch.Tensor,
+    count: int,
+    allowed: list[int] | None,
+) -> dict[int, float]:
+    """The best rows with their scores. Rows are sorted by id, so a lower index wins a tie; equal
+    vectors must tie exactly, so what is close to the cut is summed again row by row in float64."""
     pool = torch.arange(len(scores)) if allowed is None else torch.tensor(allowed, dtype=torch.long)
-    if len(pool) == 0:
-        return []
+    if len(pool) == 0 or count < 1:
+        return {}
     chosen = scores[pool]
-    threshold = chosen.topk(min(count, len(pool))).values[-1]
+    threshold = chosen.topk(min(count, len(pool))).values[-1] - 1e-5
     kept = pool[chosen >= threshold].tolist()
-    return sorted(kept, key=lambda i: (-float(scores[i]), i))[:count]
+    exact = {i: float((documents[i].double() * query.double()).sum()) for i in kept}
+    best = sorted(kept, key=lambda i: (-exact[i], i))[:count]
+    return {i: exact[i] for i in best}

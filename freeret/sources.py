@@ -1,8 +1,9 @@
 """From paths on the command line to a stream of items."""
 
 import csv
+import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +15,66 @@ KNOWN = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 TABLES = (".jsonl", ".csv")
 
 
-def read_paths(paths: Iterable[Path], text_field: str, id_field: str) -> Iterator[Item]:
+def read_paths(
+    paths: Iterable[Path], text_field: str, id_field: str, *, keep_bad: bool = False
+) -> Iterator[Item | BadItem]:
     """Items of files and folders, in sorted order: .txt and .md whole, .jsonl and .csv a row each,
     pictures, video and audio as themselves.
 
-    A file's id is its path below the folder given; a row without an id takes file and line. Other
-    columns become metadata. Raises BadItem for a path or a row that cannot be read.
+    A file's id is its path below the folder given, or its name (its whole path where two would be
+    the same); a row without an id takes file and line. Other columns become metadata. Raises
+    BadItem for a path or a row that cannot be read; with `keep_bad` a bad row or file stands in
+    the stream as that error.
     """
+    named: set[str] = set()
     for path in paths:
         if not path.exists():
             raise BadItem(f"there is nothing at {path}")
-        files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-        for file in files:
-            name = str(file.relative_to(path)) if path.is_dir() else file.name
-            yield from _read(file, name, text_field, id_field)
+        folder = path.is_dir()
+        for file in sorted(f for f in path.rglob("*") if f.is_file()) if folder else [path]:
+            if file.suffix.lower() not in (*TABLES, *KNOWN):
+                if not folder:
+                    raise BadItem(f"cannot tell what {path} is; known: {' '.join(TABLES + KNOWN)}")
+                continue
+            name = str(file.relative_to(path)) if folder else file.name
+            name = str(file) if name in named else name
+            named.add(name)
+            for found in _read(file, name, text_field, id_field):
+                if isinstance(found, BadItem) and not keep_bad:
+                    raise found
+                yield found
 
 
-def _read(file: Path, name: str, text_field: str, id_field: str) -> Iterator[Item]:
+def _read(file: Path, name: str, text_field: str, id_field: str) -> Iterator[Item | BadItem]:
     suffix = file.suffix.lower()
-    if suffix in TABLES:
-        for line, row in enumerate(_rows(file, suffix, name), start=1):
-            yield _row(row, f"{name}:{line}", text_field, id_field)
-    elif suffix in KNOWN:
-        yield as_item(file, id=name)
-
-
-def _rows(file: Path, suffix: str, name: str) -> Iterator[Any]:
+    if suffix not in TABLES:
+        yield _try(lambda: as_item(file, id=name))
+        return
     try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            if suffix == ".csv":
-                yield from csv.DictReader(lines)
-                return
-            for line in lines:
-                if line.strip():
-                    yield json.loads(line)
+        for line, row in enumerate(_rows(file, suffix), start=1):
+            place = f"{name}:{line}"
+            yield _try(functools.partial(_row, row, place, text_field, id_field))
     except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise BadItem(f"{name} is not readable {suffix[1:]}: {error}") from None
+        yield BadItem(f"{name} is not readable {suffix[1:]}: {error}")
+
+
+def _try(read: Callable[[], Item]) -> Item | BadItem:
+    try:
+        return read()
+    except BadItem as error:
+        return error
+
+
+def _rows(file: Path, suffix: str) -> Iterator[Any]:
+    # Spreadsheets write a byte order mark.
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        if suffix == ".csv":
+            csv.field_size_limit(2**31 - 1)
+            yield from csv.DictReader(lines)
+            return
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
 
 
 def _row(row: Any, place: str, text_field: str, id_field: str) -> Item:
@@ -60,5 +85,6 @@ def _row(row: Any, place: str, text_field: str, id_field: str) -> Item:
         raise BadItem(
             f"{place}: no text in the field {text_field!r}; fields: {fields}. Use --text-field"
         )
+    id = row.get(id_field)
     metadata = {k: v for k, v in row.items() if k not in (text_field, id_field) and k is not None}
-    return Item(row[text_field], id=str(row.get(id_field) or place), metadata=metadata)
+    return Item(row[text_field], id=place if id in (None, "") else str(id), metadata=metadata)

@@ -30,6 +30,8 @@ from probes.items import Item
 
 ITEMS, GEOMETRY, OWN = "items", "geometry", "own"
 IDENTITY = b"freeret"
+RECORDED = ("recipe", "backbone.versions", "backbone.model", "backbone.revision")
+"""What the identity records without deciding any vector."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Store:
 
     def __init__(self, location: str | Path, database: Any, table: Any):
         self.location, self.database, self.table = str(location), database, table
+        if IDENTITY not in (table.schema.metadata or {}):
+            raise StoreError(f"{location} holds a table {ITEMS!r} that is no store of this project")
         self.identity: dict[str, Any] = json.loads(table.schema.metadata[IDENTITY])
 
     @classmethod
@@ -77,7 +81,8 @@ class Store:
         )
         with storage_errors(location):
             database = lancedb.connect(str(location))
-            return cls(location, database, database.create_table(ITEMS, schema=schema))
+            table = database.create_table(ITEMS, schema=schema, mode="overwrite")
+            return cls(location, database, table)
 
     @classmethod
     def open(cls, location: str | Path) -> "Store":
@@ -93,18 +98,19 @@ class Store:
         if "://" not in str(location) and not Path(location).is_dir():
             return False
         with storage_errors(location):
-            return ITEMS in lancedb.connect(str(location)).list_tables().tables
+            return _holds(lancedb.connect(str(location)), location, ITEMS)
 
     def require(self, identity: dict[str, Any]) -> None:
         """Raise StoreMismatch, naming what differs, unless the store was made the same way.
 
-        Package versions are recorded but may differ.
+        What is only RECORDED may differ: a geometry is fitted anew, and a model that has moved has
+        the same weights.
         """
         ours, theirs = _flat(identity), _flat(self.identity)
         different = sorted(
             key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
         )
-        decisive = [key for key in different if not key.startswith(("versions", "recipe"))]
+        decisive = [key for key in different if not key.startswith(RECORDED)]
         if decisive:
             said = "; ".join(f"{k}: store {theirs.get(k)!r}, now {ours.get(k)!r}" for k in decisive)
             raise StoreMismatch(
@@ -160,7 +166,8 @@ class Store:
         flat = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         ids = rows["id"].to_pylist()
         order = sorted(range(len(ids)), key=ids.__getitem__)
-        matrix = torch.from_numpy(flat.reshape(len(ids), -1).copy())[order]
+        size = rows.schema.field("vector").type.list_size
+        matrix = torch.from_numpy(flat.reshape(len(ids), size).copy())[order]
         column = {name: rows[name].to_pylist() for name in ("signature", "metadata")}
         return Loaded(
             [ids[i] for i in order],
@@ -181,13 +188,14 @@ class Store:
 
     # -- geometry, and the probe's own vectors that help to fit it -----------------------------
 
-    def save_geometry(self, geometry: Geometry) -> None:
-        """Keep the geometry fitted on this version of the items."""
+    def save_geometry(self, geometry: Geometry, recipe: dict[str, Any] | None = None) -> None:
+        """Keep the geometry fitted on this version of the items, and the recipe behind it."""
         tensors = {f"{side}:{signature}": m for (side, signature), m in geometry.means.items()}
         if geometry.transform is not None:
             tensors["transform"] = geometry.transform
         rows = [{"name": k, "values": t.flatten().tolist()} for k, t in tensors.items()]
-        about = json.dumps({"kind": geometry.kind, "version": self.version}).encode()
+        kept = {"kind": geometry.kind, "version": self.version, "recipe": recipe or self.recipe()}
+        about = json.dumps(kept).encode()
         self._replace(GEOMETRY, rows, {IDENTITY: about})
 
     def geometry(self) -> Geometry | None:
@@ -198,7 +206,8 @@ class Store:
         about = json.loads(table.schema.metadata[IDENTITY])
         if about["version"] != self.version:
             return None
-        rows = table.to_arrow().to_pylist()
+        with storage_errors(self.location):
+            rows = table.to_arrow().to_pylist()
         tensors = {row["name"]: torch.tensor(row["values"]) for row in rows}
         transform = tensors.pop("transform", None)
         means: Any = {tuple(name.split(":", 1)): mean for name, mean in tensors.items()}
@@ -207,6 +216,12 @@ class Store:
             about["kind"], means, None if transform is None else transform.reshape(size, size)
         )
 
+    def recipe(self) -> dict[str, Any]:
+        """The recipe in use: that of the last geometry, else that of the creation."""
+        table = self.extra(GEOMETRY)
+        kept = json.loads(table.schema.metadata[IDENTITY])["recipe"] if table is not None else None
+        return kept or self.identity.get("recipe", {})
+
     def save_own(self, own: dict[str, Tensor]) -> None:
         """Keep raw vectors of the probe's own items, by `side:signature`."""
         rows = [{"name": k, "values": row.tolist()} for k, rows in own.items() for row in rows]
@@ -214,7 +229,8 @@ class Store:
 
     def own(self) -> dict[str, Tensor]:
         table = self.extra(OWN)
-        rows = table.to_arrow().to_pylist() if table is not None else []
+        with storage_errors(self.location):
+            rows = table.to_arrow().to_pylist() if table is not None else []
         names = dict.fromkeys(row["name"] for row in rows)
         return {n: torch.tensor([r["values"] for r in rows if r["name"] == n]) for n in names}
 
@@ -227,8 +243,8 @@ class Store:
     def extra(self, name: str) -> Any:
         """Another table of the store, or None."""
         with storage_errors(self.location):
-            known = self.database.list_tables().tables
-            return self.database.open_table(name) if name in known else None
+            there = _holds(self.database, self.location, name)
+            return self.database.open_table(name) if there else None
 
     def _replace(self, name: str, rows: list[dict], metadata: dict[bytes, bytes]) -> None:
         schema = pa.schema(
@@ -236,7 +252,8 @@ class Store:
         )
         with storage_errors(self.location):
             data = pa.Table.from_pylist(rows, schema=schema)
-            self.database.create_table(name, data=data, schema=schema, mode="overwrite")
+            table = self.database.create_table(name, data=data, schema=schema, mode="overwrite")
+            table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
 
 
 @dataclass(frozen=True)
@@ -254,6 +271,14 @@ class Loaded:
             name: self.vectors[torch.tensor([s == name for s in self.signatures])]
             for name in dict.fromkeys(self.signatures)
         }
+
+
+def _holds(database: Any, location: str | Path, name: str) -> bool:
+    """Whether a table is there; a creation that was cut short leaves a folder that LanceDB lists
+    but that holds nothing."""
+    folder = Path(location, f"{name}.lance")
+    hollow = folder.is_dir() and not any([*folder.glob("_versions/*"), *folder.glob("data/*")])
+    return not hollow and name in database.list_tables().tables
 
 
 def _flat(identity: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from probes.backbone import Backbone
 from probes.encoding import Batch, Row
 from probes.errors import FreeRetError
-from probes.prefix import Prefix, common_prefix, share_error
+from probes.prefix import Prefix, common_prefix, share_error, window
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def run_batches(
 
 def _prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
     ids = common_prefix(rows)
-    if len(ids) < MIN_PREFIX:
+    if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
         return None
     reason = share_error(backbone)
     if reason:

@@ -21,7 +21,7 @@ from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from probes.errors import BadItem
+from probes.errors import BadItem, UnsupportedBackbone
 from probes.items import Item, Part
 from probes.media import load_media
 from probes.prompts import Prompted
@@ -53,6 +53,8 @@ class Run:
 
     ids: list[int]
     text: str | None
+    first: bool = False
+    """Whether the row begins with it (a BOS that the tokenizer adds not counted)."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ class Encoder:
         self.wants_positions = "position_ids" in accepted and not self.mrope
         added = tokenizer.added_tokens_decoder
         self.control_ids = {i for i, token in added.items() if token.content.strip()}
-        self.plain = _without_control_tokens(
-            tokenizer, {added[i].content for i in self.control_ids}
-        )
+        control = {added[i].content for i in self.control_ids}
+        self.plain = _without_control_tokens(tokenizer, control, first=False)
+        self.plain_first = _without_control_tokens(tokenizer, control, first=True)
         self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
 
     # -- one row -----------------------------------------------------------------------------
@@ -121,6 +123,12 @@ class Encoder:
                 {},
                 {},
             )
+        found = {int(i) for run in skeleton for i in MARKER.findall(run.text or "")}
+        if found != set(range(len(contents))):
+            raise UnsupportedBackbone(
+                "the chat template does not write the content it is given: all items would be the "
+                "same row; give the tokenizer or processor another chat_template"
+            )
         contents = self._fit(contents, skeleton, name)
         return replace(self._splice(skeleton, per_token, contents, name), media=tensors)
 
@@ -132,7 +140,7 @@ class Encoder:
         eos = self.tokenizer.eos_token_id
         if ids and ids[-1] == eos and not text.endswith(str(self.tokenizer.eos_token)):
             ids = ids[:-1]
-        return self._runs(ids)
+        return self._runs(ids, text)
 
     def _media_skeleton(
         self, source: Prompted, marked: tuple, media: list[Part], name: str
@@ -142,7 +150,7 @@ class Encoder:
         ids = outputs.pop("input_ids")[0].tolist()
         outputs.pop("attention_mask", None)
         per_token = {k: outputs.pop(k)[0].tolist() for k in PER_TOKEN if k in outputs}
-        return self._runs(ids), per_token, outputs
+        return self._runs(ids, text), per_token, outputs
 
     def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
         """The exchange as one string: by the chat template, or plainly for a base model."""
@@ -181,13 +189,16 @@ class Encoder:
         bos = self.tokenizer.bos_token
         return not (bos and text.startswith(bos))
 
-    def _runs(self, ids: Sequence[int]) -> list["Run"]:
+    def _runs(self, ids: Sequence[int], rendered: str) -> list["Run"]:
         """Split at control tokens; a run of plain tokens that holds a marker keeps its text too."""
-        runs = []
+        runs, position = [], 0
+        bos = int(self._wants_special(rendered) and ids[:1] == [self.tokenizer.bos_token_id])
         for control, group in itertools.groupby(ids, self.control_ids.__contains__):
             tokens = list(group)
             text = "" if control else self._decode(tokens)
-            runs.append(Run(tokens, text if MARKER.search(text) else None))
+            first = position == bos
+            runs.append(Run(tokens, text if MARKER.search(text) else None, first))
+            position += len(tokens)
         return runs
 
     def _decode(self, ids: list[int]) -> str:
@@ -204,7 +215,8 @@ class Encoder:
         for run in skeleton:
             new = run.ids
             if run.text is not None:
-                new = self.tokenize(MARKER.sub(lambda m: contents[int(m[1])], run.text), name)
+                text = MARKER.sub(lambda m: contents[int(m[1])], run.text)
+                new = self.tokenize(text, name, first=run.first)
             ids.extend(new)
             for key, values in per_token.items():
                 fixed = run.text is None
@@ -212,29 +224,37 @@ class Encoder:
             position += len(run.ids)
         return Row(ids, extras)
 
-    def tokenize(self, text: str, name: str = "item without id") -> list[int]:
-        """Text as plain characters: no token of the result is a control token."""
-        ids = self.plain.encode(text, add_special_tokens=False).ids
+    def tokenize(
+        self, text: str, name: str = "item without id", *, first: bool = False
+    ) -> list[int]:
+        """Text as plain characters: no token of the result is a control token.
+
+        `first` text begins the row: SentencePiece puts its word mark there and nowhere else.
+        """
+        plain = self.plain_first if first else self.plain
+        ids = plain.encode(text, add_special_tokens=False).ids
         if not self.control_ids.isdisjoint(ids) or (not ids and text):
             raise BadItem(f"{name}: the tokenizer cannot write this text as plain tokens")
         return ids
 
     def _fit(self, contents: list[str], skeleton: list[Run], name: str) -> list[str]:
-        """Cut the contents, last first, so that the row keeps to `max_tokens`."""
+        """Cut the longest contents at their end, so that the row keeps to `max_tokens`."""
         fixed = sum(len(run.ids) for run in skeleton)
         if 4 * sum(map(len, contents)) + fixed <= self.max_tokens:  # at most 4 tokens a character
             return contents
         room = self.max_tokens - fixed
         if room <= 0:
             raise BadItem(f"{name}: its prompt alone needs {fixed} of {self.max_tokens} tokens")
-        fitted = []
-        for text in contents:
-            encoding = self.plain.encode(text, add_special_tokens=False)
-            if len(encoding.ids) > room:
-                log.warning("%s: cut from %d to %d tokens", name, len(encoding.ids), room)
-                text = text[: encoding.offsets[room - 1][1]] if room else ""
-            fitted.append(text)
-            room = max(0, room - len(encoding.ids))
+        encoded = [self.plain.encode(text, add_special_tokens=False) for text in contents]
+        fitted = list(contents)
+        # The shortest first: what it leaves of its share goes to the longer ones.
+        order = sorted(range(len(contents)), key=lambda i: len(encoded[i].ids))
+        for left, i in zip(range(len(order), 0, -1), order, strict=True):
+            have, share = len(encoded[i].ids), room // left
+            if have > share:
+                log.warning("%s: cut from %d to %d tokens", name, have, share)
+                fitted[i] = contents[i][: encoded[i].offsets[share - 1][1]] if share else ""
+            room -= min(have, share)
         return fitted
 
     def identity(self) -> str:
@@ -267,15 +287,19 @@ class Encoder:
 
 def _mark(user: tuple) -> tuple:
     """Replace text content by numbered markers and media by the template's placeholders."""
-    marked, count = [], 0
+    marked: list[Any] = []
+    count = 0
     for piece in user:
-        if isinstance(piece, str):
-            marked.append(piece)
-        elif piece.kind == "text":
-            marked.append(f"\ue000{count}\ue001")
-            count += 1
-        else:
+        if isinstance(piece, Part) and piece.kind != "text":
             marked.append({"type": piece.kind})
+            continue
+        text = piece if isinstance(piece, str) else f"\ue000{count}\ue001"
+        count += isinstance(piece, Part)
+        # One text between media: some templates trim every piece (Gemma 3).
+        if marked and isinstance(marked[-1], str):
+            marked[-1] += text
+        else:
+            marked.append(text)
     return tuple(marked)
 
 
@@ -290,7 +314,7 @@ def _join(tensors: list[Tensor]) -> Tensor:
     return torch.cat(padded)
 
 
-def _without_control_tokens(tokenizer: Any, control: set[str]) -> Tokenizer:
+def _without_control_tokens(tokenizer: Any, control: set[str], *, first: bool) -> Tokenizer:
     """The fast tokenizer without its added tokens: every text is plain characters to it.
 
     Added tokens that are only white space (Gemma's runs of newlines) stay, they are plain text.
@@ -298,4 +322,13 @@ def _without_control_tokens(tokenizer: Any, control: set[str]) -> Tokenizer:
     settings = json.loads(tokenizer.backend_tokenizer.to_str())
     settings["added_tokens"] = [t for t in settings["added_tokens"] if t["content"] not in control]
     settings["truncation"] = settings["padding"] = None
+    if not first:
+        _never_prepend(settings["pre_tokenizer"])
     return Tokenizer.from_str(json.dumps(settings))
+
+
+def _never_prepend(pre_tokenizer: dict[str, Any] | None) -> None:
+    """No word mark in front of text that stands inside a row."""
+    for part in [pre_tokenizer, *(pre_tokenizer or {}).get("pretokenizers", [])]:
+        if part and part.get("prepend_scheme") == "first":
+            part["prepend_scheme"] = "never"

@@ -31,3 +31,7 @@ class BadFile(FreeRetError):
 
 class StoreError(FreeRetError):
     """A store cannot be read or written; what was committed before stays as it was."""
+
+
+class BadSetting(FreeRetError, ValueError):
+    """A site, prompt, frame or option that does not exist."""

@@ -159,7 +159,8 @@ def judge(
     """The margin of each (query, candidate) pair; sigmoid(margin) is p(positive)."""
     labels = Labels.of(backbone, frame)
     rows = [
-        backbone.row(frame.apply(query, candidate, layout=layout)) for query, candidate in pairs
+        backbone.row(frame.apply(query, candidate, instruction, layout), candidate.name)
+        for query, candidate in pairs
     ]
     margins = run_batches(
         backbone, rows, lambda batch: labels.margin(backbone, batch).tolist(), progress=progress

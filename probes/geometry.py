@@ -20,11 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.errors import BadSetting
 from probes.prompts import Side
 
 Kind = Literal["none", "centre", "whiten"]
 KINDS: tuple[Kind, ...] = ("none", "centre", "whiten")
-Vectors = Mapping[str, Float[Tensor, "n hidden"]]
+Vectors = Mapping[str, Float[Tensor, "_ hidden"]]
 """Raw vectors by signature."""
 
 
@@ -96,11 +97,13 @@ class Moments:
     ) -> Geometry:
         """The geometry of everything taken in. Raises ValueError for an unknown kind."""
         if kind not in KINDS:
-            raise ValueError(f"{kind!r} is not a geometry; choose one of {', '.join(KINDS)}")
+            raise BadSetting(f"{kind!r} is not a geometry; choose one of {', '.join(KINDS)}")
         if kind == "none":
             return Geometry()
         means: dict[tuple[Side, str], Tensor] = {
-            ("document", s): self.total[s] / n for s, n in self.count.items() if n
+            ("document", s): self.total[s] / n
+            for s, n in self.count.items()
+            if n > 1  # a lone vector would be its own mean, and vanish
         }
         transform = None
         if kind == "whiten" and means:

@@ -117,7 +117,12 @@ def check_text(text: Any, name: str) -> None:
 
 
 def as_item(value: Any, id: str | None = None) -> Item:
-    """Read one item from any accepted form. Raises BadItem, naming the item, for anything else."""
+    """Read one item from any accepted form. Raises BadItem, naming the item, for anything else.
+
+    A stream may hold a BadItem in place of what could not be read; it is raised here.
+    """
+    if isinstance(value, BadItem):
+        raise value
     name = f"item {id!r}" if id is not None else "item without id"
     if isinstance(value, Item):
         return value if id is None or value.id is not None else value.with_id(id)
@@ -148,6 +153,10 @@ def as_items(values: Any) -> list[Item]:
 def _from_mapping(value: Mapping, id: str | None, name: str) -> Item:
     if _is_message(value):
         return Item(parts=_message_parts(value, name), id=id)
+    if value.get("id") is not None:
+        name = f"item {value['id']!r}"
+    if not isinstance(value.get("metadata", {}), Mapping | type(None)):
+        raise BadItem(f"{name}: metadata must be a dict, not {type(value['metadata']).__name__}")
     unknown = set(value) - {*KINDS, "id", "metadata"}
     if unknown or not any(kind in value for kind in KINDS):
         raise BadItem(
@@ -180,9 +189,11 @@ def _is_message(value: Any) -> bool:
 
 
 def _message_parts(message: Mapping, name: str) -> list[Part]:
-    content = message["content"]
+    content: Any = message["content"]
     if isinstance(content, str):
         return [Part("text", content)]
+    if not isinstance(content, list | tuple):
+        content = [None]  # refused below
     parts = []
     for piece in content:
         kind = piece.get("type") if isinstance(piece, Mapping) else None

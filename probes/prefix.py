@@ -75,6 +75,15 @@ def common_prefix(rows: Sequence[Row]) -> list[int]:
     return [token for token, _ in shared][: min(len(row) for row in rows) - 1]
 
 
+def window(backbone: Backbone) -> float:
+    """The longest row that may be shared: padding between prefix and tail would count as distance
+    in a sliding attention window."""
+    config = backbone.model.config.get_text_config(decoder=True)
+    size = getattr(config, "sliding_window", None)
+    sliding = size and getattr(config, "use_sliding_window", True)
+    return float(size) if size and sliding else float("inf")
+
+
 def share_error(backbone: Backbone) -> str | None:
     """Why this backbone cannot continue a cached prefix, or None. Tried once, then remembered."""
     if backbone.prefix_error is None:

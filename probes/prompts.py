@@ -8,6 +8,7 @@ A prompt turns an item into `Prompted`: trusted instructions (str) around untrus
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+from probes.errors import BadSetting
 from probes.items import Item, Part
 
 Side = Literal["query", "document"]
@@ -176,5 +177,5 @@ def as_prompt(prompt: "str | Prompt") -> Prompt:
     if not isinstance(prompt, str):
         return prompt
     if prompt not in NAMED:
-        raise ValueError(f"there is no prompt {prompt!r}; named prompts: {', '.join(NAMED)}")
+        raise BadSetting(f"there is no prompt {prompt!r}; named prompts: {', '.join(NAMED)}")
     return NAMED[prompt]

@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from probes.errors import BadSetting
+
 _PATTERN = re.compile(r"(attn|mlp)\[(-?\d+)\]")
 
 
@@ -33,7 +35,7 @@ class Site:
             return cls(site)
         if match := _PATTERN.fullmatch(site):
             return cls("attn" if match[1] == "attn" else "mlp", int(match[2]))
-        raise ValueError(
+        raise BadSetting(
             f"{site!r} is not a site: write embed, attn[l], mlp[l] or norm, for example attn[-1]"
         )
 
@@ -42,7 +44,7 @@ class Site:
         if self.kind in ("embed", "norm"):
             return Site(self.kind)
         if not -num_layers <= self.layer < num_layers:
-            raise ValueError(f"{self} is out of range: this backbone has {num_layers} layers")
+            raise BadSetting(f"{self} is out of range: this backbone has {num_layers} layers")
         return Site(self.kind, self.layer % num_layers)
 
     def depth(self, num_layers: int) -> tuple[int, int]:

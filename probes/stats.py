@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 from scipy.stats import bootstrap, rankdata
 
@@ -25,7 +25,7 @@ class Interval(NamedTuple):
         return [np.asarray(value).tolist() for value in self]
 
 
-def mean_interval(values: Float[ndarray, "samples *shape"], seed: int = 0) -> Interval:
+def mean_interval(values: Shaped[ndarray, "samples *shape"], seed: int = 0) -> Interval:
     """Mean over the first axis, resampling that axis."""
     values = np.asarray(values, dtype=float)
     mean = values.mean(axis=0)
@@ -60,7 +60,7 @@ def d_prime(
 ) -> Interval:
     """d' = (mean signal - mean noise) / sqrt((var signal + var noise) / 2), resampling both."""
 
-    def separation(a: ndarray, b: ndarray, axis: int = -1) -> ndarray:
+    def separation(a: ndarray, b: ndarray, axis: int = -1) -> Any:
         spread = np.sqrt((a.var(axis=axis, ddof=1) + b.var(axis=axis, ddof=1)) / 2)
         return (a.mean(axis=axis) - b.mean(axis=axis)) / np.maximum(spread, 1e-12)
 

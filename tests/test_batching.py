@@ -55,15 +55,16 @@ def test_no_rows_give_no_results(tiny: Tiny) -> None:
     assert run_batches(tiny("llama"), [], ends) == []
 
 
-def test_a_budget_is_used(tiny: Tiny) -> None:
-    """Equal rows fill their batches: 64 rows of 8 tokens in a budget of 128 are 4 batches."""
+@pytest.mark.parametrize("prefix", [0, 20])
+def test_a_budget_is_used(prefix: int, tiny: Tiny) -> None:
+    """64 rows of 8 tokens in a budget of 128 are 4 batches, whatever prefix they share."""
     sizes: list[int] = []
 
     def forward(batch: Batch) -> list[int]:
         sizes.append(len(batch))
         return ends(batch)
 
-    run_batches(tiny("llama"), rows([8] * 64), forward, token_budget=128)
+    run_batches(tiny("llama"), rows([8] * 64, prefix), forward, token_budget=128)
     assert sizes == [16] * 4
 
 

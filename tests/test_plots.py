@@ -68,8 +68,8 @@ BIASES = [
 MEANS: list[tuple[str, Kind, tuple[float, float, float]]] = [
     ("e5v", "none", (0.3, 0.5, 0.4)),
     ("e5v", "whiten", (0.6, 0.5, 0.4)),
+    ("control", "centre", (0.3, 0.9, 0.8)),
     ("prompteol", "none", (0.3, 0.4, 0.8)),
-    ("prompteol", "centre", (0.3, 0.9, 0.8)),
 ]
 SETTINGS = [
     Setting(prompt, site, kind, interval(0.9), interval(mean), interval(0.9))
@@ -219,10 +219,10 @@ def test_frames_stand_at_their_skew_and_auc_and_are_hollow_at_chance() -> None:
 
 def test_diagnostic_shows_the_best_site_of_each_prompt_and_geometry() -> None:
     ax = plots.draw_diagnostic(SETTINGS)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["e5v", "prompteol"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["e5v", "control", "prompteol"]
     points = {kind: bar[0].get_xydata() for kind, bar in bars(ax).items()}
     rows = {kind: dict(zip(np.round(p[:, 1]), p[:, 0], strict=True)) for kind, p in points.items()}
-    assert rows == {"none": {0: 0.5, 1: 0.8}, "centre": {1: 0.9}, "whiten": {0: 0.6}}
+    assert rows == {"none": {0: 0.5, 2: 0.8}, "centre": {1: 0.9}, "whiten": {0: 0.6}}
     places = {tuple(p): kind for kind, ps in points.items() for p in ps}
     named = {}
     for note in (text for text in ax.texts if isinstance(text, Annotation)):
@@ -230,7 +230,7 @@ def test_diagnostic_shows_the_best_site_of_each_prompt_and_geometry() -> None:
         named[places[place], round(place[1])] = note.get_text()
         assert note.xy == pytest.approx((place[0] + 0.03, place[1])), "not at the interval's end"
     assert named == {
-        ("none", 0): "mlp[-1]", ("none", 1): "norm",
+        ("none", 0): "mlp[-1]", ("none", 2): "norm",
         ("centre", 1): "mlp[-1]", ("whiten", 0): "attn[-1]",
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,16 @@ from probes import Item
 from probes.errors import BadItem
 
 
-def read(*paths: Path, text: str = "text", id: str = "id") -> list[Item]:
-    return list(read_paths(paths, text, id))
+def stream(*paths: Path, text: str = "text", id: str = "id") -> Iterator[Item]:
+    """What is read; a bad item may be raised, or given in its place."""
+    for item in read_paths(paths, text, id):
+        if isinstance(item, BadItem):
+            raise item
+        yield item
+
+
+def read(*paths: Path, **fields: str) -> list[Item]:
+    return list(stream(*paths, **fields))
 
 
 def by_id(items: list[Item]) -> dict[str | None, str]:
@@ -74,12 +83,16 @@ def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
 
 
 def test_files_of_the_same_name_are_two_items(tmp_path: Path) -> None:
-    """One of them would replace the other in the store."""
+    """Or are refused: one of them would silently replace the other in the store."""
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.txt").write_text(f"in {folder}")
+    assert list(by_id(read(tmp_path))) == ["a/same.txt", "b/same.txt"]
     for paths in ((tmp_path / "a", tmp_path / "b"), sorted(tmp_path.rglob("*.txt"))):
-        assert sorted(by_id(read(*paths)).values()) == ["in a", "in b"]
+        try:
+            assert sorted(by_id(read(*paths)).values()) == ["in a", "in b"]
+        except BadItem as error:
+            assert "same.txt" in str(error)
 
 
 def test_a_table_written_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
@@ -122,7 +135,7 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"id": "x", "text": "a"}])
     with path.open("a") as file:
         file.write("broken\n")
-    stream = read_paths([path], "text", "id")
-    assert next(stream).id == "x"
+    items = stream(path)
+    assert next(items).id == "x"
     with pytest.raises(BadItem):
-        next(stream)
+        next(items)

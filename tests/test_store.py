@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lancedb
 import numpy as np
 import pytest
 import torch
@@ -172,7 +171,8 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
 
 
 def test_a_table_of_someone_else_is_no_store(tmp_path: Path) -> None:
-    lancedb.connect(str(tmp_path)).create_table("items", data=[{"a": 1}])
+    database = Store.create(tmp_path, IDENTITY, SIZE).database
+    database.create_table("items", data=[{"a": 1}], mode="overwrite")
     with pytest.raises(StoreError, match=str(tmp_path)):
         Store.open(tmp_path)
     with pytest.raises(StoreError, match=str(tmp_path)):
@@ -186,6 +186,21 @@ def test_a_creation_cut_short_is_made_anew(inside: str, tmp_path: Path) -> None:
     store = Store.create(tmp_path, IDENTITY, SIZE)
     store.write([made("a")])
     assert Store.open(tmp_path).vectors().ids == ["a"]
+
+
+@pytest.mark.parametrize("inside", ["", "_transactions", "_versions"])
+def test_a_table_beside_that_was_cut_short_is_none(inside: str, store: Store) -> None:
+    store.write([made(id) for id in "abc"])
+    for name in ("geometry", "own"):
+        Path(store.location, f"{name}.lance", inside).mkdir(parents=True)
+    there = Store.open(store.location)
+    assert there.geometry() is None
+    assert there.own() == {}
+    there.save_geometry(Geometry.fit("centre", there.vectors().by_signature()))
+    there.save_own({"query:text": torch.ones(2, SIZE)})
+    kept = Store.open(store.location)
+    assert kept.geometry() is not None
+    assert list(kept.own()) == ["query:text"]
 
 
 # ------------------------------------------------------------------------------------ geometry
