@@ -70,6 +70,8 @@ class Item:
         self._validate()
 
     def _validate(self) -> None:
+        if self.id is not None:
+            check_text(self.id, self.name)
         for part in self.parts:
             if part.kind not in KINDS:
                 raise BadItem(f"{self.name}: unknown kind {part.kind!r}; use one of {KINDS}")
@@ -153,7 +155,7 @@ def as_items(values: Any) -> list[Item]:
 def _from_mapping(value: Mapping, id: str | None, name: str) -> Item:
     if _is_message(value):
         return Item(parts=_message_parts(value, name), id=id)
-    if value.get("id") is not None:
+    if id is None and value.get("id") is not None:
         name = f"item {value['id']!r}"
     if not isinstance(value.get("metadata", {}), Mapping | type(None)):
         raise BadItem(f"{name}: metadata must be a dict, not {type(value['metadata']).__name__}")

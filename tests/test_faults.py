@@ -4,6 +4,8 @@ Run as a script this file is the worker: it loads a backbone once, and forks for
 a job can be killed at any moment. Jobs come as lines of JSON, and so do their outcomes go.
 """
 
+import codecs
+import contextlib
 import json
 import os
 import random
@@ -65,6 +67,7 @@ def work(backbone: Any, job: dict[str, Any]) -> None:
 
     retriever = FreeRet(backbone, Recipe(**RECIPE | job.get("recipe", {})))
     if "user" in job:
+        codecs.lookup("unicode-escape")  # imported late, from where that user may not read
         os.setgid(job["user"])
         os.setuid(job["user"])
     if "fsize" in job:
@@ -127,7 +130,8 @@ class Worker:
             outcome |= self._line()
             if kill_after is not None and outcome.get("started"):
                 time.sleep(kill_after)
-                os.kill(outcome["pid"], signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it was faster
+                    os.kill(outcome["pid"], signal.SIGKILL)
                 kill_after = None
         return outcome
 

