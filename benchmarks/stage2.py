@@ -40,7 +40,7 @@ from probes.encoding import Row
 from probes.framing import Labels
 from probes.prefix import common_prefix
 
-QUERIES, CANDIDATES, REPEATS, SIZES = 3, 50, 5, (8, 16, 32)
+CANDIDATES, REPEATS, SIZES = 50, 5, (8, 16, 32)
 FRAME = FRAMES["mcq"]
 OURS, WHOLE, CROSS = "freeret", "whole prompts, all logits", "sentence-transformers"
 PLAIN_TEXT: Any = {"text": {"method": "forward", "method_output_name": "logits"}}
@@ -49,12 +49,12 @@ PLAIN_TEXT: Any = {"text": {"method": "forward", "method_output_name": "logits"}
 Pair = tuple[Item, Item]
 
 
-def draw(folder: str) -> list[list[Pair]]:
-    """The pairs of a few queries, 50 candidates each."""
+def draw(folder: str, queries: int) -> list[list[Pair]]:
+    """The pairs of so many queries, 50 candidates each."""
     pick, data = random.Random(0), load_beir(folder)
     return [
         [(query, candidate) for candidate in pick.sample(data.documents, CANDIDATES)]
-        for query in pick.sample(data.queries, QUERIES)
+        for query in pick.sample(data.queries, queries)
     ]
 
 
@@ -141,11 +141,12 @@ class Ways:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Stage 2 against whole prompts.")
     parser.add_argument("data", help="a folder in BEIR layout")
+    parser.add_argument("--queries", type=int, default=3)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--peak", help=argparse.SUPPRESS)  # one way alone, for its peak memory
     options = parser.parse_args()
 
-    queries = draw(options.data)
+    queries = draw(options.data, options.queries)
     ways = Ways(Backbone.load(options.model))
     backbone, runs = ways.backbone, ways.runs(queries)
     if options.peak:
@@ -173,7 +174,7 @@ def main() -> None:
     tokens = sum(len(row) for part in rows for row in part)
     own = tokens - sum(len(common_prefix(part)) * (len(part) - 1) for part in rows)
     head = 2.0 * backbone.model.get_output_embeddings().weight.numel()
-    pairs = QUERIES * CANDIDATES
+    pairs = len(queries) * CANDIDATES
     flops = {
         OURS: matrix_flops(backbone.model, own),
         whole: matrix_flops(backbone.model, tokens) + head * tokens,
@@ -188,7 +189,9 @@ def main() -> None:
         }
         for name in times
     }
-    print(f"{QUERIES} queries, {CANDIDATES} candidates each: {tokens} tokens, of which {own} need")
+    print(
+        f"{len(queries)} queries, {CANDIDATES} candidates each: {tokens} tokens, of which {own} need"
+    )
     print("computing when the common beginning of a query's prompts is computed once\n")
     print(f"{'':40} {'pairs/s':>8} {'slower':>7} {'of GEMM peak':>13} {'extra MB':>9}")
     for name, (speed, slower, share, memory) in ((n, f.values()) for n, f in figures.items()):
@@ -199,7 +202,7 @@ def main() -> None:
     save(
         "stage2",
         {
-            "queries": QUERIES,
+            "queries": len(queries),
             "candidates": CANDIDATES,
             "tokens": tokens,
             "tokens_computed": own,

@@ -131,7 +131,9 @@ def _blocks(stream: Iterable[Any]) -> Iterator[list[Any]]:
 
 def _name(value: Any, place: int) -> str:
     id = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
-    return str(id) if id is not None else f"item {place} of the stream"
+    if id is None:
+        return f"item {place} of the stream"
+    return str(id).encode("utf-8", "backslashreplace").decode()  # it will be logged and shown
 
 
 def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
