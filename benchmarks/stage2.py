@@ -190,7 +190,7 @@ def main() -> None:
         for name in times
     }
     print(
-        f"{len(queries)} queries, {CANDIDATES} candidates each: {tokens} tokens, of which {own} need"
+        f"{len(queries)} queries, {CANDIDATES} candidates each: {tokens} tokens, of which {own} need"  # noqa: E501
     )
     print("computing when the common beginning of a query's prompts is computed once\n")
     print(f"{'':40} {'pairs/s':>8} {'slower':>7} {'of GEMM peak':>13} {'extra MB':>9}")
