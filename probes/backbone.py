@@ -1,5 +1,6 @@
 """Backbone: one transformers model with its tokenizer or processor, its weights never changed."""
 
+import functools
 import hashlib
 import json
 import threading
@@ -194,7 +195,7 @@ class Backbone:
             "layers": self.num_layers,
             "attn_site": self.anatomy.mid,
             "max_tokens": self.encoder.max_tokens,
-            "versions": {p: version(p) for p in ("torch", "transformers", "nnsight", "tokenizers")},
+            "versions": _versions(),
         }
 
     def _confirmation_batch(self) -> Batch:
@@ -212,6 +213,11 @@ class Backbone:
             for key, value in config.items()
             if key.endswith(("token_id", "token_index")) and isinstance(value, int)
         }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "nnsight", "tokenizers")}
 
 
 def _locate(model: str | Path) -> str:

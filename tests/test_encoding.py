@@ -216,7 +216,8 @@ def test_a_row_begins_with_one_bos(backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "one word: "])
-def test_sentencepiece_content_is_tokenised_as_usual(prefix: str, tiny: Tiny) -> None:
+@pytest.mark.parametrize("opening", ["<s><|user|>\n", "<s><|user|> ", "<s><|user|>", "USER: "])
+def test_sentencepiece_content_is_tokenised_as_usual(opening: str, prefix: str, tiny: Tiny) -> None:
     """LLaVA-1.5, Mistral, Phi-3: a word's mark belongs to the start of the row and only there."""
     words = ["▁the", "▁word", "▁one", "▁of", "the", "word", "one", "▁"]
     letters = [chr(c) for c in range(33, 127)] + ["▁", "\n"]
@@ -228,12 +229,13 @@ def test_sentencepiece_content_is_tokenised_as_usual(prefix: str, tiny: Tiny) ->
     )
     tok.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|end|>"]})
     tok.chat_template = (
-        "{% for m in messages %}{{ '<s><|user|>\n' + m['content'] + '<|end|>' }}{% endfor %}"
+        f"{{% for m in messages %}}{{{{ {opening!r} + m['content'] + '<|end|>' }}}}{{% endfor %}}"
     )
     encoder = Encoder(tiny("llama").model, tok)
     for text in ("the word", " of", "one  word\nthe 日本", "word "):
         row = encoder.row(Prompted(user=(prefix, Part("text", text), " of the word")))
-        usual = tok(f"<s><|user|>\n{prefix}{text} of the word<|end|>", add_special_tokens=False)
+        whole = f"{opening}{prefix}{text} of the word<|end|>"
+        usual = tok(whole, add_special_tokens=not whole.startswith("<s>"))
         assert row.ids == usual["input_ids"]
         assert encoder.row(Item(text)).ids == tok(text)["input_ids"]
 

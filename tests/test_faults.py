@@ -68,6 +68,7 @@ def work(backbone: Any, job: dict[str, Any]) -> None:
     retriever = FreeRet(backbone, Recipe(**RECIPE | job.get("recipe", {})))
     if "user" in job:
         codecs.lookup("unicode-escape")  # imported late, from where that user may not read
+        backbone.fingerprint()  # so is the metadata of packages
         os.setgid(job["user"])
         os.setuid(job["user"])
     if "fsize" in job:
