@@ -195,8 +195,11 @@ class Encoder:
         bos = int(self._wants_special(rendered) and ids[:1] == [self.tokenizer.bos_token_id])
         for control, group in itertools.groupby(ids, self.control_ids.__contains__):
             tokens = list(group)
-            text = "" if control else self._decode(tokens)
             first = position == bos
+            # SentencePiece drops a leading space, unless something stands before it.
+            lead = [] if first or control else list(ids[position - 1 : position])
+            text = "" if control else self._decode([*lead, *tokens])
+            text = text.removeprefix(self._decode(lead) if lead else "")
             runs.append(Run(tokens, text if MARKER.search(text) else None, first))
             position += len(tokens)
         return runs
