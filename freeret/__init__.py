@@ -1,5 +1,9 @@
 """FreeRet: training-free two-stage retrieval with one untouched multimodal language model."""
 
+import os
+
+os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every new table; read at its import
+
 from freeret.embedder import Embedder
 from freeret.recipe import Recipe
 from freeret.reranker import Ranked, Reranker

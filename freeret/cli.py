@@ -40,7 +40,9 @@ def probe(model: Model, /, *, out: Path = Path("out"), seed: int = 0) -> None:
     from freeret.probing import probe_into
     from probes import Backbone
 
-    _, recipe = probe_into(Backbone.load(model), out, seed)
+    backbone = Backbone.load(model)
+    out.mkdir(parents=True, exist_ok=True)  # an impossible place is known before the work
+    _, recipe = probe_into(backbone, out, seed)
     _print_recipe(recipe.reasons)
     console.print(f"Report, recipe, summary and figures are in {out}", markup=False, soft_wrap=True)
 
@@ -202,13 +204,13 @@ def _open(store: str, model: str | None) -> "FreeRet":
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; an error of this project is one clear line and exit code 1."""
+    """Run the command; an expected error is one clear line and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     for noisy in ("huggingface_hub", "bm25s"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         app(arguments)
-    except FreeRetError as error:
+    except (FreeRetError, OSError) as error:
         Console(stderr=True, highlight=False).print(
             f"freeret: {error}", markup=False, soft_wrap=True
         )

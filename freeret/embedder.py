@@ -24,8 +24,8 @@ class Embedder:
     """Embeds items of any modality the backbone reads.
 
     `prompt` is a name, a prompt, or a list of them, whose unit vectors are averaged (MetaEOL).
-    `truncate_dim` keeps the first so many dimensions. Vectors are raw: the geometry of a corpus is
-    fitted and applied by `freeret.space`, so it can change without encoding again.
+    `truncate_dim` keeps the first so many dimensions. Vectors are raw: the geometry of a corpus
+    (`probes.Geometry`) is applied after them, so it can change without encoding again.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def as_json(hit: Hit) -> str:
 def as_trec(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
     """TREC run lines: query, Q0, id, rank, score, tag. White space in ids becomes `_`."""
     for rank, hit in enumerate(hits, start=1):
-        yield f"{query_id} Q0 {'_'.join(hit.id.split())} {rank} {hit.score:.6f} {tag}"
+        yield f"{query_id} Q0 {'_'.join(hit.id.split())} {rank} {hit.score:.9f} {tag}"
 
 
 def store_facts(store: Store) -> list[list[str]]:

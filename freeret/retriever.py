@@ -107,12 +107,12 @@ class FreeRet:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
         opened = self._opened()
         done = index_items(opened, self.embedder, items, on_error=on_error, progress=self.progress)
-        self._fit(opened)
+        self._geometry(opened)
         return done
 
-    def delete(self, ids: Sequence[str]) -> int:
-        """Remove items by id; returns how many were there."""
-        return self._opened().delete(ids)
+    def delete(self, ids: str | Sequence[str]) -> int:
+        """Remove one item or several by id; returns how many were there."""
+        return self._opened().delete([ids] if isinstance(ids, str) else ids)
 
     def save(self, location: str | Path) -> None:
         """Copy the store to another place, such as a temporary one to a lasting one."""
@@ -134,21 +134,20 @@ class FreeRet:
         """The `top_n` best items; the first `rerank` of them judged by the model itself.
 
         Exact, in float32; ties break by id. With `ann` only what the index of `build_ann` proposes
-        is scored. Where the recipe has no frame, asking for reranking warns and stage 1 decides.
+        is scored; a filtered search is always exact. Where the recipe has no frame, asking for
+        reranking warns and stage 1 decides.
         """
         asked = as_item(query)
         loaded, geometry, documents = self._load()
         raw = self.embedder.encode_query([asked])
         mapped = geometry.map(raw, [asked.signature], "query")[0]
-        scores = documents @ mapped
         allowed = None
-        if ann:
+        if filter:
+            allowed = [i for i, facts in enumerate(loaded.metadata) if _passes(facts, filter)]
+        elif ann:
             proposed = propose(self._opened(), mapped, top_n)
             allowed = sorted(bisect_left(loaded.ids, id) for id in proposed)
-        if filter:
-            pool = range(len(loaded.ids)) if allowed is None else allowed
-            allowed = [i for i in pool if _passes(loaded.metadata[i], filter)]
-        best = _top(documents, mapped, scores, top_n, allowed)
+        best = _top(documents, mapped, top_n, allowed)
         items = self._opened().items([loaded.ids[i] for i in best])
         hits = [
             Hit(item.id or "", score, score, None, item)
@@ -207,15 +206,16 @@ class FreeRet:
         store = self._opened()
         if self._mapped is None or self._mapped[0] != store.version:
             loaded = store.vectors()
-            geometry = store.geometry()
-            if geometry is None or geometry.kind != self.recipe.geometry:
-                geometry = self._fit(store)
+            geometry = self._geometry(store)
             documents = geometry.map(loaded.vectors, loaded.signatures, "document")
             self._mapped = (store.version, loaded, geometry, documents)
         return self._mapped[1:]
 
-    def _fit(self, store: Store) -> Geometry:
-        """Fit the recipe's geometry on everything stored, and keep it beside."""
+    def _geometry(self, store: Store) -> Geometry:
+        """The recipe's geometry, fitted on everything stored and kept beside it."""
+        kept = store.geometry()
+        if kept is not None and Recipe.from_json(store.recipe()) == self.recipe:
+            return kept
         geometry = fit_geometry(self.recipe.geometry, store, self.embedder)
         store.save_geometry(geometry, self.recipe.to_json())
         return geometry
@@ -240,20 +240,16 @@ def _passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:
 
 
 def _top(
-    documents: torch.Tensor,
-    query: torch.Tensor,
-    scores: torch.Tensor,
-    count: int,
-    allowed: list[int] | None,
+    documents: torch.Tensor, query: torch.Tensor, count: int, allowed: list[int] | None
 ) -> dict[int, float]:
     """The best rows with their scores. Rows are sorted by id, so a lower index wins a tie; equal
     vectors must tie exactly, so what is close to the cut is summed again row by row in float64."""
-    pool = torch.arange(len(scores)) if allowed is None else torch.tensor(allowed, dtype=torch.long)
+    pool = torch.arange(len(documents)) if allowed is None else torch.tensor(allowed).long()
     if len(pool) == 0 or count < 1:
         return {}
-    chosen = scores[pool]
-    threshold = chosen.topk(min(count, len(pool))).values[-1] - 1e-5
-    kept = pool[chosen >= threshold].tolist()
-    exact = {i: float((documents[i].double() * query.double()).sum()) for i in kept}
-    best = sorted(kept, key=lambda i: (-exact[i], i))[:count]
-    return {i: exact[i] for i in best}
+    scores = (documents if allowed is None else documents[pool]) @ query
+    threshold = scores.topk(min(count, len(pool))).values[-1] - 1e-5
+    kept = pool[scores >= threshold]
+    exact = (documents[kept].double() * query.double()).sum(1)
+    best = exact.sort(descending=True, stable=True).indices[:count]
+    return {int(kept[i]): float(exact[i]) for i in best}

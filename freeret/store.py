@@ -6,15 +6,12 @@ and kept beside, and can be changed without encoding again.
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that is new
 
 import lancedb
 import numpy as np
@@ -81,7 +78,12 @@ class Store:
         )
         with storage_errors(location):
             database = lancedb.connect(str(location))
-            table = database.create_table(ITEMS, schema=schema, mode="overwrite")
+            try:
+                table = database.create_table(ITEMS, schema=schema)
+            except ValueError:  # there meanwhile, by another process, or cut short
+                if _holds(database, location, ITEMS):
+                    return cls.create(location, identity, dimension)
+                table = database.create_table(ITEMS, schema=schema, mode="overwrite")
             return cls(location, database, table)
 
     @classmethod
@@ -277,7 +279,7 @@ def _holds(database: Any, location: str | Path, name: str) -> bool:
     """Whether a table is there; a creation that was cut short leaves a folder that LanceDB lists
     but that holds nothing."""
     folder = Path(location, f"{name}.lance")
-    hollow = folder.is_dir() and not any([*folder.glob("_versions/*"), *folder.glob("data/*")])
+    hollow = folder.is_dir() and not any(folder.glob("_versions/*.manifest"))
     return not hollow and name in database.list_tables().tables
 
 

@@ -11,10 +11,11 @@ import pytest
 from models import TEXT, tokenizer
 
 from freeret.cli import main
+from freeret.output import as_trec
 from freeret.recipe import Recipe
-from freeret.retriever import FreeRet
+from freeret.retriever import FreeRet, Hit
 from freeret.store import Store
-from probes import Backbone
+from probes import Backbone, Item
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 ROWS = [{"id": f"r{k}", "text": f"{k} of the word", "year": 1990 + k} for k in range(12)]
@@ -142,6 +143,14 @@ def test_search_prints_a_trec_run(store: Path, capsys: pytest.CaptureFixture[str
     assert scores == sorted(scores, reverse=True)
 
 
+def test_scores_that_float32_tells_apart_stay_apart_in_a_run() -> None:
+    close = [
+        Hit(id, score, score, None, Item("a")) for id, score in (("a", 0.6), ("b", 0.6 - 6e-8))
+    ]
+    first, second = (line.split()[4] for line in as_trec("q", close, "tag"))
+    assert first > second
+
+
 def test_content_is_not_markup(
     tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +238,7 @@ def test_every_mistake_is_one_line_and_an_exit_code(
         (("search", store, "q", "--model", "nosuch/model"), "cannot load 'nosuch/model'"),
         (("search", store, "q", "--model", tmp_path), "is not a model folder"),
         (("probe", "nosuch"), "cannot load 'nosuch'"),
+        (("probe", model, "--out", tmp_path / "file" / "out"), "Not a directory"),
         (("check", tmp_path / "none"), "is not a model folder"),
         (("index", tmp_path / "none", *to_store, "--recipe", recipe), "nothing at"),
         (("index", tmp_path / "a.txt", *to_store, "--recipe", tmp_path / "none"), "cannot read"),

@@ -135,6 +135,24 @@ def test_a_filter_comes_before_the_top(
     assert ids(filled.search("the word", top_n=4, filter=wanted)) == expected[:4]
 
 
+def test_one_id_may_be_deleted_by_itself(backbone: Backbone, tmp_path: Path) -> None:
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index(texts(3), tmp_path / "s")
+    assert retriever.delete("i001") == 1
+    assert sorted(ids(retriever.search("the word"))) == ["i000", "i002"]
+
+
+def test_an_unchanged_corpus_writes_nothing(backbone: Backbone, tmp_path: Path) -> None:
+    """So that a read-only store can be asked again; another recipe is written, though."""
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index(texts(3), tmp_path / "s")
+    before = sorted((tmp_path / "s").rglob("*"))
+    retriever.index(texts(3))
+    assert sorted((tmp_path / "s").rglob("*")) == before
+    FreeRet(backbone, Recipe("e5v", "attn[-1]", "none", "yes_no")).index([], tmp_path / "s")
+    assert FreeRet.load(tmp_path / "s", backbone).recipe.frame == "yes_no"
+
+
 def test_none_asked_for_is_none_found(filled: FreeRet) -> None:
     assert filled.search("the word", top_n=0) == []
 
@@ -475,6 +493,9 @@ def test_an_approximate_index_is_measured_and_told_when_stale(
     assert len(set(ids(exact)) & set(ids(approximate))) >= 9
     scores = {h.id: h.score for h in retriever.search("17 of", top_n=400)}
     assert all(h.score == pytest.approx(scores[h.id], abs=1e-6) for h in approximate)
+    third = {"third": 1}
+    filtered = [retriever.search("17 of", top_n=100, filter=third, ann=a) for a in (False, True)]
+    assert ids(filtered[0]) == ids(filtered[1]), "few proposals pass a filter"
     retriever.delete(["i000"])
     with pytest.raises(StoreError, match="no index for its present items"):
         retriever.search("the word", ann=True)

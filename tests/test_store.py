@@ -170,6 +170,16 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
     assert not Store.exists(tmp_path / "none")
 
 
+def test_a_creation_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:
+    for left in ("data/part.lance", "_versions/.tmp_1.manifest_x", "_transactions/0.txn"):
+        folder = tmp_path / left.split("/")[0]
+        file = folder / "items.lance" / left
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"half")
+        assert not Store.exists(folder), left
+        assert len(Store.create(folder, IDENTITY, SIZE)) == 0, left
+
+
 def test_a_table_of_someone_else_is_no_store(tmp_path: Path) -> None:
     database = Store.create(tmp_path, IDENTITY, SIZE).database
     database.create_table("items", data=[{"a": 1}], mode="overwrite")
