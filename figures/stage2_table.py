@@ -3,8 +3,9 @@
     python figures/stage2_table.py DATA_FOLDER --model qwen2.5-coder-0.5b --top-n 10
 
 Writes figures/stage2_<data>_<model>.json and prints the table. Each frame in both orders of its
-options, averaged, and calibrated; stage 1 alone and the recipe stand beside. The recipe comes from
-the probe report in figures/reports.
+options, averaged, and calibrated; the A/B question also with its options after the candidate, which
+leaves less to share; stage 1 alone and the recipe stand beside. The recipe comes from the probe
+report in figures/reports.
 """
 
 from pathlib import Path
@@ -49,6 +50,11 @@ def main(data: Path, *, model: str = "qwen2.5-coder-0.5b", top_n: int = 10) -> N
         margins[f"{name}, other order"] = swapped.reshape(chosen.shape)
         margins[f"{name}, both orders"] = (plain + margins[f"{name}, other order"]) / 2
         blanks[name] = content_free_margin(backbone, FRAMES[name])
+    last = Reranker(backbone, "mcq", layout="options last").margins(pairs, progress=True)
+    margins["mcq, options last"] = last.reshape(chosen.shape)
+    blanks["mcq, options last"] = content_free_margin(
+        backbone, FRAMES["mcq"], layout="options last"
+    )
     first = relevant[:, 0].astype(float)  # stage 1 ranks its candidates best first
     rows = {"stage 1 alone": row_of(scores, relevant, first, None)}
     for name, values in margins.items():

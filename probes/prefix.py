@@ -26,17 +26,32 @@ class Prefix:
     """The cached keys and values of a token prefix, ready to be continued by any batch of rows."""
 
     def __init__(self, backbone: Backbone, ids: Sequence[int]):
+        """Compute what the prefix before this one did not: the questions of a frame share their
+        instruction and options."""
         self.backbone, self.ids = backbone, list(ids)
-        cache: Any = DynamicCache(config=backbone.model.config)
-        inputs = _positions(backbone, torch.ones(1, len(self.ids), dtype=torch.long), 0)
-        with backbone.lock, torch.no_grad():
-            backbone.model(
-                input_ids=torch.tensor([self.ids], device=backbone.device),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **inputs,
+        with backbone.lock:
+            last: Prefix | None = backbone.last_prefix
+            known = _shared(last.ids, self.ids) if last else 0
+            self.layers = (
+                [(k[:, :, :known], v[:, :, :known]) for k, v in last.layers] if last else []
             )
+            if known < len(self.ids):
+                self._compute(known)
+            backbone.last_prefix = self
+
+    @torch.no_grad()
+    def _compute(self, known: int) -> None:
+        config = self.backbone.model.config
+        cache: Any = DynamicCache(self.layers if known else None, config=config)
+        rest = torch.tensor([self.ids[known:]], device=self.backbone.device)
+        self.backbone.model(
+            input_ids=rest,
+            attention_mask=rest.new_ones(1, len(self.ids)),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **_positions(self.backbone, torch.ones_like(rest), known),
+        )
         self.layers = [(layer.keys, layer.values) for layer in cache.layers]
 
     def collate(self, rows: Sequence[Row]) -> Batch:
@@ -71,8 +86,13 @@ def common_prefix(rows: Sequence[Row]) -> list[int]:
         return []
     # Whatever the lexically first and last row share, all rows share.
     first, last = min(row.ids for row in rows), max(row.ids for row in rows)
-    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return [token for token, _ in shared][: min(len(row) for row in rows) - 1]
+    return first[: min(_shared(first, last), min(len(row) for row in rows) - 1)]
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two rows have in common at their beginning."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    return sum(1 for _ in same)
 
 
 def window(backbone: Backbone) -> float:

@@ -79,18 +79,32 @@ def test_little_is_padded(tiny: Tiny) -> None:
     lengths = [4, 60, 4, 58, 4, 4, 61, 4]
     run_batches(tiny("llama"), rows(lengths), forward, token_budget=200)
     assert sum(padded) <= 1.1 * sum(lengths)
+    padded.clear()
+    lengths = list(range(1, 61))  # would fit one batch of 3600 tokens
+    run_batches(tiny("llama"), rows(lengths), forward, token_budget=3600)
+    assert sum(padded) <= 1.3 * sum(lengths)
 
 
 def test_a_shared_prefix_is_computed_once(tiny: Tiny) -> None:
+    """And what the next prefix shares with it is not computed again."""
     computed: list[int] = []
     backbone = tiny("llama")
     embed = backbone.model.get_input_embeddings()
-    batch = rows([5] * 8, prefix=50)
-    run_batches(backbone, batch, lambda b: list(record(backbone, b, ["norm"])["norm"]))
+
+    def run(prefix: list[int]) -> Tensor:
+        batch = [Row([*prefix, 100 + i, 1, 1, 1]) for i in range(8)]
+        return torch.stack(
+            run_batches(backbone, batch, lambda b: list(record(backbone, b, ["norm"])["norm"]))
+        )
+
+    run([9] * 50)
     handle = embed.register_forward_hook(lambda _, args, __: computed.append(args[0].numel()))
-    run_batches(backbone, batch, lambda b: list(record(backbone, b, ["norm"])["norm"]))
+    states = [run(prefix) for prefix in ([7] * 50, [7] * 30 + [8] * 10, [7] * 30)]
     handle.remove()
-    assert sum(computed) == 50 + 8 * 5
+    assert computed == [50, 32, 10, 32, 32]
+    for prefix, found in zip(([7] * 50, [7] * 30 + [8] * 10, [7] * 30), states, strict=True):
+        backbone.last_prefix = None
+        assert (found - run(prefix)).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "qwen2.5-vl"])
