@@ -321,3 +321,16 @@ def test_media_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
         pack(Item(audios=[np.zeros(3)], id="x"))
     with pytest.raises(BadItem, match="'x': metadata must be JSON"):
         encode_metadata(Item("a", id="x", metadata={"k": object()}))
+
+
+def test_a_url_is_a_place_too(tmp_path: Path) -> None:
+    """Object stores are named by URL; a file URL takes the same path through LanceDB."""
+    url = (tmp_path / "s").as_uri()
+    assert not Store.exists(url)
+    Store.create(url, IDENTITY, SIZE).write([made("a"), made("b")])
+    again = Store.open(url)
+    assert again.vectors().ids == ["a", "b"]
+    assert again.delete(["a"]) == 1
+    assert Store.create(url, IDENTITY, SIZE).vectors().ids == ["b"]
+    with pytest.raises(StoreMismatch):
+        Store.create(url, changed("backbone.weights", "other"), SIZE)
