@@ -1,9 +1,10 @@
 """Stage 1 on a BEIR folder: E5-V, PromptEOL, hierarchical, ReAlign, the paper's choice, the recipe.
 
-    python figures/stage1_table.py DATA_FOLDER --model smollm2-135m
+    python figures/stage1_table.py --data DATA_FOLDER --model smollm2-135m
 
-Writes figures/stage1_<data>_<model>.json and prints the table. The recipe comes from the probe
-report in figures/reports; the judgements of the data are used for scoring alone.
+Writes figures/stage1_<data>_<model>.json and prints the table; without --data it only draws what
+was measured. The recipe comes from the probe report in figures/reports; the judgements are
+used for scoring alone.
 """
 
 from pathlib import Path
@@ -18,10 +19,11 @@ from freeret import ControlPrompt, Embedder, Recipe
 from freeret.evaluate.datasets import Dataset, load_beir
 from freeret.evaluate.metrics import paired, precision_at_1, to_run
 from probes import Backbone, Geometry, ProbeReport
-from probes.files import write_json
+from probes.files import read_json, write_json
 from probes.geometry import Kind
+from probes.plots import draw_intervals, save
 from probes.prompts import Prompt, as_prompt
-from probes.stats import mean_interval
+from probes.stats import Interval, mean_interval
 
 HERE = Path(__file__).parent
 
@@ -45,7 +47,18 @@ def methods(recipe: Recipe) -> dict[str, tuple[Prompt, str, Kind]]:
     return {name: (as_prompt(p), site, kind) for name, (p, site, kind) in rows.items()}
 
 
-def main(data: Path, *, model: str = "smollm2-135m") -> None:
+def main(*, data: Path | None = None, model: str = "smollm2-135m") -> None:
+    if data:
+        measure(data, model)
+    for measured in HERE.glob("stage1_*.json"):
+        rows = read_json(measured)["methods"]
+        shown = {name: Interval(*row["precision_at_1"]) for name, row in rows.items()}
+        ax = draw_intervals(shown, reference="recipe")
+        ax.set_xlabel("Precision@1 with 95% intervals")
+        save(ax.figure, measured.with_suffix(""))
+
+
+def measure(data: Path, model: str) -> None:
     dataset, backbone = load_beir(data), Backbone.load(model)
     recipe = Recipe.from_report(ProbeReport.load(HERE / "reports" / f"{model}.json"))
     rows = methods(recipe)

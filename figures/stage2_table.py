@@ -1,11 +1,11 @@
 """Stage 2 on a BEIR folder: every frame judges the first candidates of stage 1.
 
-    python figures/stage2_table.py DATA_FOLDER --model qwen2.5-coder-0.5b --top-n 10
+    python figures/stage2_table.py --data DATA_FOLDER --model qwen2.5-coder-0.5b --top-n 10
 
-Writes figures/stage2_<data>_<model>.json and prints the table. Each frame in both orders of its
-options, averaged, and calibrated; the A/B question also with its options after the candidate, which
-leaves less to share; stage 1 alone and the recipe stand beside. The recipe comes from the probe
-report in figures/reports.
+Writes figures/stage2_<data>_<model>.json and prints the table; without --data it only draws what
+was measured. Each frame in both orders of its options, averaged, and calibrated; the A/B question
+also with its options after the candidate, which leaves less to share; stage 1 alone and the recipe
+stand beside. The recipe comes from the probe report in figures/reports.
 """
 
 from pathlib import Path
@@ -21,15 +21,27 @@ from freeret.evaluate.datasets import Dataset, load_beir
 from freeret.evaluate.metrics import paired
 from freeret.retriever import fuse
 from probes import FRAMES, Backbone, Geometry, ProbeReport
-from probes.files import write_json
+from probes.files import read_json, write_json
 from probes.framing import SWAPPED, content_free_margin
-from probes.stats import auc, mean_interval
+from probes.plots import draw_intervals, save
+from probes.stats import Interval, auc, mean_interval
 
 HERE = Path(__file__).parent
 SHARED = ("mcq", "yes_no", "true_false", "right_wrong")
 
 
-def main(data: Path, *, model: str = "qwen2.5-coder-0.5b", top_n: int = 10) -> None:
+def main(*, data: Path | None = None, model: str = "qwen2.5-coder-0.5b", top_n: int = 10) -> None:
+    if data:
+        measure(data, model, top_n)
+    for measured in HERE.glob("stage2_*.json"):
+        rows = read_json(measured)["methods"]
+        shown = {name: Interval(*row["precision_at_1"]) for name, row in rows.items()}
+        ax = draw_intervals(shown, reference="stage 1 alone")
+        ax.set_xlabel("Precision@1 among the candidates, with 95% intervals")
+        save(ax.figure, measured.with_suffix(""))
+
+
+def measure(data: Path, model: str, top_n: int) -> None:
     dataset, backbone = load_beir(data), Backbone.load(model)
     recipe = Recipe.from_report(ProbeReport.load(HERE / "reports" / f"{model}.json"))
     scores, chosen = first_stage(dataset, backbone, recipe, top_n)

@@ -194,6 +194,26 @@ def draw_diagnostic(settings: Sequence[Setting], ax: Axes | None = None) -> Axes
 
 
 @rc_context(STYLE)
+def draw_intervals(
+    intervals: Mapping[str, Interval], ax: Axes | None = None, reference: str | None = None
+) -> Axes:
+    """Named figures with their intervals, the first on top; a line through the reference."""
+    if ax is None:
+        figure = Figure(figsize=(6.4, 0.8 + 0.26 * len(intervals)), layout="constrained")
+        ax = figure.subplots()
+    if reference is not None:
+        ax.axvline(float(intervals[reference].mean), color="0.6", linewidth=0.8)
+    for row, interval in enumerate(intervals.values()):
+        mean, low, high = map(float, interval)
+        ax.errorbar(mean, row, xerr=[[mean - low], [high - mean]], color=COLOURS[0], marker="o")
+    ax.set_yticks(range(len(intervals)), list(intervals))
+    ax.set_ylim(len(intervals) - 0.5, -0.5)
+    ax.grid(axis="x")
+    ax.grid(visible=False, axis="y")
+    return ax
+
+
+@rc_context(STYLE)
 def save(figure: Figure | SubFigure, path: str | Path) -> list[Path]:
     """Write `figure`, such as `draw_alpha(curves).figure`, to `path`.png (150 dpi) and `path`.svg.
 

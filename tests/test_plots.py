@@ -314,3 +314,13 @@ def test_another_figure_is_another_file(tmp_path: Path) -> None:
         for seed in (0, 1)
     )
     assert all(a.read_bytes() != b.read_bytes() for a, b in zip(one, other, strict=True))
+
+
+def test_intervals_stand_in_the_order_given_beside_the_reference() -> None:
+    intervals = {"first": Interval(0.5, 0.4, 0.7), "second": Interval(0.3, 0.2, 0.35)}
+    ax = plots.draw_intervals(intervals, reference="second")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1], "the first is on top"
+    assert ax.lines[0].get_xdata()[0] == 0.3
+    [low, high] = sorted(point[0] for point in ax.collections[0].get_segments()[0])
+    assert (low, high) == pytest.approx((0.4, 0.7))
