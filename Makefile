@@ -3,13 +3,19 @@ PYTHON ?= python3
 STAMP := .venv/.ready-$(shell sha256sum pyproject.toml | cut -c1-16)
 BIN := .venv/bin
 
-.PHONY: demo test lint figures clean
+.PHONY: demo test lint figures chromium clean
 
 demo: $(STAMP)
 	$(BIN)/freeret demo --out out
 
-test: $(STAMP) lint
+test: $(STAMP) lint chromium
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The demo's page is looked at in a real browser.
+chromium:
+	@command -v chromium || command -v google-chrome || \
+	  (apt-get update -qq && apt-get install -y -qq chromium) || \
+	  (echo "install Chromium: a test opens the demo's page in it"; exit 1)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
