@@ -11,7 +11,11 @@ from probes import ProbeReport
 from probes.plots import curves_figure, save
 
 HERE = Path(__file__).parent
-BACKBONES = {"SmolLM2-135M": "smollm2-135m", "Gemma-3-270M": "gemma3-270m"}
+BACKBONES = {
+    "SmolLM2-135M": "smollm2-135m",
+    "Gemma-3-270M": "gemma3-270m",
+    "Qwen2.5-Coder-0.5B": "qwen2.5-coder-0.5b",
+}
 
 
 def main() -> None:

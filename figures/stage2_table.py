@@ -81,6 +81,8 @@ def measure(data: Path, model: str, top_n: int) -> None:
     result = {
         "data": dataset.name, "model": model, "top_n": top_n, "recipe": recipe.to_json(),
         "fingerprint": backbone.fingerprint(), "methods": rows,
+        "relevant": relevant.tolist(), "stage1": np.round(scores, 5).tolist(),
+        "margins": {name: np.round(values, 4).tolist() for name, values in margins.items()},
     }  # fmt: skip
     write_json(HERE / f"stage2_{dataset.name}_{model}.json", result)
     show(f"{dataset.name}, {model}, top {top_n}", rows)

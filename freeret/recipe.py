@@ -115,7 +115,8 @@ def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
             f"{best.auc}, which reaches chance (0.5)."
         )
         return None, None, reason
-    fusion = max(report.reranking, key=lambda f: f.gain.mean)
+    # The surest gain, not the largest: the best of several noisy means flatters itself.
+    fusion = max(report.reranking, key=lambda f: f.gain.low)
     weight = "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
     said = (
         f"frame {best.frame} has AUC {best.auc}; judging stage 1's candidates ({weight}) changes "

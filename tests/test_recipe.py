@@ -110,6 +110,13 @@ def test_no_frame_when_judging_gains_nothing() -> None:
     assert "no gain beyond noise" in recipe.reasons[-1]
 
 
+def test_the_surest_gain_is_chosen_not_the_largest() -> None:
+    large = Fusion("true_false", None, around(0.9), around(0.08, half=0.07))
+    sure = Fusion("true_false", 2.0, around(0.88), around(0.06, half=0.03))
+    assert chosen(reranking=[large, sure]).fusion == 2.0
+    assert chosen(reranking=[sure, large]).fusion == 2.0
+
+
 # -------------------------------------------------------------------------------------- files
 
 
