@@ -138,35 +138,39 @@ def index(
 @app.command
 def search(
     store: str,
-    query: str,
+    query: str = "",
     /,
     *,
+    image: Path | None = None,
     top_n: int = 50,
     rerank: int = 0,
     json: bool = False,
     trec: str | None = None,
     model: str | None = None,
 ) -> None:
-    """Search a store.
+    """Search a store, by a text, a picture or both.
 
     Parameters
     ----------
+    image: A picture to search with.
     top_n: How many hits.
     rerank: How many of the first hits the model judges again.
     json: One JSON object a hit, one a line.
     trec: Print TREC run lines with this run tag.
     model: Where the backbone is now, if not where it was when the store was made.
     """
-    from freeret.output import as_json, as_trec
+    from freeret.output import as_json, as_trec, summary
+    from probes import Item
 
-    hits = _open(store, model).search(query, top_n=top_n, rerank=rerank)
+    asked = Item(query or None, images=[image] if image else [], id="query")
+    hits = _open(store, model).search(asked, top_n=top_n, rerank=rerank)
     if json:
         sys.stdout.writelines(as_json(hit) + "\n" for hit in hits)
     elif trec:
         sys.stdout.writelines(line + "\n" for line in as_trec("q", hits, trec))
     else:
-        rows = [[f"{hit.score:.3f}", hit.id, hit.item.text[:300]] for hit in hits]
-        _print_table(query, ["score", "id", "text"], rows)
+        rows = [[f"{hit.score:.3f}", hit.id, summary(hit.item)[:300]] for hit in hits]
+        _print_table(summary(asked), ["score", "id", "content"], rows)
 
 
 @app.command
@@ -181,10 +185,14 @@ def answer(
     rerank: How many of the first hits the model judges before.
     model: Where the backbone is now, if not where it was when the store was made.
     """
+    from freeret.output import summary
+
     found = _open(store, model).answer(question, top_n=top_n, rerank=rerank)
     console.print(found.text, markup=False, soft_wrap=True)
     for number, hit in enumerate(found.sources, start=1):
-        console.print(f"[{number}] {hit.id}: {hit.item.text[:200]}", markup=False, soft_wrap=True)
+        console.print(
+            f"[{number}] {hit.id}: {summary(hit.item)[:200]}", markup=False, soft_wrap=True
+        )
 
 
 @app.command

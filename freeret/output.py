@@ -3,13 +3,27 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from freeret.retriever import Hit
 from freeret.store import Store
+from probes import Item
+
+
+def summary(item: Item) -> str:
+    """An item in one line: its text, and what stands for its media."""
+    return " ".join(
+        part.value if part.kind == "text" else f"[{part.kind}{_where(part.value)}]"
+        for part in item.parts
+    )
+
+
+def _where(value: object) -> str:
+    return f" {value}" if isinstance(value, Path) else ""
 
 
 def as_json(hit: Hit) -> str:
-    """One hit as one line of JSON."""
+    """One hit as one line of JSON; media by path say where they are."""
     return json.dumps(
         {
             "id": hit.id,
@@ -17,6 +31,10 @@ def as_json(hit: Hit) -> str:
             "stage1_score": hit.stage1_score,
             "stage2_score": hit.stage2_score,
             "text": hit.item.text,
+            "media": [
+                {"kind": p.kind, "path": str(p.value) if isinstance(p.value, Path) else None}
+                for p in hit.item.media
+            ],
             "metadata": dict(hit.item.metadata),
         },
         ensure_ascii=False,

@@ -1,7 +1,7 @@
 """How an item is kept: its parts as JSON, media given in memory as bytes beside it, a content hash.
 
-Media given by path stays a reference to the file; its bytes are part of the hash, so a changed file
-is a changed item.
+Media given by path or web address stay a reference; a file's bytes are part of the hash, so a
+changed file is a changed item. Pictures in memory are kept as PNG, frames and samples as NPZ.
 """
 
 import hashlib
@@ -11,45 +11,83 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from probes.errors import BadItem
+from probes.images import read_image
 from probes.items import Item, Part
+from probes.media import WEB, Limits, MediaOptions, open_source, reading
+
+IN_MEMORY = Limits(pixels=2**62, bytes=2**62)
+"""What is in memory already may be kept, however large."""
 
 
 def pack(item: Item) -> tuple[str, list[bytes]]:
-    """Parts as JSON, and the bytes of those that are not text or a path."""
+    """Parts as JSON, and the bytes of those that are not text or a reference.
+
+    Raises BadItem for media that cannot be read.
+    """
     parts, blobs = [], []
     for part in item.parts:
         if part.kind == "text":
             parts.append({"kind": "text", "text": part.value})
         elif isinstance(part.value, Path):
-            parts.append({"kind": part.kind, "path": str(part.value)})
-        elif isinstance(part.value, Image.Image):
-            buffer = io.BytesIO()
-            part.value.save(buffer, format="PNG")
-            parts.append({"kind": part.kind, "blob": len(blobs)})
-            blobs.append(buffer.getvalue())
+            parts.append({"kind": part.kind, "path": str(part.value.absolute())})
+        elif isinstance(part.value, str) and part.value.startswith(WEB):
+            parts.append({"kind": part.kind, "url": part.value})
         else:
-            raise BadItem(
-                f"{item.name}: {part.kind} of type {type(part.value).__name__} cannot be stored; "
-                "give a path or a PIL image"
-            )
+            with reading(item.name, part.kind):
+                format, blob = _to_bytes(part)
+            parts.append({"kind": part.kind, "format": format, "blob": len(blobs)})
+            blobs.append(blob)
     return json.dumps(parts, ensure_ascii=False), blobs
 
 
+def _to_bytes(part: Part) -> tuple[str, bytes]:
+    file = open_source(part.value, MediaOptions(limits=IN_MEMORY))
+    if file is not None:
+        return "file", file.read()
+    buffer = io.BytesIO()
+    if part.kind == "image":
+        read_image(part.value, IN_MEMORY).save(buffer, format="PNG")
+        return "png", buffer.getvalue()
+    if part.kind == "audio":
+        samples, rate = part.value["array"], part.value["sampling_rate"]
+        np.savez_compressed(buffer, array=np.asarray(samples), sampling_rate=rate)
+        return "npz", buffer.getvalue()
+    if isinstance(part.value, Image.Image):
+        raise BadItem("an animation in memory cannot be stored; give its path or its bytes")
+    frames = [np.asarray(read_image(frame, IN_MEMORY)) for frame in part.value]
+    np.savez_compressed(buffer, frames=np.stack(frames))
+    return "npz", buffer.getvalue()
+
+
 def unpack(id: str, parts: str, blobs: Sequence[bytes], metadata: str) -> Item:
-    """The item that `pack` wrote."""
+    """The item that `pack` wrote: pictures as PIL images, frames and samples as arrays."""
     restored = []
     for part in json.loads(parts):
         if "text" in part:
             value: Any = part["text"]
         elif "path" in part:
             value = Path(part["path"])
+        elif "url" in part:
+            value = part["url"]
         else:
-            value = Image.open(io.BytesIO(blobs[part["blob"]]))
+            value = _from_bytes(part["kind"], part["format"], blobs[part["blob"]])
         restored.append(Part(part["kind"], value))
     return Item(parts=restored, id=id, metadata=json.loads(metadata))
+
+
+def _from_bytes(kind: str, format: str, blob: bytes) -> Any:
+    if format == "file":
+        return blob
+    if format == "png":
+        return Image.open(io.BytesIO(blob))
+    with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+        if kind == "video":
+            return arrays["frames"]
+        return {"array": arrays["array"], "sampling_rate": int(arrays["sampling_rate"])}
 
 
 def content_hash(item: Item, parts: str, blobs: Sequence[bytes]) -> str:
@@ -60,7 +98,8 @@ def content_hash(item: Item, parts: str, blobs: Sequence[bytes]) -> str:
     for part in item.media:
         if isinstance(part.value, Path):
             try:
-                digest.update(hashlib.sha256(part.value.read_bytes()).digest())
+                with part.value.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
                 raise BadItem(f"{item.name}: cannot read {part.value}: {error.strerror}") from None
     digest.update(encode_metadata(item).encode())

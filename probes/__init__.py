@@ -7,6 +7,7 @@ from probes.framing import FRAMES, Frame, FrameBias, framing_bias
 from probes.geometry import Geometry
 from probes.items import Item, Part, as_item, as_items
 from probes.lexicalization import Curves, lexicalization_curves
+from probes.media import Limits, MediaOptions
 from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
 from probes.report import ProbeReport, probe
 from probes.sites import Site, all_sites, late_sites
@@ -15,7 +16,8 @@ from probes.trace import States, record
 
 __all__ = [
     "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves", "Frame",
-    "FrameBias", "Geometry", "Item", "Part", "ProbeReport", "Setting", "Site", "States",
-    "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item", "as_items", "diagnose",
-    "framing_bias", "late_sites", "lexicalization_curves", "probe", "record", "synonym_similarity",
+    "FrameBias", "Geometry", "Item", "Limits", "MediaOptions", "Part", "ProbeReport", "Setting",
+    "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item", "as_items",
+    "diagnose", "framing_bias", "late_sites", "lexicalization_curves", "probe", "record",
+    "synonym_similarity",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from probes.anatomy import Anatomy, resolve
 from probes.encoding import Batch, Encoder, Row
 from probes.errors import BackboneNotFound
 from probes.items import Item, as_item
+from probes.media import MediaOptions
 from probes.prompts import Prompted
 
 Source = str | Item | Prompted | Any
@@ -34,13 +35,14 @@ class Backbone:
         processor: Any,
         name: str,
         revision: str | None = None,
+        media: MediaOptions | None = None,
     ):
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.revision = revision
         self.lock = threading.RLock()
         """Held around every forward: a traced model is not thread-safe."""
-        self.encoder = Encoder(model, tokenizer, processor)
+        self.encoder = Encoder(model, tokenizer, processor, media=media)
         self.anatomy: Anatomy = resolve(model, self._confirmation_batch().inputs)
         self.traced: Any = None
         """The traced model; made by probes.trace at the first recording."""
@@ -62,19 +64,21 @@ class Backbone:
         attn_implementation: str | None = None,
         revision: str | None = None,
         quantization_config: Any = None,
+        media: MediaOptions | None = None,
     ) -> "Backbone":
         """Load an alias of an embedded default, a folder, a hub id, or take a loaded model.
 
         Float32 on a CPU, the checkpoint's own dtype elsewhere, unless `dtype` says otherwise. A
-        loaded model needs its `tokenizer` or `processor` and stays where it is.
-        Raises BackboneNotFound, FetchError, UnsupportedBackbone.
+        loaded model needs its `tokenizer` or `processor` and stays where it is. `media` sets the
+        size of pictures, the frames of a video, limits and whether web addresses may be fetched.
+        Raises BackboneNotFound, FetchError, UnsupportedBackbone, BadSetting.
         """
         if isinstance(model, nn.Module):
             if tokenizer is None and processor is None:
                 raise TypeError("a loaded model needs its tokenizer= or processor=")
             tokenizer = tokenizer if tokenizer is not None else processor.tokenizer
             name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-            return cls(model, tokenizer, processor, name, revision)
+            return cls(model, tokenizer, processor, name, revision, media)
         folder, name = _locate(model), str(model)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if dtype is None:
@@ -107,7 +111,7 @@ class Backbone:
         if device_map is None and quantization_config is None:
             loaded = loaded.to(device)
         revision = revision or getattr(config, "_commit_hash", None)
-        return cls(loaded, tokenizer, processor, name, revision)
+        return cls(loaded, tokenizer, processor, name, revision, media)
 
     @property
     def num_layers(self) -> int:
@@ -131,8 +135,10 @@ class Backbone:
         return self.encoder.row(source if isinstance(source, Prompted) else as_item(source), name)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """Rows as one left-padded batch on the device."""
-        return self.encoder.collate(rows, self.device)
+        """Rows as one left-padded batch on the device; media are looked at here, if they have not
+        been before."""
+        with self.lock:
+            return self.encoder.collate(rows, self.device)
 
     def encode(self, sources: Sequence[Source]) -> Batch:
         """Tokenise and left-pad: text as it is, media in a user turn, prompts as they say."""
@@ -192,6 +198,7 @@ class Backbone:
             "weights": digest.hexdigest()[:16],
             "tokenizer": hashlib.sha256(self.encoder.identity().encode()).hexdigest()[:16],
             "processor": _processor_settings(self.processor),
+            "media": self.encoder.perception and self.encoder.perception.options.identity(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": getattr(self.model.config, "_attn_implementation", None),
             "layers": self.num_layers,

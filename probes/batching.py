@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from probes.backbone import Backbone
 from probes.encoding import Batch, Row
 from probes.errors import FreeRetError
-from probes.prefix import Prefix, common_prefix, share_error, window
+from probes.prefix import Prefix, common_prefix, media_can_follow, share_error, window
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,10 @@ def run_batches(
 
 
 def _prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
-    ids = common_prefix(rows)
+    ids = common_prefix(rows, backbone.encoder.media_ids)
     if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
+        return None
+    if any(row.media for row in rows) and not media_can_follow(backbone):
         return None
     reason = share_error(backbone)
     if reason:

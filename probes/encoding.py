@@ -19,29 +19,31 @@ from typing import Any
 import torch
 from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from probes.errors import BadItem, UnsupportedBackbone
 from probes.items import Item, Part
-from probes.media import load_media
+from probes.media import MediaOptions
+from probes.perception import Perception, Piece
 from probes.prompts import Prompted
 
 log = logging.getLogger(__name__)
 
 MARKER = re.compile("\ue000(\\d+)\ue001")
-PER_TOKEN = ("mm_token_type_ids", "token_type_ids")
-"""Processor outputs with one value a token; content is text, whose value is 0 everywhere."""
 MAX_TOKENS = 8192
 """Default cap of a row's length, whatever longer context the model claims."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt as tokens: ids, per-token extras, and the media tensors that go with them."""
+    """One prompt as tokens: ids, per-token extras, and the media that stand among them, in order.
+
+    Extras are 0 for text.
+    """
 
     ids: list[int]
     per_token: dict[str, list[int]] = field(default_factory=dict)
-    media: dict[str, Tensor] = field(default_factory=dict)
+    media: tuple[Piece, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,12 +75,24 @@ class Encoder:
     """Tokenizer, processor and chat template of one model, used the safe way."""
 
     def __init__(
-        self, model: Any, tokenizer: Any, processor: Any = None, max_tokens: int | None = None
+        self,
+        model: Any,
+        tokenizer: Any,
+        processor: Any = None,
+        max_tokens: int | None = None,
+        media: MediaOptions | None = None,
     ):
         self.tokenizer, self.processor = tokenizer, processor
+        self.perception = (
+            Perception(model, processor, media or MediaOptions()) if processor is not None else None
+        )
         self.chat = getattr(processor, "chat_template", None) or getattr(
             tokenizer, "chat_template", None
         )
+        self.media_ids = {
+            getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video", "audio")
+        } - {None}
+        """Tokens in whose place a feature of a tower stands."""
         text_config = model.config.get_text_config(decoder=True)
         limit = getattr(text_config, "max_position_embeddings", None) or MAX_TOKENS
         self.max_tokens = max_tokens or min(limit, MAX_TOKENS)
@@ -112,17 +126,22 @@ class Encoder:
             name, raw = name or "item without id", False
         contents = [p.value for p in source.user if isinstance(p, Part) and p.kind == "text"]
         media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
-        if media and self.processor is None:
+        if media and self.perception is None:
             raise BadItem(f"{name}: this backbone reads text only, the item holds {media[0].kind}")
         marked = _mark(source.user)
-        if media:
-            skeleton, per_token, tensors = self._media_skeleton(source, marked, media, name)
-        else:
-            skeleton, per_token, tensors = (
-                self._text_skeleton(marked, source.system, source.prefill, raw),
-                {},
-                {},
+        pieces: list[Piece] = []
+        per_token: dict[str, list[int]] = {}
+        if media and self.perception is not None:
+            # Before rendering: templates drop what their model does not read.
+            pieces = self.perception.pieces(media, name)
+            text = self.perception.expand(
+                self.render(marked, source.system, source.prefill), pieces
             )
+            ids = self._tokenize_rendered(text)
+            per_token = self.perception.token_types(ids)
+            skeleton = self._runs(ids, text)
+        else:
+            skeleton = self._text_skeleton(marked, source.system, source.prefill, raw)
         found = {int(i) for run in skeleton for i in MARKER.findall(run.text or "")}
         if found != set(range(len(contents))):
             raise UnsupportedBackbone(
@@ -130,27 +149,21 @@ class Encoder:
                 "same row; give the tokenizer or processor another chat_template"
             )
         contents = self._fit(contents, skeleton, name)
-        return replace(self._splice(skeleton, per_token, contents, name), media=tensors)
+        return replace(self._splice(skeleton, per_token, contents, name), media=tuple(pieces))
 
     def _text_skeleton_uncached(
         self, marked: tuple, system: str | None, prefill: str, raw: bool
     ) -> list["Run"]:
         text = "".join(marked) if raw else self.render(marked, system, prefill)
+        return self._runs(self._tokenize_rendered(text), text)
+
+    def _tokenize_rendered(self, text: str) -> list[int]:
+        """Tokens of trusted text, control tokens among them; no end token that it does not hold."""
         ids = self.tokenizer(text, add_special_tokens=self._wants_special(text))["input_ids"]
         eos = self.tokenizer.eos_token_id
         if ids and ids[-1] == eos and not text.endswith(str(self.tokenizer.eos_token)):
             ids = ids[:-1]
-        return self._runs(ids, text)
-
-    def _media_skeleton(
-        self, source: Prompted, marked: tuple, media: list[Part], name: str
-    ) -> tuple:
-        text = self.render(marked, source.system, source.prefill)
-        outputs = load_media(self.processor, text, media, name, self._wants_special(text))
-        ids = outputs.pop("input_ids")[0].tolist()
-        outputs.pop("attention_mask", None)
-        per_token = {k: outputs.pop(k)[0].tolist() for k in PER_TOKEN if k in outputs}
-        return self._runs(ids, text), per_token, outputs
+        return ids
 
     def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
         """The exchange as one string: by the chat template, or plainly for a base model."""
@@ -179,9 +192,14 @@ class Encoder:
                     p if isinstance(p, dict) else {"type": "text", "text": p} for p in content
                 ]
         templater = self.processor if self.processor is not None else self.tokenizer
-        # SmolVLM's processor swaps templates by itself unless it is told which.
+        # SmolVLM's processor has another template for videos, and takes it unless told which.
+        videos = any(isinstance(p, dict) and p["type"] == "video" for p in marked)
+        own = videos and getattr(self.processor, "chat_template", None)
         return templater.apply_chat_template(
-            messages, chat_template=self.chat, tokenize=False, add_generation_prompt=True
+            messages,
+            chat_template=None if own else self.chat,
+            tokenize=False,
+            add_generation_prompt=True,
         )
 
     def _wants_special(self, text: str) -> bool:
@@ -267,7 +285,7 @@ class Encoder:
     # -- many rows ---------------------------------------------------------------------------
 
     def collate(self, rows: Sequence[Row], device: Any) -> Batch:
-        """Left-pad rows into one batch. Media tensors are joined along their first axis."""
+        """Left-pad rows into one batch, with the features of their media."""
         width = max(len(row) for row in rows)
 
         def pad(values: Sequence[Sequence[int]], fill: int) -> Tensor:
@@ -281,8 +299,9 @@ class Encoder:
         }
         for key in {key for row in rows for key in row.per_token}:
             inputs[key] = pad([row.per_token.get(key, [0] * len(row)) for row in rows], 0)
-        for key in {key for row in rows for key in row.media}:
-            inputs[key] = _join([row.media[key] for row in rows if key in row.media]).to(device)
+        pieces = [piece for row in rows for piece in row.media]
+        if pieces and self.perception is not None:
+            inputs |= self.perception.inputs(pieces, device)
         if self.wants_positions:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
         return Batch(inputs, [len(row) for row in rows])
@@ -292,11 +311,13 @@ def _mark(user: tuple) -> tuple:
     """Replace text content by numbered markers and media by the template's placeholders."""
     marked: list[Any] = []
     count = 0
-    for piece in user:
+    for before, piece in zip((None, *user), user, strict=False):
         if isinstance(piece, Part) and piece.kind != "text":
             marked.append({"type": piece.kind})
             continue
         text = piece if isinstance(piece, str) else f"\ue000{count}\ue001"
+        if isinstance(piece, Part) and isinstance(before, Part) and before.kind == "text":
+            text = f"\n{text}"  # as Item.text has them
         count += isinstance(piece, Part)
         # One text between media: some templates trim every piece (Gemma 3).
         if marked and isinstance(marked[-1], str):
@@ -304,17 +325,6 @@ def _mark(user: tuple) -> tuple:
         else:
             marked.append(text)
     return tuple(marked)
-
-
-def _join(tensors: list[Tensor]) -> Tensor:
-    """Concatenate along axis 0, zero-padding other axes to the largest (tiles, frames, time)."""
-    largest = [max(t.shape[axis] for t in tensors) for axis in range(1, tensors[0].dim())]
-    padded = []
-    for tensor in tensors:
-        missing = [n - have for n, have in zip(largest, tensor.shape[1:], strict=True)]
-        widths = [w for m in reversed(missing) for w in (0, m)]
-        padded.append(nn.functional.pad(tensor, widths) if any(missing) else tensor)
-    return torch.cat(padded)
 
 
 def _without_control_tokens(tokenizer: Any, control: set[str], *, first: bool) -> Tokenizer:

@@ -2,7 +2,8 @@
 
 Accepted wherever an item is expected: a str (always text, never guessed to be a path), a PIL
 image, a `pathlib.Path` to a text or media file, a dict with `text`/`image`/`video`/`audio`
-(values may be lists), one chat message or a list of them, or an Item.
+(values may be lists), one chat message or a list of them, or an Item. Media values are read by
+`probes.media` when the item is encoded.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,6 +63,11 @@ class Item:
                 ("video", videos),
                 ("audio", audios),
             )
+            for kind, values in media:
+                if not isinstance(values, list | tuple):
+                    raise BadItem(
+                        f"{kind}s= takes a list, not a {type(values).__name__}: {kind}s=[…]"
+                    )
             parts = [Part(kind, value) for kind, values in media for value in values]
             parts += [Part("text", text)] if text is not None else []
         object.__setattr__(self, "parts", tuple(parts))
@@ -79,6 +85,10 @@ class Item:
                 check_text(part.value, self.name)
         if not self.media and not self.text.strip():
             raise BadItem(f"{self.name} has no content: give it some text or media")
+
+    def __hash__(self) -> int:
+        """Equal items hash alike; media and metadata, which may be mutable, are left out."""
+        return hash((self.id, self.text, *(part.kind for part in self.parts)))
 
     @property
     def name(self) -> str:
@@ -149,6 +159,8 @@ def as_items(values: Any) -> list[Item]:
     """Read a list of items of any mix of forms; a lone item is a list of one."""
     if isinstance(values, str | Item | Image.Image | Path | Mapping):
         return [as_item(values)]
+    if not isinstance(values, Iterable) or isinstance(values, bytes):
+        raise BadItem(f"cannot read a {type(values).__name__} as items; give a list of them")
     return [as_item(value) for value in values]
 
 
@@ -173,17 +185,26 @@ def _from_mapping(value: Mapping, id: str | None, name: str) -> Item:
     parts = [
         Part(kind, content)
         for kind in ("image", "video", "audio", "text")
-        for content in _as_list(value.get(kind))
+        for content in _as_list(value.get(kind), kind)
     ]
     return Item(
         parts=parts, id=None if own_id is None else str(own_id), metadata=value.get("metadata")
     )
 
 
-def _as_list(value: Any) -> list:
+def _as_list(value: Any, kind: Kind) -> list:
     if value is None:
         return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+    if not isinstance(value, list | tuple) or (kind == "video" and _are_frames(value)):
+        return [value]
+    return list(value)
+
+
+def _are_frames(values: Sequence[Any]) -> bool:
+    """Whether a list is one video, frame by frame, and not several videos."""
+    return bool(values) and all(
+        isinstance(value, Image.Image) or getattr(value, "ndim", None) == 3 for value in values
+    )
 
 
 def _is_message(value: Any) -> bool:

@@ -1,39 +1,133 @@
-"""Images, video and audio of an item, read and handed to the model's own processor."""
+"""What pictures, videos and audio share: options, limits, where their bytes come from.
 
+A value is a `pathlib.Path`, bytes, a data URL, a web address (only when allowed), or an object
+already in memory. Whatever goes wrong while it is read is a BadItem.
+"""
+
+import base64
+import binascii
+import io
+import urllib.request
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import IO, Any
 
 from probes.errors import BadItem
-from probes.items import Part
+
+WEB = ("http://", "https://")
+TIMEOUT = 30
+"""Seconds to wait for a web address."""
 
 
-def load_media(
-    processor: Any, text: str, media: list[Part], name: str, add_special_tokens: bool
-) -> dict[str, Any]:
-    """The processor's outputs for rendered text and its media, in order.
+@dataclass(frozen=True)
+class Limits:
+    """The most that one picture, video or audio may be; more is a BadItem before it is decoded."""
 
-    Raises BadItem, naming the item.
+    pixels: int = 64_000_000
+    """Width × height of a picture or of one frame."""
+    seconds: float | int = 3600
+    bytes: int = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """How media are read and processed. `images`, `videos` and `frames` decide vectors, so they
+    are part of the fingerprint.
+
+    `images` and `videos` are the processor's own settings, by family:
+    Qwen2-VL to Qwen3-VL, Qwen2.5-Omni `{"size": {"shortest_edge": P, "longest_edge": Q}}` (pixels
+    of a picture, at least P, at most Q); InternVL `{"max_patches": N}`; LLaVA-OneVision
+    `{"image_grid_pinpoints": [[h, w], …]}`; Idefics3, SmolVLM `{"size": {"longest_edge": N}}` or
+    `{"do_image_splitting": False}`; Gemma 3 `{"do_pan_and_scan": True}`; LLaVA-1.5 has one size.
     """
-    images = [load_image(part.value, name) for part in media if part.kind == "image"]
-    others = [part.kind for part in media if part.kind != "image"]
-    if others:
-        raise BadItem(f"{name}: {others[0]} content cannot be read yet; give images or text")
-    # Nested: a flat list means one image a row to some processors.
-    outputs = processor(
-        text=[text],
-        images=[images],
-        return_tensors="pt",
-        text_kwargs={"add_special_tokens": add_special_tokens},
-    )
-    return dict(outputs)
+
+    images: Mapping[str, Any] = field(default_factory=dict)
+    videos: Mapping[str, Any] = field(default_factory=dict)
+    frames: int = 8
+    """Frames sampled from a video, evenly in time."""
+    limits: Limits = field(default_factory=Limits)
+    urls: bool = False
+    """Whether web addresses may be fetched."""
+    cache_bytes: int = 2**29
+    """Bytes of processed media and tower features kept for use again; 0 keeps nothing."""
+
+    def identity(self) -> dict[str, Any]:
+        """What of this decides a vector."""
+        return {"images": dict(self.images), "videos": dict(self.videos), "frames": self.frames}
 
 
-def load_image(value: Any, name: str) -> Image.Image:
-    """A PIL image or a path as an RGB image. Raises BadItem when it cannot be read."""
+def open_source(value: Any, options: MediaOptions) -> IO[bytes] | None:
+    """The bytes of a media value as an open file; None for an object in memory.
+
+    Raises BadItem when they are too many, or when the value is a string of another kind.
+    """
+    if isinstance(value, Path):
+        _check_size(value.stat().st_size, options.limits)
+        return value.open("rb")
+    if isinstance(value, bytes | bytearray | memoryview):
+        _check_size(len(value), options.limits)
+        return io.BytesIO(value)
+    if not isinstance(value, str):
+        return None
+    if value.startswith("data:"):
+        return io.BytesIO(_decode_data_url(value, options.limits))
+    if value.startswith(WEB):
+        return io.BytesIO(_fetch(value, options))
+    raise BadItem("a string here is a data URL or a web address; give a file as a pathlib.Path")
+
+
+def _decode_data_url(url: str, limits: Limits) -> bytes:
+    header, comma, body = url.partition(",")
+    if not comma or not header.endswith(";base64"):
+        raise BadItem("a data URL must be base64: data:image/png;base64,…")
+    _check_size(len(body) * 3 // 4, limits)
     try:
-        image = Image.open(value) if isinstance(value, Path) else value
-        return image.convert("RGB")
-    except (OSError, AttributeError, ValueError) as error:
-        raise BadItem(f"{name}: cannot read the image: {error}") from None
+        return base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise BadItem(f"the data URL is not valid base64 ({error})") from None
+
+
+def _fetch(url: str, options: MediaOptions) -> bytes:
+    if not options.urls:
+        raise BadItem(
+            f"{url[:100]} is a web address and fetching is not allowed; allow it with "
+            "MediaOptions(urls=True), or give the file"
+        )
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+        if not response.url.startswith(WEB):
+            raise BadItem(f"{url[:100]} leads to {response.url[:100]}, which is no web address")
+        content = response.read(options.limits.bytes + 1)
+    _check_size(len(content), options.limits)
+    return content
+
+
+def _check_size(size: int, limits: Limits) -> None:
+    if size == 0:
+        raise BadItem("it is empty")
+    if size > limits.bytes:
+        raise BadItem(f"more than {limits.bytes} bytes; raise Limits(bytes=…) to allow it")
+
+
+def check_pixels(width: int, height: int, limits: Limits) -> None:
+    """Raise BadItem for a picture or frame that would fill the memory."""
+    if width * height > limits.pixels:
+        raise BadItem(
+            f"{width} × {height} is more than {limits.pixels} pixels; make it smaller, or raise "
+            "Limits(pixels=…)"
+        )
+
+
+@contextmanager
+def reading(name: str, kind: str) -> Iterator[None]:
+    """Decoders meet damaged bytes with errors and warnings of every type: all become a BadItem
+    that names the item."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
+        raise BadItem(f"{name}: cannot read the {kind}: {reason}") from None

@@ -3,11 +3,13 @@
 All items under one prompt, and all candidates of one query, begin alike. The prefix runs alone
 with a key-value cache; each batch continues from a copy of it. Positions and masks are those of
 the whole rows, so states agree with whole rows up to float32 rounding (confirmed once for each
-backbone, on its own weights, before it is relied on).
+backbone, on its own weights, before it is relied on). It ends before the first picture, video or
+audio of any row.
 """
 
+import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers import DynamicCache
 from probes.backbone import Backbone
 from probes.encoding import Batch, Row
 
+TYPES = "mm_token_type_ids"
 TOLERANCE = 1e-3
 """Largest relative error of a last-position state that counts as agreement (float32)."""
 
@@ -57,18 +60,26 @@ class Prefix:
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Rows that begin with the prefix, as a left-padded batch of what follows it."""
         length = len(self.ids)
-        tails = [replace(row, ids=row.ids[length:]) for row in rows]
+        tails = [
+            replace(
+                row,
+                ids=row.ids[length:],
+                per_token={key: values[length:] for key, values in row.per_token.items()},
+            )
+            for row in rows
+        ]
         batch = self.backbone.collate(tails)
         mask = batch.inputs["attention_mask"]
         before = torch.ones(len(rows), length, dtype=mask.dtype, device=mask.device)
+        positions = _positions(self.backbone, mask, length)
         inputs: dict[str, Any] = {
-            "input_ids": batch.inputs["input_ids"],
+            **batch.inputs,
             "attention_mask": torch.cat([before, mask], dim=1),
             "past_key_values": DynamicCache(
                 [tuple(t.expand(len(rows), -1, -1, -1) for t in layer) for layer in self.layers],
                 config=self.backbone.model.config,
             ),
-            **_positions(self.backbone, mask, length),
+            **(_media_positions(self.backbone, batch, length) or positions),
         }
         return Batch(inputs, batch.lengths)
 
@@ -80,19 +91,38 @@ def _positions(backbone: Backbone, mask: Tensor, start: int) -> dict[str, Tensor
     return {"position_ids": positions}
 
 
-def common_prefix(rows: Sequence[Row]) -> list[int]:
-    """The tokens that begin every row, leaving each at least one of its own."""
-    if len(rows) < 2 or any(row.media for row in rows):
+def _media_positions(backbone: Backbone, tails: Batch, start: int) -> dict[str, Tensor] | None:
+    """Three-dimensional positions where pictures or videos take part in counting them."""
+    if not backbone.encoder.mrope or TYPES not in tails.inputs:
+        return None
+    count = backbone.model.base_model.get_rope_index
+    taken = inspect.signature(count).parameters
+    positions, _ = count(**{key: value for key, value in tails.inputs.items() if key in taken})
+    return {"position_ids": positions + start}
+
+
+def common_prefix(rows: Sequence[Row], stop: Collection[int] = ()) -> list[int]:
+    """The tokens that begin every row up to one of `stop`, leaving each at least one of its own."""
+    if len(rows) < 2:
         return []
     # Whatever the lexically first and last row share, all rows share.
     first, last = min(row.ids for row in rows), max(row.ids for row in rows)
-    return first[: min(_shared(first, last), min(len(row) for row in rows) - 1)]
+    shared = first[: min(_shared(first, last), min(len(row) for row in rows) - 1)]
+    return list(itertools.takewhile(lambda token: token not in stop, shared))
 
 
 def _shared(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two rows have in common at their beginning."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
     return sum(1 for _ in same)
+
+
+def media_can_follow(backbone: Backbone) -> bool:
+    """Whether rows with media can continue a prefix: Gemma's masks and Qwen2.5-Omni's positions
+    are made for whole rows only."""
+    perception, mrope = backbone.encoder.perception, backbone.encoder.mrope
+    types = perception.types_name if perception is not None else None
+    return types == TYPES if mrope else types is None
 
 
 def window(backbone: Backbone) -> float:

@@ -1,0 +1,382 @@
+"""Perception: from media to the placeholders of a row and to the features of the towers.
+
+Each picture, video and audio goes through the model's own processor by itself, and through its
+tower once: features are kept by content, in a cache of bounded size, and given to the language
+model wherever that medium stands (`mm_encoder_outputs`). So a candidate that is embedded and then
+judged against many queries is looked at once, and a row never depends on its neighbours' pictures.
+
+What families read:
+
+| family                                 | a row may hold, in any number and order  |
+|----------------------------------------|------------------------------------------|
+| Qwen2-VL, Qwen2.5-VL, Qwen3-VL         | text, pictures, videos                   |
+| Qwen2.5-Omni (its Thinker)             | text, pictures, videos, audio            |
+| InternVL3, SmolVLM, LLaVA-OneVision    | text, pictures (in tiles), videos        |
+| Idefics3                               | text, pictures (in tiles)                |
+| LLaVA-1.5, Gemma 3                     | text, pictures                           |
+
+Rows of every kind stand together in one batch. LLaVA-OneVision cuts a picture into tiles only when
+it is alone in its row, Gemma 3 only with `do_pan_and_scan`.
+
+A kind that a family does not read is a BadItem before anything is rendered: its chat template
+would drop it without a word.
+"""
+
+import hashlib
+import inspect
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers.video_utils import VideoMetadata
+
+from probes.audio import read_audio
+from probes.errors import BadItem, BadSetting, UnsupportedBackbone
+from probes.images import read_image
+from probes.items import Part
+from probes.media import MediaOptions, open_source, reading
+from probes.videos import Video, read_video
+
+READERS = {"image": "image_processor", "video": "video_processor", "audio": "feature_extractor"}
+"""The part of a processor that reads each kind."""
+POSITIONS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "video_second_per_grid")
+"""Processor outputs that token positions are counted from; the language model needs them too."""
+TOWERS = {"pixel_values": "image", "pixel_values_videos": "video"}
+"""The tower (`get_…_features`) that reads each kind of pixels."""
+PATCH = "temporal_patch_size"
+MILLISECONDS = 1000
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One picture, video or audio of a row: what stands for it among the tokens."""
+
+    part: Part = field(repr=False)
+    name: str
+    alone: bool
+    key: str
+    """Hash of the content."""
+    text: str
+    """The placeholder as the processor expands it."""
+    positions: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What is kept of a medium: the processor's tensors, or the features made of them."""
+
+    text: str
+    positions: dict[str, Tensor]
+    tensors: dict[str, Tensor]
+    features: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        held = [*self.positions.values(), *self.tensors.values()]
+        for output in self.features.values():
+            held += [output.pooler_output[0], *(layer[0] for layer in _deepstack(output))]
+        return sum(tensor.nbytes for tensor in held)
+
+
+class Cache:
+    """What was used last, up to so many bytes. Safe to share between threads."""
+
+    def __init__(self, limit: int):
+        self.limit, self.size = limit, 0
+        self._held: OrderedDict[str, Processed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> Processed | None:
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+            return self._held.get(key)
+
+    def put(self, key: str, value: Processed) -> None:
+        with self._lock:
+            if key in self._held:
+                self.size -= self._held.pop(key).size
+            self._held[key] = value
+            self.size += value.size
+            while self.size > self.limit:
+                self.size -= self._held.popitem(last=False)[1].size
+
+
+class Perception:
+    """The processor and the towers of one model."""
+
+    def __init__(self, model: Any, processor: Any, options: MediaOptions):
+        self.model, self.processor, self.options = model, processor, options
+        self.cache = Cache(options.cache_bytes)
+        self.kinds = [
+            kind
+            for kind, reader in READERS.items()
+            if getattr(processor, reader, None) is not None
+            and getattr(processor, f"{kind}_token", None) is not None
+        ]
+        accepted = inspect.signature(model.forward).parameters
+        self.takes_features = "mm_encoder_outputs" in accepted
+        types = [name for name in ("mm_token_type_ids", "token_type_ids") if name in accepted]
+        self.types_name = types[0] if types and processor.return_mm_token_type_ids else None
+        pictures = getattr(processor, "image_processor", None)
+        # LLaVA-OneVision cuts a picture into tiles only when it is alone in its row.
+        self.counts_pictures = "batch_num_images" in getattr(pictures, "model_input_names", ())
+        for kind, settings in (("image", options.images), ("video", options.videos)):
+            _check_settings(getattr(processor, READERS[kind], None), settings)
+
+    # -- one row -----------------------------------------------------------------------------
+
+    def pieces(self, media: Sequence[Part], name: str) -> list[Piece]:
+        """The media of a row, read and processed. Raises BadItem, naming the item."""
+        for part in media:
+            if part.kind not in self.kinds:
+                known = ", ".join(["text", *self.kinds])
+                raise BadItem(f"{name}: this backbone does not read {part.kind}; it reads {known}")
+        pictures = sum(part.kind == "image" for part in media)
+        alone = pictures < 2 or not self.counts_pictures
+        return [self._piece(part, alone, name) for part in media]
+
+    def _piece(self, part: Part, alone: bool, name: str) -> Piece:
+        key, processed = self._see(part, alone, name)
+        return Piece(part, name, alone, key, processed.text, processed.positions)
+
+    def expand(self, text: str, pieces: Sequence[Piece]) -> str:
+        """Rendered text with each placeholder as long as its medium is in tokens.
+
+        Raises UnsupportedBackbone when the chat template does not write one for each.
+        """
+        expanded = {kind: [p.text for p in pieces if p.part.kind == kind] for kind in READERS}
+        for kind, replacements in expanded.items():
+            token = getattr(self.processor, f"{kind}_token", None)
+            written = text.count(token) if token else 0
+            if written != len(replacements):
+                raise UnsupportedBackbone(
+                    f"the chat template writes {written} placeholders {token!r} for "
+                    f"{len(replacements)} {kind}s; give the processor another chat_template"
+                )
+        (whole,), _ = self.processor.get_text_with_replacements(
+            [text],
+            images_replacements=expanded["image"],
+            videos_replacements=expanded["video"],
+            audio_replacements=expanded["audio"],
+        )
+        return whole
+
+    def token_types(self, ids: Sequence[int]) -> dict[str, list[int]]:
+        """What kind each token stands for, under the name that the model takes it by, if any."""
+        if self.types_name is None:
+            return {}
+        return {self.types_name: list(self.processor.create_mm_token_type_ids([list(ids)])[0])}
+
+    # -- a batch -----------------------------------------------------------------------------
+
+    def inputs(self, pieces: Sequence[Piece], device: Any) -> dict[str, Any]:
+        """The model's keyword arguments for the media of a batch, in order of their placeholders.
+
+        A medium is processed again when it was dropped from the cache in the meantime.
+        """
+        tensors: dict[str, list[Tensor]] = {}
+        features: dict[str, list[Any]] = {}
+        for piece in pieces:
+            processed = self._looked_at(piece, device)
+            for key, tensor in {**processed.positions, **processed.tensors}.items():
+                tensors.setdefault(key, []).append(tensor)
+            for kind, output in processed.features.items():
+                features.setdefault(kind, []).append(output)
+        inputs: dict[str, Any] = {key: _join(found).to(device) for key, found in tensors.items()}
+        if features:
+            inputs["mm_encoder_outputs"] = {
+                kind: _merge(outputs, device) for kind, outputs in features.items()
+            }
+        return inputs
+
+    def _looked_at(self, piece: Piece, device: Any) -> Processed:
+        key, processed = self._see(piece.part, piece.alone, piece.name, piece.key)
+        if key != piece.key:
+            raise BadItem(f"{piece.name}: its {piece.part.kind} changed while it was in use")
+        pixels = [key for key in TOWERS if key in processed.tensors]
+        if not self.takes_features or not pixels:
+            return processed
+        tensors = {**processed.positions, **processed.tensors}
+        features = {TOWERS[key]: self._features(key, tensors, device) for key in pixels}
+        processed = replace(processed, tensors={}, features=features)
+        self.cache.put(key, processed)
+        return processed
+
+    @torch.no_grad()
+    def _features(self, pixels: str, tensors: Mapping[str, Tensor], device: Any) -> Any:
+        """The tower's output for one medium: one `[tokens, hidden]` tensor, in a list where the
+        model expects lists; and the same for each layer that DeepStack feeds."""
+        tower = getattr(self.model.base_model, f"get_{TOWERS[pixels]}_features")
+        taken = inspect.signature(tower).parameters
+        inputs = {key: value.to(device) for key, value in tensors.items() if key in taken}
+        output = tower(**inputs, return_dict=True)
+        return _kept(output)
+
+    # -- one medium --------------------------------------------------------------------------
+
+    def _see(
+        self, part: Part, alone: bool, name: str, key: str | None = None
+    ) -> tuple[str, Processed]:
+        """The hash of a medium and what is known of it, from the cache or read anew."""
+        if key is not None and (held := self.cache.get(key)):
+            return key, held
+        with reading(name, part.kind):
+            source = open_source(part.value, self.options)
+            if source is None:
+                value = self._read(part.kind, part.value)
+                key = _hash(value)
+            else:
+                with source:
+                    key = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+                    key = f"{part.kind}:{alone}:{key}"
+                    if held := self.cache.get(key):
+                        return key, held
+                    source.seek(0)
+                    value = self._read(part.kind, source)
+        key = key if source is not None else f"{part.kind}:{alone}:{key}"
+        held = self.cache.get(key)
+        if held is None:
+            held = self._process(part.kind, value, alone, name)
+            self.cache.put(key, held)
+        return key, held
+
+    def _read(self, kind: str, source: Any) -> Any:
+        limits = self.options.limits
+        if kind == "image":
+            return read_image(source, limits)
+        if kind == "video":
+            return read_video(source, self.options.frames, limits)
+        extractor = self.processor.feature_extractor
+        samples = read_audio(source, extractor.sampling_rate, limits)
+        if len(samples) > getattr(extractor, "n_samples", len(samples)):
+            raise BadItem(
+                f"{len(samples) / extractor.sampling_rate:.1f} seconds, and this backbone hears "
+                f"{extractor.n_samples / extractor.sampling_rate:g}; cut it"
+            )
+        return samples
+
+    def _process(self, kind: str, value: Any, alone: bool, name: str) -> Processed:
+        """One medium by itself through the model's processor."""
+        with reading(name, kind):
+            count = 1 if alone else 2
+            outputs = dict(
+                self.processor(
+                    text=[getattr(self.processor, f"{kind}_token") * count],
+                    return_tensors="pt",
+                    return_text_replacement_offsets=True,
+                    **self._arguments(kind, value, count),
+                )
+            )
+        text = outputs.pop("text_replacement_offsets")[0][0]["replacement"]
+        if not text:
+            raise BadItem(f"{name}: the {kind} is too short: no token stands for it")
+        positions = {key: outputs[key] for key in POSITIONS if key in outputs}
+        tensors = {
+            key: tensor if alone or key == "batch_num_images" else tensor[:1]
+            for key, tensor in outputs.items()
+            if isinstance(tensor, Tensor) and key not in TEXTUAL
+        }
+        return Processed(text, positions, tensors)
+
+    def _arguments(self, kind: str, value: Any, count: int) -> dict[str, Any]:
+        if kind == "image":
+            # Nested: a flat list means one image a row to some processors.
+            return {"images": [[value] * count], "images_kwargs": dict(self.options.images)}
+        if kind == "audio":
+            return {"audio": [value]}
+        video: Video = _at_least(value, getattr(self.processor.video_processor, PATCH, 1))
+        total = max(round(video.duration * MILLISECONDS), 1)
+        # Times in milliseconds are exact, whatever the frame rate does.
+        metadata = VideoMetadata(
+            total_num_frames=total,
+            fps=MILLISECONDS,
+            duration=video.duration,
+            height=video.frames.shape[1],
+            width=video.frames.shape[2],
+            frames_indices=[round(time * MILLISECONDS) for time in video.times],
+        )
+        settings = {"video_metadata": [metadata], "do_sample_frames": False}
+        return {"videos": [video.frames], "videos_kwargs": {**self.options.videos, **settings}}
+
+
+TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", *POSITIONS)
+
+
+def _at_least(video: Video, frames: int) -> Video:
+    """A video of fewer frames than one patch spans, with its last frame repeated."""
+    missing = frames - len(video.frames)
+    if missing <= 0:
+        return video
+    more = np.repeat(video.frames[-1:], missing, axis=0)
+    times = (*video.times, *[video.duration] * missing)
+    return Video(np.concatenate([video.frames, more]), times, video.duration)
+
+
+def _hash(value: Image.Image | Video | np.ndarray) -> str:
+    array = value.frames if isinstance(value, Video) else np.asarray(value)
+    digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
+    digest.update(repr(value.times).encode() if isinstance(value, Video) else b"")
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _check_settings(reader: Any, settings: Mapping[str, Any]) -> None:
+    known = getattr(getattr(reader, "valid_kwargs", None), "__annotations__", {})
+    useless = {"min_pixels", "max_pixels"} if "shortest_edge" in (_size(reader) or {}) else set()
+    for key in settings:
+        if key not in known or key in useless:
+            raise BadSetting(
+                f"{type(reader).__name__} has no setting {key!r}"
+                + ("; use size={'shortest_edge': …, 'longest_edge': …}" if key in useless else "")
+            )
+
+
+def _size(reader: Any) -> Any:
+    return getattr(reader, "size", None)
+
+
+def _deepstack(output: Any) -> Sequence[Sequence[Tensor]]:
+    return getattr(output, "deepstack_features", None) or []
+
+
+def _kept(output: Any) -> Any:
+    """A tower's output with nothing but its features, as `[tokens, hidden]`, on the CPU."""
+    pooled = output.pooler_output
+    joined = [_flat(pooled)] if isinstance(pooled, list | tuple) else _flat([pooled])[None]
+    layers = _deepstack(output)
+    more = {"deepstack_features": [[_flat(layer)] for layer in layers]} if layers else {}
+    return type(output)(pooler_output=joined, **more)
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]).cpu()
+
+
+def _merge(outputs: Sequence[Any], device: Any) -> Any:
+    """Features of several media as one output of the tower."""
+    lists = isinstance(outputs[0].pooler_output, list)
+    pooled = [output.pooler_output[0].to(device) for output in outputs]
+    layers = zip(*(_deepstack(output) for output in outputs), strict=True)
+    more = [[part[0].to(device) for part in layer] for layer in layers]
+    return type(outputs[0])(
+        pooler_output=pooled if lists else torch.cat(pooled),
+        **({"deepstack_features": more} if more else {}),
+    )
+
+
+def _join(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate along axis 0, zero-padding other axes to the largest (tiles, frames, time)."""
+    largest = [max(t.shape[axis] for t in tensors) for axis in range(1, tensors[0].dim())]
+    padded = []
+    for tensor in tensors:
+        missing = [n - have for n, have in zip(largest, tensor.shape[1:], strict=True)]
+        widths = [w for m in reversed(missing) for w in (0, m)]
+        padded.append(nn.functional.pad(tensor, widths) if any(missing) else tensor)
+    return torch.cat(padded)

@@ -1,0 +1,354 @@
+"""What a model makes of pictures, videos and audio is what its own processor and towers make of
+them, looked at once, whatever stands beside them."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import MULTIMODAL
+from PIL import Image
+from samples import ITEMS, READS, film, items_for, picture, png, sound, text
+from torch import Tensor
+
+from probes.backbone import Backbone
+from probes.encoding import Encoder
+from probes.errors import BadItem, BadSetting, UnsupportedBackbone
+from probes.items import Item, Part
+from probes.media import Limits, MediaOptions
+from probes.perception import Cache, Processed
+from probes.prompts import ControlPrompt, Prompted
+from probes.trace import record
+
+Tiny = Callable[[str], Backbone]
+SITES = ["attn[0]", "attn[-1]", "norm"]
+CASES = [(name, form) for name in MULTIMODAL for form in items_for(name)]
+RICHEST = [(name, list(items_for(name))[-1]) for name in MULTIMODAL]
+APART = {"films": {"internvl", "llava-onevision", "smolvlm"}, "picture and film": {"smolvlm"}}
+"""What a processor cannot take in one call: videos of unequal length, pictures beside videos."""
+PLAIN = [(name, form) for name, form in CASES if name not in APART.get(form, ())]
+
+
+def states(backbone: Backbone, *sources: Any) -> Tensor:
+    found = record(backbone, backbone.encode(sources), SITES)
+    return torch.cat([found[site] for site in SITES], dim=-1)
+
+
+def apart(left: Tensor, right: Tensor) -> float:
+    return ((left - right).norm(dim=-1) / right.norm(dim=-1)).max().item()
+
+
+def plainly(backbone: Backbone, item: Item) -> Tensor:
+    """By transformers alone: the item in a chat, through template, processor and model."""
+    content, images, videos, audio = [], [], [], []
+    for part in item.parts:
+        content.append({"type": part.kind})
+        if part.kind == "text":
+            content[-1]["text"] = part.value
+        else:
+            {"image": images, "video": videos, "audio": audio}[part.kind].append(part.value)
+    processor = backbone.processor
+    rendered = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        chat_template=None if videos else processor.chat_template,
+        add_generation_prompt=True,
+    )
+    given: dict[str, Any] = {"images": [images]} if images else {}
+    if videos:
+        times = [[i * 500 for i in range(len(video))] for video in videos]
+        metadata = [
+            {"total_num_frames": 500 * len(t), "fps": 1000, "frames_indices": t,
+             "duration": len(t) / 2} for t in times
+        ]  # fmt: skip
+        given |= {"videos": videos, "video_metadata": metadata, "do_sample_frames": False}
+    if audio:
+        given["audio"] = [sample["array"].astype(np.float32) for sample in audio]
+    bos = backbone.tokenizer.bos_token
+    inputs = processor(
+        text=[rendered],
+        return_tensors="pt",
+        text_kwargs={"add_special_tokens": not (bos and rendered.startswith(bos))},
+        **given,
+    )
+    with torch.no_grad():
+        output = backbone.model(**inputs, output_hidden_states=True)
+    return torch.cat([output.hidden_states[1][:, -1], output.hidden_states[-1][:, -1]], dim=-1)
+
+
+@pytest.mark.parametrize(("name", "form"), PLAIN)
+def test_states_are_those_of_transformers_alone(name: str, form: str, tiny: Tiny) -> None:
+    backbone, item = tiny(name), ITEMS[form]
+    row = backbone.row(item)
+    found = record(backbone, backbone.collate([row]), ["mlp[0]", "norm"])
+    ours = torch.cat([found["mlp[0]"], found["norm"]], dim=-1)
+    assert apart(ours, plainly(backbone, item)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_every_kind_stands_in_one_batch(name: str, tiny: Tiny) -> None:
+    """Text rows, one picture, many, videos of unequal length, audio."""
+    backbone, items = tiny(name), list(items_for(name).values())
+    rows: list[Any] = ["only text", *items, "more of the text, which is longer than the first"]
+    together = states(backbone, *rows)
+    for row, state in zip(rows, together, strict=True):
+        assert apart(state[None], states(backbone, row)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_text_rows_do_not_see_the_pictures_beside_them(name: str, tiny: Tiny) -> None:
+    backbone, items = tiny(name), list(items_for(name).values())
+    texts = ["only text", "and more of the text"]
+    alone = states(backbone, *texts)
+    assert apart(states(backbone, *texts, *items)[:2], alone) <= 1e-5
+
+
+def changed(value: Any) -> Any:
+    """The same but for a small patch of one frame, or a few samples."""
+    if isinstance(value, dict):
+        array = value["array"].copy()
+        array[2000:2100] *= -1
+        return {**value, "array": array}
+    array = np.array(value)
+    spot = array[-1] if array.ndim == 4 else array
+    spot[8:16, 8:16] = 255 - spot[8:16, 8:16]
+    return array if array.ndim == 4 else Image.fromarray(array)
+
+
+@pytest.mark.parametrize(("name", "form"), RICHEST)
+def test_every_medium_counts(name: str, form: str, tiny: Tiny) -> None:
+    backbone, parts = tiny(name), ITEMS[form].parts
+    as_it_is = states(backbone, Item(parts=parts))
+    for i, part in enumerate(parts):
+        if part.kind != "text":
+            other = [*parts[:i], Part(part.kind, changed(part.value)), *parts[i + 1 :]]
+            moved = apart(states(backbone, Item(parts=other)), as_it_is)
+            assert moved > 1e-4, f"{part.kind} {i} changed, the state by {moved:.1e}"
+
+
+@pytest.mark.parametrize(("name", "form"), RICHEST)
+def test_the_order_of_media_matters(name: str, form: str, tiny: Tiny) -> None:
+    backbone, parts = tiny(name), ITEMS[form].parts
+    places = [i for i, part in enumerate(parts) if part.kind != "text"]
+    swapped = list(parts)
+    swapped[places[0]], swapped[places[-1]] = parts[places[-1]], parts[places[0]]
+    assert apart(states(backbone, Item(parts=swapped)), states(backbone, Item(parts=parts))) > 1e-3
+    front = [parts[i] for i in places] + [part for part in parts if part.kind == "text"]
+    if tuple(front) != parts:
+        moved = apart(states(backbone, Item(parts=front)), states(backbone, Item(parts=parts)))
+        assert moved > 1e-3
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_a_forged_placeholder_stays_text_beside_every_kind(name: str, tiny: Tiny) -> None:
+    backbone = tiny(name)
+    processor = backbone.processor
+    tokens = [getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio")]
+    attack = " ".join(filter(None, [*tokens, "<video>", "<image>", "\ue0000\ue001"]))
+    for item in list(items_for(name).values())[-1:]:
+        rows = [
+            backbone.row(Prompted(user=(*item.parts, "and", text(content))))
+            for content in ("abc", attack)
+        ]
+        control = backbone.encoder.control_ids
+        benign, mean = ([i for i in row.ids if i in control] for row in rows)
+        assert mean == benign
+        assert attack in backbone.tokenizer.decode(rows[1].ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(n, k) for n in MULTIMODAL for k in ("video", "audio") if k not in READS[n]],
+)
+def test_what_a_family_does_not_read_is_refused(name: str, kind: str, tiny: Tiny) -> None:
+    """Templates drop it, and the row would silently be that of the rest."""
+    item = Item("abc", id="q7", **{f"{kind}s": [film() if kind == "video" else sound()]})
+    with pytest.raises(BadItem, match=f"item 'q7': this backbone does not read {kind}"):
+        tiny(name).row(item)
+
+
+def test_a_template_without_a_placeholder_is_found_out(tiny: Tiny) -> None:
+    backbone = tiny("llava")
+    processor = copy.copy(backbone.processor)
+    processor.chat_template = processor.chat_template.replace("<image>", "a picture")
+    encoder = Encoder(backbone.model, backbone.tokenizer, processor)
+    with pytest.raises(UnsupportedBackbone, match="writes 0 placeholders '<image>' for 1 images"):
+        encoder.row(Item("abc", images=[picture()]))
+
+
+# ------------------------------------------------------------------------------ looked at once
+
+
+def loaded(name: str, **options: Any) -> Backbone:
+    model, processor = MULTIMODAL[name]()
+    return Backbone.load(model, processor=processor, media=MediaOptions(**options))
+
+
+@contextmanager
+def counted(backbone: Backbone) -> Iterator[list[int]]:
+    """How often the tower runs: one entry a run."""
+    base = backbone.model.base_model
+    names = ("vision_tower", "vision_model", "visual")
+    tower = next(getattr(base, n) for n in names if getattr(base, n, None) is not None)
+    runs: list[int] = []
+    handle = tower.register_forward_pre_hook(lambda *_: runs.append(1))
+    try:
+        yield runs
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_a_picture_is_looked_at_once(name: str) -> None:
+    """In whatever prompt, pair or form it comes; another picture is not taken for it."""
+    backbone, one, other = loaded(name), picture(seed=1), picture(seed=2)
+    with counted(backbone) as runs:
+        first = states(backbone, ControlPrompt().apply(Item(images=[one])))
+        assert len(runs) == 1
+        again = states(backbone, ControlPrompt().apply(Item(images=[one.copy()])))
+        assert len(runs) == 1
+        states(backbone, Item("is it?", images=[one]), Item("or this?", images=[one]))
+        assert len(runs) == 1
+        different = states(backbone, ControlPrompt().apply(Item(images=[other])))
+        assert len(runs) == 2
+        states(backbone, Item(parts=[Part("image", one), text("or"), Part("image", other)]))
+        # LLaVA-OneVision looks at a picture in another way when it is one of several.
+        assert len(runs) == (4 if name == "llava-onevision" else 2)
+    assert torch.equal(first, again)
+    assert apart(different, first) > 1e-3
+
+
+def test_forms_of_one_content_share_what_was_seen(tmp_path: Path) -> None:
+    backbone, content = loaded("qwen2.5-vl"), png(picture())
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with counted(backbone) as runs:
+        found = [states(backbone, Item(images=[value])) for value in (path, content)]
+        assert len(runs) == 1
+        path.write_bytes(png(picture(seed=9)))
+        changed_file = states(backbone, Item(images=[path]))
+    assert torch.equal(found[0], found[1])
+    assert apart(changed_file, found[0]) > 1e-3
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_without_a_cache_the_result_is_the_same(name: str, tiny: Tiny) -> None:
+    backbone = loaded(name, cache_bytes=0)
+    items = list(items_for(name).values())
+    assert torch.equal(states(backbone, *items), states(tiny(name), *items))
+    assert backbone.encoder.perception is not None
+    assert backbone.encoder.perception.cache.size == 0
+
+
+def test_the_cache_keeps_to_its_bytes() -> None:
+    backbone = loaded("qwen2.5-vl", cache_bytes=100_000)
+    assert backbone.encoder.perception is not None
+    cache = backbone.encoder.perception.cache
+    sizes = []
+    for seed in range(30):
+        states(backbone, Item(images=[picture(seed=seed)]))
+        sizes.append(cache.size)
+    assert max(sizes) <= 100_000
+    assert max(sizes) > 50_000
+    with counted(backbone) as runs:
+        states(backbone, Item(images=[picture(seed=29)]))
+        assert runs == []
+        states(backbone, Item(images=[picture(seed=0)]))
+        assert len(runs) == 1
+
+
+def test_what_was_used_last_is_kept_longest() -> None:
+    cache = Cache(1000)
+    entries = {key: Processed("", {}, {"x": torch.zeros(100)}) for key in "abc"}
+    cache.put("a", entries["a"])
+    cache.put("b", entries["b"])
+    assert cache.get("a") is entries["a"]
+    cache.put("c", entries["c"])
+    assert [key for key in "abc" if cache.get(key)] == ["a", "c"]
+    assert cache.size == 800
+    cache.put("c", entries["c"])
+    assert cache.size == 800
+
+
+def test_a_file_that_changes_between_row_and_batch_is_found_out(tmp_path: Path) -> None:
+    backbone, path = loaded("llava", cache_bytes=0), tmp_path / "a.png"
+    path.write_bytes(png(picture()))
+    row = backbone.row(Item(images=[path], id="q7"), "item 'q7'")
+    path.write_bytes(png(picture(seed=1)))
+    with pytest.raises(BadItem, match="item 'q7': its image changed"):
+        backbone.collate([row])
+
+
+# ---------------------------------------------------------------------------------- settings
+
+SMALLER: dict[str, dict[str, Any]] = {
+    "qwen2.5-vl": {"size": {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}},
+    "qwen2.5-omni": {"size": {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}},
+    "internvl": {"max_patches": 1},
+    "llava-onevision": {"image_grid_pinpoints": [[32, 32]]},
+    "smolvlm": {"do_image_splitting": False},
+    "idefics3": {"do_image_splitting": False},
+}
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_the_size_of_pictures_can_be_set(name: str, tiny: Tiny) -> None:
+    """And whoever sets it has another backbone."""
+    backbone = loaded(name, images=SMALLER[name])
+    item = Item(images=[picture(128, 64)])
+    assert len(backbone.row(item)) < len(tiny(name).row(item))
+    assert backbone.fingerprint() != tiny(name).fingerprint()
+    states(backbone, item)
+
+
+def test_more_frames_make_a_longer_row(tiny: Tiny) -> None:
+    backbone, item = loaded("qwen2.5-vl", frames=4), Item(videos=[film(12)])
+    assert len(backbone.row(item)) < len(tiny("qwen2.5-vl").row(item))
+    assert backbone.fingerprint() != tiny("qwen2.5-vl").fingerprint()
+
+
+@pytest.mark.parametrize("settings", [{"max_pixels": 1000}, {"sise": {}}])
+def test_a_setting_without_effect_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(BadSetting, match=next(iter(settings))):
+        loaded("qwen2.5-vl", images=settings)
+
+
+# ------------------------------------------------------------------------------------ faults
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("image", b"", "it is empty"),
+        ("image", b"not a picture", "cannot identify"),
+        ("image", "picture.png", "give a file as a pathlib.Path"),
+        ("image", "https://example.org/a.png", "fetching is not allowed"),
+        ("image", "data:image/png;base64,???", "not valid base64"),
+        ("image", "data:image/png,abc", "must be base64"),
+        ("image", Path("nowhere.png"), "No such file"),
+        ("image", None, "NoneType is no picture"),
+        ("image", bytes(3000), "more than 2000 bytes"),
+        ("image", picture(300, 300), "more than 40000 pixels"),
+        ("video", b"not a video", "cannot read the video"),
+        ("video", film(2, 300, 300), "more than 40000 pixels"),
+        ("audio", sound(3.5), "longer than 3 seconds"),
+        ("audio", {"array": np.zeros(3), "sampling_rate": 16_000}, "too short"),
+        ("audio", {"array": np.full(9000, np.nan), "sampling_rate": 16_000}, "NaN"),
+    ],
+)
+def test_what_cannot_be_read_names_its_item(kind: str, value: Any, reason: str) -> None:
+    limits = Limits(pixels=40_000, seconds=3, bytes=2000)
+    backbone = loaded("qwen2.5-omni", limits=limits)
+    item = Item(parts=[text("abc"), Part(kind, value)], id="q7")  # type: ignore[arg-type]
+    with pytest.raises(BadItem, match="item 'q7': ") as caught:
+        backbone.row(item)
+    assert reason in str(caught.value)
+
+
+def test_audio_beyond_what_is_heard_is_refused(tiny: Tiny) -> None:
+    """The feature extractor cuts it off without a word."""
+    with pytest.raises(BadItem, match=r"4\.5 seconds, and this backbone hears 4"):
+        tiny("qwen2.5-omni").row(Item(audios=[sound(4.5)]))
