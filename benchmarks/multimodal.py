@@ -21,8 +21,8 @@ from torch import Tensor
 
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, Item, Part
+from probes.features import Cache
 from probes.framing import Labels
-from probes.perception import Cache
 from probes.scenes import distinct_scenes
 
 CANDIDATES, REPEATS, SIZES = 50, 3, (4, 10, 25)

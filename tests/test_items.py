@@ -1,13 +1,16 @@
 """Items: every accepted form is read as it says, everything else is refused by name."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from probes.backbone import Backbone
 from probes.errors import BadItem
 from probes.items import Item, Part, as_item, as_items
 
@@ -153,6 +156,45 @@ def test_the_signature_is_the_mix_of_kinds(item: Item, signature: str, text: str
     assert item.signature == signature
     assert item.text == text
     assert [part.kind for part in item.media] == [p.kind for p in item.parts if p.kind != "text"]
+
+
+def test_several_texts_stand_apart(tiny: Callable[[str], Backbone]) -> None:
+    """In the tokens as in `.text`."""
+    item = as_item({"text": ["one word", "of the image"]})
+    backbone = tiny("llama")
+    assert item.text == "one word\nof the image"
+    assert backbone.row(item).ids == backbone.row(item.text).ids
+
+
+def test_equal_items_hash_alike() -> None:
+    """Items stand in sets and as keys, whatever media and metadata they hold."""
+    twins = [Item("a", images=[RED], id="x", metadata={"y": [1]}) for _ in range(2)]
+    assert twins[0] == twins[1]
+    assert len({*twins, Item("a", id="x")}) == 2
+
+
+def test_frames_are_one_video_and_paths_are_many() -> None:
+    array = np.zeros((8, 8, 3), np.uint8)
+    for frames in ([RED, BLUE], [array, array], (RED,)):
+        assert content(as_item({"video": frames})) == [("video", frames)]
+    assert content(as_item({"video": [Path("a"), Path("b")]})) == [
+        ("video", Path("a")),
+        ("video", Path("b")),
+    ]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (lambda: Item(images=RED), r"images= takes a list, not a Image: images=\[…\]"),  # type: ignore[arg-type]
+        (lambda: as_items(None), "cannot read a NoneType as items"),
+        (lambda: as_items(b"ab"), "cannot read a bytes as items"),
+    ],
+)
+def test_what_is_no_list_is_refused(read: Callable[[], Any], reason: str) -> None:
+    with pytest.raises(BadItem, match=reason):
+        read()
 
 
 def test_messages_never_print_the_content() -> None:

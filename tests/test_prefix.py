@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import MULTIMODAL, TEXT, causal, tokenizer
-from PIL import Image
+from samples import items_for
 from torch import Tensor
 
 from probes.backbone import Backbone
 from probes.batching import run_batches
 from probes.encoding import Row
+from probes.framing import FRAMES
 from probes.items import Item
 from probes.prefix import Prefix, common_prefix, share_error
 from probes.prompts import ControlPrompt
@@ -162,16 +163,23 @@ def test_one_row_shares_nothing() -> None:
     assert common_prefix([]) == []
 
 
-@pytest.mark.parametrize("name", ["qwen2.5-vl", "llava"])
-def test_rows_with_pictures_share_nothing(name: str, tiny: Tiny) -> None:
-    """Their positions and their pixels belong to the whole row."""
-    backbone, prompt = tiny(name), ControlPrompt()
-    picture = Image.new("RGB", (48, 48), "teal")
-    batch = [backbone.row(prompt.apply(Item(t, images=[picture]))) for t in ("a", "b c", "d")]
-    assert common_prefix(batch) == []
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_the_text_before_a_picture_is_shared(name: str, tiny: Tiny) -> None:
+    """Three-dimensional positions, features and masks are those of the whole rows."""
+    backbone = tiny(name)
+    items = [items_for(name)["picture"], items_for(name)["interleaved"], Item("text only")]
+    items += [items_for(name)["film"]] if "film" in items_for(name) else []
+    batch = [backbone.row(FRAMES["mcq"].apply(Item("the word"), item)) for item in items]
+    ids = common_prefix(batch, backbone.encoder.media_ids)
+    assert len(ids) > 50
+    assert backbone.encoder.media_ids.isdisjoint(ids)
     for row, state in zip(batch, final(backbone, batch), strict=True):
         alone = record(backbone, backbone.collate([row]), ["norm"])["norm"][0]
         assert apart(state, alone) <= 1e-5
+    started: list[int] = []
+    run_batches(backbone, batch, lambda b: started.append(sum(b.lengths)) or [0] * len(b))
+    shares = name not in {*FALLS_BACK, "qwen2.5-omni"}
+    assert sum(started) == sum(map(len, batch)) - shares * len(ids) * len(batch)
 
 
 def test_threads_can_share_at_once(tiny: Tiny) -> None:

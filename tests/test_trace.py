@@ -16,12 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import MULTIMODAL, TEXT
-from PIL import Image
+from samples import items_for
 from torch import Tensor, nn
 
 from probes.backbone import Backbone
 from probes.encoding import Batch
-from probes.items import Item
 from probes.sites import all_sites
 from probes.trace import record
 
@@ -134,19 +133,6 @@ def check_every_site(name: str, backbone: Backbone, model: Any, batch: Batch) ->
     assert relative(states.logits, expected.logits) <= 1e-5
 
 
-def picture(width: int = 48, height: int = 48, seed: int = 0) -> Image.Image:
-    draw = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(256, (height, width, 3), generator=draw, dtype=torch.uint8)
-    return Image.fromarray(pixels.numpy())
-
-
-PICTURED = [
-    "the word",
-    Item("what is it", images=[picture()]),
-    Item("two of them", images=[picture(64, 32, 1), picture(32, 32, 2)]),
-]
-
-
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
 def test_text_states_are_those_of_plain_hooks(name: str, tiny: Tiny) -> None:
     backbone = tiny(name)
@@ -156,10 +142,12 @@ def test_text_states_are_those_of_plain_hooks(name: str, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", MULTIMODAL)
-def test_image_states_are_those_of_plain_hooks(name: str, tiny: Tiny) -> None:
+def test_media_states_are_those_of_plain_hooks(name: str, tiny: Tiny) -> None:
     model, _ = MULTIMODAL[name].__wrapped__()
     backbone = tiny(name)
-    check_every_site(name, backbone, model, backbone.encode(PICTURED))
+    check_every_site(
+        name, backbone, model, backbone.encode(["the word", *items_for(name).values()])
+    )
 
 
 @pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
@@ -301,7 +289,7 @@ WIDE = ["", "the word", "Yes", "of the image " * 9, "日本 🙂", "a\n\nb"]
 def test_a_state_does_not_depend_on_its_batch(name: str, tiny: Tiny, data: st.DataObject) -> None:
     backbone = tiny(name)
     pool: list[Any] = [text + "." for text in WIDE]
-    pool += PICTURED[1:] if name in MULTIMODAL else []
+    pool += list(items_for(name).values()) if name in MULTIMODAL else []
     chosen = data.draw(st.lists(st.sampled_from(range(len(pool))), min_size=2, max_size=5))
     sites = ["attn[0]", "attn[-1]", "mlp[-1]", "norm"]
     together = record(backbone, backbone.encode([pool[i] for i in chosen]), sites)
