@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BLOCK = 256
 """Items a commit: what a kill costs at most."""
+NANS = "the model overflows on it; try another dtype"
 FEW = 100
 """With fewer text vectors than this, the project's own sentences help to fit the geometry."""
 
@@ -56,6 +57,13 @@ def index_items(
     if on_error not in ("raise", "skip"):
         raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
     done = Indexed()
+
+    def refuse(name: str, error: BadItem) -> None:
+        if on_error == "raise":
+            raise BadItem(f"{name}: {error}") from error
+        done.skipped[name] = str(error)
+        log.warning("skipped %s: %s", name, error)
+
     known = store.hashes()
     stored = set(known)
     stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
@@ -65,11 +73,7 @@ def index_items(
             try:
                 new = _prepare(value, embedder, known)
             except BadItem as error:
-                name = _name(value, place)
-                if on_error == "raise":
-                    raise BadItem(f"{name}: {error}") from error
-                done.skipped[name] = str(error)
-                log.warning("skipped %s: %s", name, error)
+                refuse(_name(value, place), error)
                 continue
             if new is None:
                 done.unchanged += 1
@@ -77,8 +81,11 @@ def index_items(
                 id = new.item.id or ""
                 pending[id], known[id] = new, new.hash
         vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
+        whole = np.isfinite(vectors).all(axis=1)
+        for id in [id for id, fine in zip(pending, whole, strict=True) if not fine]:
+            refuse(id, BadItem(f"{pending.pop(id).item.name}: its vector is not finite ({NANS})"))
         store.write(
-            [new.record(vector) for new, vector in zip(pending.values(), vectors, strict=True)]
+            [new.record(v) for new, v in zip(pending.values(), vectors[whole], strict=True)]
         )
         done.replaced += len(pending.keys() & stored)
         done.added += len(pending.keys() - stored)

@@ -10,6 +10,9 @@ from probes.errors import BadItem
 from probes.media import Limits
 from probes.videos import NO_PROTOCOL
 
+LOUDEST = 2**16
+"""Samples are about [-1, 1]; some float files hold those of 16 bits unscaled."""
+
 
 def read_audio(source: Any, rate: int, limits: Limits) -> np.ndarray:
     """float32 samples `[time]` in about [-1, 1] at `rate` a second, channels averaged.
@@ -79,6 +82,8 @@ def _resampled(frames: Iterator[av.AudioFrame], rate: int, limits: Limits) -> np
 def _check(samples: np.ndarray, rate: int, limits: Limits) -> None:
     if not np.isfinite(samples).all():
         raise BadItem("its samples are not all finite numbers (NaN or infinity)")
+    if np.abs(samples).max(initial=0) > LOUDEST:
+        raise BadItem(f"its samples go beyond ±{LOUDEST}: they are damaged, or no sound")
     _check_seconds(len(samples) / rate, limits)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from probes.errors import BadItem
 
@@ -39,9 +39,9 @@ class MediaOptions:
 
     `images` and `videos` are the processor's own settings, by family:
     Qwen2-VL to Qwen3-VL, Qwen2.5-Omni `{"size": {"shortest_edge": P, "longest_edge": Q}}` (pixels
-    of a picture, at least P, at most Q); InternVL `{"max_patches": N}`; LLaVA-OneVision
-    `{"image_grid_pinpoints": [[h, w], …]}`; Idefics3, SmolVLM `{"size": {"longest_edge": N}}` or
-    `{"do_image_splitting": False}`; Gemma 3 `{"do_pan_and_scan": True}`; LLaVA-1.5 has one size.
+    of a picture, at least P, at most Q); InternVL `{"max_patches": N}` (tiles); Idefics3, SmolVLM
+    `{"size": {"longest_edge": N}}` or `{"do_image_splitting": False}`; Gemma 3
+    `{"do_pan_and_scan": True}`. In LLaVA the model's own config decides.
     """
 
     images: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class MediaOptions:
         return {"images": dict(self.images), "videos": dict(self.videos), "frames": self.frames}
 
 
-def open_source(value: Any, options: MediaOptions) -> IO[bytes] | None:
+def open_source(value: Any, options: MediaOptions) -> io.BufferedIOBase | None:
     """The bytes of a media value as an open file; None for an object in memory.
 
     Raises BadItem when they are too many, or when the value is a string of another kind.

@@ -50,6 +50,10 @@ TOWERS = {"pixel_values": "image", "pixel_values_videos": "video"}
 """The tower (`get_…_features`) that reads each kind of pixels."""
 PATCH = "temporal_patch_size"
 MILLISECONDS = 1000
+NO_EFFECT = dict.fromkeys(
+    ("min_pixels", "max_pixels"), "give size={'shortest_edge': pixels, 'longest_edge': pixels}"
+) | {"image_grid_pinpoints": "the tiles are those of the model's config"}
+"""Settings that processors take and pass over, or that must agree with the model."""
 
 
 @dataclass(frozen=True)
@@ -287,14 +291,8 @@ def _hash(value: Image.Image | Video | np.ndarray) -> str:
 
 def _check_settings(reader: Any, settings: Mapping[str, Any]) -> None:
     known = getattr(getattr(reader, "valid_kwargs", None), "__annotations__", {})
-    useless = {"min_pixels", "max_pixels"} if "shortest_edge" in (_size(reader) or {}) else set()
     for key in settings:
-        if key not in known or key in useless:
-            raise BadSetting(
-                f"{type(reader).__name__} has no setting {key!r}"
-                + ("; use size={'shortest_edge': …, 'longest_edge': …}" if key in useless else "")
-            )
-
-
-def _size(reader: Any) -> Any:
-    return getattr(reader, "size", None)
+        if key not in known:
+            raise BadSetting(f"{type(reader).__name__} has no setting {key!r}")
+        if key in NO_EFFECT:
+            raise BadSetting(f"{key!r} has no effect here: {NO_EFFECT[key]}")

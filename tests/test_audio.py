@@ -88,6 +88,7 @@ def spoilt(value: float) -> np.ndarray:
     [
         ({"array": spoilt(np.nan), "sampling_rate": 8000}, "NaN"),
         ({"array": spoilt(np.inf), "sampling_rate": 8000}, "NaN or infinity"),
+        ({"array": spoilt(1e30), "sampling_rate": 8000}, "beyond ±65536"),
         (io.BytesIO(recording(spoilt(np.nan)[None], 8000, "wav", "pcm_f32le", "flt")), "NaN"),
         ({"array": tone(9), "sampling_rate": 8000}, "longer than 5 seconds"),
         (io.BytesIO(recording(tone(9)[None], 8000, "wav", "pcm_s16le", "s16")), "longer than 5"),

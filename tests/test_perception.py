@@ -60,7 +60,8 @@ def plainly(backbone: Backbone, item: Item) -> Tensor:
     given: dict[str, Any] = {"images": [images]} if images else {}
     if videos:
         # Qwen3-VL's processor fails on one frame; a temporal patch spans two.
-        videos = [np.repeat(video, 2, axis=0) if len(video) == 1 else video for video in videos]
+        least = getattr(processor.video_processor, "temporal_patch_size", 1)
+        videos = [np.repeat(v, least, axis=0) if len(v) == 1 else v for v in videos]
         times = [[i * 500 for i in range(len(video))] for video in videos]
         metadata = [
             {"total_num_frames": 500 * len(t), "fps": 1000, "frames_indices": t,
@@ -116,7 +117,8 @@ def changed(value: Any) -> Any:
         return {**value, "array": array}
     array = np.array(value)
     spot = array[-1] if array.ndim == 4 else array
-    spot[8:16, 8:16] = 255 - spot[8:16, 8:16]
+    middle = tuple(slice(side // 2 - 6, side // 2 + 6) for side in spot.shape[:2])
+    spot[middle] = 255 - spot[middle]
     return array if array.ndim == 4 else Image.fromarray(array)
 
 
@@ -246,17 +248,16 @@ def test_without_a_cache_the_result_is_the_same(name: str, tiny: Tiny) -> None:
 
 
 def test_the_cache_keeps_to_its_bytes() -> None:
-    backbone = loaded("qwen2.5-vl", cache_bytes=100_000)
+    backbone = loaded("qwen2.5-vl", cache_bytes=70_000)
     assert backbone.encoder.perception is not None
     cache = backbone.encoder.perception.cache
     sizes = []
-    for seed in range(30):
+    for seed in range(40):
         states(backbone, Item(images=[picture(seed=seed)]))
         sizes.append(cache.size)
-    assert max(sizes) <= 100_000
-    assert max(sizes) > 50_000
+    assert 10_000 < max(sizes) <= 70_000
     with counted(backbone) as runs:
-        states(backbone, Item(images=[picture(seed=29)]))
+        states(backbone, Item(images=[picture(seed=39)]))
         assert runs == []
         states(backbone, Item(images=[picture(seed=0)]))
         assert len(runs) == 1
@@ -292,7 +293,6 @@ SMALLER: dict[str, dict[str, Any]] = {
     "qwen2.5-vl": {"size": {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}},
     "qwen2.5-omni": {"size": {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}},
     "internvl": {"max_patches": 1},
-    "llava-onevision": {"image_grid_pinpoints": [[32, 32]]},
     "smolvlm": {"do_image_splitting": False},
     "idefics3": {"do_image_splitting": False},
 }
