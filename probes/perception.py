@@ -25,12 +25,12 @@ would drop it without a word.
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
@@ -48,6 +48,8 @@ POSITIONS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "video_se
 """Processor outputs that token positions are counted from; the language model needs them too."""
 TOWERS = {"pixel_values": "image", "pixel_values_videos": "video"}
 """The tower (`get_…_features`) that reads each kind of pixels."""
+TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", *POSITIONS)
+"""What does not go to a tower."""
 PATCH = "temporal_patch_size"
 MILLISECONDS = 1000
 NO_EFFECT = dict.fromkeys(
@@ -189,24 +191,17 @@ class Perception:
         """The hash of a medium and what is known of it, from the cache or read anew."""
         if key is not None and (held := self.cache.get(key)):
             return key, held
-        with reading(name, part.kind):
-            source = open_source(part.value, self.options)
-            if source is None:
-                value = self._read(part.kind, part.value)
-                key = _hash(value)
-            else:
-                with source:
-                    key = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
-                    key = f"{part.kind}:{alone}:{key}"
-                    if held := self.cache.get(key):
-                        return key, held
-                    source.seek(0)
-                    value = self._read(part.kind, source)
-        key = key if source is not None else f"{part.kind}:{alone}:{key}"
-        held = self.cache.get(key)
-        if held is None:
-            held = self._process(part.kind, value, alone, name)
-            self.cache.put(key, held)
+        with (
+            reading(name, part.kind),
+            open_source(part.value, self.options) or nullcontext() as source,
+        ):
+            value = self._read(part.kind, part.value) if source is None else None
+            key = f"{part.kind}:{alone}:{_hash(value if source is None else source)}"
+            held = self.cache.get(key)
+            if held is None:
+                value = value if source is None else self._read(part.kind, source)
+                held = self._process(part.kind, value, alone)
+                self.cache.put(key, held)
         return key, held
 
     def _read(self, kind: str, source: Any) -> Any:
@@ -224,21 +219,20 @@ class Perception:
             )
         return samples
 
-    def _process(self, kind: str, value: Any, alone: bool, name: str) -> Processed:
+    def _process(self, kind: str, value: Any, alone: bool) -> Processed:
         """One medium by itself through the model's processor."""
-        with reading(name, kind):
-            count = 1 if alone else 2
-            outputs = dict(
-                self.processor(
-                    text=[getattr(self.processor, f"{kind}_token") * count],
-                    return_tensors="pt",
-                    return_text_replacement_offsets=True,
-                    **self._arguments(kind, value, count),
-                )
+        count = 1 if alone else 2
+        outputs = dict(
+            self.processor(
+                text=[getattr(self.processor, f"{kind}_token") * count],
+                return_tensors="pt",
+                return_text_replacement_offsets=True,
+                **self._arguments(kind, value, count),
             )
+        )
         text = outputs.pop("text_replacement_offsets")[0][0]["replacement"]
         if not text:
-            raise BadItem(f"{name}: the {kind} is too short: no token stands for it")
+            raise BadItem("it is too short: no token stands for it")
         positions = {key: outputs[key] for key in POSITIONS if key in outputs}
         tensors = {
             key: tensor if alone or key == "batch_num_images" else tensor[:1]
@@ -264,11 +258,10 @@ class Perception:
             width=video.frames.shape[2],
             frames_indices=[round(time * MILLISECONDS) for time in video.times],
         )
-        settings = {"video_metadata": [metadata], "do_sample_frames": False}
+        settings: dict[str, Any] = {"video_metadata": [metadata], "do_sample_frames": False}
+        if hasattr(self.processor, "position_id_per_seconds"):  # Qwen2.5-Omni takes 2 otherwise
+            settings["fps"] = len(video.frames) / video.duration
         return {"videos": [video.frames], "videos_kwargs": {**self.options.videos, **settings}}
-
-
-TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", *POSITIONS)
 
 
 def _at_least(video: Video, frames: int) -> Video:
@@ -281,7 +274,12 @@ def _at_least(video: Video, frames: int) -> Video:
     return Video(np.concatenate([video.frames, more]), times, video.duration)
 
 
-def _hash(value: Image.Image | Video | np.ndarray) -> str:
+def _hash(value: Any) -> str:
+    """Of an open file, which is then at its beginning again, or of what was read from memory."""
+    if hasattr(value, "seek"):
+        found = hashlib.file_digest(value, "sha256").hexdigest()
+        value.seek(0)
+        return found
     array = value.frames if isinstance(value, Video) else np.asarray(value)
     digest = hashlib.sha256(f"{array.dtype}{array.shape}".encode())
     digest.update(repr(value.times).encode() if isinstance(value, Video) else b"")
