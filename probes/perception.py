@@ -24,6 +24,7 @@ would drop it without a word.
 
 import hashlib
 import inspect
+import io
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -276,7 +277,7 @@ def _at_least(video: Video, frames: int) -> Video:
 
 def _hash(value: Any) -> str:
     """Of an open file, which is then at its beginning again, or of what was read from memory."""
-    if hasattr(value, "seek"):
+    if isinstance(value, io.BufferedIOBase):
         found = hashlib.file_digest(value, "sha256").hexdigest()
         value.seek(0)
         return found
