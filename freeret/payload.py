@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from probes.audio import in_memory
 from probes.errors import BadItem
 from probes.images import read_image
 from probes.items import Item, Part
@@ -53,8 +54,8 @@ def _to_bytes(part: Part) -> tuple[str, bytes]:
         read_image(part.value, IN_MEMORY).save(buffer, format="PNG")
         return "png", buffer.getvalue()
     if part.kind == "audio":
-        samples, rate = part.value["array"], part.value["sampling_rate"]
-        np.savez_compressed(buffer, array=np.asarray(samples), sampling_rate=rate)
+        samples, rate = in_memory(part.value)
+        np.savez_compressed(buffer, array=samples, sampling_rate=rate)
         return "npz", buffer.getvalue()
     if isinstance(part.value, Image.Image):
         raise BadItem("an animation in memory cannot be stored; give its path or its bytes")

@@ -24,9 +24,13 @@ def read_audio(source: Any, rate: int, limits: Limits) -> np.ndarray:
     if hasattr(source, "read"):
         with av.open(source, options=NO_PROTOCOL, metadata_errors="ignore") as container:
             return _resampled(_decoded(container), rate, limits)
+    return _resampled(_framed(*in_memory(source), limits), rate, limits)
+
+
+def in_memory(source: Any) -> tuple[np.ndarray, Any]:
+    """Samples and rate of `{"array": samples, "sampling_rate": rate}`. Raises BadItem."""
     if isinstance(source, Mapping) and {"array", "sampling_rate"} <= source.keys():
-        frames = _framed(np.asarray(source["array"]), source["sampling_rate"], limits)
-        return _resampled(frames, rate, limits)
+        return np.asarray(source["array"]), source["sampling_rate"]
     raise BadItem(
         f"a {type(source).__name__} is no audio; give a path, bytes or "
         '{"array": samples, "sampling_rate": rate}'
