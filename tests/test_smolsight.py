@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from probes.embedded import ensure
-from probes.embedded.smolsight import IMAGE_TOKEN, TOKENS, build, trained
 from probes.embedded.smolsight import train as training
+from probes.embedded.smolsight.model import IMAGE_TOKEN, TOKENS, build, trained
 from probes.embedded.smolsight.questions import ask, content_words, facts
 from probes.embedded.smolsight.train import Run, Settings, name_batch, pack, say_batch, train
 from probes.scenes import SEEN, Scene, Thing, random_clip, random_scene

@@ -37,7 +37,8 @@ from torch.nn.functional import cross_entropy
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from probes.embedded import ensure
-from probes.embedded.smolsight import IMAGE_SIZE, TOKENS, WEIGHTS, build, load_trained, trained
+from probes.embedded.smolsight import WEIGHTS
+from probes.embedded.smolsight.model import IMAGE_SIZE, TOKENS, build, load_trained, trained
 from probes.embedded.smolsight.questions import Shown, ask
 from probes.scenes import (
     BACKGROUNDS,
