@@ -1,6 +1,7 @@
 """Scene tasks: every query has its answer in the pool, and scores say what they claim to."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from test_cli import run
 
+from freeret import Embedder
 from freeret.evaluate.scene_scores import (
     PRESETS,
     Setting,
@@ -35,10 +37,8 @@ def pixels(item: Item) -> bytes:
 
 def named(caption: str) -> set[tuple[str, str]]:
     """The combinations of colour and shape that a caption of single things names."""
-    words = [
-        w.removesuffix("es" if "cross" in w else "s") for w in caption.replace(",", "").split()
-    ]
-    pairs = zip(words, words[1:], strict=False)
+    words = caption.replace(",", "").replace("crosses", "cross").split()
+    pairs = pairwise(word if word == "cross" else word.removesuffix("s") for word in words)
     return {(c, s) for c, s in pairs if c in COLOURS and s in SHAPES}
 
 
@@ -178,9 +178,10 @@ def test_scores_of_several_settings_come_in_order(tiny, ground: Ground) -> None:
 
 def test_composed_queries_are_asked_for_the_change(tiny, ground: Ground) -> None:
     backbone = tiny("llava")
-    both = embed_ground(backbone, ground, "control", ["attn[-1]"])
-    plain = embed_ground(backbone, ground, ControlPrompt(task="same meaning"), ["attn[-1]"])
-    assert torch.equal(both["changes"], plain["changes"])  # the set says which task, not the prompt
+    states = embed_ground(backbone, ground, "control", ["attn[-1]"])
+    for name, task in (("changes", "composed change"), ("captions", "caption")):
+        embedder = Embedder(backbone, "attn[-1]", ControlPrompt(task=task))
+        assert torch.equal(states[name][:, 0], embedder.encode_query(ground.items[name]))
 
 
 def test_a_backbone_without_eyes_is_a_clear_error(tiny, ground: Ground) -> None:
