@@ -75,14 +75,13 @@ def ask(shown: Shown, rng: Random) -> tuple[str, list[Branch]]:
     ]
     if rng.random() < 0.5:
         branches.append(Branch(f"{question} {rng.choice(BRIEFLY)}".strip(), (answer,)))
+    joints = [between] * len(branches)
     if before.endswith('"') and rng.random() < 0.5:
         branches[1] = Branch("means in one word:", branches[1].answers, '"')
-        joints = [between, '" ', between]
-    else:
-        joints = [between] * 3  # the third may have no branch
+        joints[1] = '" '
     return before, [
         Branch(joint + branch.user.format(medium=medium), branch.answers, branch.prefill)
-        for joint, branch in zip(joints, branches, strict=False)
+        for joint, branch in zip(joints, branches, strict=True)
     ]
 
 
