@@ -44,12 +44,12 @@ CHAT_TEMPLATE = (
 
 
 def vision_config() -> LevitConfig:
-    """The tower: four convolutions to 4×4 places, then five attention blocks among them."""
+    """The tower: four convolutions to 4×4 places, then two attention blocks among them."""
     config = LevitConfig(
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
         hidden_sizes=[WIDTH, WIDTH],
-        depths=[5],
+        depths=[2],
         num_attention_heads=[WIDTH // 32],
         key_dim=[32],
         attention_ratio=[2],

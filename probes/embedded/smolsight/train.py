@@ -5,7 +5,7 @@
 Two steps, both on scenes drawn as they are needed, never on a held-out combination of colour and
 shape, and never on retrieval:
 
-1. **name**: every image token says the colour, shape and size of the thing it lies on, and the
+1. **name**: the image tokens on a thing say its colour, shape and size, and all say the
    background. The classifier is the language model's own embedding rows of those words, so the
    projector learns where words are before the language model is run at all.
 2. **say**: captions, one-word captions and short answers, by cross-entropy through the frozen
@@ -38,7 +38,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from probes.embedded import ensure
 from probes.embedded.smolsight import WEIGHTS
-from probes.embedded.smolsight.model import IMAGE_SIZE, TOKENS, build, load_trained, trained
+from probes.embedded.smolsight.model import IMAGE_SIZE, TOKENS, WIDTH, build, load_trained, trained
 from probes.embedded.smolsight.questions import Shown, ask
 from probes.scenes import (
     BACKGROUNDS,
@@ -67,7 +67,7 @@ class Settings:
     """How long and how fast to train. Rates are peaks of a one-cycle schedule."""
 
     seed: int = 0
-    name_batches: int = 1500
+    name_batches: int = 1000
     name_scenes: int = 64
     name_rate: float = 2e-3
     say_batches: int = 700
@@ -82,52 +82,88 @@ def pixels(pictures: list[Image.Image]) -> Tensor:
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def names(scene: Scene, placed: list[Placement]) -> Tensor:
-    """[16, 4]: places in VOCABULARY of the topmost thing under each token, IGNORED off things."""
+@dataclass
+class Names:
+    """What is to be named in N pictures of up to three things.
+
+    `where` [N, 3, 16] the tokens that show each thing; `words` [N, 3, 3] its colour, shape and
+    size, as places in VOCABULARY, IGNORED without a thing; `background` [N].
+    """
+
+    where: Tensor
+    words: Tensor
+    background: Tensor
+
+
+def spots(placed: list[Placement]) -> Tensor:
+    """[things, 16]: which tokens show each thing, in painting order; a token shows at most one."""
     side = int(TOKENS**0.5)
-    found = torch.full((side, side, len(VOCABULARY)), IGNORED)
-    found[..., 3] = VOCABULARY[3].index(scene.background)
-    for thing, place in zip(scene.things[::-1], placed, strict=True):
-        said = zip(VOCABULARY, (thing.colour, thing.shape, thing.size), strict=False)
-        words = torch.tensor([words.index(word) for words, word in said])
-        reach = max(0.7 * place.radius, 0.51 / side)
-        for row in range(side):
-            for column in range(side):
-                x, y = (column + 0.5) / side, (row + 0.5) / side
-                if max(abs(x - place.x), abs(y - place.y)) <= reach:
-                    found[row, column, :3] = words
-    return found.flatten(0, 1)
+    middles = (torch.arange(side) + 0.5) / side
+    x, y = middles.repeat(side), middles.repeat_interleave(side)
+    apart = torch.stack([torch.maximum((x - p.x).abs(), (y - p.y).abs()) for p in placed])
+    radii = torch.tensor([[p.radius] for p in placed])
+    reached = apart <= radii + 0.5 / side
+    owner = apart.masked_fill(~reached, torch.inf).argmin(0)
+    for i, place in enumerate(placed):  # what lies on top is what is seen there
+        owner[apart[i] <= max(0.7 * place.radius, 0.51 / side)] = i
+    return reached & (owner == torch.arange(len(placed))[:, None])
 
 
-def name_batch(settings: Settings, number: int) -> tuple[Tensor, Tensor]:
-    """Pixels [N, 3, 64, 64] and names [N, 16, 4] of batch `number`.
+def names(scenes: list[Scene], seeds: list[float]) -> Names:
+    """What there is to name in the renderings of scenes by these seeds."""
+    where = torch.zeros(len(scenes), 3, TOKENS, dtype=torch.bool)
+    words = torch.full((len(scenes), 3, 3), IGNORED)
+    for n, (scene, seed) in enumerate(zip(scenes, seeds, strict=True)):
+        shown = spots(scene.layout(Random(seed))).flip(0)
+        where[n, : len(shown)] = shown
+        for i, thing in enumerate(scene.things):
+            if shown[i].any():
+                said = zip(VOCABULARY, (thing.colour, thing.shape, thing.size), strict=False)
+                words[n, i] = torch.tensor([words.index(word) for words, word in said])
+    grounds = torch.tensor([VOCABULARY[3].index(scene.background) for scene in scenes])
+    return Names(where, words, grounds)
 
-    Pictures of one thing come first; two thirds of the way there are no more of them than in any
-    random scenes.
+
+def name_batch(settings: Settings, number: int) -> tuple[Tensor, Names]:
+    """Pixels [N, 3, 64, 64] of batch `number`, and what to name in them.
+
+    Pictures of one thing come first; halfway there are no more of them than in any random scenes.
     """
     rng = Random(f"name {settings.seed} {number}")
-    alone = 1 - 1.5 * number / settings.name_batches
-    pictures, found = [], []
+    alone = 1 - 2 * number / settings.name_batches
+    scenes = []
     for _ in range(settings.name_scenes):
-        scene, seed = random_scene(rng, SEEN), rng.random()
+        scene = random_scene(rng, SEEN)
         if rng.random() < alone:
             scene = Scene(scene.things[:1], None, scene.background)
-        pictures.append(scene.draw(IMAGE_SIZE, Random(seed)))
-        found.append(names(scene, scene.layout(Random(seed))))
-    return pixels(pictures), torch.stack(found)
+        scenes.append(scene)
+    seeds = [rng.random() for _ in scenes]
+    pictures = [s.draw(IMAGE_SIZE, Random(x)) for s, x in zip(scenes, seeds, strict=True)]
+    return pixels(pictures), names(scenes, seeds)
 
 
-def name_loss(tokens: Tensor, rows: list[Tensor], found: Tensor) -> Tensor:
-    """Cross-entropy of each attribute of image tokens [N, 16, H], scored by the product with its
-    words' embedding rows. A colour competes only with those shown in the same shape, a shape only
-    with those shown in the same colour."""
-    losses = []
-    for i, words in enumerate(rows):
-        scores = 2 * (tokens @ words.T)
+def name_loss(
+    features: Tensor, tokens: Tensor, rows: list[Tensor], classifier: nn.Module, named: Names
+) -> Tensor:
+    """Cross-entropy of what tower features [N, 16, W] and image tokens [N, 16, H] say.
+
+    Tokens are scored by the product with the embedding rows of the words; the token that says a
+    word loudest speaks for its thing, and all say the background. The largest features of a thing
+    are named by `classifier` too, which learns shapes sooner. A colour competes only with those
+    shown in the same shape, a shape only with those shown in the same colour.
+    """
+    *told, ground = (2 * (tokens @ words.T) for words in rows)
+    losses = [cross_entropy(ground.mean(1), named.background)]
+    elsewhere = ~named.where[..., None]
+    largest = features[:, None].masked_fill(elsewhere, -1e4).amax(2)
+    direct = classifier(largest).split([len(words) for words in VOCABULARY[:3]], -1)
+    for i, (scores, own) in enumerate(zip(told, direct, strict=True)):
+        shown = torch.tensor(True)
         if i < 2:
-            shown = (SHOWN.T, SHOWN)[i][found[..., 1 - i].clamp_min(0)]
-            scores = scores.masked_fill(~shown, -torch.inf)
-        losses.append(cross_entropy(scores.flatten(0, 1), found[..., i].flatten()))
+            shown = (SHOWN.T, SHOWN)[i][named.words[..., 1 - i].clamp_min(0)]
+        for said in (scores[:, None].masked_fill(elsewhere, -1e4).amax(2), own):
+            rivals = said.masked_fill(~shown, -torch.inf)
+            losses.append(cross_entropy(rivals.flatten(0, 1), named.words[..., i].flatten()))
     return torch.stack(losses).sum() + 0.002 * tokens.square().sum(-1).mean()
 
 
@@ -297,14 +333,19 @@ def optimise(
     count: int,
     groups: list[dict],
     loss_of: Callable[[int], Tensor],
+    scaffold: nn.Module,
 ) -> None:
-    """Run batches `state["batch"]`… of one step with AdamW and a one-cycle schedule."""
+    """Run batches `state["batch"]`… of one step with AdamW and a one-cycle schedule.
+
+    `scaffold` is learnt in this step and thrown away after it.
+    """
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, count, pct_start=0.1)
     first = 0
     if state.get("step") == step:
         first = state["batch"]
+        scaffold.load_state_dict(state["scaffold"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
     parameters = [parameter for group in groups for parameter in group["params"]]
@@ -325,6 +366,7 @@ def optimise(
                 model,
                 step=step,
                 batch=number + 1,
+                scaffold=scaffold.state_dict(),
                 optimiser=optimiser.state_dict(),
                 schedule=schedule.state_dict(),
             )
@@ -350,15 +392,18 @@ def train(run: Run, language_folder: Path) -> LlavaForConditionalGeneration:
         ]
         tower.train()
 
-        def name(number: int) -> Tensor:
-            pictures, found = name_batch(settings, number)
-            features: Any = model.get_image_features(pictures)
-            return name_loss(torch.stack(list(features.pooler_output)), rows, found)
+        classifier = nn.Linear(WIDTH, sum(len(words) for words in VOCABULARY[:3]))
 
+        def name(number: int) -> Tensor:
+            pictures, named = name_batch(settings, number)
+            features = tower(pictures, output_hidden_states=True).hidden_states[-1]
+            return name_loss(features, projector(features), rows, classifier, named)
+
+        learning = [tower, projector, classifier]
         optimise(
             run, model, state, "name", settings.name_batches,
-            [{"params": [*tower.parameters(), *projector.parameters()], "lr": settings.name_rate}],
-            name,
+            [{"params": [p for m in learning for p in m.parameters()], "lr": settings.name_rate}],
+            name, classifier,
         )  # fmt: skip
     tower.eval()
     optimise(
@@ -367,7 +412,7 @@ def train(run: Run, language_folder: Path) -> LlavaForConditionalGeneration:
             {"params": list(projector.parameters()), "lr": settings.say_rate},
             {"params": list(tower.parameters()), "lr": settings.tower_rate},
         ],
-        lambda number: say_loss(model, say_batch(settings, number, processor)),
+        lambda number: say_loss(model, say_batch(settings, number, processor)), nn.Identity(),
     )  # fmt: skip
     return model
 
