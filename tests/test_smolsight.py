@@ -128,7 +128,7 @@ def test_a_packed_question_is_the_plain_prompt(tiny, of):
             pixel_values=packed.pictures,
             attention_mask=packed.sees,
             position_ids=packed.positions,
-        ).last_hidden_state.flatten(0, 1)[packed.where]
+        ).last_hidden_state[0, packed.where]
     for i, media in enumerate(pictures):
         before, branches = ask(shown[i], Random(7))
         for branch in branches:
@@ -166,14 +166,15 @@ def test_a_held_out_combination_is_not_taught_to_be_impossible(tiny):
     assert {i for i, _ in packed.spared.tolist()} == set(range(len(packed.answers)))
 
     colours, shapes, *_ = training.VOCABULARY
-    found = torch.full((1, TOKENS, 4), training.IGNORED)
-    found[0, 5, :2] = torch.tensor([colours.index(colour), shapes.index(seen)])
-    found[..., 2:] = 0
+    named = training.names([scene], [0.5])
     rows = [torch.eye(40)[i * 10 : i * 10 + len(v)] for i, v in enumerate(training.VOCABULARY)]
     tokens = torch.zeros(1, TOKENS, 40, requires_grad=True)
-    slope = torch.autograd.grad(training.name_loss(tokens, rows, found), tokens)[0][0, 5, 10:18]
-    assert slope[shapes.index(shape)] == 0
-    assert (slope != 0).sum() == len(SHAPES) - 2
+    own = torch.zeros(1, TOKENS, 18, requires_grad=True)
+    loss = training.name_loss(own, tokens, rows, torch.nn.Identity(), named)
+    for slopes, first in zip(torch.autograd.grad(loss, (tokens, own)), (10, 8), strict=True):
+        slope = slopes[0].sum(0)[first : first + len(SHAPES)]
+        assert slope[shapes.index(shape)] == 0
+        assert (slope != 0).sum() == len(SHAPES) - 2
 
 
 @given(seeds)
@@ -197,22 +198,35 @@ def test_batches_depend_on_seed_and_number_alone(tiny):
     _, processor = tiny
     first, again, next_ = (name_batch(SHORT, n) for n in (5, 5, 6))
     assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
+    assert torch.equal(first[1].where, again[1].where)
+    assert torch.equal(first[1].words, again[1].words)
     assert not torch.equal(first[0], next_[0])
     packs = [say_batch(SHORT, 4, processor) for _ in range(2)]
     assert torch.equal(packs[0].ids, packs[1].ids)
     assert torch.equal(packs[0].pictures, packs[1].pictures)
 
 
-def test_names_are_those_of_the_thing_under_the_token():
-    scene = Scene((Thing(*SEEN[0], "large"),))
-    placed = scene.layout()
-    names = training.names(scene, placed)
-    colours, shapes, *_ = training.VOCABULARY
-    there = names[names[:, 0] >= 0]
-    assert len(there) >= len(scene.things)
-    assert set(there[:, 0].tolist()) == {colours.index(SEEN[0][0])}
-    assert set(there[:, 1].tolist()) == {shapes.index(SEEN[0][1])}
+def test_a_thing_is_named_by_the_tokens_that_show_it():
+    outer, inner = Thing(*SEEN[0], "large"), Thing(*SEEN[-1], "small")
+    named = training.names([Scene((inner, outer), "inside"), Scene((outer,))], [0.1, 0.2])
+    grid = named.where.reshape(2, 3, 4, 4)
+    assert grid[0, 0, 1:3, 1:3].all()  # the inner thing lies on the middle
+    assert grid[0, 0].sum() == 4
+    assert not (grid[0, 0] & grid[0, 1]).any()
+    assert grid[0, 1].sum() > 6  # the outer is seen around it
+    assert not named.where[0, 2].any()
+    words = [[words.index(w) for w, words in zip((t.colour, t.shape, t.size), training.VOCABULARY,
+             strict=False)] for t in (inner, outer)]  # fmt: skip
+    assert named.words[0].tolist() == [*words, [training.IGNORED] * 3]
+    assert named.words[1, 0].tolist() == words[1]
+
+
+@given(seeds)
+def test_every_thing_in_sight_has_a_token_of_its_own(seed):
+    scene = random_scene(Random(seed))
+    named = training.names([scene], [0.5])
+    assert named.where[0].sum(0).max() <= 1
+    assert named.where[0, : len(scene.things)].any(1).all()
 
 
 def test_a_killed_training_ends_as_if_it_had_not_been(tiny_language, tmp_path, monkeypatch):

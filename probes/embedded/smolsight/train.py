@@ -169,11 +169,12 @@ def name_loss(
 
 @dataclass
 class Pack:
-    """Scenes in one batch: media once, then each question as a branch that sees only them.
+    """Scenes in one row, nothing padded: of each the media once, then each question as a branch
+    that sees only them.
 
-    `ids` and `positions` [B, T], `sees` [B, 1, T, T], `pictures` [N, 3, 64, 64]; answer i is token
-    `answers[i]`, to be said at `where[i]` of the flattened [B·T], and weighs `weights[i]`; it does
-    not compete with token `k` where `[i, k]` is a row of `spared`.
+    `ids` and `positions` [1, T], `sees` [1, 1, T, T], `pictures` [N, 3, 64, 64]; answer i is token
+    `answers[i]`, to be said at `where[i]`, and weighs `weights[i]`; it does not compete with token
+    `k` where `[i, k]` is a row of `spared`.
     """
 
     ids: Tensor
@@ -195,56 +196,51 @@ def pack(
     def encode(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False).input_ids
 
-    rows, targets, spared = [], [], []
-    for shown, pictures, rng in examples:
+    ids: list[int] = []
+    positions: list[int] = []
+    owners: list[tuple[int, int]] = []  # (example, branch), branch 0 being what all branches see
+    said: list[tuple[int, int, float]] = []
+    spared: list[tuple[int, int]] = []
+    for example, (shown, pictures, rng) in enumerate(examples):
         before, branches = ask(shown, rng)
-        ids = encode(f"<|im_start|>user\n{before}{processor.image_token * TOKENS * len(pictures)}")
-        shared = len(ids)
-        positions, owners = list(range(shared)), [0] * shared
-        said = []
-        for owner, branch in enumerate(branches, start=1):
+        opening = f"<|im_start|>user\n{before}{processor.image_token * TOKENS * len(pictures)}"
+        shared = encode(opening)
+        ids += shared
+        positions += range(len(shared))
+        owners += [(example, 0)] * len(shared)
+        first = len(said)
+        for number, branch in enumerate(branches, start=1):
             question = f"{branch.user}{end}\n<|im_start|>assistant\n{branch.prefill}"
             asked = encode(question)
-            many = len(branch.answers) > 1
-            answer = [] if many else encode(branch.answers[0] + end)
             start = len(ids) + len(asked) - 1
-            if many:
-                said += [
-                    (start, encode(word)[0], WORD_WEIGHT / len(branch.answers))
-                    for word in branch.answers
-                ]
+            answer: list[int] = []
+            if len(branch.answers) > 1:
+                weight = WORD_WEIGHT / len(branch.answers)
+                said += [(start, encode(word)[0], weight) for word in branch.answers]
             else:
+                answer = encode(branch.answers[0] + end)
                 said += [(start + i, token, 1.0) for i, token in enumerate(answer)]
             added = asked + answer[:-1]
             ids += added
-            positions += range(shared, shared + len(added))
-            owners += [owner] * len(added)
-        rows.append((ids, positions, owners))
-        targets.append(said)
-        words = {encode(form)[0] for word in never_shown(shown) for form in forms(word)}
-        spared.append(words - {token for _, token, _ in said})
+            positions += range(len(shared), len(shared) + len(added))
+            owners += [(example, number)] * len(added)
+        rivals = {encode(form)[0] for word in never_shown(shown) for form in forms(word)}
+        rivals -= {token for _, token, _ in said[first:]}
+        spared += [(i, word) for i in range(first, len(said)) for word in sorted(rivals)]
 
-    width = max(len(ids) for ids, _, _ in rows)
-    filled = [
-        [row + [fill] * (width - len(row)) for row in column]
-        for column, fill in zip(
-            zip(*rows, strict=True), (tokenizer.pad_token_id, 0, -1), strict=True
-        )
-    ]
-    ids, positions, owners = (torch.tensor(column) for column in filled)
-    theirs = owners[:, None, :]
-    sees = ((theirs == 0) | (theirs == owners[:, :, None])) & torch.ones(width, width).tril().bool()
-    flat = [
-        (b * width + t, token, weight)
-        for b, said in enumerate(targets)
-        for t, token, weight in said
-    ]
-    rivals = [words for said, words in zip(targets, spared, strict=True) for _ in said]
-    pairs = [(i, word) for i, words in enumerate(rivals) for word in sorted(words)]
-    where, answers, weights = (torch.tensor(column) for column in zip(*flat, strict=True))
-    pictures = pixels([picture for _, shown, _ in examples for picture in shown])
-    spare = torch.tensor(pairs).reshape(-1, 2)
-    return Pack(ids, positions, sees[:, None], pictures, where, answers, weights, spare)
+    scene, branch = torch.tensor(owners).T
+    mine = (scene[:, None] == scene) & ((branch == 0) | (branch[:, None] == branch))
+    where, answers, weights = (torch.tensor(column) for column in zip(*said, strict=True))
+    return Pack(
+        torch.tensor([ids]),
+        torch.tensor([positions]),
+        mine.tril()[None, None],
+        pixels([picture for _, shown, _ in examples for picture in shown]),
+        where,
+        answers,
+        weights,
+        torch.tensor(spared).reshape(-1, 2),
+    )
 
 
 def never_shown(shown: Shown) -> list[str]:
@@ -283,7 +279,7 @@ def say_loss(model: LlavaForConditionalGeneration, batch: Pack) -> Tensor:
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
-    logits = model.lm_head(hidden.flatten(0, 1)[batch.where])
+    logits = model.lm_head(hidden[0, batch.where])
     logits = logits.index_put(tuple(batch.spared.T), torch.tensor(-torch.inf))
     losses = cross_entropy(logits, batch.answers, reduction="none")
     return (losses * batch.weights).sum() / batch.weights.sum()
@@ -391,7 +387,6 @@ def train(run: Run, language_folder: Path) -> LlavaForConditionalGeneration:
             for words in VOCABULARY
         ]
         tower.train()
-
         classifier = nn.Linear(WIDTH, sum(len(words) for words in VOCABULARY[:3]))
 
         def name(number: int) -> Tensor:
@@ -405,7 +400,11 @@ def train(run: Run, language_folder: Path) -> LlavaForConditionalGeneration:
             [{"params": [p for m in learning for p in m.parameters()], "lr": settings.name_rate}],
             name, classifier,
         )  # fmt: skip
-    tower.eval()
+    # The moments stay; a whole LeViT at rest would keep its attention biases, graph and all.
+    tower.train()
+    for module in tower.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eval()
     optimise(
         run, model, state, "say", settings.say_batches,
         [
