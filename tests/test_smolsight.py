@@ -165,7 +165,7 @@ def test_a_held_out_combination_is_not_taught_to_be_impossible(tiny):
     assert here not in spared
     assert {i for i, _ in packed.spared.tolist()} == set(range(len(packed.answers)))
 
-    colours, shapes, *_ = training.VOCABULARY
+    _, shapes, *_ = training.VOCABULARY
     named = training.names([scene], [0.5])
     rows = [torch.eye(40)[i * 10 : i * 10 + len(v)] for i, v in enumerate(training.VOCABULARY)]
     tokens = torch.zeros(1, TOKENS, 40, requires_grad=True)
@@ -210,8 +210,7 @@ def test_a_thing_is_named_by_the_tokens_that_show_it():
     outer, inner = Thing(*SEEN[0], "large"), Thing(*SEEN[-1], "small")
     named = training.names([Scene((inner, outer), "inside"), Scene((outer,))], [0.1, 0.2])
     grid = named.where.reshape(2, 3, 4, 4)
-    assert grid[0, 0, 1:3, 1:3].all()  # the inner thing lies on the middle
-    assert grid[0, 0].sum() == 4
+    assert grid[0, 0].sum() == grid[0, 0, 1:3, 1:3].sum() > 0  # the inner thing: in the middle
     assert not (grid[0, 0] & grid[0, 1]).any()
     assert grid[0, 1].sum() > 6  # the outer is seen around it
     assert not named.where[0, 2].any()
