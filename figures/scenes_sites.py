@@ -35,7 +35,7 @@ def main(*, model: str = "smolsight", size: int = 100, seeds: int = 3) -> None:
     settings = [
         Setting(prompt, site, kind) for prompt in PROMPTS for site in sites for kind in GEOMETRIES
     ]
-    grounds = [make_ground(seed, size) for seed in range(seeds)]
+    grounds = [make_ground(seed, size).only(*SHOWN) for seed in range(seeds)]
     scores = score_scenes(backbone, grounds, settings, progress=True)
     name = f"scenes_sites_{Path(model).name}"
     about = {"size": size, "seeds": seeds, "fingerprint": backbone.fingerprint()}

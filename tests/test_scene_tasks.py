@@ -110,6 +110,15 @@ def test_a_ground_depends_on_its_seed_alone(ground: Ground) -> None:
     assert content(make_ground(1, SIZE)) != content(ground)
 
 
+def test_a_part_of_a_ground_scores_as_in_the_whole(ground: Ground) -> None:
+    part = ground.only("image→text", "document→image")
+    vectors = {n: torch.rand(len(v), 8) for n, v in ground.items.items()}
+    whole, alone = (precisions(g, vectors, "centre") for g in (ground, part))
+    assert set(alone) == {"text→image", "image→text", "document→image"}
+    assert all(np.array_equal(values, whole[task]) for task, values in alone.items())
+    assert discernment(part, vectors, "centre") == {}
+
+
 @pytest.mark.parametrize("size", [0, 1, 100_000])
 def test_a_pool_that_cannot_be_made_is_a_clear_error(size: int) -> None:
     with pytest.raises(BadSetting, match="choose 2 to"):

@@ -115,7 +115,7 @@ def precisions(
 ) -> dict[str, Float[np.ndarray, " queries"]]:
     """Precision@1 of each query by task."""
     found = {}
-    for dataset, (asking, searched) in zip(ground.datasets(), TASKS.values(), strict=True):
+    for dataset, (asking, searched) in zip(ground.datasets(), ground.tasks.values(), strict=True):
         geometry = _fit(ground, vectors, kind, asking, searched)
         queries = _map(geometry, ground, vectors, asking, "query")
         documents = _map(geometry, ground, vectors, searched, "document")
@@ -128,6 +128,8 @@ def discernment(
 ) -> dict[str, Float[np.ndarray, " negatives"]]:
     """1 where the right answer scores above the hard negative, both directions, by failure."""
     found: dict[str, list[np.ndarray]] = {failure: [] for failure in ground.hard}
+    if not found:
+        return {}
     for asking, searched in (("captions", "pictures"), ("pictures", "captions")):
         geometry = _fit(ground, vectors, kind, asking, searched)
         queries = _map(geometry, ground, vectors, asking, "query")

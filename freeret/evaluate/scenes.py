@@ -52,10 +52,20 @@ class Ground:
     items: dict[str, list[Item]]
     hard: dict[Failure, list[int]]
 
+    @property
+    def tasks(self) -> dict[str, tuple[str, str]]:
+        """Those of TASKS whose sets are here."""
+        return {name: sets for name, sets in TASKS.items() if set(sets) <= self.items.keys()}
+
+    def only(self, *tasks: str) -> "Ground":
+        """The sets of some tasks alone, without hard negatives."""
+        wanted = {name for task in tasks for name in TASKS[task]}
+        return Ground({name: v for name, v in self.items.items() if name in wanted}, {})
+
     def datasets(self) -> list[Dataset]:
-        """Each task of TASKS as queries, pool and judgements."""
+        """Each task as queries, pool and judgements."""
         found = []
-        for task, (asking, searched) in TASKS.items():
+        for task, (asking, searched) in self.tasks.items():
             queries, documents = self.items[asking], self.items[searched]
             right = zip(queries, documents, strict=False)
             judgements = {str(query.id): {str(document.id): 1} for query, document in right}
