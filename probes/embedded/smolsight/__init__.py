@@ -8,4 +8,4 @@ MODEL_CARD.md says what they were trained on and what they can do.
 from pathlib import Path
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
-WEIGHTS_SHA256 = ""
+WEIGHTS_SHA256 = "e0e9dd79233182ff923d12689c7ca00b1bf533d88aaf5fb389aeffab2463f2bb"
