@@ -1,5 +1,6 @@
 """smolsight: a frozen language model, its own eyes, and a training that can be stopped."""
 
+import hashlib
 import json
 import shutil
 from collections import Counter
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -18,11 +20,14 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from probes import Backbone, Item
 from probes.embedded import ensure
+from probes.embedded.smolsight import WEIGHTS, WEIGHTS_SHA256
 from probes.embedded.smolsight import train as training
 from probes.embedded.smolsight.model import IMAGE_TOKEN, TOKENS, build, trained
 from probes.embedded.smolsight.questions import ask, content_words, facts
 from probes.embedded.smolsight.train import Run, Settings, name_batch, pack, say_batch, train
+from probes.errors import FetchError
 from probes.scenes import HELD_OUT, SEEN, SHAPES, Scene, Thing, random_clip, random_scene
 
 seeds = st.integers(0, 2**32)
@@ -251,6 +256,36 @@ def test_training_changes_the_eyes_alone(tiny_language, tmp_path):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith(("model.vision_tower", "model.multi_modal")) for name in changed)
+
+
+def test_the_alias_is_smollm2_with_the_weights_kept_here():
+    folder = ensure("smolsight")
+    origin = json.loads((folder / "source.json").read_text())
+    assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() == WEIGHTS_SHA256 == origin["sha256"]
+    assert WEIGHTS.stat().st_size < 12e6
+    language, whole = (load_file(f / "model.safetensors") for f in (ensure("smollm2-135m"), folder))
+    for name, weight in load_file(WEIGHTS).items():
+        assert torch.equal(weight, whole[name])
+    for name, weight in language.items():
+        there = name.replace("model.", "model.language_model.", 1)
+        assert torch.equal(weight, whole[there])
+
+
+def test_other_weights_are_not_taken(tiny_language, tmp_path):
+    other = tmp_path / "weights.safetensors"
+    other.write_bytes(WEIGHTS.read_bytes()[:-1] + b"x")
+    with pytest.raises(FetchError, match="not the file its card describes"):
+        build(tiny_language, other)
+
+
+def test_a_picture_is_seen_as_what_it_shows():
+    backbone = Backbone.load("smolsight")
+    things = [Thing("red", "circle"), Thing("blue", "square"), Thing("yellow", "cross")]
+    for thing in things:
+        picture = Scene((thing,), None, "black").draw(rng=Random(0))
+        said = backbone.generate(Item(images=[picture]), max_new_tokens=16)
+        assert thing.colour in said
+        assert "black" in said
 
 
 def test_a_run_is_not_continued_with_other_settings(tiny_language, tmp_path):
