@@ -22,11 +22,14 @@ from transformers import (
 
 from probes import Backbone, Item
 from probes.embedded import ensure
-from probes.embedded.smolsight import WEIGHTS, WEIGHTS_SHA256
+from probes.embedded.smolsight import WEIGHTS, WEIGHTS_SHA256, naming
 from probes.embedded.smolsight import train as training
-from probes.embedded.smolsight.model import IMAGE_TOKEN, TOKENS, build, trained
+from probes.embedded.smolsight.model import IMAGE_TOKEN, TOKENS, build, pixels, trained
+from probes.embedded.smolsight.naming import name_batch
 from probes.embedded.smolsight.questions import ask, content_words, facts
-from probes.embedded.smolsight.train import Run, Settings, name_batch, pack, say_batch, train
+from probes.embedded.smolsight.saying import pack, say_batch
+from probes.embedded.smolsight.settings import Settings
+from probes.embedded.smolsight.train import Run, train
 from probes.errors import FetchError
 from probes.scenes import HELD_OUT, SEEN, SHAPES, Scene, Thing, random_clip, random_scene
 
@@ -118,7 +121,7 @@ def test_training_pixels_are_the_processors(tiny):
     _, processor = tiny
     picture = random_scene(Random(0)).draw(64)
     theirs = processor(text=[IMAGE_TOKEN], images=[picture], return_tensors="pt")["pixel_values"]
-    assert torch.allclose(training.pixels([picture]), theirs, atol=1e-6)
+    assert torch.allclose(pixels([picture]), theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize("of", [random_scene, random_clip])
@@ -170,12 +173,12 @@ def test_a_held_out_combination_is_not_taught_to_be_impossible(tiny):
     assert here not in spared
     assert {i for i, _ in packed.spared.tolist()} == set(range(len(packed.answers)))
 
-    _, shapes, *_ = training.VOCABULARY
-    named = training.names([scene], [0.5])
-    rows = [torch.eye(40)[i * 10 : i * 10 + len(v)] for i, v in enumerate(training.VOCABULARY)]
+    _, shapes, *_ = naming.VOCABULARY
+    named = naming.names([scene], [0.5])
+    rows = [torch.eye(40)[i * 10 : i * 10 + len(v)] for i, v in enumerate(naming.VOCABULARY)]
     tokens = torch.zeros(1, TOKENS, 40, requires_grad=True)
     own = torch.zeros(1, TOKENS, 18, requires_grad=True)
-    loss = training.name_loss(own, tokens, rows, torch.nn.Identity(), named)
+    loss = naming.name_loss(own, tokens, rows, torch.nn.Identity(), named)
     for slopes, first in zip(torch.autograd.grad(loss, (tokens, own)), (10, 8), strict=True):
         slope = slopes[0].sum(0)[first : first + len(SHAPES)]
         assert slope[shapes.index(shape)] == 0
@@ -213,22 +216,22 @@ def test_batches_depend_on_seed_and_number_alone(tiny):
 
 def test_a_thing_is_named_by_the_tokens_that_show_it():
     outer, inner = Thing(*SEEN[0], "large"), Thing(*SEEN[-1], "small")
-    named = training.names([Scene((inner, outer), "inside"), Scene((outer,))], [0.1, 0.2])
+    named = naming.names([Scene((inner, outer), "inside"), Scene((outer,))], [0.1, 0.2])
     grid = named.where.reshape(2, 3, 4, 4)
     assert grid[0, 0].sum() == grid[0, 0, 1:3, 1:3].sum() > 0  # the inner thing: in the middle
     assert not (grid[0, 0] & grid[0, 1]).any()
     assert grid[0, 1].sum() > 6  # the outer is seen around it
     assert not named.where[0, 2].any()
-    words = [[words.index(w) for w, words in zip((t.colour, t.shape, t.size), training.VOCABULARY,
+    words = [[words.index(w) for w, words in zip((t.colour, t.shape, t.size), naming.VOCABULARY,
              strict=False)] for t in (inner, outer)]  # fmt: skip
-    assert named.words[0].tolist() == [*words, [training.IGNORED] * 3]
+    assert named.words[0].tolist() == [*words, [naming.IGNORED] * 3]
     assert named.words[1, 0].tolist() == words[1]
 
 
 @given(seeds)
 def test_every_thing_in_sight_has_a_token_of_its_own(seed):
     scene = random_scene(Random(seed))
-    named = training.names([scene], [0.5])
+    named = naming.names([scene], [0.5])
     assert named.where[0].sum(0).max() <= 1
     assert named.where[0, : len(scene.things)].any(1).all()
 

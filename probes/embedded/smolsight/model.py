@@ -7,9 +7,12 @@ code from here. A picture is 64×64 pixels, 16 patches, 16 tokens.
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -110,6 +113,12 @@ def compose(language_folder: Path, folder: Path) -> None:
     model, processor = build(language_folder)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def pixels(pictures: list[Image.Image]) -> Tensor:
+    """[N, 3, 64, 64] in [-1, 1], as the image processor makes them from pictures of that size."""
+    stacked = np.stack([np.asarray(picture) for picture in pictures])
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def trained(model: LlavaForConditionalGeneration) -> dict[str, torch.Tensor]:
