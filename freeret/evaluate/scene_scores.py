@@ -1,0 +1,167 @@
+"""How settings fare on the scene tasks: Precision@1 by task, and a share for each known failure."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from freeret.evaluate.metrics import precision_at_1, to_run
+from freeret.evaluate.scenes import FAILURES, TASKS, Ground
+from probes import Backbone, Batch, ControlPrompt, Geometry, Item, record
+from probes.batching import run_batches
+from probes.geometry import Kind
+from probes.prompts import Prompt, Side, as_prompt
+from probes.stats import Interval, mean_interval
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is put to the backbone, where it is read, and how vectors are compared."""
+
+    prompt: str
+    site: str
+    geometry: Kind
+
+
+PRESETS: dict[str, Setting] = {
+    "E5-V": Setting("e5v", "norm", "none"),
+    "E5-V, own means": Setting("e5v", "norm", "centre"),
+    "FreeRet": Setting("control", "attn[-1]", "none"),
+    "FreeRet, own means": Setting("control", "attn[-1]", "centre"),
+}
+"""The paper's two extractions, raw and with each modality's own mean subtracted."""
+
+
+@dataclass(frozen=True)
+class SceneScores:
+    """One setting over all grounds: mean and 95% interval over queries."""
+
+    setting: Setting
+    tasks: dict[str, Interval]
+    """Precision@1 by task."""
+    failures: dict[str, Interval]
+    """Share of hard negatives that score below the right one, text→image and image→text; chance
+    is one half."""
+
+    def to_json(self) -> dict[str, Any]:
+        values = {**self.tasks, **self.failures}
+        return {**asdict(self.setting), **{name: v.to_list() for name, v in values.items()}}
+
+
+def score_scenes(
+    backbone: Backbone,
+    grounds: Sequence[Ground],
+    settings: Sequence[Setting],
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[SceneScores]:
+    """Every setting on every ground, in the order given. One forward a prompt and item."""
+    found: dict[Setting, tuple[dict[str, list], dict[str, list]]] = {
+        setting: ({task: [] for task in TASKS}, {failure: [] for failure in FAILURES})
+        for setting in settings
+    }
+    for prompt in dict.fromkeys(setting.prompt for setting in settings):
+        asked = [setting for setting in settings if setting.prompt == prompt]
+        sites = list(dict.fromkeys(setting.site for setting in asked))
+        for ground in grounds:
+            states = embed_ground(backbone, ground, prompt, sites, progress=progress)
+            for setting in asked:
+                at_site = {name: s[:, sites.index(setting.site)] for name, s in states.items()}
+                tasks, failures = found[setting]
+                for task, values in precisions(ground, at_site, setting.geometry).items():
+                    tasks[task].append(values)
+                for failure, values in discernment(ground, at_site, setting.geometry).items():
+                    failures[failure].append(values)
+
+    def over_all(values: dict[str, list]) -> dict[str, Interval]:
+        return {name: mean_interval(np.concatenate(v), seed) for name, v in values.items() if v}
+
+    return [SceneScores(setting, *map(over_all, found[setting])) for setting in settings]
+
+
+def embed_ground(
+    backbone: Backbone,
+    ground: Ground,
+    prompt: str | Prompt,
+    sites: Sequence[str],
+    *,
+    progress: bool = False,
+) -> dict[str, Float[Tensor, "items sites hidden"]]:
+    """Raw states of every set of a ground, float32."""
+
+    def forward(batch: Batch) -> list[Tensor]:
+        states = record(backbone, batch, sites)
+        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
+
+    found = {}
+    for name, items in ground.items.items():
+        task, side = _instruction(name)
+        put = as_prompt(prompt)
+        if isinstance(put, ControlPrompt):
+            put = replace(put, task=task)
+        rows = [backbone.row(put.apply(item, side), item.name) for item in items]
+        title = f"{put.name}: {name}" if progress else None
+        found[name] = torch.stack(run_batches(backbone, rows, forward, progress=title))
+    return found
+
+
+def precisions(
+    ground: Ground, vectors: dict[str, Float[Tensor, "items hidden"]], kind: Kind
+) -> dict[str, Float[np.ndarray, " queries"]]:
+    """Precision@1 of each query by task."""
+    found = {}
+    for dataset, (asking, searched) in zip(ground.datasets(), ground.tasks.values(), strict=True):
+        geometry = _fit(ground, vectors, kind, asking, searched)
+        queries = _map(geometry, ground, vectors, asking, "query")
+        documents = _map(geometry, ground, vectors, searched, "document")
+        found[dataset.name] = precision_at_1(dataset, to_run(dataset, queries @ documents.T))
+    return found
+
+
+def discernment(
+    ground: Ground, vectors: dict[str, Float[Tensor, "items hidden"]], kind: Kind
+) -> dict[str, Float[np.ndarray, " negatives"]]:
+    """1 where the right answer scores above the hard negative, both directions, by failure."""
+    found: dict[str, list[np.ndarray]] = {failure: [] for failure in ground.hard}
+    if not found:
+        return {}
+    for asking, searched in (("captions", "pictures"), ("pictures", "captions")):
+        geometry = _fit(ground, vectors, kind, asking, searched)
+        queries = _map(geometry, ground, vectors, asking, "query")
+        right = (queries * _map(geometry, ground, vectors, searched, "document")).sum(-1)
+        for failure, scenes in ground.hard.items():
+            wrong = _map(geometry, ground, vectors, f"{failure} {searched}", "document")
+            beaten = right[scenes] > (queries[scenes] * wrong).sum(-1)
+            found[failure].append(beaten.double().numpy())
+    return {failure: np.concatenate(values) for failure, values in found.items()}
+
+
+def _instruction(name: str) -> tuple[str, Side]:
+    """Which task of the control prompt a set is embedded under, and from which side."""
+    return ("composed change", "query") if name == "changes" else ("caption", "document")
+
+
+def _fit(
+    ground: Ground, vectors: dict[str, Tensor], kind: Kind, asking: str, searched: str
+) -> Geometry:
+    """Fitted on the pool; queries of a signature that the pool lacks give a mean of their own."""
+    documents, queries = (_signature(ground.items[name]) for name in (searched, asking))
+    own = {queries: vectors[asking]} if queries != documents else None
+    return Geometry.fit(kind, {documents: vectors[searched]}, own)
+
+
+def _map(
+    geometry: Geometry, ground: Ground, vectors: dict[str, Tensor], name: str, side: Side
+) -> Tensor:
+    items = ground.items[name]
+    return geometry.map(vectors[name], [item.signature for item in items], side)
+
+
+def _signature(items: Sequence[Item]) -> str:
+    """Of a set, all of whose items are of one kind."""
+    return items[0].signature
