@@ -65,15 +65,18 @@ def check(model: Model, /) -> None:
 
 @app.command
 def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
-    """Probe the embedded default, choose a recipe, and search a small built-in corpus with it.
+    """Probe the embedded default, choose a recipe, and search passages, pictures and clips with it.
 
     Parameters
     ----------
-    out: Everything is written under this folder.
+    out: Everything is written under this folder; open its index.html.
     """
     from freeret.demo import built_in_corpus, run_bm25, run_embedding, write_hits
+    from freeret.demo_pictures import search_everything
+    from freeret.gallery import Table, write_page
     from freeret.probing import probe_into
     from freeret.recipe import Recipe
+    from freeret.retriever import FreeRet
     from probes import Backbone
 
     backbone = Backbone.load(model)
@@ -85,16 +88,30 @@ def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
         run_embedding("E5-V extraction", backbone, Recipe.e5v(), corpus),
         run_bm25(corpus),
     ]
-    for question in range(3):
-        first = runs[0].order[question, 0]
-        console.print(f"\n{corpus.questions[question]}\n  {corpus.passages[first]}", markup=False)
-    _print_table(
+    searched = search_everything(FreeRet(backbone, recipe, progress=True), corpus)
+    compared = Table(
         f"{len(corpus.questions)} questions over {len(corpus.passages)} passages",
         ["method", "Precision@1 [95% interval]"],
         [[run.name, str(run.precision(corpus))] for run in runs],
     )
+    mixed = Table(
+        "Passages, pictures and clips in one store",
+        ["search", "Precision@1 [95% interval]"],
+        [[gallery.title, str(found)] for gallery, found in searched],
+    )
+    for table in (compared, mixed):
+        _print_table(table.title, table.columns, table.rows)
     write_hits(out / "hits.csv", corpus, runs)
-    console.print(f"Figures, report and hits are in {out}", markup=False, soft_wrap=True)
+    curves = ("Where the state turns, and where it becomes the word", out / "probe" / "curves.png")
+    write_page(
+        out / "index.html",
+        f"FreeRet with {backbone.name}",
+        recipe.reasons,
+        [curves],
+        [compared, mixed],
+        [gallery for gallery, _ in searched],
+    )
+    console.print(f"Look at {out / 'index.html'}", markup=False, soft_wrap=True)
 
 
 @app.command

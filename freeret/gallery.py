@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,11 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Table:
+    """A titled table of text."""
+
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]] = field(default_factory=list)
+    rows: Sequence[Sequence[str]]
 
 
 def write_page(
@@ -54,7 +56,7 @@ def write_page(
     title: str,
     reasons: Sequence[str],
     figures: Sequence[tuple[str, Path]],
-    table: Table,
+    tables: Sequence[Table],
     galleries: Sequence[Gallery],
 ) -> None:
     """Write the page; `figures` are captions with PNG files. All content is escaped."""
@@ -67,9 +69,7 @@ def write_page(
             title=title,
             reasons=reasons,
             figures=[(caption, _uri(file.read_bytes(), "png")) for caption, file in figures],
-            table_title=table.title,
-            columns=table.columns,
-            rows=table.rows,
+            tables=tables,
             galleries=[
                 {"title": g.title, "searches": [_search(s) for s in g.searches]} for g in galleries
             ],

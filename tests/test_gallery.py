@@ -43,7 +43,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"Demo {EVIL}",
         [f"because {EVIL}", LONG],
         [("The curves", folder / "curves.png")],
-        Table("Compared", ["method", LONG], [["a", EVIL]]),
+        [Table("Compared", ["method", LONG], [["a", EVIL]])],
         [Gallery("Mixed", searches)],
     )
     return folder / "index.html"

@@ -1,0 +1,47 @@
+"""The demo's pictures: scenes and clips in one store beside the passages, and what finds them."""
+
+from collections.abc import Sequence
+
+from freeret.demo import Corpus
+from freeret.evaluate.scenes import make_ground
+from freeret.gallery import Gallery, Search
+from freeret.retriever import FreeRet
+from probes import Item
+from probes.stats import Interval, mean_interval
+
+SEARCHES: dict[str, tuple[str, str]] = {
+    "A caption, looking for its picture": ("captions", "pictures"),
+    "A picture, looking for another rendering of its scene": ("renderings", "pictures"),
+    "A picture and a change, looking for the changed picture": ("changes", "changed"),
+    "A caption, looking for its clip": ("clip captions", "clips"),
+}
+"""The set that asks and the set that answers."""
+SIZE, SHOWN, HITS = 24, 5, 5
+
+
+def search_everything(retriever: FreeRet, corpus: Corpus) -> list[tuple[Gallery, Interval]]:
+    """Index passages, pictures and clips together; each kind of search with its Precision@1.
+
+    A backbone that reads text only has the questions alone.
+    """
+    passages = [Item(t, id=i) for i, t in zip(corpus.ids, corpus.passages, strict=True)]
+    questions = [Item(question) for question in corpus.questions]
+    asked = {"A question, looking for its passage": questions}
+    right = {"A question, looking for its passage": [corpus.ids[i] for i in corpus.answers]}
+    if retriever.backbone.processor is not None:
+        items = make_ground(seed=0, size=SIZE).items
+        for title, (asking, searched) in SEARCHES.items():
+            asked[title] = items[asking]
+            right[title] = [item.id or "" for item in items[searched]][: len(items[asking])]
+        passages += [i for s in dict.fromkeys(s for _, s in SEARCHES.values()) for i in items[s]]
+    retriever.index(passages)
+    return [_search(retriever, title, asked[title], right[title]) for title in asked]
+
+
+def _search(
+    retriever: FreeRet, title: str, queries: Sequence[Item], right: Sequence[str]
+) -> tuple[Gallery, Interval]:
+    found = [retriever.search(query, top_n=HITS) for query in queries]
+    first = mean_interval([hits[0].id == id for hits, id in zip(found, right, strict=True)])
+    shown = zip(queries[:SHOWN], found, right, strict=False)
+    return Gallery(title, [Search(q, hits, frozenset([id])) for q, hits, id in shown]), first
