@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from freeret import cli_evaluate
 from probes.errors import FreeRetError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ app = App(
     name="freeret",
     help="Look inside a language model, then retrieve with the same untouched weights.",
 )
+cli_evaluate.register(app)
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 Model = Annotated[
@@ -54,7 +56,7 @@ def check(model: Model, /) -> None:
     from probes import Backbone
 
     checks = run_checks(Backbone.load(model))
-    _print_table(
+    print_table(
         f"Check of {model}",
         ["check", "found", ""],
         [[c.what, c.found, "ok" if c.passed else "FAILED"] for c in checks],
@@ -88,7 +90,7 @@ def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
     for question in range(3):
         first = runs[0].order[question, 0]
         console.print(f"\n{corpus.questions[question]}\n  {corpus.passages[first]}", markup=False)
-    _print_table(
+    print_table(
         f"{len(corpus.questions)} questions over {len(corpus.passages)} passages",
         ["method", "Precision@1 [95% interval]"],
         [[run.name, str(run.precision(corpus))] for run in runs],
@@ -166,7 +168,7 @@ def search(
         sys.stdout.writelines(line + "\n" for line in as_trec("q", hits, trec))
     else:
         rows = [[f"{hit.score:.3f}", hit.id, hit.item.text[:300]] for hit in hits]
-        _print_table(query, ["score", "id", "text"], rows)
+        print_table(query, ["score", "id", "text"], rows)
 
 
 @app.command
@@ -193,7 +195,7 @@ def info(store: str, /) -> None:
     from freeret.output import store_facts
     from freeret.store import Store
 
-    _print_table(f"Store {store}", ["", ""], store_facts(Store.open(store)))
+    print_table(f"Store {store}", ["", ""], store_facts(Store.open(store)))
 
 
 def _open(store: str, model: str | None) -> "FreeRet":
@@ -231,7 +233,7 @@ def _print_recipe(reasons: Sequence[str]) -> None:
         console.print(f"• {reason}", markup=False, soft_wrap=True)
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=Text(title), title_justify="left")
     for column in columns:
         table.add_column(column)

@@ -4,6 +4,7 @@
 correlation of scores and grades, and the value of one pair is its score.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,18 +91,17 @@ def difference(pairs: Sequence[tuple[Figure, Figure]], seed: int = 0) -> tuple[I
     """
     if all(np.array_equal(a.values, b.values) for a, b in pairs):
         return Interval(0.0, 0.0, 0.0), 1.0
-    own = float(np.mean([a.over(_all(a))[0] - b.over(_all(b))[0] for a, b in pairs]))
-    drawn = np.mean(
-        [
-            _bootstrap(
-                lambda picks, a=a, b=b: a.over(picks) - b.over(picks), len(a.values), seed + i
-            )
-            for i, (a, b) in enumerate(pairs)
-        ],
-        axis=0,
-    )
+
+    def gap(a: Figure, b: Figure, picks: np.ndarray) -> np.ndarray:
+        return a.over(picks) - b.over(picks)
+
+    own = float(np.mean([gap(a, b, _all(a))[0] for a, b in pairs]))
+    drawn = [
+        _bootstrap(functools.partial(gap, a, b), len(a.values), seed + i)
+        for i, (a, b) in enumerate(pairs)
+    ]
     null = np.mean([_swapped(a, b, seed + i) for i, (a, b) in enumerate(pairs)], axis=0)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
     p = (1 + int((np.abs(null) >= abs(own) - 1e-12).sum())) / (1 + len(null))
     return Interval(own, float(low), float(high)), p
 

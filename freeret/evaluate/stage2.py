@@ -42,13 +42,10 @@ def rerank_run(
         if not head:
             found[query] = {}
             continue
-        fused = fuse(
-            [scores[id] for id in head], np.array([margins[query][id] for id in head]), fusion
-        )
-        ranked = sorted(
-            zip(head, fused.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0])
-        )
-        lift = (scores[tail[0]] if tail else 0.0) + 1 - min(fused.tolist())
-        told = {id: score + lift for id, score in ranked}
-        found[query] = ordered({**told, **{id: scores[id] for id in tail}})
+        judged = np.array([margins[query][id] for id in head])
+        fused = fuse([scores[id] for id in head], judged, fusion).tolist()
+        ranked = sorted(zip(head, fused, strict=True), key=lambda pair: (-pair[1], pair[0]))
+        lift = (scores[tail[0]] if tail else 0.0) + 1 - min(fused)
+        told = {id: score + lift for id, score in ranked} | {id: scores[id] for id in tail}
+        found[query] = ordered(told)
     return found

@@ -1,0 +1,163 @@
+"""The commands that measure: `freeret eval`, `freeret compare`, `freeret ablate`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from freeret.recipe import Recipe
+    from probes import Backbone
+
+Suites = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, mmeb:FOLDER[/DATASET], "
+        "mmeb-v2:FOLDER[/DATASET], folder:FOLDER."
+    ),
+]
+
+
+def register(app: App) -> None:
+    """Put the commands of this file on the app."""
+    app.command(evaluate, name="eval")
+    app.command(compare)
+
+
+def evaluate(
+    *suites: Suites,
+    model: str = "smollm2-135m",
+    recipe: str = "auto",
+    system: tuple[str, ...] = ("recipe",),
+    rerank: str = "",
+    pool: int | None = None,
+    out: Path = Path("out/eval"),
+    seed: int = 0,
+) -> None:
+    """Evaluate systems on suites; run it again to go on where it stopped.
+
+    Parameters
+    ----------
+    model: Alias of an embedded default, a model folder, or a hub id.
+    recipe: auto (what the probes choose), paper, or a recipe.json.
+    system: recipe, paper, e5v, prompteol, metaeol, hierarchical, realign, echo, mean, last, bm25,
+        st:MODEL; may be given several times.
+    rerank: Depths of stage 2, such as 5,10,50.
+    pool: Keep all judged documents and a seeded draw of the others, so many in all.
+    out: Folder for one JSON and one TREC run file a run.
+    seed: Seed of the intervals and of the draw.
+    """
+    from freeret.evaluate.run import evaluate as run_one
+    from freeret.evaluate.systems import system as named
+
+    loaders = _loaders(suites, pool, seed)
+    load, choose = _once(model, recipe)
+    files = []
+    for name in system:
+        chosen = named(name, load, choose)
+        files += run_one(loaders, chosen, out, rerank=_numbers(rerank), seed=seed, progress=True)
+    _show(files)
+
+
+def compare(a: Path, b: Path, /) -> None:
+    """Compare two result files query by query: a minus b, its 95% interval and p-value."""
+    from freeret.cli import print_table
+    from freeret.evaluate.results import Result
+    from freeret.evaluate.results import compare as compare_results
+
+    first, second = Result.load(a), Result.load(b)
+    print_table(
+        f"{first.run} minus {second.run}",
+        ["dataset", "metric", "queries", first.run, second.run, "difference [95%]", "p"],
+        [
+            [
+                row.dataset,
+                row.metric,
+                str(row.queries),
+                f"{row.a:.3f}",
+                f"{row.b:.3f}",
+                _signed(row.difference),
+                f"{row.p:.4f}",
+            ]
+            for row in compare_results(first, second)
+        ],
+    )
+
+
+def _loaders(suites: Sequence[str], pool: int | None, seed: int) -> list:
+    from freeret.evaluate.datasets import sample
+    from freeret.evaluate.loaders import suite
+    from probes.errors import BadSetting
+
+    if not suites:
+        raise BadSetting("name at least one suite, such as beir:FOLDER; see freeret eval --help")
+    loaders = [load for spec in suites for load in suite(spec)]
+    if pool is None:
+        return loaders
+    return [lambda load=load: sample(load(), pool, seed) for load in loaders]
+
+
+def _once(model: str, recipe: str) -> tuple:
+    """Makers of the backbone and of its recipe, each made at first use and kept."""
+    import functools
+
+    from freeret.recipe import Recipe
+    from freeret.reports import cached_report
+    from probes import Backbone
+
+    @functools.cache
+    def load() -> "Backbone":
+        return Backbone.load(model)
+
+    @functools.cache
+    def choose() -> "Recipe":
+        if recipe == "paper":
+            return Recipe.paper()
+        if recipe == "auto":
+            return Recipe.from_report(cached_report(load(), progress=True))
+        return Recipe.load(recipe)
+
+    return load, choose
+
+
+def _numbers(text: str) -> list[int]:
+    from probes.errors import BadSetting
+
+    try:
+        found = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        found = [0]
+    if any(number < 1 for number in found):
+        raise BadSetting(f"--rerank takes depths such as 5,10,50, not {text!r}")
+    return found
+
+
+def _show(files: Sequence[Path]) -> None:
+    """A row a dataset, a column a run; the main metric with its interval."""
+    from freeret.cli import console, print_table
+    from freeret.evaluate.results import Result
+
+    results = [Result.load(file) for file in files]
+    names = list(dict.fromkeys(name for result in results for name in result.datasets))
+    rows = []
+    for name in names:
+        entries = [result.datasets.get(name) for result in results]
+        main = next(entry.main for entry in entries if entry)
+        cells = [_cell(e.metrics[e.main].interval) if e else "" for e in entries]
+        rows.append([name, main, *cells])
+    if len(names) > 1:
+        for group in results[0].means:
+            cells = [_cell(r.means[group]) if group in r.means else "" for r in results]
+            rows.append([f"mean of {group}", "", *cells])
+    print_table("Evaluation", ["dataset", "metric", *(result.run for result in results)], rows)
+    for file in files:
+        console.print(str(file), markup=False, soft_wrap=True)
+
+
+def _cell(interval: tuple[float, float, float]) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*interval)
+
+
+def _signed(interval: Sequence[float]) -> str:
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
