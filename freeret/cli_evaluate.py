@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
+    from freeret.evaluate.ablations import Ablations
     from freeret.recipe import Recipe
     from probes import Backbone
 
@@ -23,6 +24,7 @@ def register(app: App) -> None:
     """Put the commands of this file on the app."""
     app.command(evaluate, name="eval")
     app.command(compare)
+    app.command(ablate)
 
 
 def evaluate(
@@ -83,6 +85,50 @@ def compare(a: Path, b: Path, /) -> None:
             for row in compare_results(first, second)
         ],
     )
+
+
+def ablate(
+    *suites: Suites,
+    model: str = "smollm2-135m",
+    recipe: str = "auto",
+    prompt: tuple[str, ...] = (),
+    rerank: str = "",
+    pool: int | None = None,
+    out: Path = Path("out/ablate"),
+    seed: int = 0,
+) -> None:
+    """Measure each part of the method: sites, priors, prompts, geometry, frames.
+
+    Parameters
+    ----------
+    model: Alias of an embedded default, a model folder, or a hub id.
+    recipe: auto (what the probes choose), paper, or a recipe.json.
+    prompt: Only these prompts beside the recipe's, the paper's and E5-V's; may be given several
+        times. Every prompt is one pass over the data.
+    rerank: Depths of stage 2, such as 5,10,50; without it there is no stage 2.
+    pool: Keep all judged documents and a seeded draw of the others, so many in all.
+    out: Folder for ablation.json and its figure (PNG and SVG).
+    seed: Seed of the intervals and of the draw.
+    """
+    from freeret.evaluate.ablate import PROMPTS
+    from freeret.evaluate.ablations import ablate_all
+    from freeret.evaluate.plots import draw_ablation
+    from probes.plots import save
+
+    load, choose = _once(model, recipe)
+    found = ablate_all(
+        load(),
+        choose(),
+        _loaders(suites, pool, seed),
+        out / "ablation.json",
+        prompts=prompt or tuple(PROMPTS),
+        depths=_numbers(rerank),
+        seed=seed,
+        progress=True,
+    )
+    _show_ablations(found)
+    for name, ablation in found.datasets.items():
+        save(draw_ablation(ablation, title=name), out / f"ablation-{name}")
 
 
 def _loaders(suites: Sequence[str], pool: int | None, seed: int) -> list:
@@ -161,3 +207,37 @@ def _cell(interval: tuple[float, float, float]) -> str:
 
 def _signed(interval: Sequence[float]) -> str:
     return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
+
+
+def _show_ablations(found: "Ablations") -> None:
+    from freeret.cli import print_table
+    from freeret.evaluate.ablations import regrets
+
+    for name, ablation in found.datasets.items():
+        rows = [
+            [
+                row.part,
+                row.name,
+                _cell(row.interval),
+                _signed(row.difference),
+                f"{row.p:.4f}",
+                "" if row.auc is None else f"{row.auc:.3f}",
+                "" if row.accuracy is None else f"{row.accuracy:.3f}",
+            ]
+            for row in ablation.rows
+        ]
+        columns = ["part", "", ablation.metric, "minus the paper's choice", "p", "AUC", "accuracy"]
+        print_table(
+            f"{name}, {ablation.queries} queries, {ablation.documents} documents", columns, rows
+        )
+    print_table(
+        "Regret of the recipe's choices",
+        ["dataset", "choice", "chosen", "", "best", "", "worst", "", "regret"],
+        [
+            [
+                r.dataset, r.part, r.chosen, f"{r.value:.3f}", r.best, f"{r.best_value:.3f}",
+                r.worst, f"{r.worst_value:.3f}", f"{r.regret:.3f}",
+            ]
+            for r in regrets(found)
+        ],
+    )  # fmt: skip

@@ -117,7 +117,7 @@ def _blank(system: System, backbone: Backbone | None, depth: int, seed: int) -> 
 
 
 def _go_on(file: Path, blank: Result) -> Result:
-    """What an earlier call left, or the blank. Raises StoreMismatch when it is of something else."""
+    """What an earlier call left, or the blank. Raises StoreMismatch when that is something else."""
     blank = Result.model_validate(blank.model_dump(mode="json"))
     if not file.is_file():
         return blank

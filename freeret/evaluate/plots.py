@@ -1,0 +1,57 @@
+"""Drawing ablations, apart from measuring them, in the project's one style."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from freeret.evaluate.ablate import Ablation, Row
+from probes.plots import COLOURS, HOLLOW, STYLE
+
+PARTS = {
+    "choice": "whole choices",
+    "site": "site (control prompt)",
+    "prior": "a prior off",
+    "prompt": "prompt (at attn[-1])",
+    "geometry": "geometry",
+    "frame": "frame of stage 2",
+}
+
+
+@rc_context(STYLE)
+def draw_ablation(ablation: Ablation, title: str = "") -> Figure:
+    """One panel a part, one line a row of the table: the metric with its 95% interval. The paper's
+    choice is the vertical line; hollow rows do not differ from it beyond noise."""
+    parts = {part: [row for row in ablation.rows if row.part == part] for part in PARTS}
+    shown = {part: rows for part, rows in parts.items() if rows}
+    heights = [len(rows) for rows in shown.values()]
+    figure = Figure(
+        figsize=(6.4, 0.26 * sum(heights) + 0.5 * len(heights) + 0.6), layout="constrained"
+    )
+    panels = figure.subplots(
+        len(shown), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for ax, (part, rows) in zip(panels[:, 0], shown.items(), strict=True):
+        draw_rows(rows, ax)
+        ax.set_title(PARTS[part], fontsize=9)
+    panels[-1, 0].set_xlabel(ablation.metric)
+    figure.suptitle(title)
+    return figure
+
+
+def draw_rows(rows: Sequence[Row], ax: Axes) -> Axes:
+    """Rows as points with intervals, the first on top."""
+    reference = rows[0].interval[0] - rows[0].difference[0]
+    ax.axvline(reference, color="0.6", linewidth=0.8)
+    for place, row in enumerate(rows):
+        mean, low, high = row.interval
+        clear = row.difference[1] > 0 or row.difference[2] < 0
+        look = {"color": COLOURS[0], "marker": "o"} | ({} if clear else HOLLOW)
+        ax.errorbar(mean, place, xerr=[[mean - low], [high - mean]], linestyle="none", **look)
+    ax.set_yticks(np.arange(len(rows)), [row.name for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="x")
+    ax.grid(visible=False, axis="y")
+    return ax
