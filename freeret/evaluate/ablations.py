@@ -26,6 +26,8 @@ class Ablations:
 
     fingerprint: dict[str, Any]
     recipe: Recipe
+    prompts: list[str]
+    depths: list[int]
     seed: int
     datasets: dict[str, Ablation]
     timings: dict[str, dict[str, Any]]
@@ -62,14 +64,15 @@ def ablate_all(
 ) -> Ablations:
     """Every dataset in turn; each is written when it is finished, and not measured again.
 
-    Raises StoreMismatch when the file was made with another backbone, recipe or seed.
+    Raises StoreMismatch when the file was made with other settings.
     """
-    found = Ablations(backbone.fingerprint(), recipe, seed, {}, {})
+    found = Ablations(backbone.fingerprint(), recipe, list(prompts), list(depths), seed, {}, {})
     if file.is_file():
         earlier = Ablations.load(file)
         if replace(earlier, datasets={}, timings={}) != found:
             raise StoreMismatch(
-                f"{file} was made with another backbone, recipe or seed; choose another --out"
+                f"{file} was made with another backbone, recipe, prompts, depths or "
+                "seed; give another --out"
             )
         found = earlier
     for load in loaders:

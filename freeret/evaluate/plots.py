@@ -43,8 +43,8 @@ def draw_ablation(ablation: Ablation, title: str = "") -> Figure:
 
 def draw_rows(rows: Sequence[Row], ax: Axes) -> Axes:
     """Rows as points with intervals, the first on top."""
-    reference = rows[0].interval[0] - rows[0].difference[0]
-    ax.axvline(reference, color="0.6", linewidth=0.8)
+    for reference in {round(row.interval[0] - row.difference[0], 9) for row in rows}:
+        ax.axvline(reference, color="0.6", linewidth=0.8)
     for place, row in enumerate(rows):
         mean, low, high = row.interval
         clear = row.difference[1] > 0 or row.difference[2] < 0

@@ -1,9 +1,10 @@
 """From what is typed to datasets: `beir:FOLDER`, `sts:FILE`, `mmeb:FOLDER`, …"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.loaders import mmeb, mmeb_video
 from freeret.evaluate.loaders.beir import load_beir
 from freeret.evaluate.loaders.folder import load_folder
 from freeret.evaluate.loaders.irds import load_ir_dataset
@@ -51,15 +52,18 @@ def suite(spec: str) -> list[Loader]:
         case "folder":
             return [lambda: load_folder(where)]
         case "mmeb":
-            return _several(where, find_mmeb, load_mmeb)
+            return _several(where, mmeb.NAMES, find_mmeb, load_mmeb)
         case _:
-            return _several(where, find_mmeb_video, load_mmeb_video)
+            return _several(where, mmeb_video.NAMES, find_mmeb_video, load_mmeb_video)
 
 
 def _several(
-    where: str, find: Callable[[Path], list[str]], load: Callable[[Path, str], Dataset]
+    where: str,
+    known: Sequence[str],
+    find: Callable[[Path], list[str]],
+    load: Callable[[Path, str], Dataset],
 ) -> list[Loader]:
     """Each dataset of a folder, or the one that stands behind its path."""
     path = Path(where)
-    root, names = (path, find(path)) if path.is_dir() else (path.parent, [path.name])
+    root, names = (path.parent, [path.name]) if path.name in known else (path, find(path))
     return [lambda name=name: load(root, name) for name in names]
