@@ -8,11 +8,12 @@ from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
     from freeret.evaluate.ablations import Ablations
+    from freeret.evaluate.loaders import Loader
     from freeret.recipe import Recipe
     from probes import Backbone
 
 Suites = Annotated[
-    tuple[str, ...],
+    str,
     Parameter(
         help="beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, mmeb:FOLDER[/DATASET], "
         "mmeb-v2:FOLDER[/DATASET], folder:FOLDER."
@@ -33,6 +34,7 @@ def evaluate(
     recipe: str = "auto",
     system: tuple[str, ...] = ("recipe",),
     rerank: str = "",
+    queries: int | None = None,
     pool: int | None = None,
     out: Path = Path("out/eval"),
     seed: int = 0,
@@ -46,6 +48,7 @@ def evaluate(
     system: recipe, paper, e5v, prompteol, metaeol, hierarchical, realign, echo, mean, last, bm25,
         st:MODEL; may be given several times.
     rerank: Depths of stage 2, such as 5,10,50.
+    queries: Keep a seeded draw of so many queries.
     pool: Keep all judged documents and a seeded draw of the others, so many in all.
     out: Folder for one JSON and one TREC run file a run.
     seed: Seed of the intervals and of the draw.
@@ -53,7 +56,7 @@ def evaluate(
     from freeret.evaluate.run import evaluate as run_one
     from freeret.evaluate.systems import system as named
 
-    loaders = _loaders(suites, pool, seed)
+    loaders = _loaders(suites, queries, pool, seed)
     load, choose = _once(model, recipe)
     files = []
     for name in system:
@@ -93,6 +96,7 @@ def ablate(
     recipe: str = "auto",
     prompt: tuple[str, ...] = (),
     rerank: str = "",
+    queries: int | None = None,
     pool: int | None = None,
     out: Path = Path("out/ablate"),
     seed: int = 0,
@@ -106,6 +110,7 @@ def ablate(
     prompt: Only these prompts beside the recipe's, the paper's and E5-V's; may be given several
         times. Every prompt is one pass over the data.
     rerank: Depths of stage 2, such as 5,10,50; without it there is no stage 2.
+    queries: Keep a seeded draw of so many queries.
     pool: Keep all judged documents and a seeded draw of the others, so many in all.
     out: Folder for ablation.json and its figure (PNG and SVG).
     seed: Seed of the intervals and of the draw.
@@ -119,7 +124,7 @@ def ablate(
     found = ablate_all(
         load(),
         choose(),
-        _loaders(suites, pool, seed),
+        _loaders(suites, queries, pool, seed),
         out / "ablation.json",
         prompts=prompt or tuple(PROMPTS),
         depths=_numbers(rerank),
@@ -131,7 +136,9 @@ def ablate(
         save(draw_ablation(ablation, title=name), out / f"ablation-{name}")
 
 
-def _loaders(suites: Sequence[str], pool: int | None, seed: int) -> list:
+def _loaders(
+    suites: Sequence[str], queries: int | None, pool: int | None, seed: int
+) -> list["Loader"]:
     from freeret.evaluate.datasets import sample
     from freeret.evaluate.loaders import suite
     from probes.errors import BadSetting
@@ -139,9 +146,7 @@ def _loaders(suites: Sequence[str], pool: int | None, seed: int) -> list:
     if not suites:
         raise BadSetting("name at least one suite, such as beir:FOLDER; see freeret eval --help")
     loaders = [load for spec in suites for load in suite(spec)]
-    if pool is None:
-        return loaders
-    return [lambda load=load: sample(load(), pool, seed) for load in loaders]
+    return [lambda load=load: sample(load(), queries, pool, seed) for load in loaders]
 
 
 def _once(model: str, recipe: str) -> tuple:

@@ -88,7 +88,7 @@ def test_a_dataset_of_ir_datasets_by_its_id() -> None:
 
     class Docs(formats.BaseDocs):
         def docs_iter(self) -> Any:
-            yield formats.TitleUrlTextDoc("d1", "A title", "and a text", "there")
+            yield formats.TitleUrlTextDoc("d1", "A title", "there", "and a text")
             yield formats.GenericDoc("d2", "only text")
 
         def docs_cls(self) -> Any:
@@ -444,11 +444,22 @@ def test_a_digest_is_of_everything_that_decides_a_figure() -> None:
 
 
 def test_a_sample_keeps_what_is_judged() -> None:
-    drawn = sample(small(), 6, seed=1)
+    drawn = sample(small(), documents=6, seed=1)
     assert {"d1", "d2"} <= {d.id for d in drawn.documents}
     assert len(drawn.documents) == 6
     assert "4 of 8 others, drawn with seed 1" in drawn.note
-    assert [d.id for d in sample(small(), 6, seed=1).documents] == [d.id for d in drawn.documents]
-    assert [d.id for d in sample(small(), 6, seed=2).documents] != [d.id for d in drawn.documents]
-    assert sample(small(), 10) == small()
-    assert len(sample(small(), 1).documents) == 2, "never fewer than what is judged"
+    assert sample(small(), documents=6, seed=1) == drawn
+    assert sample(small(), documents=6, seed=2).documents != drawn.documents
+    assert sample(small(), documents=10, queries=2) == small()
+    assert len(sample(small(), documents=1).documents) == 2, "never fewer than what is judged"
+
+
+def test_a_sample_of_queries_takes_their_own_with_it() -> None:
+    drawn = sample(small(), queries=1, documents=1, seed=3)
+    query = drawn.queries[0].id or ""
+    assert drawn.judgements == {query: small().judgements[query]}
+    assert [d.id for d in drawn.documents] == [next(iter(drawn.judgements[query]))]
+    assert "1 of 2 queries, drawn with seed 3" in drawn.note
+    own = {"q1": ["d1", "d7"], "q2": ["d2", "d8"]}
+    drawn = sample(small(candidates=own), queries=1, documents=1, seed=3)
+    assert [d.id for d in drawn.documents] == own[drawn.queries[0].id or ""]

@@ -116,7 +116,7 @@ def ablate(
         documents=len(dataset.documents),
         note=dataset.note,
         rows=rows,
-        grid=[Point(*key, float(found.interval().mean)) for key, found in figures.items()],
+        grid=[Point(*key, found.value) for key, found in figures.items()],
     )
 
 
@@ -197,11 +197,13 @@ def _frames(
     seed: int,
     progress: bool,
 ) -> list[Row]:
-    """Every frame, the mean of both orders of the options, and the A/B question calibrated."""
+    """Every frame; the A/B question with its options last, both their orders, and calibrated."""
     margins = {
         name: judge_run(dataset, first, Reranker(backbone, frame), depths[-1], progress=progress)
         for name, frame in FRAMES.items()
     }
+    last = Reranker(backbone, "mcq", layout="options last")
+    margins["mcq, options last"] = judge_run(dataset, first, last, depths[-1], progress=progress)
     margins["mcq, both orders"] = _combine(margins["mcq"], margins["mcq_swapped"], 0.5, 0.0)
     blank = content_free_margin(backbone, FRAMES["mcq"])
     margins["mcq, calibrated"] = _combine(margins["mcq"], margins["mcq"], 0.5, blank)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,17 +69,48 @@ class Dataset:
         return found.hexdigest()[:16]
 
 
-def sample(dataset: Dataset, documents: int, seed: int = 0) -> Dataset:
-    """All judged documents and a seeded draw of the others, `documents` in all."""
-    judged = {id for grades in dataset.judgements.values() for id in grades}
-    others = [i for i, item in enumerate(dataset.documents) if item.id not in judged]
-    room = max(0, documents - (len(dataset.documents) - len(others)))
-    if dataset.candidates is not None or room >= len(others):
-        return dataset
-    kept = set(np.random.default_rng(seed).permutation(others)[:room].tolist())
-    pool = [d for i, d in enumerate(dataset.documents) if d.id in judged or i in kept]
-    note = f"all judged documents and {room} of {len(others)} others, drawn with seed {seed}"
-    return replace(dataset, documents=pool, note=f"{dataset.note} {note}".strip())
+def sample(
+    dataset: Dataset, queries: int | None = None, documents: int | None = None, seed: int = 0
+) -> Dataset:
+    """A seeded draw: at most `queries` queries, and `documents` documents, all judged ones first.
+
+    Where queries have candidates of their own, those are the documents. The note says what was
+    drawn.
+    """
+    notes = [dataset.note] if dataset.note else []
+    asked, pool = dataset.queries, dataset.documents
+    if queries is not None and queries < len(asked):
+        kept = _draw(range(len(asked)), queries, seed)
+        notes.append(f"{queries} of {len(asked)} queries, drawn with seed {seed}")
+        asked = [query for i, query in enumerate(asked) if i in kept]
+    ids = [query.id or "" for query in asked]
+    judgements = {id: dataset.judgements[id] for id in ids}
+    candidates = dataset.candidates and {id: dataset.candidates[id] for id in ids}
+    if candidates is not None:
+        own = {id for row in candidates.values() for id in row}
+        pool = [document for document in pool if document.id in own]
+    elif documents is not None:
+        judged = {id for grades in judgements.values() for id in grades}
+        others = [i for i, document in enumerate(pool) if document.id not in judged]
+        room = max(0, documents - (len(pool) - len(others)))
+        if room < len(others):
+            kept = _draw(others, room, seed)
+            notes.append(
+                f"all judged documents and {room} of {len(others)} others, drawn with seed {seed}"
+            )
+            pool = [d for i, d in enumerate(pool) if d.id in judged or i in kept]
+    return replace(
+        dataset,
+        queries=asked,
+        documents=pool,
+        judgements=judgements,
+        candidates=candidates,
+        note="; ".join(notes),
+    )
+
+
+def _draw(places: Sequence[int], count: int, seed: int) -> set[int]:
+    return set(np.random.default_rng(seed).permutation(places)[:count].tolist())
 
 
 def _content(parts: tuple[Part, ...]) -> list[str]:

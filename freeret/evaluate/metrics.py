@@ -72,6 +72,11 @@ class Figure:
             raise BadSetting("Spearman needs the grades of the pairs")
         return spearman(self.values[picks], self.grades[picks])
 
+    @property
+    def value(self) -> float:
+        """The metric over all queries."""
+        return float(self.over(np.arange(len(self.values))[None])[0])
+
     def interval(self, seed: int = 0) -> Interval:
         """The metric with its 95% bootstrap interval over queries."""
         return mean_of([self], seed)
@@ -79,7 +84,7 @@ class Figure:
 
 def mean_of(figures: Sequence[Figure], seed: int = 0) -> Interval:
     """The mean over datasets, each resampled by itself."""
-    own = np.mean([figure.over(_all(figure))[0] for figure in figures])
+    own = np.mean([figure.value for figure in figures])
     drawn = np.mean([_bootstrap(f.over, len(f.values), seed + i) for i, f in enumerate(figures)], 0)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(float(own), float(low), float(high))
@@ -95,7 +100,7 @@ def difference(pairs: Sequence[tuple[Figure, Figure]], seed: int = 0) -> tuple[I
     def gap(a: Figure, b: Figure, picks: np.ndarray) -> np.ndarray:
         return a.over(picks) - b.over(picks)
 
-    own = float(np.mean([gap(a, b, _all(a))[0] for a, b in pairs]))
+    own = float(np.mean([a.value - b.value for a, b in pairs]))
     drawn = [
         _bootstrap(functools.partial(gap, a, b), len(a.values), seed + i)
         for i, (a, b) in enumerate(pairs)
@@ -115,10 +120,6 @@ def spearman(
     a, b = (x - x.mean(-1, keepdims=True) for x in (a, b))
     length = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
     return np.where(length > 0, (a * b).sum(-1) / np.where(length > 0, length, 1), 0.0)
-
-
-def _all(figure: Figure) -> Int[np.ndarray, "1 n"]:
-    return np.arange(len(figure.values))[None]
 
 
 def _bootstrap(statistic: Callable[[np.ndarray], np.ndarray], size: int, seed: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Drawing ablations, apart from measuring them, in the project's one style."""
+"""Drawing results and ablations, apart from measuring them, in the project's one style."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from freeret.evaluate.ablate import Ablation, Row
-from probes.plots import COLOURS, HOLLOW, STYLE
+from freeret.evaluate.results import Result
+from probes.plots import COLOURS, HOLLOW, STYLE, Look
 
 PARTS = {
     "choice": "whole choices",
@@ -46,12 +47,37 @@ def draw_rows(rows: Sequence[Row], ax: Axes) -> Axes:
     for reference in {round(row.interval[0] - row.difference[0], 9) for row in rows}:
         ax.axvline(reference, color="0.6", linewidth=0.8)
     for place, row in enumerate(rows):
-        mean, low, high = row.interval
         clear = row.difference[1] > 0 or row.difference[2] < 0
-        look = {"color": COLOURS[0], "marker": "o"} | ({} if clear else HOLLOW)
-        ax.errorbar(mean, place, xerr=[[mean - low], [high - mean]], linestyle="none", **look)
+        _point(ax, row.interval, place, {} if clear else HOLLOW)
     ax.set_yticks(np.arange(len(rows)), [row.name for row in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.grid(axis="x")
     ax.grid(visible=False, axis="y")
     return ax
+
+
+@rc_context(STYLE)
+def draw_systems(results: Mapping[str, Result]) -> Figure:
+    """One panel a dataset, one line a named run: the main metric with its 95% interval."""
+    names = list(dict.fromkeys(name for result in results.values() for name in result.datasets))
+    size = (1.6 + 2.6 * len(names), 0.8 + 0.34 * len(results))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for ax, name in zip(panels, names, strict=True):
+        for place, result in enumerate(results.values()):
+            entry = result.datasets.get(name)
+            if entry is not None:
+                _point(ax, entry.metrics[entry.main].interval, place, {})
+                ax.set_xlabel(entry.main)
+        ax.set_title(name)
+        ax.grid(axis="x")
+        ax.grid(visible=False, axis="y")
+    panels[0].set_yticks(np.arange(len(results)), list(results))
+    panels[0].set_ylim(len(results) - 0.5, -0.5)
+    return figure
+
+
+def _point(ax: Axes, interval: tuple[float, float, float], place: int, more: Look) -> None:
+    mean, low, high = interval
+    look = {"color": COLOURS[0], "marker": "o", "linestyle": "none", **more}
+    ax.errorbar(mean, place, xerr=[[mean - low], [high - mean]], **look)

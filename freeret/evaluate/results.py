@@ -161,5 +161,5 @@ def _queries(entry: DatasetResult) -> list[str]:
 
 def _row(name: str, metric: str, pairs: Sequence[tuple[Figure, Figure]], seed: int) -> Comparison:
     gap, p = difference(pairs, seed)
-    first, second = (mean_of([pair[side] for pair in pairs], seed).mean for side in (0, 1))
+    first, second = (float(np.mean([pair[side].value for pair in pairs])) for side in (0, 1))
     return Comparison(name, metric, first, second, gap, p, sum(len(x.values) for x, _ in pairs))
