@@ -293,7 +293,7 @@ def test_the_run_file_says_what_the_json_says(tiny: Tiny, tmp_path: Path) -> Non
 
 def test_a_finished_dataset_is_not_measured_again(tiny: Tiny, tmp_path: Path) -> None:
     class Counting:
-        name, recipe = "counting", None
+        name, backbone, recipe = "counting", None, None
         runs = 0
 
         def run(self, dataset: Dataset, *, progress: bool = False) -> dict:

@@ -161,19 +161,21 @@ def _late(backbone: Backbone, site: str) -> str:
 
 def _rows(figures: Mapping[Setting, Figure], recipe: Setting, seed: int) -> list[Row]:
     prompt, at, geometry = PAPER
-    wanted: list[tuple[str, str, Setting]] = [
-        ("choice", "E5-V extraction", E5V),
-        ("choice", "FreeRet-embed", PAPER),
-        ("choice", "recipe", recipe),
-    ]
-    wanted += [("site", key[1], key) for key in figures if (key[0], key[2]) == (prompt, geometry)]
-    wanted += [("prior", name, (name, at, geometry)) for name in PRIORS]
-    wanted += [("prompt", name, (name, at, geometry)) for name in NAMED]
-    wanted += [("geometry", kind, (prompt, at, kind)) for kind in KINDS]
-    wanted += [("geometry", f"recipe, {kind}", (*recipe[:2], kind)) for kind in KINDS]
+    sites = [key[1] for key in figures if (key[0], key[2]) == (prompt, geometry)]
+    wanted: dict[str, dict[str, Setting]] = {
+        "choice": {"E5-V extraction": E5V, "FreeRet-embed": PAPER, "recipe": recipe},
+        "site": {site: (prompt, site, geometry) for site in sites},
+        "prior": {name: (name, at, geometry) for name in PRIORS},
+        "prompt": {name: (name, at, geometry) for name in NAMED},
+        "geometry": {
+            **{kind: (prompt, at, kind) for kind in KINDS},
+            **{f"recipe, {kind}": (recipe[0], recipe[1], kind) for kind in KINDS},
+        },
+    }
     return [
         _row(part, name, figures[key], figures[PAPER], seed)
-        for part, name, key in wanted
+        for part, lines in wanted.items()
+        for name, key in lines.items()
         if key in figures
     ]
 

@@ -24,7 +24,6 @@ from freeret.evaluate.results import DatasetResult, Measured, Result, write_trec
 from freeret.evaluate.stage2 import judge_run, rerank_run
 from freeret.evaluate.systems import System
 from freeret.reranker import Reranker
-from probes import Backbone
 from probes.errors import BadSetting, StoreMismatch
 
 log = logging.getLogger(__name__)
@@ -45,12 +44,11 @@ def evaluate(
     `rerank` are depths of stage 2; a system whose recipe has no frame is not reranked, with a
     warning. Raises StoreMismatch when a result file in `out` was made by something else.
     """
-    depths = [0, *sorted(set(rerank))] if _can_rerank(system, bool(rerank)) else [0]
-    backbone: Backbone | None = getattr(system, "backbone", None)
-    blanks = {depth: _blank(system, backbone, depth, seed) for depth in depths}
+    reranker = _reranker(system) if rerank else None
+    depths = [0, *sorted(set(rerank))] if reranker else [0]
+    blanks = {depth: _blank(system, depth, seed) for depth in depths}
     files = {depth: out / f"{_slug(blank.run)}.json" for depth, blank in blanks.items()}
     results = {depth: _go_on(files[depth], blank) for depth, blank in blanks.items()}
-    reranker: Reranker | None = None
     seen: set[str] = set()
     for load in loaders:
         dataset = load()
@@ -62,42 +60,41 @@ def evaluate(
         start = time.perf_counter()
         run = system.run(dataset, progress=progress)
         _keep(results[0], files[0], dataset, run, time.perf_counter() - start)
-        if len(depths) == 1:
-            continue
-        if backbone is not None and reranker is None and system.recipe is not None:
-            reranker = Reranker.from_recipe(backbone, system.recipe)
-        _rerank(dataset, run, reranker, system, results, files, progress)
+        if reranker is not None:
+            start = time.perf_counter()
+            second = _rerank(dataset, run, reranker, system, depths[1:], progress)
+            seconds = time.perf_counter() - start
+            for depth, reranked in second.items():
+                _keep(results[depth], files[depth], dataset, reranked, seconds)
     return [files[depth] for depth in depths]
 
 
 def _rerank(
     dataset: Dataset,
     run: Run,
-    reranker: Reranker | None,
+    reranker: Reranker,
     system: System,
-    results: dict[int, Result],
-    files: dict[int, Path],
+    depths: Sequence[int],
     progress: bool,
-) -> None:
+) -> dict[int, Run]:
     """All depths from one judgement of the deepest. Pairs of sentences have nothing to order."""
-    start = time.perf_counter()
-    alone = SPEARMAN in dataset.metrics or reranker is None or system.recipe is None
-    margins = {} if alone else judge_run(dataset, run, reranker, max(results), progress=progress)
-    for depth in (depth for depth in results if depth):
-        fusion = system.recipe.fusion if system.recipe else None
-        second = run if alone else rerank_run(run, margins, depth, fusion)
-        _keep(results[depth], files[depth], dataset, second, time.perf_counter() - start)
+    if SPEARMAN in dataset.metrics:
+        return dict.fromkeys(depths, run)
+    margins = judge_run(dataset, run, reranker, depths[-1], progress=progress)
+    fusion = system.recipe.fusion if system.recipe else None
+    return {depth: rerank_run(run, margins, depth, fusion) for depth in depths}
 
 
-def _can_rerank(system: System, asked: bool) -> bool:
-    if asked and (system.recipe is None or system.recipe.frame is None):
+def _reranker(system: System) -> Reranker | None:
+    """Stage 2 of a system; None, with a warning, where there is none."""
+    if system.recipe is None or system.backbone is None or system.recipe.frame is None:
         why = system.recipe.reasons[-1] if system.recipe else "it has no stage 2"
         log.warning("%s is not reranked: %s", system.name, why)
-        return False
-    return asked
+        return None
+    return Reranker.from_recipe(system.backbone, system.recipe)
 
 
-def _blank(system: System, backbone: Backbone | None, depth: int, seed: int) -> Result:
+def _blank(system: System, depth: int, seed: int) -> Result:
     stage2 = None
     if depth and system.recipe is not None:
         stage2 = {
@@ -109,7 +106,7 @@ def _blank(system: System, backbone: Backbone | None, depth: int, seed: int) -> 
     return Result(
         run=f"{system.name}-top{depth}" if depth else system.name,
         system=system.identity(),
-        fingerprint=backbone.fingerprint() if backbone is not None else None,
+        fingerprint=system.backbone.fingerprint() if system.backbone is not None else None,
         versions={name: version(name) for name in PACKAGES},
         seed=seed,
         stage2=stage2,

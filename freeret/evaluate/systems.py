@@ -48,6 +48,9 @@ class System(Protocol):
     def name(self) -> str: ...
 
     @property
+    def backbone(self) -> Backbone | None: ...
+
+    @property
     def recipe(self) -> Recipe | None:
         """What stage 2 needs to know; None where there is no stage 2."""
         ...
@@ -159,6 +162,7 @@ class BM25:
     """BM25 (k1 = 1.5, b = 0.75) over words, English stopwords left out."""
 
     name: str = "bm25"
+    backbone: None = None
     recipe: None = None
 
     def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
@@ -191,6 +195,7 @@ class SentenceTransformers:
     """A model of the sentence-transformers library, by its name or folder. Text only."""
 
     model: str
+    backbone: None = None
     recipe: None = None
 
     @property

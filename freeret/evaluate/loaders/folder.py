@@ -19,7 +19,7 @@ from probes import Item
 from probes.errors import BadFile, BadItem
 
 SOURCE = 'needed: documents/ and queries.jsonl with {"id": …, "text": …, "relevant": [ids]}'
-MEDIA = {"image": "images", "video": "videos", "audio": "audios"}
+MEDIA = ("image", "video", "audio")
 
 
 def load_folder(folder: str | Path) -> Dataset:
@@ -64,8 +64,9 @@ def _query(root: Path, number: int, line: str) -> tuple[Item, dict[str, Grade]]:
     try:
         row: dict[str, Any] = json.loads(line)
         relevant = row["relevant"]
-        grades = dict(relevant) if isinstance(relevant, dict) else dict.fromkeys(relevant, 1)
-        media = {MEDIA[kind]: [root / row[kind]] for kind in MEDIA if kind in row}
+        given = relevant.items() if isinstance(relevant, dict) else [(id, 1) for id in relevant]
+        grades: dict[str, Grade] = {str(key): grade for key, grade in given}
+        media = {kind: [root / row[kind]] if kind in row else [] for kind in MEDIA}
         id = str(row.get("id", number))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise BadFile(f"{place}: {SOURCE}") from None
@@ -73,6 +74,7 @@ def _query(root: Path, number: int, line: str) -> tuple[Item, dict[str, Grade]]:
     if lacking:
         raise BadFile(f"{place}: there is no file {lacking[0]}")
     try:
-        return Item(row.get("text"), **media, id=id), grades
+        item = Item(row.get("text"), media["image"], media["video"], media["audio"], id=id)
     except BadItem as error:
         raise BadFile(f"{place}: {error}") from None
+    return item, grades
