@@ -73,27 +73,24 @@ def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
     ----------
     out: Everything is written under this folder.
     """
-    from freeret.demo import built_in_corpus, run_bm25, run_embedding, write_hits
+    from freeret.demo import built_in_corpus, run_all, write_hits
+    from freeret.evaluate.metrics import figure
     from freeret.probing import probe_into
-    from freeret.recipe import Recipe
     from probes import Backbone
 
     backbone = Backbone.load(model)
     _, recipe = probe_into(backbone, out / "probe", seed=0)
     _print_recipe(recipe.reasons)
     corpus = built_in_corpus()
-    runs = [
-        run_embedding("recipe", backbone, recipe, corpus),
-        run_embedding("E5-V extraction", backbone, Recipe.e5v(), corpus),
-        run_bm25(corpus),
-    ]
-    for question in range(3):
-        first = runs[0].order[question, 0]
-        console.print(f"\n{corpus.questions[question]}\n  {corpus.passages[first]}", markup=False)
+    runs = run_all(backbone, recipe, corpus)
+    passages = {passage.id: passage.text for passage in corpus.documents}
+    for question in corpus.queries[:3]:
+        first = next(iter(runs["recipe"][question.id or ""]))
+        console.print(f"\n{question.text}\n  {passages[first]}", markup=False)
     print_table(
-        f"{len(corpus.questions)} questions over {len(corpus.passages)} passages",
+        f"{len(corpus.queries)} questions over {len(corpus.documents)} passages",
         ["method", "Precision@1 [95% interval]"],
-        [[run.name, str(run.precision(corpus))] for run in runs],
+        [[name, str(figure(corpus, run, "P@1").interval())] for name, run in runs.items()],
     )
     write_hits(out / "hits.csv", corpus, runs)
     console.print(f"Figures, report and hits are in {out}", markup=False, soft_wrap=True)

@@ -15,6 +15,7 @@
 | `st:NAME`           | a sentence-transformers model by its name                              |
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -37,6 +38,8 @@ from probes.encoding import Batch
 from probes.errors import BadSetting
 from probes.geometry import Kind
 from probes.prompts import Prompt
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step when imported
 
 Ranking = dict[str, dict[str, float]]
 
