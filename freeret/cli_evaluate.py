@@ -185,23 +185,21 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show(files: Sequence[Path]) -> None:
-    """A row a dataset, a column a run; the main metric with its interval."""
+    """The main metric of every dataset and run, and the means, each with its interval."""
     from freeret.cli import console, print_table
     from freeret.evaluate.results import Result
 
     results = [Result.load(file) for file in files]
-    names = list(dict.fromkeys(name for result in results for name in result.datasets))
     rows = []
-    for name in names:
-        entries = [result.datasets.get(name) for result in results]
-        main = next(entry.main for entry in entries if entry)
-        cells = [_cell(e.metrics[e.main].interval) if e else "" for e in entries]
-        rows.append([name, main, *cells])
-    if len(names) > 1:
-        for group in results[0].means:
-            cells = [_cell(r.means[group]) if group in r.means else "" for r in results]
-            rows.append([f"mean of {group}", "", *cells])
-    print_table("Evaluation", ["dataset", "metric", *(result.run for result in results)], rows)
+    for name in dict.fromkeys(name for result in results for name in result.datasets):
+        for result in (result for result in results if name in result.datasets):
+            entry = result.datasets[name]
+            measured = entry.metrics[entry.main]
+            rows.append([name, entry.main, result.run, _cell(measured.interval)])
+    for group in dict.fromkeys(group for result in results for group in result.means):
+        for result in (result for result in results if group in result.means):
+            rows.append([f"mean of {group}", "main", result.run, _cell(result.means[group])])
+    print_table("Evaluation", ["dataset", "metric", "run", "[95% interval]"], rows)
     for file in files:
         console.print(str(file), markup=False, soft_wrap=True)
 
