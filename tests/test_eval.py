@@ -497,7 +497,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     TEXT["llama"]().save_pretrained(root / "model")
     tokenizer().save_pretrained(root / "model")
     RECIPE.save(root / "recipe.json")
-    for name, count in (("one", 40), ("two", 40)):
+    for name, count in (("one", 100), ("two", 100)):
         folder = root / name
         (folder / "qrels").mkdir(parents=True)
         rows = [{"_id": f"d{i}", "text": words(i)} for i in range(count)]
