@@ -1,83 +1,61 @@
 """Drawing results and ablations, apart from measuring them, in the project's one style."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from freeret.evaluate.ablate import Ablation, Row
+from freeret.evaluate.ablate import Ablation
 from freeret.evaluate.results import Result
-from probes.plots import COLOURS, HOLLOW, STYLE, Look
+from probes.plots import STYLE, draw_intervals
+from probes.stats import Interval
 
 PARTS = {
-    "choice": "whole choices",
-    "site": "site (control prompt)",
-    "prior": "a prior off",
-    "prompt": "prompt (at attn[-1])",
-    "geometry": "geometry",
-    "frame": "frame of stage 2",
+    "choice": ("whole choices", "FreeRet-embed"),
+    "site": ("site, under the control prompt", "attn[-1]"),
+    "prior": ("a prior off, at attn[-1]", None),
+    "prompt": ("prompt, at attn[-1]", "control"),
+    "geometry": ("geometry, at attn[-1] and at the recipe's site", "none"),
+    "frame": ("stage 2", None),
 }
+"""Title of each panel, and the row of the paper's choice: a line goes through it."""
 
 
 @rc_context(STYLE)
 def draw_ablation(ablation: Ablation, title: str = "") -> Figure:
-    """One panel a part, one line a row of the table: the metric with its 95% interval. The paper's
-    choice is the vertical line; hollow rows do not differ from it beyond noise."""
-    parts = {part: [row for row in ablation.rows if row.part == part] for part in PARTS}
+    """One panel a part, one line a row of the table: the metric with its 95% interval."""
+    parts = {
+        part: {row.name: Interval(*row.interval) for row in ablation.rows if row.part == part}
+        for part in PARTS
+    }
     shown = {part: rows for part, rows in parts.items() if rows}
     heights = [len(rows) for rows in shown.values()]
-    figure = Figure(
-        figsize=(6.4, 0.26 * sum(heights) + 0.5 * len(heights) + 0.6), layout="constrained"
-    )
+    size = (6.4, 0.26 * sum(heights) + 0.5 * len(heights) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(
-        len(shown), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
-    )
-    for ax, (part, rows) in zip(panels[:, 0], shown.items(), strict=True):
-        draw_rows(rows, ax)
-        ax.set_title(PARTS[part], fontsize=9)
-    panels[-1, 0].set_xlabel(ablation.metric)
+        len(shown), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
+    )[:, 0]
+    for ax, (part, rows) in zip(panels, shown.items(), strict=True):
+        name, reference = PARTS[part]
+        draw_intervals(rows, ax, reference)
+        ax.set_title(name, fontsize=9)
+    panels[-1].set_xlabel(ablation.metric)
     figure.suptitle(title)
     return figure
-
-
-def draw_rows(rows: Sequence[Row], ax: Axes) -> Axes:
-    """Rows as points with intervals, the first on top."""
-    for reference in {round(row.interval[0] - row.difference[0], 9) for row in rows}:
-        ax.axvline(reference, color="0.6", linewidth=0.8)
-    for place, row in enumerate(rows):
-        clear = row.difference[1] > 0 or row.difference[2] < 0
-        _point(ax, row.interval, place, {} if clear else HOLLOW)
-    ax.set_yticks(np.arange(len(rows)), [row.name for row in rows])
-    ax.set_ylim(len(rows) - 0.5, -0.5)
-    ax.grid(axis="x")
-    ax.grid(visible=False, axis="y")
-    return ax
 
 
 @rc_context(STYLE)
 def draw_systems(results: Mapping[str, Result]) -> Figure:
     """One panel a dataset, one line a named run: the main metric with its 95% interval."""
     names = list(dict.fromkeys(name for result in results.values() for name in result.datasets))
-    size = (1.6 + 2.6 * len(names), 0.8 + 0.34 * len(results))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    height = 0.8 + sum(0.5 + 0.26 * len(results) for _ in names)
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    panels = figure.subplots(len(names), squeeze=False)[:, 0]
     for ax, name in zip(panels, names, strict=True):
-        for place, result in enumerate(results.values()):
-            entry = result.datasets.get(name)
-            if entry is not None:
-                _point(ax, entry.metrics[entry.main].interval, place, {})
-                ax.set_xlabel(entry.main)
-        ax.set_title(name)
-        ax.grid(axis="x")
-        ax.grid(visible=False, axis="y")
-    panels[0].set_yticks(np.arange(len(results)), list(results))
-    panels[0].set_ylim(len(results) - 0.5, -0.5)
+        entries = {run: r.datasets[name] for run, r in results.items() if name in r.datasets}
+        draw_intervals(
+            {run: Interval(*e.metrics[e.main].interval) for run, e in entries.items()}, ax
+        )
+        ax.set_title(name, fontsize=9)
+        ax.set_xlabel(next(iter(entries.values())).main)
     return figure
-
-
-def _point(ax: Axes, interval: tuple[float, float, float], place: int, more: Look) -> None:
-    mean, low, high = interval
-    look = {"color": COLOURS[0], "marker": "o", "linestyle": "none", **more}
-    ax.errorbar(mean, place, xerr=[[mean - low], [high - mean]], **look)
