@@ -33,7 +33,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
 from freeret.embedder import Embedder
-from freeret.evaluate.datasets import load_beir
+from freeret.evaluate.loaders import load_beir
 from probes import Backbone, as_items
 from probes.encoding import Row
 from probes.prefix import common_prefix

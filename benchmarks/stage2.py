@@ -33,7 +33,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
 from torch import Tensor
 
-from freeret.evaluate.datasets import load_beir
+from freeret.evaluate.loaders import load_beir
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, Item
 from probes.encoding import Row

@@ -7,23 +7,26 @@ was measured. The recipe comes from the probe report in figures/reports; the jud
 used for scoring alone.
 """
 
+import functools
 from pathlib import Path
 
 import cyclopts
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from freeret import ControlPrompt, Embedder, Recipe
-from freeret.evaluate.datasets import Dataset, load_beir
-from freeret.evaluate.metrics import paired, precision_at_1, to_run
-from probes import Backbone, Geometry, ProbeReport
+from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.loaders import load_beir
+from freeret.evaluate.metrics import Figure, difference, figure
+from freeret.evaluate.vectors import rank
+from freeret.indexing import own_vectors
+from probes import Backbone, ProbeReport
 from probes.files import read_json, write_json
 from probes.geometry import Kind
 from probes.plots import draw_intervals, save
 from probes.prompts import Prompt, as_prompt
-from probes.stats import Interval, mean_interval
+from probes.stats import Interval
 
 HERE = Path(__file__).parent
 
@@ -63,40 +66,33 @@ def measure(data: Path, model: str) -> None:
     recipe = Recipe.from_report(ProbeReport.load(HERE / "reports" / f"{model}.json"))
     rows = methods(recipe)
     encoded: dict[tuple[Prompt, str], tuple[Tensor, Tensor]] = {}
-    scores: dict[str, np.ndarray] = {}
+    found: dict[str, Figure] = {}
     for name, (prompt, site, kind) in rows.items():
+        embedder = Embedder(backbone, site, prompt)
         if (prompt, site) not in encoded:
-            embedder = Embedder(backbone, site, prompt)
             encoded[prompt, site] = (
                 embedder.encode_query(dataset.queries, progress=True),
                 embedder.encode_document(dataset.documents, progress=True),
             )
         queries, documents = encoded[prompt, site]
-        similarity = compare(queries, documents, kind)
-        scores[name] = precision_at_1(dataset, to_run(dataset, similarity))
+        run = rank(dataset, queries, documents, kind, functools.partial(own_vectors, embedder))
+        found[name] = figure(dataset, run, "P@1")
     result = {"data": dataset.name, "model": model, "fingerprint": backbone.fingerprint()}
     result["recipe"] = recipe.to_json()
-    result["methods"] = {n: table_row(n, v, scores) for n, v in scores.items()}
+    result["methods"] = {n: table_row(n, found) for n in found}
     write_json(HERE / f"stage1_{dataset.name}_{model}.json", result)
     show(dataset, result["methods"])
 
 
-def compare(queries: Tensor, documents: Tensor, kind: Kind) -> Tensor:
-    geometry = Geometry.fit(kind, {"text": documents})
-    text = ["text"]
-    mapped = geometry.map(documents, text * len(documents), "document")
-    return geometry.map(queries, text * len(queries), "query") @ mapped.T
-
-
-def table_row(name: str, values: np.ndarray, scores: dict[str, np.ndarray]) -> dict:
+def table_row(name: str, found: dict[str, Figure]) -> dict:
     reference = "FreeRet-embed as in the paper" if name.startswith("paper") else "recipe"
-    difference, p = paired(scores[reference], values)
+    gain, p = difference([(found[reference], found[name])])
     return {
-        "precision_at_1": mean_interval(values).to_list(),
+        "precision_at_1": found[name].interval().to_list(),
         "against": reference,
-        "gain_of_reference": difference.to_list(),
+        "gain_of_reference": gain.to_list(),
         "p": p,
-        "per_query": values.tolist(),
+        "per_query": found[name].values.tolist(),
     }
 
 

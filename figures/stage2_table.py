@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from freeret import Embedder, Recipe, Reranker
-from freeret.evaluate.datasets import Dataset, load_beir
-from freeret.evaluate.metrics import paired
+from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.loaders import load_beir
+from freeret.evaluate.metrics import Figure, difference
 from freeret.retriever import fuse
 from probes import FRAMES, Backbone, Geometry, ProbeReport
 from probes.files import read_json, write_json
@@ -107,7 +108,7 @@ def row_of(
 ) -> dict:
     """P@1 among the candidates, its difference to stage 1, AUC, label skew without content."""
     hit = relevant[np.arange(len(scores)), scores.argmax(1)].astype(float)
-    gain, p = paired(hit, first)
+    gain, p = difference([(Figure("P@1", hit), Figure("P@1", first))])
     return {
         "precision_at_1": mean_interval(hit).to_list(),
         "gain": gain.to_list(),

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from freeret import cli_evaluate
 from probes.errors import FreeRetError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ app = App(
     name="freeret",
     help="Look inside a language model, then retrieve with the same untouched weights.",
 )
+cli_evaluate.register(app)
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 Model = Annotated[
@@ -54,7 +56,7 @@ def check(model: Model, /) -> None:
     from probes import Backbone
 
     checks = run_checks(Backbone.load(model))
-    _print_table(
+    print_table(
         f"Check of {model}",
         ["check", "found", ""],
         [[c.what, c.found, "ok" if c.passed else "FAILED"] for c in checks],
@@ -71,11 +73,11 @@ def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
     ----------
     out: Everything is written under this folder; open its index.html.
     """
-    from freeret.demo import built_in_corpus, run_bm25, run_embedding, write_hits
+    from freeret.demo import built_in_corpus, run_all, write_hits
     from freeret.demo_pictures import search_everything
+    from freeret.evaluate.metrics import figure
     from freeret.gallery import Table, write_page
     from freeret.probing import probe_into
-    from freeret.recipe import Recipe
     from freeret.retriever import FreeRet
     from probes import Backbone
 
@@ -83,16 +85,12 @@ def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
     _, recipe = probe_into(backbone, out / "probe", seed=0)
     _print_recipe(recipe.reasons)
     corpus = built_in_corpus()
-    runs = [
-        run_embedding("recipe", backbone, recipe, corpus),
-        run_embedding("E5-V extraction", backbone, Recipe.e5v(), corpus),
-        run_bm25(corpus),
-    ]
+    runs = run_all(backbone, recipe, corpus)
     searched = search_everything(FreeRet(backbone, recipe, progress=True), corpus)
     compared = Table(
-        f"{len(corpus.questions)} questions over {len(corpus.passages)} passages",
+        f"{len(corpus.queries)} questions over {len(corpus.documents)} passages",
         ["method", "Precision@1 [95% interval]"],
-        [[run.name, str(run.precision(corpus))] for run in runs],
+        [[name, str(figure(corpus, run, "P@1").interval())] for name, run in runs.items()],
     )
     mixed = Table(
         "Passages, pictures and clips in one store",
@@ -100,7 +98,7 @@ def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
         [[gallery.title, str(found)] for gallery, found in searched],
     )
     for table in (compared, mixed):
-        _print_table(table.title, table.columns, table.rows)
+        print_table(table.title, table.columns, table.rows)
     write_hits(out / "hits.csv", corpus, runs)
     curves = ("Where the state turns, and where it becomes the word", out / "probe" / "curves.png")
     write_page(
@@ -187,7 +185,7 @@ def search(
         sys.stdout.writelines(line + "\n" for line in as_trec("q", hits, trec))
     else:
         rows = [[f"{hit.score:.3f}", hit.id, summary(hit.item)[:300]] for hit in hits]
-        _print_table(summary(asked), ["score", "id", "content"], rows)
+        print_table(summary(asked), ["score", "id", "content"], rows)
 
 
 @app.command
@@ -218,7 +216,7 @@ def info(store: str, /) -> None:
     from freeret.output import store_facts
     from freeret.store import Store
 
-    _print_table(f"Store {store}", ["", ""], store_facts(Store.open(store)))
+    print_table(f"Store {store}", ["", ""], store_facts(Store.open(store)))
 
 
 app.command("freeret.scene_command:scenes", name="scenes")
@@ -259,7 +257,7 @@ def _print_recipe(reasons: Sequence[str]) -> None:
         console.print(f"• {reason}", markup=False, soft_wrap=True)
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(title=Text(title), title_justify="left")
     for column in columns:
         table.add_column(column)

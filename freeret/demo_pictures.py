@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from freeret.demo import Corpus
+from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.scenes import make_ground
 from freeret.gallery import Gallery, Search
 from freeret.retriever import FreeRet
@@ -16,18 +16,18 @@ SEARCHES: dict[str, tuple[str, str]] = {
     "A caption, looking for its clip": ("clip captions", "clips"),
 }
 """The set that asks and the set that answers."""
+QUESTIONS = "A question, looking for its passage"
 SIZE, SHOWN, HITS = 24, 5, 5
 
 
-def search_everything(retriever: FreeRet, corpus: Corpus) -> list[tuple[Gallery, Interval]]:
+def search_everything(retriever: FreeRet, corpus: Dataset) -> list[tuple[Gallery, Interval]]:
     """Index passages, pictures and clips together; each kind of search with its Precision@1.
 
     A backbone that reads text only has the questions alone.
     """
-    passages = [Item(t, id=i) for i, t in zip(corpus.ids, corpus.passages, strict=True)]
-    questions = [Item(question) for question in corpus.questions]
-    asked = {"A question, looking for its passage": questions}
-    right = {"A question, looking for its passage": [corpus.ids[i] for i in corpus.answers]}
+    passages = list(corpus.documents)
+    asked = {QUESTIONS: corpus.queries}
+    right = {QUESTIONS: [next(iter(corpus.judgements[q.id or ""])) for q in corpus.queries]}
     if retriever.backbone.processor is not None:
         items = make_ground(seed=0, size=SIZE).items
         for title, (asking, searched) in SEARCHES.items():

@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from freeret.recipe import Recipe
-from probes import Backbone, Batch, Item, Site, as_items, record
-from probes.batching import TOKEN_BUDGET, run_batches
+from probes import Backbone, Item, Site, as_items
+from probes.batching import TOKEN_BUDGET
 from probes.encoding import Row
 from probes.geometry import unit
 from probes.prompts import Prompt, Side, as_prompt
+from probes.states import last_states
 
 
 class Embedder:
@@ -96,14 +97,10 @@ class Embedder:
         }
 
     def _run(self, rows: list[Row], progress: bool) -> Tensor:
-        def forward(batch: Batch) -> list[Tensor]:
-            return list(record(self.backbone, batch, [self.site])[self.site].float().cpu())
-
-        vectors = run_batches(
+        return last_states(
             self.backbone,
             rows,
-            forward,
+            [self.site],
             token_budget=self.token_budget,
             progress="embedding" if progress else None,
-        )
-        return torch.stack(vectors)
+        )[:, 0]

@@ -7,12 +7,13 @@ where it stopped.
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from freeret.embedder import Embedder
@@ -144,22 +145,38 @@ def _name(value: Any, place: int) -> str:
 
 
 def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
-    """Fit on everything stored. Where there is little or no text, the project's own sentences
-    help: as documents when there are fewer than FEW, as queries when there are none."""
+    """Fit on everything stored, and keep beside it the project's own vectors where they helped."""
+
+    def own() -> dict[str, Tensor]:
+        found = store.own()
+        if not found:
+            found = own_vectors(embedder)
+            store.save_own(found)
+        return found
+
+    return fit_corpus(kind, store.vectors().by_signature() if kind != "none" else {}, own)
+
+
+def own_vectors(embedder: Embedder) -> dict[str, Tensor]:
+    """The project's own sentences as documents and as queries."""
+    texts = [row["sentence"] for row in paraphrases()]
+    return {
+        "document:text": embedder.encode_document(texts),
+        "query:text": embedder.encode_query(texts),
+    }
+
+
+def fit_corpus(
+    kind: Kind, documents: dict[str, Tensor], own: Callable[[], Mapping[str, Tensor]]
+) -> Geometry:
+    """Fit on raw vectors by signature. Where there is little or no text, the project's own
+    sentences help: as documents when there are fewer than FEW, as queries when there are none."""
     if kind == "none":
         return Geometry()
-    documents = store.vectors().by_signature()
     if len(documents.get("text", ())) >= FEW:
         return Geometry.fit(kind, documents)
-    own = store.own()
-    if not own:
-        texts = [row["sentence"] for row in paraphrases()]
-        own = {
-            "document:text": embedder.encode_document(texts),
-            "query:text": embedder.encode_query(texts),
-        }
-        store.save_own(own)
+    helping = own()
     if "text" in documents:
-        documents["text"] = torch.cat([documents["text"], own["document:text"]])
-        return Geometry.fit(kind, documents)
-    return Geometry.fit(kind, documents, {"text": own["query:text"]})
+        more = torch.cat([documents["text"], helping["document:text"]])
+        return Geometry.fit(kind, {**documents, "text": more})
+    return Geometry.fit(kind, documents, {"text": helping["query:text"]})

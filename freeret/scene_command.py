@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from freeret.cli import Model, _print_table, console
+from freeret.cli import Model, console, print_table
 
 
 def scenes(
@@ -40,7 +40,7 @@ def scenes(
     grounds = [make_ground(seed, size) for seed in range(seeds)]
     scores = score_scenes(backbone, grounds, list(settings.values()), progress=True)
     measured = [score.tasks | score.failures for score in scores]
-    _print_table(
+    print_table(
         f"{model}: {seeds} pools of {size} scenes, Precision@1 (chance {1 / size:.2f}) and hard "
         "negatives told apart (chance 0.50)",
         ["", *settings],

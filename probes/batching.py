@@ -35,14 +35,16 @@ def run_batches(
     forward: Callable[[Batch], Sequence[Result]],
     *,
     token_budget: int = TOKEN_BUDGET,
+    share_prefix: bool = True,
     progress: str | None = None,
 ) -> list[Result]:
     """`forward` of every row, one result a row, in the order of `rows`.
 
+    `share_prefix=False` is for what reads every position: a shared prefix is not in the batch.
     `progress` names the bar; it is shown when the work is long enough to be waited for.
     Raises FreeRetError when a single row does not fit in memory.
     """
-    prefix = _prefix(backbone, rows)
+    prefix = _prefix(backbone, rows) if share_prefix else None
     skip = len(prefix.ids) if prefix else 0
     collate = prefix.collate if prefix else backbone.collate
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))

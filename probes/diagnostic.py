@@ -8,20 +8,18 @@ near-miss, which shares far more words with it. No judgement of any benchmark is
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from probes.backbone import Backbone
-from probes.batching import run_batches
 from probes.data import paraphrases
 from probes.geometry import KINDS, Geometry, Kind
 from probes.items import Item
 from probes.prompts import NAMED, Prompt, Side
 from probes.sites import late_sites
+from probes.states import last_states
 from probes.stats import Interval, mean_interval
-from probes.trace import record
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,10 @@ def embed_diagnostic(
     """Raw states `[texts, sites, hidden]` of the sentences (as queries), paraphrases and
     near-misses (as documents)."""
     vectors = {}
-
-    def forward(batch: Any) -> list[Tensor]:
-        states = record(backbone, batch, sites)
-        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
-
     for column, side in SIDES.items():
         rows = [backbone.row(prompt.apply(Item(row[column]), side)) for row in paraphrases()]
         title = f"{prompt.name}: {column}" if progress else None
-        vectors[column] = torch.stack(run_batches(backbone, rows, forward, progress=title))
+        vectors[column] = last_states(backbone, rows, sites, progress=title)
     return vectors
 
 

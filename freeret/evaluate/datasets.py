@@ -1,65 +1,128 @@
-"""Retrieval datasets behind one small interface."""
+"""What is evaluated, behind one small interface: queries, what they may find, and judgements."""
 
-import csv
+import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from probes import Item
 from probes.errors import BadFile
+from probes.items import Part
+
+Grade = int | float
+Judgements = dict[str, dict[str, Grade]]
+"""Query id -> document id -> grade; 0 and what is not judged are wrong."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Queries, one pool of documents, and graded judgements: query id -> document id -> grade."""
+    """Queries, one pool of documents, and graded judgements.
+
+    Raises BadFile when ids are missing or repeated, a query has no judgement, or a candidate is
+    not a document. A judged document that the pool lacks is allowed: it cannot be found.
+    """
 
     name: str
     queries: list[Item]
     documents: list[Item]
-    judgements: dict[str, dict[str, int]]
+    judgements: Judgements
+    candidates: dict[str, list[str]] | None = field(default=None, repr=False)
+    """Query id -> ids of the only documents it may find; None: all of them."""
+    task: str = "same meaning"
+    """A key of `probes.prompts.TASKS`, or the task in words: the prior of task alignment."""
+    metrics: tuple[str, ...] = ("P@1",)
+    """As ir-measures writes them, or `Spearman` (of scores and grades over pairs); the first one
+    stands for the dataset."""
+    group: str = ""
+    """The kind of task that the dataset is counted under, such as `classification`."""
+    note: str = ""
+    """What a reader of the figures must know, such as how the pool was sampled."""
+
+    def __post_init__(self) -> None:
+        for kind, items in (("query", self.queries), ("document", self.documents)):
+            ids = [item.id for item in items]
+            if None in ids or len(set(ids)) < len(ids):
+                raise BadFile(f"{self.name}: every {kind} needs an id of its own")
+        if not self.queries:
+            raise BadFile(f"{self.name}: no query has a judgement")
+        known = {item.id for item in self.documents}
+        for query in self.queries:
+            if not self.judgements.get(query.id or ""):
+                raise BadFile(f"{self.name}: query {query.id!r} has no judgement")
+            if self.candidates is None:
+                continue
+            own = self.candidates.get(query.id or "")
+            if not own or not known.issuperset(own):
+                raise BadFile(f"{self.name}: the candidates of query {query.id!r} are not all here")
+
+    def digest(self) -> str:
+        """16 hex digits over queries, documents, candidates and judgements: results with the same
+        digest were measured on the same thing."""
+        found = hashlib.sha256()
+        for item in (*self.queries, *self.documents):
+            found.update(f"{item.id}\0{_content(item.parts)}\0".encode())
+        rest = [self.judgements, self.candidates, self.task, self.metrics]
+        found.update(json.dumps(rest, sort_keys=True).encode())
+        return found.hexdigest()[:16]
 
 
-def load_beir(folder: str | Path, split: str = "test") -> Dataset:
-    """A folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv.
+def sample(
+    dataset: Dataset, queries: int | None = None, documents: int | None = None, seed: int = 0
+) -> Dataset:
+    """A seeded draw: at most `queries` queries, and `documents` documents, all judged ones first.
 
-    Queries without a judgement are left out. Raises BadFile, naming what is missing.
+    Where queries have candidates of their own, those are the documents. The note says what was
+    drawn.
     """
-    root = Path(folder)
-    judgements: dict[str, dict[str, int]] = {}
-    for line, row in enumerate(_tsv(root / "qrels" / f"{split}.tsv"), start=2):
-        try:
-            judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
-        except (KeyError, TypeError, ValueError):
-            raise BadFile(
-                f"{root}/qrels/{split}.tsv, line {line}: needs query-id, corpus-id, score"
-            ) from None
-    queries = [item for item in _items(root / "queries.jsonl") if item.id in judgements]
-    return Dataset(root.name, queries, _items(root / "corpus.jsonl"), judgements)
+    notes = [dataset.note] if dataset.note else []
+    asked, pool = dataset.queries, dataset.documents
+    if queries is not None and queries < len(asked):
+        kept = _draw(range(len(asked)), queries, seed)
+        notes.append(f"{queries} of {len(asked)} queries, drawn with seed {seed}")
+        asked = [query for i, query in enumerate(asked) if i in kept]
+    ids = [query.id or "" for query in asked]
+    judgements = {id: dataset.judgements[id] for id in ids}
+    candidates = dataset.candidates and {id: dataset.candidates[id] for id in ids}
+    if candidates is not None:
+        own = {id for row in candidates.values() for id in row}
+        pool = [document for document in pool if document.id in own]
+    elif documents is not None:
+        judged = {id for grades in judgements.values() for id in grades}
+        others = [i for i, document in enumerate(pool) if document.id not in judged]
+        room = max(0, documents - (len(pool) - len(others)))
+        if room < len(others):
+            kept = _draw(others, room, seed)
+            notes.append(
+                f"all judged documents and {room} of {len(others)} others, drawn with seed {seed}"
+            )
+            pool = [d for i, d in enumerate(pool) if d.id in judged or i in kept]
+    return replace(
+        dataset,
+        queries=asked,
+        documents=pool,
+        judgements=judgements,
+        candidates=candidates,
+        note="; ".join(notes),
+    )
 
 
-def _tsv(path: Path) -> list[dict[str, str]]:
-    with _opened(path) as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+def _draw(places: Sequence[int], count: int, seed: int) -> set[int]:
+    return set(np.random.default_rng(seed).permutation(places)[:count].tolist())
 
 
-def _items(path: Path) -> list[Item]:
-    items = []
-    with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-                text = f"{row.get('title', '')} {row['text']}".strip()
-                items.append(Item(text or "(empty)", id=str(row["_id"])))
-            except (KeyError, ValueError, AttributeError):
-                raise BadFile(f"{path}, line {number}: needs JSON with _id and text") from None
-    return items
+def _content(parts: tuple[Part, ...]) -> list[str]:
+    return [f"{part.kind}:{_describe(part.value)}" for part in parts]
 
 
-def _opened(path: Path):
-    try:
-        return path.open(encoding="utf-8", newline="")
-    except OSError as error:
-        raise BadFile(
-            f"cannot read {path} ({error.strerror}); a BEIR folder holds corpus.jsonl, "
-            "queries.jsonl and qrels/test.tsv"
-        ) from None
+def _describe(value: object) -> str:
+    """Text as it is, a file by its name, a picture in memory by its pixels."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Path):
+        return value.name
+    if isinstance(value, list | tuple):
+        return str([_describe(frame) for frame in value])
+    return hashlib.sha256(np.asarray(value).tobytes()).hexdigest()

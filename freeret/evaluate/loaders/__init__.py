@@ -1,0 +1,69 @@
+"""From what is typed to datasets: `beir:FOLDER`, `sts:FILE`, `mmeb:FOLDER`, …"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.loaders import mmeb, mmeb_video
+from freeret.evaluate.loaders.beir import load_beir
+from freeret.evaluate.loaders.folder import load_folder
+from freeret.evaluate.loaders.irds import load_ir_dataset
+from freeret.evaluate.loaders.mmeb import find_mmeb, load_mmeb
+from freeret.evaluate.loaders.mmeb_video import find_mmeb_video, load_mmeb_video
+from freeret.evaluate.loaders.sts import load_sts
+from probes.errors import BadSetting
+
+Loader = Callable[[], Dataset]
+
+KINDS = {
+    "beir": "a BEIR folder, questions and passages",
+    "paraphrases": "a BEIR folder whose relevant documents mean the same as the query",
+    "ir": "an id of the ir_datasets catalogue",
+    "sts": "a file of sentence pairs",
+    "mmeb": "the folder of MMEB-eval, or of it and one dataset: mmeb:FOLDER/ChartQA",
+    "mmeb-v2": "the folder of MMEB-V2 (video), or of it and one dataset",
+    "folder": "a folder of your own: documents/ and queries.jsonl",
+}
+
+__all__ = [
+    "KINDS", "find_mmeb", "find_mmeb_video", "load_beir", "load_folder", "load_ir_dataset",
+    "load_mmeb", "load_mmeb_video", "load_sts", "suite",
+]  # fmt: skip
+
+
+def suite(spec: str) -> list[Loader]:
+    """The loaders of a suite, `KIND:WHERE`; each is called when its turn comes.
+
+    Raises BadSetting for an unknown kind, BadFile when nothing is there.
+    """
+    kind, colon, where = spec.partition(":")
+    if not colon or kind not in KINDS or not where:
+        listed = "\n".join(f"  {kind}:…  {said}" for kind, said in KINDS.items())
+        raise BadSetting(f"{spec!r} is no suite; write one of\n{listed}")
+    match kind:
+        case "beir":
+            return [lambda: load_beir(where)]
+        case "paraphrases":
+            return [lambda: load_beir(where, task="same meaning", metrics=("P@1", "nDCG@10"))]
+        case "ir":
+            return [lambda: load_ir_dataset(where)]
+        case "sts":
+            return [lambda: load_sts(where)]
+        case "folder":
+            return [lambda: load_folder(where)]
+        case "mmeb":
+            return _several(where, mmeb.NAMES, find_mmeb, load_mmeb)
+        case _:
+            return _several(where, mmeb_video.NAMES, find_mmeb_video, load_mmeb_video)
+
+
+def _several(
+    where: str,
+    known: Sequence[str],
+    find: Callable[[Path], list[str]],
+    load: Callable[[Path, str], Dataset],
+) -> list[Loader]:
+    """Each dataset of a folder, or the one that stands behind its path."""
+    path = Path(where)
+    root, names = (path.parent, [path.name]) if path.name in known else (path, find(path))
+    return [lambda name=name: load(root, name) for name in names]

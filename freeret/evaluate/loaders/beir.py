@@ -1,0 +1,74 @@
+"""BEIR: a folder with corpus.jsonl, queries.jsonl and qrels/<split>.tsv."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from freeret.evaluate.datasets import Dataset, Judgements
+from probes import Item
+from probes.errors import BadFile
+
+SOURCE = (
+    "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/test.tsv. The archives are listed "
+    "at github.com/beir-cellar/beir, one a dataset: from SciFact (5,183 documents, 3 MB) to "
+    "MS MARCO (8.8 million passages, 1 GB)"
+)
+
+
+def load_beir(
+    folder: str | Path,
+    split: str = "test",
+    *,
+    task: str = "question",
+    metrics: tuple[str, ...] = ("nDCG@10", "P@1"),
+) -> Dataset:
+    """Queries without a judgement in the split are left out. Raises BadFile, naming what is
+    missing and where to get it."""
+    root = Path(folder)
+    judgements: Judgements = {}
+    for line, row in enumerate(_tsv(root / "qrels" / f"{split}.tsv"), start=2):
+        try:
+            judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
+        except (KeyError, TypeError, ValueError):
+            raise BadFile(
+                f"{root}/qrels/{split}.tsv, line {line}: needs query-id, corpus-id, score"
+            ) from None
+    queries = [item for item in _items(root / "queries.jsonl") if item.id in judgements]
+    return Dataset(
+        name=root.name,
+        queries=queries,
+        documents=_items(root / "corpus.jsonl"),
+        judgements={query.id or "": judgements[query.id or ""] for query in queries},
+        task=task,
+        metrics=metrics,
+        group="text retrieval",
+    )
+
+
+def _tsv(path: Path) -> list[dict[str, str]]:
+    with _opened(path) as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def _items(path: Path) -> list[Item]:
+    return list(_read(path))
+
+
+def _read(path: Path) -> Iterator[Item]:
+    with _opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row: dict[str, Any] = json.loads(line)
+                text = f"{row.get('title') or ''} {row['text']}".strip()
+                yield Item(text or "(empty)", id=str(row["_id"]))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise BadFile(f"{path}, line {number}: needs JSON with _id and text") from None
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open(encoding="utf-8", newline="")
+    except OSError as error:
+        raise BadFile(f"cannot read {path} ({error.strerror}); {SOURCE}") from None

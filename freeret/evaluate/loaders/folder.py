@@ -1,0 +1,80 @@
+"""A folder of one's own:
+
+    my-folder/
+      documents/       whatever `freeret index` reads: texts, tables, pictures, …
+      queries.jsonl    {"id": "q1", "text": "…", "relevant": ["note.txt", "rows.jsonl:3"]}
+
+`relevant` is a list of document ids, or an object of ids and grades. A query may hold `image`,
+`video` or `audio`, a path below the folder, beside its text or instead of it. An optional
+`task.txt` says in a sentence what is to be found.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from freeret.evaluate.datasets import Dataset, Grade
+from freeret.sources import read_paths
+from probes import Item
+from probes.errors import BadFile, BadItem
+
+SOURCE = 'needed: documents/ and queries.jsonl with {"id": …, "text": …, "relevant": [ids]}'
+MEDIA = ("image", "video", "audio")
+
+
+def load_folder(folder: str | Path) -> Dataset:
+    """Raises BadFile when a part is missing or a relevant document does not exist, BadItem when
+    a document cannot be read."""
+    root = Path(folder)
+    task = root / "task.txt"
+    try:
+        lines = (root / "queries.jsonl").read_text(encoding="utf-8").splitlines()
+        said = task.read_text(encoding="utf-8").strip() if task.is_file() else "same meaning"
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(f"cannot read {root} ({error}); {SOURCE}") from None
+    try:
+        found = read_paths([root / "documents"], "text", "id")
+        documents = [item for item in found if isinstance(item, Item)]
+    except BadItem as error:
+        raise BadFile(f"{root}/documents: {error}; {SOURCE}") from None
+    known = {document.id for document in documents}
+    queries, judgements = [], {}
+    for number, line in enumerate(lines, start=1):
+        query, grades = _query(root, number, line)
+        missing = [id for id in grades if id not in known]
+        if missing:
+            raise BadFile(
+                f"{root}/queries.jsonl, line {number}: there is no document {missing[0]!r}"
+            )
+        queries.append(query)
+        judgements[query.id or ""] = grades
+    return Dataset(
+        name=root.name,
+        queries=queries,
+        documents=documents,
+        judgements=judgements,
+        task=said,
+        metrics=("P@1", "nDCG@10"),
+        group="own",
+    )
+
+
+def _query(root: Path, number: int, line: str) -> tuple[Item, dict[str, Grade]]:
+    place = f"{root}/queries.jsonl, line {number}"
+    try:
+        row: dict[str, Any] = json.loads(line)
+        relevant = row["relevant"]
+        given = relevant.items() if isinstance(relevant, dict) else [(id, 1) for id in relevant]
+        grades: dict[str, Grade] = {str(key): grade for key, grade in given}
+        media = {kind: [root / row[kind]] if kind in row else [] for kind in MEDIA}
+        id = str(row.get("id", number))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise BadFile(f"{place}: {SOURCE}") from None
+    lacking = [path for paths in media.values() for path in paths if not path.is_file()]
+    if lacking:
+        raise BadFile(f"{place}: there is no file {lacking[0]}")
+    try:
+        item = Item(row.get("text"), media["image"], media["video"], media["audio"], id=id)
+    except BadItem as error:
+        raise BadFile(f"{place}: {error}") from None
+    return item, grades

@@ -1,0 +1,55 @@
+"""Sentence pairs with a graded similarity: a tab-separated file, Spearman's correlation.
+
+With a header, the columns `score`, `sentence1`, `sentence2` are read. Without one, the file is in
+the layout of the STS Benchmark: genre, file, year, number, score, sentence, sentence.
+"""
+
+import csv
+from pathlib import Path
+
+from freeret.evaluate.datasets import Dataset
+from probes import Item
+from probes.errors import BadFile
+
+SOURCE = (
+    "the STS Benchmark (sts-dev.csv 1,500 pairs, sts-test.csv 1,379 pairs, 0.3 MB in all) is at "
+    "ixa2.si.ehu.eus/stswiki; a table with the columns score, sentence1, sentence2 will do"
+)
+COLUMNS = ("score", "sentence1", "sentence2")
+BENCHMARK = (4, 5, 6)
+
+
+def load_sts(path: str | Path) -> Dataset:
+    """One query a pair, whose only candidate is the other sentence. Raises BadFile."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadFile(f"cannot read {file} ({error}); {SOURCE}") from None
+    lines = list(csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    header = lines[0] if lines else []
+    named = set(COLUMNS) <= set(header)
+    places = [header.index(column) for column in COLUMNS] if named else list(BENCHMARK)
+    queries, documents, judgements = [], [], {}
+    for number, row in enumerate(lines[named:], start=1 + named):
+        try:
+            score, first, second = (row[place] for place in places)
+            grade = float(score)
+        except (IndexError, ValueError):
+            raise BadFile(
+                f"{file}, line {number}: needs a score and two sentences; {SOURCE}"
+            ) from None
+        query, document = f"{number}a", f"{number}b"
+        queries.append(Item(first, id=query))
+        documents.append(Item(second, id=document))
+        judgements[query] = {document: grade}
+    candidates = {query: list(grades) for query, grades in judgements.items()}
+    return Dataset(
+        name=file.stem,
+        queries=queries,
+        documents=documents,
+        judgements=judgements,
+        candidates=candidates,
+        metrics=("Spearman",),
+        group="similarity",
+    )

@@ -1,0 +1,165 @@
+"""Result files: one JSON a run, everything in it that a comparison or a doubter needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from freeret.evaluate.metrics import SPEARMAN, Figure, Run, difference, mean_of
+from probes.errors import BadFile, StoreMismatch
+from probes.files import read_json, write_atomic, write_json
+from probes.stats import Interval
+
+FORMAT = 1
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Measured(_Model):
+    """One metric on one dataset."""
+
+    interval: tuple[float, float, float]
+    """Mean (or correlation) and its 95% bootstrap interval over queries."""
+    per_query: dict[str, float]
+
+
+class DatasetResult(_Model):
+    """One system on one dataset."""
+
+    digest: str
+    group: str
+    task: str
+    note: str
+    queries: int
+    documents: int
+    metrics: dict[str, Measured]
+    """The first one stands for the dataset."""
+    grades: dict[str, float] | None
+    """Of each pair, where Spearman is among the metrics."""
+
+    @property
+    def main(self) -> str:
+        return next(iter(self.metrics))
+
+    def figure(self, metric: str) -> Figure:
+        values = np.array(list(self.metrics[metric].per_query.values()))
+        graded = metric == SPEARMAN and self.grades is not None
+        return Figure(
+            metric, values, np.array(list((self.grades or {}).values())) if graded else None
+        )
+
+
+class Result(_Model):
+    """One run: a system, with or without stage 2, over some datasets."""
+
+    format: int = FORMAT
+    run: str
+    system: dict[str, Any]
+    fingerprint: dict[str, Any] | None
+    """Of the backbone; None where there is none."""
+    versions: dict[str, str]
+    seed: int
+    stage2: dict[str, Any] | None
+    """Depth, frame and fusion, and the identity of the first stage; None without stage 2."""
+    datasets: dict[str, DatasetResult] = {}
+    means: dict[str, tuple[float, float, float]] = {}
+    """Mean of the datasets' main metrics: of all, and of each group of several."""
+    timings: dict[str, dict[str, Any]] = {}
+    """Dataset -> seconds and hardware: all that may differ between two runs of the same thing."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Result":
+        """Raises BadFile when the file is missing, cut off, or no result of this format."""
+        data = read_json(Path(path))
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise BadFile(f"{path} is not a result of format {FORMAT}; run `freeret eval`")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise BadFile(f"{path} is not a whole result ({error}); evaluate again") from None
+
+    def save(self, path: Path) -> Path:
+        return write_json(path, self.model_dump(mode="json"))
+
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share for one to go on with the other's file."""
+        return self.model_dump(mode="json", exclude={"datasets", "means", "timings"})
+
+    def add(self, name: str, entry: DatasetResult, timing: dict[str, Any]) -> None:
+        self.datasets[name] = entry
+        self.timings[name] = timing
+        members: dict[str, list[DatasetResult]] = {"all": list(self.datasets.values())}
+        for one in self.datasets.values():
+            members.setdefault(one.group, []).append(one)
+        self.means = {
+            group: tuple(mean_of([m.figure(m.main) for m in own], self.seed))
+            for group, own in members.items()
+            if group == "all" or len(own) > 1
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of two runs on the same queries."""
+
+    dataset: str
+    metric: str
+    a: float
+    b: float
+    difference: Interval
+    p: float
+    queries: int
+
+
+def compare(a: Result, b: Result) -> list[Comparison]:
+    """Every metric of every dataset that both have, and the mean of the main ones last.
+
+    Raises StoreMismatch when there is no common dataset, or one differs between the two in its
+    queries, documents or judgements.
+    """
+    common = [name for name in a.datasets if name in b.datasets]
+    if not common:
+        raise StoreMismatch(f"{a.run!r} and {b.run!r} have no dataset in common")
+    rows, main = [], []
+    for name in common:
+        one, other = a.datasets[name], b.datasets[name]
+        if one.digest != other.digest or _queries(one) != _queries(other):
+            raise StoreMismatch(
+                f"{name}: the two runs saw other queries, documents or judgements "
+                f"({one.queries} queries over {one.documents} documents, {one.digest}; "
+                f"{other.queries} over {other.documents}, {other.digest}); evaluate both again"
+            )
+        for metric in one.metrics:
+            pair = (one.figure(metric), other.figure(metric))
+            rows.append(_row(name, metric, [pair], a.seed))
+        main.append((one.figure(one.main), other.figure(other.main)))
+    return [*rows, _row("mean", "main", main, a.seed)] if len(common) > 1 else rows
+
+
+def write_trec(path: Path, run: Run, tag: str) -> Path:
+    """TREC run lines: query, Q0, document, rank, score, tag. White space in ids becomes `_`."""
+    lines = [
+        f"{_word(query)} Q0 {_word(id)} {rank} {score!r} {tag}\n"
+        for query, scores in run.items()
+        for rank, (id, score) in enumerate(scores.items(), start=1)
+    ]
+    return write_atomic(path, "".join(lines))
+
+
+def _word(id: str) -> str:
+    return "_".join(id.split()) or "_"
+
+
+def _queries(entry: DatasetResult) -> list[str]:
+    return list(entry.metrics[entry.main].per_query)
+
+
+def _row(name: str, metric: str, pairs: Sequence[tuple[Figure, Figure]], seed: int) -> Comparison:
+    gap, p = difference(pairs, seed)
+    first, second = (float(np.mean([pair[side].value for pair in pairs])) for side in (0, 1))
+    return Comparison(name, metric, first, second, gap, p, sum(len(x.values) for x, _ in pairs))

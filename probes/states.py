@@ -1,0 +1,37 @@
+"""Last-position states of many rows at several sites, in one pass over the rows."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.backbone import Backbone
+from probes.batching import TOKEN_BUDGET, run_batches
+from probes.encoding import Batch, Row
+from probes.sites import Site
+from probes.trace import record
+
+
+def last_states(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    sites: Sequence[str | Site],
+    *,
+    token_budget: int = TOKEN_BUDGET,
+    progress: str | None = None,
+) -> Float[Tensor, "rows sites hidden"]:
+    """Raw float32 states on the CPU, in the order of `rows` and of `sites`.
+
+    Every row is run once, up to the deepest site. `progress` names the bar.
+    """
+    if not rows:
+        return torch.empty(0, len(sites), backbone.hidden_size)
+
+    def forward(batch: Batch) -> list[Tensor]:
+        states = record(backbone, batch, sites)
+        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
+
+    return torch.stack(
+        run_batches(backbone, rows, forward, token_budget=token_budget, progress=progress)
+    )

@@ -1,0 +1,465 @@
+"""Loaders read the published layouts exactly, and say what is missing and where to get it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from freeret.evaluate.datasets import Dataset, sample
+from freeret.evaluate.loaders import (
+    find_mmeb,
+    find_mmeb_video,
+    load_beir,
+    load_folder,
+    load_ir_dataset,
+    load_mmeb,
+    load_mmeb_video,
+    load_sts,
+    suite,
+)  # fmt: skip
+from probes import Item
+from probes.errors import BadFile, BadSetting
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def picture(path: Path, colour: str = "teal") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), colour).save(path)
+
+
+# --------------------------------------------------------------------------------------- BEIR
+
+
+@pytest.fixture
+def beir(tmp_path: Path) -> Path:
+    root = tmp_path / "tiny"
+    lines(root / "corpus.jsonl", [
+        {"_id": "d1", "title": "A title", "text": "and a text", "metadata": {}},
+        {"_id": "d2", "title": "", "text": "only text"},
+        {"_id": "d3", "title": None, "text": ""},
+    ])  # fmt: skip
+    lines(root / "queries.jsonl", [
+        {"_id": "q1", "text": "first?", "metadata": {}},
+        {"_id": "q2", "text": "never judged?"},
+        {"_id": "q3", "text": 'third "?'},
+    ])  # fmt: skip
+    (root / "qrels").mkdir()
+    (root / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq3\tlost\t1\nnobody\td1\t1\n"
+    )
+    return root
+
+
+def test_a_beir_folder(beir: Path) -> None:
+    dataset = load_beir(beir)
+    assert dataset.name == "tiny"
+    assert [query.id for query in dataset.queries] == ["q1", "q3"], "q2 is not judged"
+    assert [document.text for document in dataset.documents] == [
+        "A title and a text", "only text", "(empty)",
+    ]  # fmt: skip
+    assert dataset.judgements == {"q1": {"d1": 2, "d2": 0}, "q3": {"lost": 1}}
+    assert dataset.metrics[0] == "nDCG@10"
+
+
+def test_a_beir_folder_that_is_not_whole(beir: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=r"beir-cellar.*8\.8 million"):
+        load_beir(tmp_path / "nowhere")
+    (beir / "corpus.jsonl").write_text('{"_id": "d1"}\n')
+    with pytest.raises(BadFile, match=r"corpus\.jsonl, line 1"):
+        load_beir(beir)
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\tmuch\n")
+    with pytest.raises(BadFile, match=r"test\.tsv, line 2"):
+        load_beir(beir)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_dataset_of_ir_datasets_by_its_id() -> None:
+    """One of the catalogue's own kind, registered here: documents with a title, graded qrels."""
+    import ir_datasets
+    from ir_datasets import formats
+
+    class Docs(formats.BaseDocs):
+        def docs_iter(self) -> Any:
+            yield formats.TitleUrlTextDoc("d1", "A title", "there", "and a text")
+            yield formats.GenericDoc("d2", "only text")
+
+        def docs_cls(self) -> Any:
+            return formats.GenericDoc
+
+    class Queries(formats.BaseQueries):
+        def queries_iter(self) -> Any:
+            yield formats.GenericQuery("q1", "first?")
+            yield formats.GenericQuery("q2", "never judged?")
+
+    class Qrels(formats.BaseQrels):
+        def qrels_iter(self) -> Any:
+            yield formats.TrecQrel("q1", "d1", 2, "0")
+            yield formats.TrecQrel("q1", "d2", 0, "0")
+
+    made = ir_datasets.Dataset(Docs(), Queries(), Qrels())
+    if "own/small" not in ir_datasets.registry:
+        ir_datasets.registry.register("own/small", made)
+    dataset = load_ir_dataset("own/small")
+    assert dataset.name == "own-small"
+    assert [(q.id, q.text) for q in dataset.queries] == [("q1", "first?")]
+    texts = [document.text for document in dataset.documents]
+    assert texts[0].split() == ["A", "title", "and", "a", "text"]
+    assert texts[1] == "only text"
+    assert dataset.judgements == {"q1": {"d1": 2, "d2": 0}}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_id_that_the_catalogue_lacks() -> None:
+    with pytest.raises(BadFile, match=r"no-such-set.*ir-datasets\.com"):
+        load_ir_dataset("no-such-set")
+
+
+# ---------------------------------------------------------------------------------------- STS
+
+HEADED = 'score\tsentence1\tsentence2\tgenre\n5.0\tA "man".\tA male.\tnews\n0.25\tRain.\tSun.\tx\n'
+BENCHMARK = (
+    'main-captions\tMSRvid\t2012test\t0001\t5.000\tA "man".\tA male.\n'
+    "main-news\theadlines\t2015\t0020\t0.250\tRain.\tSun.\tlicence\tlicence\n"
+)
+
+
+@pytest.mark.parametrize("text", [HEADED, BENCHMARK], ids=["headed", "benchmark"])
+def test_pairs(text: str, tmp_path: Path) -> None:
+    (tmp_path / "sts-dev.csv").write_text(text, encoding="utf-8")
+    dataset = load_sts(tmp_path / "sts-dev.csv")
+    assert (dataset.name, dataset.metrics) == ("sts-dev", ("Spearman",))
+    assert [query.text for query in dataset.queries] == ['A "man".', "Rain."]
+    assert [document.text for document in dataset.documents] == ["A male.", "Sun."]
+    assert [next(iter(dataset.judgements[q.id or ""].values())) for q in dataset.queries] == [
+        5,
+        0.25,
+    ]
+    assert dataset.candidates is not None
+    assert all(len(own) == 1 for own in dataset.candidates.values())
+
+
+def test_pairs_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="1,500 pairs"):
+        load_sts(tmp_path / "none.csv")
+    (tmp_path / "short.tsv").write_text("score\tsentence1\tsentence2\n5.0\talone\n")
+    with pytest.raises(BadFile, match=r"short\.tsv, line 2"):
+        load_sts(tmp_path / "short.tsv")
+
+
+# --------------------------------------------------------------------------------------- MMEB
+
+
+def mmeb(root: Path) -> Path:
+    """Two datasets in the layout of TIGER-Lab/MMEB-eval: image -> text and text -> image."""
+    rows = [
+        {"qry_text": "<|image_1|>\nRepresent the given image for classification\n",
+         "qry_img_path": "ImageNet-1K/a.jpg", "tgt_text": ["tench", "great white shark", "tench"],
+         "tgt_img_path": ["", "", ""]},
+        {"qry_text": "<|image_1|>\nRepresent the given image for classification\n",
+         "qry_img_path": "ImageNet-1K/b.jpg", "tgt_text": ["great white shark", "tench", "hen"],
+         "tgt_img_path": ["", "", ""]},
+    ]  # fmt: skip
+    table(root / "ImageNet-1K" / "test-00000-of-00001.parquet", rows)
+    rows = [
+        {"qry_text": "Find me an everyday image that matches the given caption: A dog.\n",
+         "qry_img_path": "", "tgt_text": ["<|image_1|>\nRepresent the given image.\n"] * 2,
+         "tgt_img_path": ["MSCOCO_t2i/dog.jpg", "MSCOCO_t2i/cat.jpg"]},
+    ]  # fmt: skip
+    table(root / "MSCOCO_t2i" / "test-00000-of-00001.parquet", rows)
+    for name in ("ImageNet-1K/a", "ImageNet-1K/b", "MSCOCO_t2i/dog", "MSCOCO_t2i/cat"):
+        picture(root / "images" / f"{name}.jpg")
+    return root
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_mmeb_from_pictures_to_words(tmp_path: Path) -> None:
+    root = mmeb(tmp_path)
+    assert find_mmeb(root) == ["ImageNet-1K", "MSCOCO_t2i"]
+    dataset = load_mmeb(root, "ImageNet-1K")
+    query = dataset.queries[0]
+    assert query.signature == "image+text"
+    assert query.text == "Represent the given image for classification"
+    assert query.media[0].value == root / "images" / "ImageNet-1K" / "a.jpg"
+    assert [d.text for d in dataset.documents] == ["tench", "great white shark", "hen"]
+    assert dataset.candidates is not None
+    text = {d.id: d.text for d in dataset.documents}
+    own = {q: [text[id] for id in ids] for q, ids in dataset.candidates.items()}
+    assert own == {"1": ["tench", "great white shark"], "2": ["great white shark", "tench", "hen"]}
+    right = {q: [text[id] for id in row] for q, row in dataset.judgements.items()}
+    assert right == {"1": ["tench"], "2": ["great white shark"]}, "the first target is right"
+    assert (dataset.group, dataset.task) == ("classification", "classification")
+
+
+def test_mmeb_from_words_to_pictures(tmp_path: Path) -> None:
+    dataset = load_mmeb(mmeb(tmp_path), "MSCOCO_t2i")
+    assert dataset.queries[0].signature == "text"
+    assert [d.signature for d in dataset.documents] == ["image+text", "image+text"]
+    assert dataset.documents[0].media[0].value.name == "dog.jpg"
+    assert dataset.group == "retrieval"
+
+
+def test_the_ids_of_mmeb_know_nothing_of_the_answer(tmp_path: Path) -> None:
+    """Ties break by id: were ids numbered as they come, the right one would win every tie."""
+    texts = [f"class {number}" for number in range(40)]
+    rows = [{"qry_text": "what", "qry_img_path": "", "tgt_text": texts, "tgt_img_path": [""] * 40}]
+    table(tmp_path / "VOC2007" / "test-00000-of-00001.parquet", rows)
+    ids = [d.id for d in load_mmeb(tmp_path, "VOC2007").documents]
+    assert ids != sorted(ids, key=str)
+
+
+def test_mmeb_in_the_instructed_layout_as_json_lines(tmp_path: Path) -> None:
+    row = {"qry_inst": "<|image_1|> Represent the image with the question.",
+           "qry_text": "What is it?", "qry_img_path": "x.png", "tgt_inst": "",
+           "tgt_text": ["a dog", "a cat"], "tgt_img_path": ["", ""]}  # fmt: skip
+    lines(tmp_path / "OK-VQA" / "test.jsonl", [row])
+    picture(tmp_path / "x.png")
+    dataset = load_mmeb(tmp_path, "OK-VQA")
+    assert dataset.queries[0].text == "Represent the image with the question. What is it?"
+    assert (dataset.group, dataset.task) == ("question answering", "question")
+
+
+def test_mmeb_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=r"MMEB-eval.*36 datasets.*images\.zip"):
+        find_mmeb(tmp_path)
+    with pytest.raises(BadFile, match="no dataset 'ImageNet'"):
+        load_mmeb(tmp_path, "ImageNet")
+    root = mmeb(tmp_path)
+    (root / "images" / "ImageNet-1K" / "b.jpg").unlink()
+    with pytest.raises(BadFile, match=r"row 2: there is no picture ImageNet-1K/b\.jpg"):
+        load_mmeb(root, "ImageNet-1K")
+    table(root / "GQA" / "test-00000-of-00001.parquet", [{"qry_text": "a", "tgt_text": ["b"]}])
+    with pytest.raises(BadFile, match="no column qry_img_path"):
+        load_mmeb(root, "GQA")
+    (root / "EDIS").mkdir()
+    (root / "EDIS" / "test-00000-of-00001.parquet").write_text("cut")
+    with pytest.raises(BadFile, match="cannot be read"):
+        load_mmeb(root, "EDIS")
+
+
+# ------------------------------------------------------------------------------- MMEB-V2, video
+
+
+def videos(root: Path) -> Path:
+    data = root / "video-tasks" / "data"
+    lines(data / "hmdb51.jsonl", [{"video_id": "v1", "pos_text": "ride_bike"},
+                                  {"video_id": "v2", "pos_text": "wave"}])  # fmt: skip
+    own = ["Closing something", "Opening something"]
+    lines(data / "ssv2.jsonl", [{"video_id": 7, "pos_text": own[1], "neg_text": own}])
+    lines(data / "msr-vtt.jsonl", [
+        {"video_id": "video7020", "video": "video7020.mp4", "caption": "a woman", "id": 1},
+        {"video_id": "video7021", "video": "video7021.mp4", "caption": "a child", "id": 2},
+    ])  # fmt: skip
+    lines(data / "vatex.jsonl", [{"videoID": "x_1", "enCap": ["one", "two"], "chCap": []}])
+    frames = root / "video-tasks" / "frames"
+    for number in range(12):
+        picture(frames / "video_cls" / "HMDB51" / "v1" / f"frame_{number}.jpg")
+    for place in ("video_cls/HMDB51/v2", "video_cls/SSv2/7", "video_ret/MSR-VTT/video7020"):
+        picture(frames / place / "frame_0.jpg")
+    files = root / "video-tasks" / "videos" / "video_ret"
+    for name in ("MSR-VTT/video7021", "VATEX/x_1"):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / f"{name}.mp4").write_bytes(b"")
+    return root
+
+
+def test_video_classification(tmp_path: Path) -> None:
+    root = videos(tmp_path)
+    assert find_mmeb_video(root) == ["SmthSmthV2", "HMDB51", "MSR-VTT", "VATEX"]
+    dataset = load_mmeb_video(root, "HMDB51")
+    assert [q.signature for q in dataset.queries] == ["video", "video"]
+    names = [path.stem for path in dataset.queries[0].media[0].value]
+    assert names == [f"frame_{i}" for i in (0, 2, 3, 5, 6, 8, 9, 11)], "eight, evenly, in order"
+    assert [(d.id, d.text) for d in dataset.documents] == [
+        ("ride_bike", "ride bike"), ("wave", "wave"),
+    ]  # fmt: skip
+    assert dataset.judgements == {"1": {"ride_bike": 1}, "2": {"wave": 1}}
+    assert dataset.candidates is None
+    assert "labels that occur" in dataset.note
+
+
+def test_labels_that_no_query_bears(tmp_path: Path) -> None:
+    root = videos(tmp_path)
+    (root / "video-tasks" / "data" / "hmdb51.labels.txt").write_text("wave\nclap\nride_bike\n")
+    dataset = load_mmeb_video(root, "HMDB51")
+    assert [d.id for d in dataset.documents] == ["clap", "ride_bike", "wave"]
+    assert dataset.note == ""
+
+
+def test_a_rows_own_labels(tmp_path: Path) -> None:
+    dataset = load_mmeb_video(videos(tmp_path), "SmthSmthV2")
+    assert dataset.candidates == {"1": ["Opening something", "Closing something"]}
+    assert dataset.judgements == {"1": {"Opening something": 1}}
+
+
+def test_video_retrieval(tmp_path: Path) -> None:
+    root = videos(tmp_path)
+    dataset = load_mmeb_video(root, "MSR-VTT")
+    assert [q.text for q in dataset.queries] == ["a woman", "a child"]
+    assert [d.id for d in dataset.documents] == ["video7020", "video7021"]
+    assert isinstance(dataset.documents[0].media[0].value, list), "frames"
+    assert dataset.documents[1].media[0].value.suffix == ".mp4", "the file, where no frames are"
+    assert dataset.judgements == {"1": {"video7020": 1}, "2": {"video7021": 1}}
+    assert load_mmeb_video(root, "VATEX").queries[0].text == "one"
+
+
+def test_videos_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=r"MMEB-V2.*tens of GB"):
+        find_mmeb_video(tmp_path)
+    root = videos(tmp_path)
+    (root / "video-tasks" / "videos" / "video_ret" / "VATEX" / "x_1.mp4").unlink()
+    with pytest.raises(BadFile, match="video 'x_1': neither frames"):
+        load_mmeb_video(root, "VATEX")
+    with pytest.raises(BadFile, match=r"ucf101\.jsonl"):
+        load_mmeb_video(root, "UCF101")
+
+
+# --------------------------------------------------------------------------- a folder of one's own
+
+
+def folder(root: Path) -> Path:
+    (root / "documents").mkdir(parents=True)
+    (root / "documents" / "note.txt").write_text("a note")
+    lines(root / "documents" / "rows.jsonl", [{"text": "first row"}, {"id": "own", "text": "2nd"}])
+    picture(root / "documents" / "p.png")
+    picture(root / "asked.png")
+    lines(root / "queries.jsonl", [
+        {"id": "q", "text": "which?", "relevant": ["note.txt", "own"]},
+        {"image": "asked.png", "relevant": {"p.png": 2, "rows.jsonl:1": 1}},
+    ])  # fmt: skip
+    return root
+
+
+def test_a_folder_of_ones_own(tmp_path: Path) -> None:
+    dataset = load_folder(folder(tmp_path / "mine"))
+    assert {d.id for d in dataset.documents} == {"note.txt", "rows.jsonl:1", "own", "p.png"}
+    assert [(q.id, q.signature) for q in dataset.queries] == [("q", "text"), ("2", "image")]
+    assert dataset.judgements == {
+        "q": {"note.txt": 1, "own": 1},
+        "2": {"p.png": 2, "rows.jsonl:1": 1},
+    }
+    assert dataset.task == "same meaning"
+    (tmp_path / "mine" / "task.txt").write_text("Find the note.\n")
+    assert load_folder(tmp_path / "mine").task == "Find the note."
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "a"}, "line 1: needed"),
+        ({"text": "a", "relevant": ["lost"]}, "no document 'lost'"),
+        ({"image": "lost.png", "relevant": ["note.txt"]}, r"no file .*lost\.png"),
+        ({"text": " ", "relevant": ["note.txt"]}, "no content"),
+    ],
+)
+def test_a_folder_that_is_wrong(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    root = folder(tmp_path / "mine")
+    lines(root / "queries.jsonl", [row])
+    with pytest.raises(BadFile, match=said):
+        load_folder(root)
+
+
+def test_a_folder_without_parts(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=r"documents/ and queries\.jsonl"):
+        load_folder(tmp_path)
+    (tmp_path / "queries.jsonl").write_text("")
+    with pytest.raises(BadFile, match="nothing at"):
+        load_folder(tmp_path)
+
+
+# --------------------------------------------------------------------------------------- suites
+
+
+def test_a_suite_is_its_datasets(beir: Path, tmp_path: Path) -> None:
+    root = videos(mmeb(tmp_path / "mm"))
+    assert [load().name for load in suite(f"mmeb:{root}")] == ["ImageNet-1K", "MSCOCO_t2i"]
+    assert [load().name for load in suite(f"mmeb:{root}/MSCOCO_t2i")] == ["MSCOCO_t2i"]
+    assert [load().name for load in suite(f"mmeb-v2:{root}")][:2] == ["SmthSmthV2", "HMDB51"]
+    assert suite(f"beir:{beir}")[0]().metrics[0] == "nDCG@10"
+    assert suite(f"paraphrases:{beir}")[0]().metrics[0] == "P@1"
+
+
+@pytest.mark.parametrize("spec", ["captions", "beir:", "nonsense:x", ""])
+def test_a_suite_that_is_none(spec: str) -> None:
+    with pytest.raises(BadSetting, match=r"mmeb-v2:"):
+        suite(spec)
+
+
+# ------------------------------------------------------------------------------------- datasets
+
+
+def small(**changes: Any) -> Dataset:
+    settings: dict[str, Any] = {
+        "name": "small",
+        "queries": [Item("a?", id="q1"), Item("b?", id="q2")],
+        "documents": [Item(f"text {i}", id=f"d{i}") for i in range(10)],
+        "judgements": {"q1": {"d1": 1}, "q2": {"d2": 1, "gone": 1}},
+    }
+    return Dataset(**settings | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"queries": []}, "no query"),
+        ({"queries": [Item("a")]}, "query needs an id"),
+        ({"documents": [Item("a", id="x"), Item("b", id="x")]}, "document needs an id"),
+        ({"judgements": {"q1": {"d1": 1}}}, "'q2' has no judgement"),
+        ({"judgements": {"q1": {"d1": 1}, "q2": {}}}, "'q2' has no judgement"),
+        ({"candidates": {"q1": ["d1"]}}, "candidates of query 'q2'"),
+        ({"candidates": {"q1": ["d1"], "q2": ["gone"]}}, "candidates of query 'q2'"),
+    ],
+)
+def test_a_dataset_that_is_not_whole(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadFile, match=said):
+        small(**changes)
+
+
+def test_a_digest_is_of_everything_that_decides_a_figure() -> None:
+    changed = [
+        small(queries=[Item("a?", id="q1"), Item("c?", id="q2")]),
+        small(documents=[Item(f"text {i}", id=f"d{i}") for i in range(9)]),
+        small(judgements={"q1": {"d1": 1}, "q2": {"d2": 2}}),
+        small(candidates={"q1": ["d1"], "q2": ["d2"]}),
+        small(task="question"),
+        small(metrics=("nDCG@10",)),
+        small(queries=[Item("a?", id="q1"), Item(images=[Image.new("RGB", (2, 2))], id="q2")]),
+        small(
+            queries=[Item("a?", id="q1"), Item(images=[Image.new("RGB", (2, 2), "red")], id="q2")]
+        ),
+    ]
+    assert small().digest() == small(note="said", group="other").digest()
+    assert len({small().digest(), *(one.digest() for one in changed)}) == 1 + len(changed)
+
+
+def test_a_sample_keeps_what_is_judged() -> None:
+    drawn = sample(small(), documents=6, seed=1)
+    assert {"d1", "d2"} <= {d.id for d in drawn.documents}
+    assert len(drawn.documents) == 6
+    assert "4 of 8 others, drawn with seed 1" in drawn.note
+    assert sample(small(), documents=6, seed=1) == drawn
+    assert sample(small(), documents=6, seed=2).documents != drawn.documents
+    assert sample(small(), documents=10, queries=2) == small()
+    assert len(sample(small(), documents=1).documents) == 2, "never fewer than what is judged"
+
+
+def test_a_sample_of_queries_takes_their_own_with_it() -> None:
+    drawn = sample(small(), queries=1, documents=1, seed=3)
+    query = drawn.queries[0].id or ""
+    assert drawn.judgements == {query: small().judgements[query]}
+    assert [d.id for d in drawn.documents] == [next(iter(drawn.judgements[query]))]
+    assert "1 of 2 queries, drawn with seed 3" in drawn.note
+    own = {"q1": ["d1", "d7"], "q2": ["d2", "d8"]}
+    drawn = sample(small(candidates=own), queries=1, documents=1, seed=3)
+    assert [d.id for d in drawn.documents] == own[drawn.queries[0].id or ""]
