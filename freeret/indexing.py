@@ -7,12 +7,12 @@ where it stopped.
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from freeret.embedder import Embedder
@@ -22,7 +22,7 @@ from probes import Geometry, Item, as_item
 from probes.data import paraphrases
 from probes.encoding import Row
 from probes.errors import BadItem, BadSetting
-from probes.geometry import Kind
+from probes.geometry import Kind, Moments
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,13 @@ class Indexed:
     skipped: dict[str, str] = field(default_factory=dict)
     """Bad items by id (or place in the stream), each with what is wrong."""
 
+    def __iadd__(self, other: "Indexed") -> "Indexed":
+        self.added += other.added
+        self.replaced += other.replaced
+        self.unchanged += other.unchanged
+        self.skipped |= other.skipped
+        return self
+
 
 def index_items(
     store: Store,
@@ -57,33 +64,43 @@ def index_items(
         raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
     done = Indexed()
     known = store.hashes()
-    stored = set(known)
     stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
-    for block in _blocks(enumerate(stream)):
-        pending: dict[str, _Pending] = {}
-        for place, value in block:
-            try:
-                new = _prepare(value, embedder, known)
-            except BadItem as error:
-                name = _name(value, place)
-                if on_error == "raise":
-                    raise BadItem(f"{name}: {error}") from error
-                done.skipped[name] = str(error)
-                log.warning("skipped %s: %s", name, error)
-                continue
-            if new is None:
-                done.unchanged += 1
-            else:
-                id = new.item.id or ""
-                pending[id], known[id] = new, new.hash
-        vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
-        store.write(
-            [new.record(vector) for new, vector in zip(pending.values(), vectors, strict=True)]
-        )
-        done.replaced += len(pending.keys() & stored)
-        done.added += len(pending.keys() - stored)
-        stored.update(pending)
-    store.compact()
+    for block in blocks(enumerate(stream)):
+        done += index_block(store, embedder, block, known, on_error)
+    return done
+
+
+def index_block(
+    store: Store,
+    embedder: Embedder,
+    block: Iterable[tuple[int, Any]],
+    known: dict[str, str],
+    on_error: str,
+) -> Indexed:
+    """Write what is new or changed of a few items, each with its place in the stream, in one
+    commit. `known` holds the hashes of what is stored, and learns the new ones."""
+    done = Indexed()
+    pending: dict[str, _Pending] = {}
+    for place, value in block:
+        try:
+            new = _prepare(value, embedder, known)
+        except BadItem as error:
+            name = _name(value, place)
+            if on_error == "raise":
+                raise BadItem(f"{name}: {error}") from error
+            done.skipped[name] = str(error)
+            log.warning("skipped %s: %s", name, error)
+            continue
+        if new is None:
+            done.unchanged += 1
+        else:
+            id = new.item.id or ""
+            pending[id], known[id] = new, new.hash
+    vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
+    written = store.write(
+        [new.record(vector) for new, vector in zip(pending.values(), vectors, strict=True)]
+    )
+    done.added, done.replaced = written.added, written.replaced
     return done
 
 
@@ -123,13 +140,16 @@ def _prepare(value: Any, embedder: Embedder, known: dict[str, str]) -> _Pending 
     return _Pending(item, digest, parts, blobs, embedder.rows(item))
 
 
-def _blocks(stream: Iterable[Any]) -> Iterator[list[Any]]:
+def blocks(stream: Iterable[Any]) -> Iterator[list[Any]]:
+    """A stream cut into what is committed at once."""
     iterator = iter(stream)
     while block := list(itertools.islice(iterator, BLOCK)):
         yield block
 
 
 def _name(value: Any, place: int) -> str:
+    if isinstance(value, BadItem):  # it was read elsewhere, and says where
+        return str(value).partition(": ")[0]
     id = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
     if id is None:
         return f"item {place} of the stream"
@@ -137,22 +157,40 @@ def _name(value: Any, place: int) -> str:
 
 
 def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
-    """Fit on everything stored. Where there is little or no text, the project's own sentences
+    """Fit on everything stored, in one pass that holds a block at a time, and keep beside it the
+    project's own vectors where they helped."""
+
+    def own() -> dict[str, Tensor]:
+        found = store.own()
+        if not found:
+            found = own_vectors(embedder)
+            store.save_own(found)
+        return found
+
+    moments = Moments()
+    for block in store.blocks() if kind != "none" else ():
+        for signature, vectors in block.by_signature().items():
+            moments.add(signature, vectors)
+    return fit_moments(kind, moments, own)
+
+
+def own_vectors(embedder: Embedder) -> dict[str, Tensor]:
+    """The project's own sentences as documents and as queries."""
+    texts = [row["sentence"] for row in paraphrases()]
+    return {
+        "document:text": embedder.encode_document(texts),
+        "query:text": embedder.encode_query(texts),
+    }
+
+
+def fit_moments(kind: Kind, moments: Moments, own: Callable[[], Mapping[str, Tensor]]) -> Geometry:
+    """The geometry of a corpus. Where there is little or no text, the project's own sentences
     help: as documents when there are fewer than FEW, as queries when there are none."""
-    if kind == "none":
-        return Geometry()
-    documents = store.vectors().by_signature()
-    if len(documents.get("text", ())) >= FEW:
-        return Geometry.fit(kind, documents)
-    own = store.own()
-    if not own:
-        texts = [row["sentence"] for row in paraphrases()]
-        own = {
-            "document:text": embedder.encode_document(texts),
-            "query:text": embedder.encode_query(texts),
-        }
-        store.save_own(own)
-    if "text" in documents:
-        documents["text"] = torch.cat([documents["text"], own["document:text"]])
-        return Geometry.fit(kind, documents)
-    return Geometry.fit(kind, documents, {"text": own["query:text"]})
+    texts = moments.count.get("text", 0)
+    if kind == "none" or texts >= FEW:
+        return moments.fit(kind)
+    helping = own()
+    if texts:
+        moments.add("text", helping["document:text"])
+        return moments.fit(kind)
+    return moments.fit(kind, {"text": helping["query:text"]})

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from freeret.sources import read_paths
+from freeret.sources import Files
 from probes import Item
 from probes.errors import BadItem
 
 
 def stream(*paths: Path, text: str = "text", id: str = "id") -> Iterator[Item]:
     """What is read; a bad item may be raised, or given in its place."""
-    for item in read_paths(paths, text, id):
+    for item in Files(paths, text, id):
         if isinstance(item, BadItem):
             raise item
         yield item
