@@ -9,9 +9,12 @@ itself, so nothing is lost and nothing doubled.
 import itertools
 import os
 import pickle
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from freeret.embedder import Embedder
 from freeret.indexing import Indexed, blocks, index_block
@@ -49,11 +52,11 @@ def index_with_ray(
         raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
     done = Indexed()
     with _session(address, progress) as ray:
-        actors, resources = _share(ray, num_actors)
+        actors, threads, resources = _share(ray, num_actors)
         rows = _read(ray, items) if isinstance(items, Files) else _send(ray, items)
         outcomes = rows.map_batches(
             Indexing,
-            fn_constructor_args=[store.location, _reload(backbone), recipe, on_error],
+            fn_constructor_args=[store.location, _reload(backbone), recipe, on_error, threads],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             **resources,
@@ -69,8 +72,11 @@ def index_with_ray(
 class Indexing:
     """What one actor does with every block: the path of a single process."""
 
-    def __init__(self, location: str, loading: dict[str, Any], recipe: Recipe, on_error: str):
+    def __init__(
+        self, location: str, loading: dict[str, Any], recipe: Recipe, on_error: str, threads: int
+    ):
         self.on_error, self.error = on_error, None
+        torch.set_num_threads(threads)
         try:
             backbone = Backbone.load(**loading)
             self.embedder = Embedder.from_recipe(backbone, recipe)
@@ -146,19 +152,16 @@ def _reload(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _share(ray: Any, num_actors: int | None) -> tuple[int, dict[str, Any]]:
-    """How many actors, and what of the cluster each one takes."""
+def _share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
+    """How many actors, the threads of each, and what of the cluster each one takes."""
     have = ray.cluster_resources()
     gpus, cpus = int(have.get("GPU", 0)), have.get("CPU", 1.0)
     actors = num_actors or gpus or len(ray.nodes())
-    threads = max(1, int(cpus // actors))
     each = cpus * (1 - ROOM) / actors
     resources: dict[str, Any] = {"num_cpus": int(each) if each >= 1 else round(each, 3)}
     if gpus:
-        resources["num_gpus"] = min(1.0, gpus / actors)
-        return actors, resources
-    resources["ray_remote_args"] = {"runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}}}
-    return actors, resources
+        resources["num_gpus"] = int(gpus / actors) if gpus >= actors else round(gpus / actors, 3)
+    return actors, max(1, int(cpus // actors)), resources
 
 
 @contextmanager
@@ -174,7 +177,9 @@ def _session(address: str | None, progress: bool) -> Iterator[Any]:
         ) from None
     ours = not ray.is_initialized()
     if ours:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        with warnings.catch_warnings():  # Ray forks, and LanceDB warns; only a new program follows
+            warnings.simplefilter("ignore")
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = progress
         yield ray

@@ -176,9 +176,14 @@ class Store:
             merge.when_not_matched_insert_all().execute(other.table.to_arrow())
 
     def compact(self) -> None:
-        """Merge the small fragments that many commits leave."""
+        """Merge the small fragments that many commits leave, unless another process is at it."""
         with storage_errors(self.location):
-            self.table.optimize(cleanup_older_than=timedelta(days=1))
+            try:
+                self.table.optimize(cleanup_older_than=timedelta(days=1))
+            except RuntimeError as error:
+                if "commit conflict" not in str(error):
+                    raise
+                log.info("store %s is not compacted: another process writes", self.location)
 
     @property
     def dimension(self) -> int:
