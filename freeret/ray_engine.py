@@ -7,7 +7,6 @@ itself, so nothing is lost and nothing doubled.
 """
 
 import itertools
-import os
 import pickle
 import warnings
 from collections.abc import Iterable, Iterator
@@ -167,7 +166,6 @@ def _share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
 @contextmanager
 def _session(address: str | None, progress: bool) -> Iterator[Any]:
     """Ray, started here if it was not running; what was started is ended."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
         import ray.data
@@ -177,12 +175,20 @@ def _session(address: str | None, progress: bool) -> Iterator[Any]:
         ) from None
     ours = not ray.is_initialized()
     if ours:
-        with warnings.catch_warnings():  # Ray forks, and LanceDB warns; only a new program follows
-            warnings.simplefilter("ignore")
-            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        _start(ray, address)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = progress
         yield ray
     finally:
         if ours:
             ray.shutdown()
+
+
+def _start(ray: Any, address: str | None) -> None:
+    with warnings.catch_warnings():  # Ray forks, and LanceDB warns; only another program follows
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        except Exception as error:  # of many types, Exception itself among them
+            where = f"at {address}" if address else "on this machine"
+            raise FreeRetError(f"Ray did not start {where}: {error}") from error
