@@ -22,6 +22,7 @@ import torch
 from common import save
 
 from freeret.embedder import Embedder
+from freeret.indexing import BLOCK
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.sizing import Sizing, computed, tokens_per_second
@@ -81,9 +82,8 @@ def throughput(folder: Path, model: str, items: int) -> dict[str, Any]:
         for n in ("ray", "one")
     )
     ours, theirs = (Store.open(folder / name).vectors() for name in ("ray", "one"))
-    block = 256
     rates = {
-        name: (items - block * (2 if name == "ray" else 1)) / s["after it"]
+        name: (items - BLOCK * (2 if name == "ray" else 1)) / s["after it"]
         for name, s in seconds.items()
     }
     return {

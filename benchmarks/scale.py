@@ -29,7 +29,7 @@ from torch import Tensor
 
 from freeret import ann
 from freeret.exact import best, stored
-from freeret.store import BLOCK_BYTES, Store
+from freeret.store import BLOCK_BYTES, Record, Store
 from probes import Geometry
 from probes.geometry import unit
 
@@ -113,12 +113,28 @@ def exact(folder: Path, rows: int, count: int, repeats: int) -> dict[str, Any]:
     ]
     return {
         "seconds": {name: median(t) for name, t in times.items()},
+        "seconds of a commit": commit(store),
         "streamed / product": ratio(times, "streamed", "product"),
         "streamed / product and top": ratio(times, "streamed", "product and top"),
         "extra peak MB": memory,
         "rows of a block": block_rows(count),
         "queries with the same top": float(np.mean(same)),
     }
+
+
+def commit(store: Store) -> float:
+    """Median seconds to write 256 new items beside those there; they are taken out again."""
+    seconds = []
+    for turn in range(5):
+        rows = [
+            Record(f"new{turn}-{k}", "", "text", "[]", [], "{}", np.ones(SIZE, np.float32))
+            for k in range(256)
+        ]
+        start = time.perf_counter()
+        store.write(rows)
+        seconds.append(time.perf_counter() - start)
+        store.delete([row.id for row in rows])
+    return median(seconds)
 
 
 @app.command

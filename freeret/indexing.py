@@ -7,7 +7,7 @@ where it stopped.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,14 +56,15 @@ def index_items(
     items: Iterable[Any],
     *,
     on_error: str = "raise",
+    among: Container[str] | None = None,
     progress: bool = False,
 ) -> Indexed:
-    """Write every item of the stream that is new or changed. Raises BadItem unless `on_error` is
-    "skip"; what was written before stays."""
+    """Write every item of the stream that is new or changed; all ids are `among` those given.
+    Raises BadItem unless `on_error` is "skip"; what was written before stays."""
     if on_error not in ("raise", "skip"):
         raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
     done = Indexed()
-    known = store.hashes()
+    known = store.hashes(among)
     stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
     for block in blocks(enumerate(stream)):
         done += index_block(store, embedder, block, known, on_error)

@@ -7,6 +7,7 @@ itself, so nothing is lost and nothing doubled.
 """
 
 import itertools
+import logging
 import pickle
 import warnings
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,8 @@ from freeret.sources import TABLES, Files
 from freeret.store import Store
 from probes import Backbone
 from probes.errors import BadSetting, FreeRetError
+
+log = logging.getLogger(__name__)
 
 ROOM = 0.25
 """Share of the CPUs that is left for reading; with none the actors would wait for ever."""
@@ -64,6 +67,8 @@ def index_with_ray(
             outcome = pickle.loads(row["outcome"])
             if isinstance(outcome, FreeRetError):
                 raise outcome
+            for name, reason in outcome.skipped.items():
+                log.warning("skipped %s: %s", name, reason)
             done += outcome
     return done
 

@@ -138,8 +138,9 @@ class FreeRet:
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
         opened = self._opened()
-        if shards is not None:
-            items = Shard.parse(shards).of(items)
+        shard = Shard.parse(shards) if shards is not None else None
+        if shard is not None:
+            items = shard.of(items)
         if engine == "ray":
             from freeret.ray_engine import index_with_ray
 
@@ -150,9 +151,10 @@ class FreeRet:
             opened.refresh()
         else:
             done = index_items(
-                opened, self.embedder, items, on_error=on_error, progress=self.progress
-            )
-        if shards is None:
+                opened, self.embedder, items,
+                on_error=on_error, among=shard, progress=self.progress,
+            )  # fmt: skip
+        if shard is None:
             opened.compact()
             self._geometry(opened)
         return done

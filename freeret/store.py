@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -145,10 +145,13 @@ class Store:
         with storage_errors(self.location):
             self.table.checkout_latest()
 
-    def hashes(self) -> dict[str, str]:
-        """Content hash by id of everything stored."""
-        rows = self._columns("id", "hash")
-        return dict(zip(rows["id"].to_pylist(), rows["hash"].to_pylist(), strict=True))
+    def hashes(self, among: Container[str] | None = None) -> dict[str, str]:
+        """Content hash by id of everything stored, or of the ids `among` contains."""
+        found: dict[str, str] = {}
+        for batch in stream(self.table.search().select(["id", "hash"]).limit(None), self):
+            pairs = zip(batch["id"].to_pylist(), batch["hash"].to_pylist(), strict=True)
+            found.update((id, hash) for id, hash in pairs if among is None or id in among)
+        return found
 
     def write(self, records: Sequence[Record]) -> "Written":
         """Insert, or replace by id, in one commit; safe beside other processes that write."""
