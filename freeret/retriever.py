@@ -38,6 +38,10 @@ MEMORY = 4.0
 ANSWER = "Answer the question from the sources alone. Name the source you used, such as [1]."
 
 
+Ready = tuple[int, Geometry, tuple[Loaded, torch.Tensor] | None]
+"""A version of the store, its geometry, and all rows with their vectors in it where they fit."""
+
+
 @dataclass(frozen=True)
 class Hit:
     """One result. `score` orders the list: reranked hits score above 1, others as in stage 1."""
@@ -79,10 +83,7 @@ class FreeRet:
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.store: Store | None = None
         self._reranker: Reranker | None = None
-        self._fitted: tuple[int, Geometry] | None = None
-        """The geometry, and the version of the store it is of."""
-        self._mapped: tuple[Loaded, torch.Tensor] | None = None
-        """All rows with their vectors in that geometry, where they fit in memory."""
+        self._ready: Ready | None = None
 
     @classmethod
     def load(
@@ -167,7 +168,7 @@ class FreeRet:
         """Copy the store to another place, such as a temporary one to a lasting one."""
         copy = Store.create(location, self.identity(), self.embedder.dimension)
         copy.take(self._opened())
-        self.store, self._fitted = copy, None
+        self.store, self._ready = copy, None
 
     # -- search ------------------------------------------------------------------------------
 
@@ -267,20 +268,24 @@ class FreeRet:
     def _documents(self, filter: Filter | None, queries: int) -> tuple[Geometry, Iterable[Block]]:
         """What a search passes over: one block kept in memory until the store changes, or a stream
         of blocks when it does not fit."""
-        store = self._opened()
-        if self._fitted is None or self._fitted[0] != store.version:
-            self._fitted, self._mapped = (store.version, self._geometry(store)), None
-        geometry = self._fitted[1]
+        store, ready = self._opened(), self._ready
+        if ready is None or ready[0] != store.version:
+            ready = self._ready = self._prepare(store)
+        _, geometry, held = ready
+        if held is not None:
+            return geometry, [passing(*held, filter)]
+        rows = self._rows(queries)
+        if not filter and approximate.current(store) is not None:
+            return geometry, approximate.mapped(store, rows)
+        return geometry, stored(store, geometry, rows, filter)
+
+    def _prepare(self, store: Store) -> Ready:
+        geometry = self._geometry(store)
         if 4 * store.dimension * len(store) > self.memory * 2**30:
-            rows = self._rows(queries)
-            if not filter and approximate.current(store) is not None:
-                return geometry, approximate.mapped(store, rows)
-            return geometry, stored(store, geometry, rows, filter)
-        if self._mapped is None:
-            loaded = store.vectors()
-            documents = geometry.map(loaded.vectors, loaded.signatures, "document")
-            self._mapped = (loaded, documents)
-        return geometry, [passing(*self._mapped, filter)]
+            return store.version, geometry, None
+        loaded = store.vectors()
+        documents = geometry.map(loaded.vectors, loaded.signatures, "document")
+        return store.version, geometry, (loaded, documents)
 
     def _rows(self, queries: int) -> int:
         """Rows of a block: their vectors as read, mapped and summed, and their scores."""

@@ -211,7 +211,7 @@ def test_what_does_not_fit_in_memory_is_searched_alike(
 ) -> None:
     whole = FreeRet(backbone, Recipe("e5v", "attn[-1]", geometry, "mcq"))
     whole.index(texts(300), tmp_path / "s")
-    streamed = FreeRet.load(tmp_path / "s", backbone, memory=2e-4)
+    streamed = FreeRet.load(tmp_path / "s", backbone, memory=5e-5)
     loaded: list[int] = []
     streamed._opened().vectors = lambda: loaded.append(1)  # type: ignore[method-assign]
     filters: list[Any] = [None, {"third": [0, 2]}, lambda facts: facts["third"] == 1]
