@@ -10,7 +10,7 @@ import itertools
 import logging
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,15 +47,22 @@ def index_with_ray(
 
     `Files` are read by Ray's tasks, anything else is sent to them from here. By default an actor a
     GPU, or one a node where there is none; each loads the backbone by its name. `address` is that
-    of a running cluster. Raises BadItem, StoreError, StoreMismatch, BackboneNotFound; BadSetting
-    when Ray is not installed.
+    of a running cluster. Where an id comes twice, what is written last stays. Raises BadItem,
+    StoreError, StoreMismatch, BackboneNotFound; BadSetting when Ray is not installed, FreeRetError
+    when it does not start.
     """
     if on_error not in ("raise", "skip"):
         raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
     done = Indexed()
+    sent = _groups(items) if isinstance(items, Files) else blocks(enumerate(items))
+    packed = [{"block": pickle.dumps(block)} for block in sent]
+    if not packed:
+        return done
     with _session(address, progress) as ray:
         actors, threads, resources = _share(ray, num_actors)
-        rows = _read(ray, items) if isinstance(items, Files) else _send(ray, items)
+        rows = ray.data.from_items(packed)
+        if isinstance(items, Files):
+            rows = rows.map_batches(_reader(items), batch_size=1, num_cpus=READ)
         outcomes = rows.map_batches(
             Indexing,
             fn_constructor_args=[store.location, _reload(backbone), recipe, on_error, threads],
@@ -108,19 +115,18 @@ class Indexing:
             return error
 
 
-def _read(ray: Any, files: Files) -> Any:
-    """Blocks of items, read where Ray has room; every row of the data set is one pickled block."""
+def _reader(files: Files) -> Callable[[dict[str, Any]], Iterator[dict[str, list[bytes]]]]:
+    """From a few files, blocks of their items, each of them pickled."""
 
     def read(batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
-        for group in batch["group"]:
+        for group in batch["block"]:
             stream = itertools.chain.from_iterable(
                 _readable(files, file, name) for file, name in pickle.loads(group)
             )
             for block in blocks(enumerate(stream)):
                 yield {"block": [pickle.dumps(block)]}
 
-    groups = [{"group": pickle.dumps(group)} for group in _groups(files)]
-    return ray.data.from_items(groups).map_batches(read, batch_size=1, num_cpus=READ)
+    return read
 
 
 def _readable(files: Files, file: Any, name: str) -> Iterator[Any]:
@@ -139,11 +145,6 @@ def _groups(files: Files) -> Iterator[list[tuple[Any, str]]]:
         (tables if file.suffix.lower() in TABLES else others).append((file, name))
     yield from ([table] for table in tables)
     yield from blocks(others)
-
-
-def _send(ray: Any, items: Iterable[Any]) -> Any:
-    sent = [{"block": pickle.dumps(block)} for block in blocks(enumerate(items))]
-    return ray.data.from_items(sent)
 
 
 def _reload(backbone: Backbone) -> dict[str, Any]:

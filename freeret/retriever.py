@@ -38,10 +38,6 @@ MEMORY = 4.0
 ANSWER = "Answer the question from the sources alone. Name the source you used, such as [1]."
 
 
-Ready = tuple[int, Geometry, tuple[Loaded, torch.Tensor] | None]
-"""A version of the store, its geometry, and all rows with their vectors in it where they fit."""
-
-
 @dataclass(frozen=True)
 class Hit:
     """One result. `score` orders the list: reranked hits score above 1, others as in stage 1."""
@@ -83,7 +79,10 @@ class FreeRet:
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.store: Store | None = None
         self._reranker: Reranker | None = None
-        self._ready: Ready | None = None
+        self._kept: tuple[int, Geometry] | None = None
+        """The geometry, and the version of the store that it is of."""
+        self._held: tuple[int, Loaded, torch.Tensor] | None = None
+        """All rows of a version, and their vectors in its geometry, where they fit in memory."""
 
     @classmethod
     def load(
@@ -168,7 +167,7 @@ class FreeRet:
         """Copy the store to another place, such as a temporary one to a lasting one."""
         copy = Store.create(location, self.identity(), self.embedder.dimension)
         copy.take(self._opened())
-        self.store, self._ready = copy, None
+        self.store, self._kept, self._held = copy, None, None
 
     # -- search ------------------------------------------------------------------------------
 
@@ -201,7 +200,7 @@ class FreeRet:
         """`search` for many queries at once: what is stored is passed over once for all."""
         asked = [as_item(query) for query in queries]
         opened = self._opened()
-        geometry, documents = self._documents(filter, len(asked))
+        geometry = self._fitted(opened)
         raw = self.embedder.encode_query(asked)
         mapped = geometry.map(raw, [item.signature for item in asked], "query")
         if ann and not filter:
@@ -210,7 +209,7 @@ class FreeRet:
                 for one in mapped
             ]
         else:
-            found = best(documents, mapped, top_n)
+            found = best(self._documents(geometry, filter, len(asked)), mapped, top_n)
         items = {item.id: item for item in opened.items(sorted({id for f in found for id, _ in f}))}
         hits = [[Hit(id, score, score, None, items[id]) for id, score in f] for f in found]
         if not rerank:
@@ -220,14 +219,13 @@ class FreeRet:
     def build_ann(self, kind: approximate.Index = "hnsw") -> Recall:
         """Build LanceDB's approximate index and measure its recall against exact search."""
         opened = self._opened()
-        geometry = self._geometry(opened)
         rows = self._rows(1)
-        approximate.build_index(opened, stored(opened, geometry, rows), kind)
+        approximate.build_index(opened, stored(opened, self._fitted(opened), rows), kind)
         return approximate.measure_recall(opened, rows=rows)
 
     def _rerank(self, query: Item, hits: list[Hit], count: int) -> list[Hit]:
         if self.recipe.frame is None:
-            warnings.warn(f"not reranked. {self.recipe.reasons[-1]}", stacklevel=3)
+            warnings.warn(f"not reranked. {self.recipe.reasons[-1]}", stacklevel=4)
             return hits
         if self._reranker is None:
             self._reranker = Reranker.from_recipe(self.backbone, self.recipe)
@@ -265,27 +263,29 @@ class FreeRet:
             raise StoreError("no store is open: call index() first, or FreeRet.load(store)")
         return self.store
 
-    def _documents(self, filter: Filter | None, queries: int) -> tuple[Geometry, Iterable[Block]]:
+    def _fitted(self, store: Store) -> Geometry:
+        """The geometry, kept until the store changes."""
+        kept = self._kept
+        if kept is None or kept[0] != store.version:
+            kept = self._kept = (store.version, self._geometry(store))
+        return kept[1]
+
+    def _documents(
+        self, geometry: Geometry, filter: Filter | None, queries: int
+    ) -> Iterable[Block]:
         """What a search passes over: one block kept in memory until the store changes, or a stream
         of blocks when it does not fit."""
-        store, ready = self._opened(), self._ready
-        if ready is None or ready[0] != store.version:
-            ready = self._ready = self._prepare(store)
-        _, geometry, held = ready
-        if held is not None:
-            return geometry, [passing(*held, filter)]
-        rows = self._rows(queries)
-        if not filter and approximate.current(store) is not None:
-            return geometry, approximate.mapped(store, rows)
-        return geometry, stored(store, geometry, rows, filter)
-
-    def _prepare(self, store: Store) -> Ready:
-        geometry = self._geometry(store)
+        store, held = self._opened(), self._held
         if 4 * store.dimension * len(store) > self.memory * 2**30:
-            return store.version, geometry, None
-        loaded = store.vectors()
-        documents = geometry.map(loaded.vectors, loaded.signatures, "document")
-        return store.version, geometry, (loaded, documents)
+            rows = self._rows(queries)
+            if not filter and approximate.current(store) is not None:
+                return approximate.mapped(store, rows)
+            return stored(store, geometry, rows, filter)
+        if held is None or held[0] != store.version:
+            loaded = store.vectors()
+            mapped = geometry.map(loaded.vectors, loaded.signatures, "document")
+            held = self._held = (store.version, loaded, mapped)
+        return [passing(held[1], held[2], filter)]
 
     def _rows(self, queries: int) -> int:
         """Rows of a block: their vectors as read, mapped and summed, and their scores."""

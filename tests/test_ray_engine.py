@@ -202,5 +202,6 @@ def test_without_ray_it_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, "ray", None)
     backbone = Backbone.load(model)
     with pytest.raises(BadSetting, match=r"pip install 'freeret\[scale\]'"):
-        index_with_ray(Store.open(store), backbone, RECIPE, [])
+        index_with_ray(Store.open(store), backbone, RECIPE, ["more"])
+    assert index_with_ray(Store.open(store), backbone, RECIPE, []) == Indexed()
     assert FreeRet.load(store, backbone).index(["more"]).added == 1
