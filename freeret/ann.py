@@ -1,23 +1,30 @@
-"""Approximate search: LanceDB's IVF-HNSW index over the vectors in their geometry.
+"""Approximate search: LanceDB's IVF-HNSW or IVF-PQ over the vectors in their geometry.
 
-The index only proposes candidates; they are scored again exactly from the raw vectors. Its recall
-is measured against exact search, never assumed.
+The index only proposes candidates; they are scored again exactly, from the vectors themselves. Its
+recall is measured against exact search, never assumed. The vectors in their geometry are a table of
+their own beside the items, so exact search in blocks can read them too.
 """
 
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
-from lancedb.index import IvfHnswSq
+from lancedb.index import IvfHnswSq, IvfPq
 from torch import Tensor
 
-from freeret.store import Store, storage_errors
-from probes.errors import StoreError
+from freeret.exact import Block, best
+from freeret.store import Store, matrix, storage_errors, stream
+from probes.errors import BadSetting, StoreError
 
 ANN = "ann"
 MINIMUM = 256
 """LanceDB trains its partitions on at least so many vectors."""
+Index = Literal["hnsw", "pq"]
 
 
 @dataclass(frozen=True)
@@ -29,52 +36,100 @@ class Recall:
     recall: float
 
 
-def build_index(store: Store, ids: list[str], mapped: Float[Tensor, "n hidden"]) -> None:
-    """Index the mapped vectors of this version of the store.
+def build_index(store: Store, blocks: Iterable[Block], kind: Index = "hnsw") -> None:
+    """Index the mapped vectors of this version of the store, given block by block.
 
+    `hnsw` keeps a byte a dimension and finds more; `pq` a byte for every eight dimensions.
     Raises StoreError when there are fewer than MINIMUM items.
     """
-    if len(ids) < MINIMUM:
+    if kind not in ("hnsw", "pq"):
+        raise BadSetting(f"{kind!r} is not an index; choose hnsw or pq")
+    if len(store) < MINIMUM:
         raise StoreError(
-            f"store {store.location}: {len(ids)} items are too few for an index (from {MINIMUM} "
+            f"store {store.location}: {len(store)} items are too few for an index (from {MINIMUM} "
             "on); exact search is faster here"
         )
-    vectors = pa.FixedSizeListArray.from_arrays(
-        pa.array(mapped.contiguous().flatten().numpy()), mapped.shape[1]
-    )
     schema = pa.schema(
-        {"id": pa.string(), "vector": vectors.type},
-        metadata={b"version": str(store.version).encode()},
+        {"id": pa.string(), "vector": pa.list_(pa.float32(), store.dimension)},
+        metadata={b"of": _made_from(store).encode()},
     )
-    data = pa.Table.from_arrays([pa.array(ids), vectors], schema=schema)
     with storage_errors(store.location):
+        data = pa.RecordBatchReader.from_batches(schema, _batches(blocks, schema))
         table = store.database.create_table(ANN, data=data, schema=schema, mode="overwrite")
-        table.create_index("vector", config=IvfHnswSq(distance_type="dot"))
+        table.create_index("vector", config=_config(kind, store.dimension))
+        table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
 
 
-def propose(store: Store, query: Float[Tensor, " hidden"], count: int) -> list[str]:
-    """Ids of about the `count` nearest items. Raises StoreError when the index is missing or
-    older than the items."""
+def current(store: Store) -> Any:
+    """The table of the index, or None when there is none for the present items and geometry."""
     table = store.extra(ANN)
-    if table is None or int(table.schema.metadata[b"version"]) != store.version:
-        raise StoreError(
-            f"store {store.location} has no index for its present items; build it with build_ann()"
-        )
+    known = table is not None and (table.schema.metadata or {}).get(b"of")
+    return table if known == _made_from(store).encode() else None
+
+
+def mapped(store: Store, rows: int) -> Iterator[Block]:
+    """The vectors in their geometry as the index keeps them, so many rows at a time."""
+    query = _table(store).search().select(["id", "vector"]).limit(None)
+    for batch in stream(query, store, rows):
+        yield batch["id"].to_pylist(), matrix(batch["vector"])
+
+
+def propose(
+    store: Store,
+    query: Float[Tensor, " hidden"],
+    count: int,
+    *,
+    probes: int = 20,
+    factor: int = 4,
+) -> Block:
+    """About the `count` nearest items: `factor` times as many candidates, from `probes` partitions.
+
+    Raises StoreError when the index is missing or older than the items.
+    """
     with storage_errors(store.location):
-        # Twice the candidates, four times the default effort: exact scores follow anyway.
-        search = table.search(query.numpy()).distance_type("dot").ef(8 * count).nprobes(20)
-        rows = search.limit(2 * count).select(["id"]).to_list()
-    return [row["id"] for row in rows]
+        search = _table(store).search(query.numpy()).distance_type("dot").nprobes(probes)
+        found = search.ef(2 * factor * count).limit(factor * count).select(["id", "vector"])
+        rows = found.to_arrow()
+    return rows["id"].to_pylist(), matrix(rows["vector"])
 
 
-def measure_recall(
-    store: Store, ids: list[str], mapped: Float[Tensor, "n hidden"], n: int = 10, queries: int = 100
-) -> Recall:
-    """Ask with sampled documents and compare with the exact answer."""
-    picked = np.random.default_rng(0).choice(len(ids), size=min(queries, len(ids)), replace=False)
+def measure_recall(store: Store, n: int = 10, queries: int = 100, rows: int = 65_536) -> Recall:
+    """Ask with sampled documents and compare with the exact answer, found in one pass."""
+    table, size = _table(store), len(store)
+    picked = np.random.default_rng(0).choice(size, size=min(queries, size), replace=False)
+    with storage_errors(store.location):
+        sample = table.take_offsets(sorted(picked.tolist())).select(["vector"]).to_arrow()
+    asked = matrix(sample["vector"])
     shares = []
-    for row in picked:
-        exact = (mapped @ mapped[row]).topk(min(n, len(ids))).indices.tolist()
-        proposed = set(propose(store, mapped[row], n))
-        shares.append(np.mean([ids[i] in proposed for i in exact]))
-    return Recall(n, len(picked), float(np.mean(shares)))
+    for query, exact in zip(asked, best(mapped(store, rows), asked, n), strict=True):
+        proposed = best([propose(store, query, n)], query[None], n)[0]
+        shares.append(len({id for id, _ in proposed} & {id for id, _ in exact}) / len(exact))
+    return Recall(n, len(asked), float(np.mean(shares)))
+
+
+def _table(store: Store) -> Any:
+    table = current(store)
+    if table is None:
+        raise StoreError(
+            f"store {store.location} has no index for its present items; build it with "
+            "build_ann(), or `freeret index --ann`"
+        )
+    return table
+
+
+def _made_from(store: Store) -> str:
+    return json.dumps({"version": store.version, "geometry": store.recipe().get("geometry")})
+
+
+def _batches(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for ids, vectors in blocks:
+        flat = pa.array(vectors.contiguous().flatten().numpy())
+        column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        yield pa.RecordBatch.from_arrays([pa.array(ids, pa.string()), column], schema=schema)
+
+
+def _config(kind: Index, dimension: int) -> IvfHnswSq | IvfPq:
+    if kind == "hnsw":
+        return IvfHnswSq(distance_type="dot")
+    divisors = [d for d in range(1, dimension // 8 + 1) if dimension % d == 0]
+    return IvfPq(distance_type="dot", num_sub_vectors=max(divisors, default=1))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from freeret.sizing import tokens_per_second
 from probes import FRAMES, Backbone, Item, record
 from probes.framing import Labels
 from probes.prefix import Prefix, common_prefix, share_error
@@ -26,7 +27,7 @@ class Check:
 
 
 def check(backbone: Backbone) -> list[Check]:
-    """Anatomy, its numeric confirmation, padding invariance, shared prefix, single-token labels."""
+    """Anatomy, its numeric confirmation, padding invariance, shared prefix, throughput, labels."""
     anatomy = backbone.anatomy
     checks = [
         Check("layers", f"{anatomy.num_layers} at {anatomy.layers}", True),
@@ -36,6 +37,7 @@ def check(backbone: Backbone) -> list[Check]:
         Check("logits = head(norm)", f"error {anatomy.logit_error:.1e}", True),
         _padding(backbone),
         _prefix(backbone),
+        _throughput(backbone),
     ]
     return [*checks, *(_labels(backbone, name) for name in FRAMES)]
 
@@ -63,6 +65,11 @@ def _prefix(backbone: Backbone) -> Check:
     error = ((states[0] - states[1]).norm(dim=-1) / states[1].norm(dim=-1)).max().item()
     limit = 1e-4 if backbone.dtype == torch.float32 else 0.05
     return Check("shared prefix against whole rows", f"relative error {error:.1e}", error <= limit)
+
+
+def _throughput(backbone: Backbone) -> Check:
+    found = f"{tokens_per_second(backbone):.0f} tokens/s on {backbone.device}, {backbone.dtype}"
+    return Check("stage 1 throughput", found.replace("torch.", ""), True)
 
 
 def _labels(backbone: Backbone, name: str) -> Check:

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -15,6 +15,7 @@ from freeret import cli_evaluate
 from probes.errors import FreeRetError
 
 if TYPE_CHECKING:
+    from freeret.ann import Recall
     from freeret.retriever import FreeRet
 
 app = App(
@@ -121,6 +122,11 @@ def index(
     text_field: str = "text",
     id_field: str = "id",
     skip_bad: bool = False,
+    shards: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    num_actors: int | None = None,
+    address: str | None = None,
+    ann: Literal["hnsw", "pq"] | None = None,
 ) -> None:
     """Embed files into a store; run it again to add, to replace what changed, or to resume.
 
@@ -132,22 +138,39 @@ def index(
     text_field: Column of .jsonl and .csv rows that holds the text.
     id_field: Column that holds the id.
     skip_bad: Report items that cannot be read and go on.
+    shards: k/n: only part k of n, beside other processes that take the others. When all are done,
+        `freeret index --store STORE` without paths fits the geometry.
+    engine: ray spreads the work over actors of Ray, one backbone each.
+    num_actors: How many; by default one a GPU, or one a machine that has none.
+    address: Of a running Ray cluster, or auto; without it Ray is started on this machine.
+    ann: Build an approximate index over everything stored.
     """
     from freeret.recipe import Recipe
     from freeret.retriever import FreeRet
-    from freeret.sources import read_paths
+    from freeret.sources import Files
     from probes import Backbone
 
     chosen = Recipe.load(recipe) if recipe else None
     retriever = FreeRet(Backbone.load(model), chosen, progress=True)
-    items = read_paths(paths, text_field, id_field, keep_bad=skip_bad)
-    done = retriever.index(items, store, on_error="skip" if skip_bad else "raise")
+    items = Files(paths, text_field, id_field, keep_bad=skip_bad)
+    on_error = "skip" if skip_bad else "raise"
+    done = retriever.index(
+        items,
+        store,
+        on_error=on_error,
+        shards=shards,
+        engine=engine,
+        num_actors=num_actors,
+        address=address,
+    )
     console.print(
         f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
         f"{len(done.skipped)} skipped",
         markup=False,
         soft_wrap=True,
     )
+    if ann:
+        _print_recall(retriever.build_ann(ann))
 
 
 @app.command
@@ -159,6 +182,8 @@ def search(
     image: Path | None = None,
     top_n: int = 50,
     rerank: int = 0,
+    ann: bool = False,
+    memory: float = 4.0,
     json: bool = False,
     trec: str | None = None,
     model: str | None = None,
@@ -170,6 +195,8 @@ def search(
     image: A picture to search with.
     top_n: How many hits.
     rerank: How many of the first hits the model judges again.
+    ann: Score only what the approximate index proposes.
+    memory: GiB for vectors; a larger store is read block by block.
     json: One JSON object a hit, one a line.
     trec: Print TREC run lines with this run tag.
     model: Where the backbone is now, if not where it was when the store was made.
@@ -178,7 +205,8 @@ def search(
     from probes import Item
 
     asked = Item(query or None, images=[image] if image else [], id="query")
-    hits = _open(store, model).search(asked, top_n=top_n, rerank=rerank)
+    opened = _open(store, model, memory)
+    hits = opened.search(asked, top_n=top_n, rerank=rerank, ann=ann)
     if json:
         sys.stdout.writelines(as_json(hit) + "\n" for hit in hits)
     elif trec:
@@ -211,22 +239,40 @@ def answer(
 
 
 @app.command
-def info(store: str, /) -> None:
-    """Say what a store holds and what made it."""
+def info(store: str, /, *, measure_recall: bool = False) -> None:
+    """Say what a store holds and what made it.
+
+    Parameters
+    ----------
+    measure_recall: Compare the first hits of the approximate index with the exact ones.
+    """
+    from freeret import ann
     from freeret.output import store_facts
     from freeret.store import Store
 
-    print_table(f"Store {store}", ["", ""], store_facts(Store.open(store)))
+    opened = Store.open(store)
+    print_table(f"Store {store}", ["", ""], store_facts(opened))
+    for n in (10, 100) if measure_recall else ():
+        _print_recall(ann.measure_recall(opened, n))
 
 
 app.command("freeret.scene_command:scenes", name="scenes")
 
 
-def _open(store: str, model: str | None) -> "FreeRet":
+def _open(store: str, model: str | None, memory: float = 4.0) -> "FreeRet":
     from freeret.retriever import FreeRet
     from probes import Backbone
 
-    return FreeRet.load(store, Backbone.load(model) if model else None, progress=True)
+    backbone = Backbone.load(model) if model else None
+    return FreeRet.load(store, backbone, progress=True, memory=memory)
+
+
+def _print_recall(found: "Recall") -> None:
+    console.print(
+        f"recall@{found.n} of the approximate index: {found.recall:.3f} "
+        f"({found.queries} documents as queries, against exact search)",
+        soft_wrap=True,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,12 +7,11 @@ where it stopped.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -23,7 +22,7 @@ from probes import Geometry, Item, as_item
 from probes.data import paraphrases
 from probes.encoding import Row
 from probes.errors import BadItem, BadSetting
-from probes.geometry import Kind
+from probes.geometry import Kind, Moments
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +43,13 @@ class Indexed:
     skipped: dict[str, str] = field(default_factory=dict)
     """Bad items by id (or place in the stream), each with what is wrong."""
 
+    def __iadd__(self, other: "Indexed") -> "Indexed":
+        self.added += other.added
+        self.replaced += other.replaced
+        self.unchanged += other.unchanged
+        self.skipped |= other.skipped
+        return self
+
 
 def index_items(
     store: Store,
@@ -51,12 +57,30 @@ def index_items(
     items: Iterable[Any],
     *,
     on_error: str = "raise",
+    among: Container[str] | None = None,
     progress: bool = False,
 ) -> Indexed:
-    """Write every item of the stream that is new or changed. Raises BadItem unless `on_error` is
-    "skip"; what was written before stays."""
+    """Write every item of the stream that is new or changed; all ids are `among` those given.
+    Raises BadItem unless `on_error` is "skip"; what was written before stays."""
     if on_error not in ("raise", "skip"):
         raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
+    done = Indexed()
+    known = store.hashes(among)
+    stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
+    for block in blocks(enumerate(stream)):
+        done += index_block(store, embedder, block, known, on_error)
+    return done
+
+
+def index_block(
+    store: Store,
+    embedder: Embedder,
+    block: Iterable[tuple[int, Any]],
+    known: dict[str, str],
+    on_error: str,
+) -> Indexed:
+    """Write what is new or changed of a few items, each with its place in the stream, in one
+    commit. `known` holds the hashes of what is stored, and learns the new ones."""
     done = Indexed()
 
     def refuse(name: str, error: BadItem) -> None:
@@ -65,33 +89,27 @@ def index_items(
         done.skipped[name] = str(error)
         log.warning("skipped %s: %s", name, error)
 
-    known = store.hashes()
-    stored = set(known)
-    stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
-    for block in _blocks(enumerate(stream)):
-        pending: dict[str, _Pending] = {}
-        for place, value in block:
-            try:
-                new = _prepare(value, embedder, known)
-            except BadItem as error:
-                refuse(_name(value, place), error)
-                continue
-            if new is None:
-                done.unchanged += 1
-            else:
-                id = new.item.id or ""
-                pending[id], known[id] = new, new.hash
-        vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
-        whole = np.isfinite(vectors).all(axis=1)
-        for id in [id for id, fine in zip(pending, whole, strict=True) if not fine]:
-            refuse(id, BadItem(f"{pending.pop(id).item.name}: its vector is not finite ({NANS})"))
-        store.write(
-            [new.record(v) for new, v in zip(pending.values(), vectors[whole], strict=True)]
-        )
-        done.replaced += len(pending.keys() & stored)
-        done.added += len(pending.keys() - stored)
-        stored.update(pending)
-    store.compact()
+    pending: dict[str, _Pending] = {}
+    for place, value in block:
+        try:
+            new = _prepare(value, embedder, known)
+        except BadItem as error:
+            refuse(_name(value, place), error)
+            continue
+        if new is None:
+            done.unchanged += 1
+        else:
+            id = new.item.id or ""
+            pending[id], known[id] = new, new.hash
+    vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
+    whole = np.isfinite(vectors).all(axis=1)
+    for id in [id for id, fine in zip(pending, whole, strict=True) if not fine]:
+        known.pop(id)
+        refuse(id, BadItem(f"{pending.pop(id).item.name}: its vector is not finite ({NANS})"))
+    written = store.write(
+        [new.record(v) for new, v in zip(pending.values(), vectors[whole], strict=True)]
+    )
+    done.added, done.replaced = written.added, written.replaced
     return done
 
 
@@ -131,13 +149,16 @@ def _prepare(value: Any, embedder: Embedder, known: dict[str, str]) -> _Pending 
     return _Pending(item, digest, parts, blobs, embedder.rows(item))
 
 
-def _blocks(stream: Iterable[Any]) -> Iterator[list[Any]]:
+def blocks(stream: Iterable[Any]) -> Iterator[list[Any]]:
+    """A stream cut into what is committed at once."""
     iterator = iter(stream)
     while block := list(itertools.islice(iterator, BLOCK)):
         yield block
 
 
 def _name(value: Any, place: int) -> str:
+    if isinstance(value, BadItem):  # it was read elsewhere, and says where
+        return str(value).partition(": ")[0]
     id = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
     if id is None:
         return f"item {place} of the stream"
@@ -145,7 +166,8 @@ def _name(value: Any, place: int) -> str:
 
 
 def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
-    """Fit on everything stored, and keep beside it the project's own vectors where they helped."""
+    """Fit on everything stored, in one pass that holds a block at a time, and keep beside it the
+    project's own vectors where they helped."""
 
     def own() -> dict[str, Tensor]:
         found = store.own()
@@ -154,7 +176,11 @@ def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
             store.save_own(found)
         return found
 
-    return fit_corpus(kind, store.vectors().by_signature() if kind != "none" else {}, own)
+    moments = Moments()
+    for block in store.blocks() if kind != "none" else ():
+        for signature, vectors in block.by_signature().items():
+            moments.add(signature, vectors)
+    return fit_moments(kind, moments, own)
 
 
 def own_vectors(embedder: Embedder) -> dict[str, Tensor]:
@@ -166,17 +192,24 @@ def own_vectors(embedder: Embedder) -> dict[str, Tensor]:
     }
 
 
-def fit_corpus(
-    kind: Kind, documents: dict[str, Tensor], own: Callable[[], Mapping[str, Tensor]]
-) -> Geometry:
-    """Fit on raw vectors by signature. Where there is little or no text, the project's own
-    sentences help: as documents when there are fewer than FEW, as queries when there are none."""
-    if kind == "none":
-        return Geometry()
-    if len(documents.get("text", ())) >= FEW:
-        return Geometry.fit(kind, documents)
+def fit_moments(kind: Kind, moments: Moments, own: Callable[[], Mapping[str, Tensor]]) -> Geometry:
+    """The geometry of a corpus. Where there is little or no text, the project's own sentences
+    help: as documents when there are fewer than FEW, as queries when there are none."""
+    texts = moments.count.get("text", 0)
+    if kind == "none" or texts >= FEW:
+        return moments.fit(kind)
     helping = own()
-    if "text" in documents:
-        more = torch.cat([documents["text"], helping["document:text"]])
-        return Geometry.fit(kind, {**documents, "text": more})
-    return Geometry.fit(kind, documents, {"text": helping["query:text"]})
+    if texts:
+        moments.add("text", helping["document:text"])
+        return moments.fit(kind)
+    return moments.fit(kind, {"text": helping["query:text"]})
+
+
+def fit_corpus(
+    kind: Kind, documents: Mapping[str, Tensor], own: Callable[[], Mapping[str, Tensor]]
+) -> Geometry:
+    """The same from raw vectors by signature."""
+    moments = Moments()
+    for signature, vectors in documents.items() if kind != "none" else ():
+        moments.add(signature, vectors)
+    return fit_moments(kind, moments, own)

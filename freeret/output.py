@@ -1,7 +1,6 @@
 """Hits and stores as lines that other programs read."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -49,13 +48,12 @@ def as_trec(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
 
 def store_facts(store: Store) -> list[list[str]]:
     """What `freeret info` shows."""
-    loaded = store.vectors()
     backbone, recipe = store.identity["backbone"], store.recipe()
     geometry = store.geometry()
     return [
-        ["items", str(len(loaded.ids))],
-        *([f"  {signature}", str(n)] for signature, n in Counter(loaded.signatures).items()),
-        ["dimension", str(loaded.vectors.shape[1])],
+        ["items", str(len(store))],
+        *([f"  {signature}", str(n)] for signature, n in store.signatures().items()),
+        ["dimension", str(store.dimension)],
         ["model", f"{backbone['model']} ({backbone['architecture']}, {backbone['dtype']})"],
         ["weights", backbone["weights"]],
         ["prompt, site", f"{recipe['prompt']}, {recipe['site']}"],

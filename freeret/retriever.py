@@ -9,30 +9,32 @@ print(r.answer("a question").text)
 import itertools
 import tempfile
 import warnings
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from scipy.special import expit
 
-from freeret.ann import Recall, build_index, measure_recall, propose
+from freeret import ann as approximate
+from freeret.ann import Recall
 from freeret.embedder import Embedder
+from freeret.exact import Block, Filter, best, passing, stored
 from freeret.indexing import Indexed, fit_geometry, index_items
 from freeret.recipe import Recipe
 from freeret.reports import cached_report
 from freeret.reranker import Reranker
-from freeret.store import Loaded, Store
+from freeret.sharding import Shard
+from freeret.store import BLOCK_BYTES, Loaded, Store
 from probes import Backbone, Geometry, Item, as_item
 from probes.errors import StoreError
 from probes.prompts import Prompted
 
-Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
-"""Metadata that hits must have (a list means any of its values), or a function of the metadata."""
-
+Engine = Literal["local", "ray"]
+MEMORY = 4.0
+"""GiB for vectors in memory."""
 ANSWER = "Answer the question from the sources alone. Name the source you used, such as [1]."
 
 
@@ -58,26 +60,45 @@ class Answer:
 
 
 class FreeRet:
-    """A retriever over one store. Without a recipe, the backbone's own report decides."""
+    """A retriever over one store. Without a recipe, the backbone's own report decides.
 
-    def __init__(self, backbone: Backbone, recipe: Recipe | None = None, *, progress: bool = False):
-        self.backbone, self.progress = backbone, progress
+    `memory` is how many GiB the stored vectors may take; a search of more reads them from the
+    store block by block.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        recipe: Recipe | None = None,
+        *,
+        progress: bool = False,
+        memory: float = MEMORY,
+    ):
+        self.backbone, self.progress, self.memory = backbone, progress, memory
         self.recipe = recipe or Recipe.from_report(cached_report(backbone, progress=progress))
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.store: Store | None = None
         self._reranker: Reranker | None = None
-        self._mapped: tuple[int, Loaded, Geometry, torch.Tensor] | None = None
+        self._kept: tuple[int, Geometry] | None = None
+        """The geometry, and the version of the store that it is of."""
+        self._held: tuple[int, Loaded, torch.Tensor] | None = None
+        """All rows of a version, and their vectors in its geometry, where they fit in memory."""
 
     @classmethod
     def load(
-        cls, store: str | Path, backbone: Backbone | None = None, *, progress: bool = False
+        cls,
+        store: str | Path,
+        backbone: Backbone | None = None,
+        *,
+        progress: bool = False,
+        memory: float = MEMORY,
     ) -> "FreeRet":
         """Open a store with the recipe it was made with; the backbone is loaded by its name
         unless given. Raises StoreError, StoreMismatch."""
         opened = Store.open(store)
         recipe = Recipe.from_json(opened.recipe(), str(store))
         backbone = backbone or Backbone.load(opened.identity["backbone"]["model"])
-        retriever = cls(backbone, recipe, progress=progress)
+        retriever = cls(backbone, recipe, progress=progress, memory=memory)
         opened.require(retriever.identity())
         retriever.store = opened
         return retriever
@@ -93,21 +114,49 @@ class FreeRet:
     # -- index -------------------------------------------------------------------------------
 
     def index(
-        self, items: Iterable[Any], store: str | Path | None = None, *, on_error: str = "raise"
+        self,
+        items: Iterable[Any],
+        store: str | Path | None = None,
+        *,
+        on_error: str = "raise",
+        shards: str | None = None,
+        engine: Engine = "local",
+        num_actors: int | None = None,
+        address: str | None = None,
     ) -> Indexed:
         """Embed and store items; those already stored unchanged are not embedded again.
 
         Without `store` the store opened before is used, or a temporary one. Killed at any moment,
         the same call goes on where it stopped. `on_error="skip"` reports bad items instead of
-        raising BadItem.
+        raising BadItem. `shards="k/n"` takes only that part of the items, beside other processes
+        that take the others; `index([])` after all of them, or else the first search, fits the
+        geometry. `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here
+        or on the cluster at `address`.
         """
         if store is None and self.store is None:
             store = tempfile.mkdtemp(prefix="freeret-")
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
         opened = self._opened()
-        done = index_items(opened, self.embedder, items, on_error=on_error, progress=self.progress)
-        self._geometry(opened)
+        shard = Shard.parse(shards) if shards is not None else None
+        if shard is not None:
+            items = shard.of(items)
+        if engine == "ray":
+            from freeret.ray_engine import index_with_ray
+
+            done = index_with_ray(
+                opened, self.backbone, self.recipe, items, on_error=on_error,
+                num_actors=num_actors, address=address, progress=self.progress,
+            )  # fmt: skip
+            opened.refresh()
+        else:
+            done = index_items(
+                opened, self.embedder, items,
+                on_error=on_error, among=shard, progress=self.progress,
+            )  # fmt: skip
+        if shard is None:
+            opened.compact()
+            self._geometry(opened)
         return done
 
     def delete(self, ids: str | Sequence[str]) -> int:
@@ -118,7 +167,7 @@ class FreeRet:
         """Copy the store to another place, such as a temporary one to a lasting one."""
         copy = Store.create(location, self.identity(), self.embedder.dimension)
         copy.take(self._opened())
-        self.store, self._mapped = copy, None
+        self.store, self._kept, self._held = copy, None, None
 
     # -- search ------------------------------------------------------------------------------
 
@@ -137,33 +186,46 @@ class FreeRet:
         is scored; a filtered search is always exact. Where the recipe has no frame, asking for
         reranking warns and stage 1 decides.
         """
-        asked = as_item(query)
-        loaded, geometry, documents = self._load()
-        raw = self.embedder.encode_query([asked])
-        mapped = geometry.map(raw, [asked.signature], "query")[0]
-        allowed = None
-        if filter:
-            allowed = [i for i, facts in enumerate(loaded.metadata) if _passes(facts, filter)]
-        elif ann:
-            proposed = propose(self._opened(), mapped, top_n)
-            allowed = sorted(bisect_left(loaded.ids, id) for id in proposed)
-        best = _top(documents, mapped, top_n, allowed)
-        items = self._opened().items([loaded.ids[i] for i in best])
-        hits = [
-            Hit(item.id or "", score, score, None, item)
-            for score, item in zip(best.values(), items, strict=True)
-        ]
-        return self._rerank(asked, hits, rerank) if rerank and hits else hits
+        return self.search_many([query], top_n, rerank, filter, ann=ann)[0]
 
-    def build_ann(self) -> Recall:
+    def search_many(
+        self,
+        queries: Sequence[Any],
+        top_n: int = 50,
+        rerank: int = 0,
+        filter: Filter | None = None,
+        *,
+        ann: bool = False,
+    ) -> list[list[Hit]]:
+        """`search` for many queries at once: what is stored is passed over once for all."""
+        asked = [as_item(query) for query in queries]
+        opened = self._opened()
+        geometry = self._fitted(opened)
+        raw = self.embedder.encode_query(asked)
+        mapped = geometry.map(raw, [item.signature for item in asked], "query")
+        if ann and not filter:
+            found = [
+                best([approximate.propose(opened, one, top_n)], one[None], top_n)[0]
+                for one in mapped
+            ]
+        else:
+            found = best(self._documents(geometry, filter, len(asked)), mapped, top_n)
+        items = {item.id: item for item in opened.items(sorted({id for f in found for id, _ in f}))}
+        hits = [[Hit(id, score, score, None, items[id]) for id, score in f] for f in found]
+        if not rerank:
+            return hits
+        return [self._rerank(q, h, rerank) if h else h for q, h in zip(asked, hits, strict=True)]
+
+    def build_ann(self, kind: approximate.Index = "hnsw") -> Recall:
         """Build LanceDB's approximate index and measure its recall against exact search."""
-        loaded, _, documents = self._load()
-        build_index(self._opened(), loaded.ids, documents)
-        return measure_recall(self._opened(), loaded.ids, documents)
+        opened = self._opened()
+        rows = self._rows(1)
+        approximate.build_index(opened, stored(opened, self._fitted(opened), rows), kind)
+        return approximate.measure_recall(opened, rows=rows)
 
     def _rerank(self, query: Item, hits: list[Hit], count: int) -> list[Hit]:
         if self.recipe.frame is None:
-            warnings.warn(f"not reranked. {self.recipe.reasons[-1]}", stacklevel=3)
+            warnings.warn(f"not reranked. {self.recipe.reasons[-1]}", stacklevel=4)
             return hits
         if self._reranker is None:
             self._reranker = Reranker.from_recipe(self.backbone, self.recipe)
@@ -201,15 +263,34 @@ class FreeRet:
             raise StoreError("no store is open: call index() first, or FreeRet.load(store)")
         return self.store
 
-    def _load(self) -> tuple[Loaded, Geometry, torch.Tensor]:
-        """Vectors in their geometry, kept until the store changes."""
-        store = self._opened()
-        if self._mapped is None or self._mapped[0] != store.version:
+    def _fitted(self, store: Store) -> Geometry:
+        """The geometry, kept until the store changes."""
+        kept = self._kept
+        if kept is None or kept[0] != store.version:
+            kept = self._kept = (store.version, self._geometry(store))
+        return kept[1]
+
+    def _documents(
+        self, geometry: Geometry, filter: Filter | None, queries: int
+    ) -> Iterable[Block]:
+        """What a search passes over: one block kept in memory until the store changes, or a stream
+        of blocks when it does not fit."""
+        store, held = self._opened(), self._held
+        if 4 * store.dimension * len(store) > self.memory * 2**30:
+            rows = self._rows(queries)
+            if not filter and approximate.current(store) is not None:
+                return approximate.mapped(store, rows)
+            return stored(store, geometry, rows, filter)
+        if held is None or held[0] != store.version:
             loaded = store.vectors()
-            geometry = self._geometry(store)
-            documents = geometry.map(loaded.vectors, loaded.signatures, "document")
-            self._mapped = (store.version, loaded, geometry, documents)
-        return self._mapped[1:]
+            mapped = geometry.map(loaded.vectors, loaded.signatures, "document")
+            held = self._held = (store.version, loaded, mapped)
+        return [passing(held[1], held[2], filter)]
+
+    def _rows(self, queries: int) -> int:
+        """Rows of a block: their vectors as read, mapped and summed, and their scores."""
+        each = 4 * (4 * self._opened().dimension + 2 * queries)
+        return int(max(1, min(BLOCK_BYTES, self.memory * 2**30) // each))
 
     def _geometry(self, store: Store) -> Geometry:
         """The recipe's geometry, fitted on everything stored and kept beside it."""
@@ -228,28 +309,3 @@ def fuse(stage1: Sequence[float], margins: np.ndarray, weight: float | None) -> 
     spread = np.std(stage1)
     standard = (np.asarray(stage1) - np.mean(stage1)) / (spread if spread > 0 else 1.0)
     return standard + weight * margins
-
-
-def _passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:
-    if callable(wanted):
-        return bool(wanted(metadata))
-    return all(
-        key in metadata and metadata[key] in (value if isinstance(value, list) else [value])
-        for key, value in wanted.items()
-    )
-
-
-def _top(
-    documents: torch.Tensor, query: torch.Tensor, count: int, allowed: list[int] | None
-) -> dict[int, float]:
-    """The best rows with their scores. Rows are sorted by id, so a lower index wins a tie; equal
-    vectors must tie exactly, so what is close to the cut is summed again row by row in float64."""
-    pool = torch.arange(len(documents)) if allowed is None else torch.tensor(allowed).long()
-    if len(pool) == 0 or count < 1:
-        return {}
-    scores = (documents if allowed is None else documents[pool]) @ query
-    threshold = scores.topk(min(count, len(pool))).values[-1] - 1e-5
-    kept = pool[scores >= threshold]
-    exact = (documents[kept].double() * query.double()).sum(1)
-    best = exact.sort(descending=True, stable=True).indices[:count]
-    return {int(kept[i]): float(exact[i]) for i in best}

@@ -6,7 +6,10 @@ and kept beside, and can be changed without encoding again.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +19,7 @@ from typing import Any
 import lancedb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,8 +29,15 @@ from probes.errors import StoreError, StoreMismatch
 from probes.geometry import Geometry
 from probes.items import Item
 
+log = logging.getLogger(__name__)
+
 ITEMS, GEOMETRY, OWN = "items", "geometry", "own"
 IDENTITY = b"freeret"
+PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
+"""With it Lance sees that two commits at once insert the same id, and tries the later one again;
+without it both would stay. A primary key cannot be null."""
+BLOCK_BYTES = 2**27
+"""Vectors read at once where a block is not asked to be smaller; more is no faster."""
 RECORDED = ("recipe", "backbone.versions", "backbone.model", "backbone.revision")
 """What the identity records without deciding any vector."""
 
@@ -66,7 +77,6 @@ class Store:
             return store
         schema = pa.schema(
             {
-                "id": pa.string(),
                 "hash": pa.string(),
                 "signature": pa.string(),
                 "parts": pa.string(),
@@ -75,14 +85,16 @@ class Store:
                 "vector": pa.list_(pa.float32(), dimension),
             },
             metadata={IDENTITY: json.dumps(identity).encode()},
-        )
+        ).insert(0, pa.field("id", pa.string(), nullable=False, metadata=PRIMARY_KEY))
         with storage_errors(location):
             database = lancedb.connect(str(location))
             try:
                 table = database.create_table(ITEMS, schema=schema)
-            except ValueError:  # there meanwhile, by another process, or cut short
-                if _holds(database, location, ITEMS):
-                    return cls.create(location, identity, dimension)
+            except ValueError:  # another process is making it or has made it, or was cut short
+                for _ in range(5):
+                    if _holds(database, location, ITEMS):
+                        return cls.create(location, identity, dimension)
+                    time.sleep(0.1)
                 table = database.create_table(ITEMS, schema=schema, mode="overwrite")
             return cls(location, database, table)
 
@@ -128,19 +140,28 @@ class Store:
         """Grows with every write."""
         return self.table.version
 
-    def hashes(self) -> dict[str, str]:
-        """Content hash by id of everything stored."""
-        rows = self._columns("id", "hash")
-        return dict(zip(rows["id"].to_pylist(), rows["hash"].to_pylist(), strict=True))
+    def refresh(self) -> None:
+        """Take in what other processes have written since the store was opened."""
+        with storage_errors(self.location):
+            self.table.checkout_latest()
 
-    def write(self, records: Sequence[Record]) -> None:
-        """Insert, or replace by id, in one commit."""
+    def hashes(self, among: Container[str] | None = None) -> dict[str, str]:
+        """Content hash by id of everything stored, or of the ids `among` contains."""
+        found: dict[str, str] = {}
+        for batch in stream(self.table.search().select(["id", "hash"]).limit(None), self):
+            pairs = zip(batch["id"].to_pylist(), batch["hash"].to_pylist(), strict=True)
+            found.update((id, hash) for id, hash in pairs if among is None or id in among)
+        return found
+
+    def write(self, records: Sequence[Record]) -> "Written":
+        """Insert, or replace by id, in one commit; safe beside other processes that write."""
         if not records:
-            return
+            return Written(0, 0)
         data = pa.Table.from_pylist([vars(record) for record in records], schema=self.table.schema)
         with storage_errors(self.location):
             merge = self.table.merge_insert("id").when_matched_update_all()
-            merge.when_not_matched_insert_all().execute(data)
+            done = merge.when_not_matched_insert_all().execute(data)
+        return Written(done.num_inserted_rows, done.num_updated_rows)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove items; returns how many there were."""
@@ -158,25 +179,37 @@ class Store:
             merge.when_not_matched_insert_all().execute(other.table.to_arrow())
 
     def compact(self) -> None:
-        """Merge the small fragments that many commits leave."""
+        """Merge the small fragments that many commits leave, unless another process is at it."""
         with storage_errors(self.location):
-            self.table.optimize(cleanup_older_than=timedelta(days=1))
+            try:
+                self.table.optimize(cleanup_older_than=timedelta(days=1))
+            except RuntimeError as error:
+                if "commit conflict" not in str(error):
+                    raise
+                log.info("store %s is not compacted: another process writes", self.location)
+
+    @property
+    def dimension(self) -> int:
+        return self.table.schema.field("vector").type.list_size
+
+    def signatures(self) -> dict[str, int]:
+        """How many items of each modality signature."""
+        return dict(Counter(self._columns("signature")["signature"].to_pylist()))
 
     def vectors(self) -> "Loaded":
         """All raw vectors with ids, signatures and metadata, sorted by id."""
-        rows = self._columns("id", "signature", "metadata", "vector")
-        flat = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        ids = rows["id"].to_pylist()
-        order = sorted(range(len(ids)), key=ids.__getitem__)
-        size = rows.schema.field("vector").type.list_size
-        matrix = torch.from_numpy(flat.reshape(len(ids), size).copy())[order]
-        column = {name: rows[name].to_pylist() for name in ("signature", "metadata")}
-        return Loaded(
-            [ids[i] for i in order],
-            [column["signature"][i] for i in order],
-            [json.loads(column["metadata"][i]) for i in order],
-            matrix,
-        )
+        rows = self._columns(*LOADED)
+        return Loaded.read(rows.take(pc.sort_indices(rows["id"])))
+
+    def blocks(
+        self, rows: int | None = None, *, metadata: bool = False, where: str | None = None
+    ) -> Iterator["Loaded"]:
+        """The same, at most so many rows at a time and in the order of the disk; metadata only
+        when asked for. `where` is an SQL condition."""
+        names = [name for name in LOADED if metadata or name != "metadata"]
+        query = self.table.search().select(names).limit(None)
+        for batch in stream(query.where(where) if where else query, self, rows):
+            yield Loaded.read(batch)
 
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The stored items, in the order asked for."""
@@ -259,13 +292,36 @@ class Store:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What one commit did."""
+
+    added: int
+    replaced: int
+
+
+LOADED = ("id", "signature", "metadata", "vector")
+
+
+@dataclass(frozen=True)
 class Loaded:
-    """What exact search holds in memory; all lists run parallel to the rows of `vectors`."""
+    """Rows in memory; all lists run parallel to the rows of `vectors`."""
 
     ids: list[str]
     signatures: list[str]
     metadata: list[dict[str, Any]]
+    """Empty where it was not read."""
     vectors: Float[Tensor, "n hidden"]
+
+    @classmethod
+    def read(cls, rows: pa.Table | pa.RecordBatch) -> "Loaded":
+        facts = rows["metadata"].to_pylist() if "metadata" in rows.schema.names else []
+        signatures = rows["signature"].to_pylist()
+        return cls(
+            rows["id"].to_pylist(),
+            signatures,
+            [json.loads(f) for f in facts],
+            matrix(rows["vector"]),
+        )
 
     def by_signature(self) -> dict[str, Tensor]:
         """Raw vectors of each signature."""
@@ -273,6 +329,19 @@ class Loaded:
             name: self.vectors[torch.tensor([s == name for s in self.signatures])]
             for name in dict.fromkeys(self.signatures)
         }
+
+
+def matrix(column: pa.Array | pa.ChunkedArray) -> Float[Tensor, "n hidden"]:
+    """A column of vectors as one tensor of its own."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = whole.flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(flat.reshape(len(whole), whole.type.list_size).copy())
+
+
+def stream(query: Any, store: Store, rows: int | None = None) -> Iterator[pa.RecordBatch]:
+    """The answer to a query over vectors of the store, at most so many rows at a time."""
+    with storage_errors(store.location):
+        yield from query.to_batches(rows or max(1, BLOCK_BYTES // (4 * store.dimension)))
 
 
 def _holds(database: Any, location: str | Path, name: str) -> bool:

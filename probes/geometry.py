@@ -66,7 +66,10 @@ class Geometry:
             mean = self.means.get((side, signature), self.means.get(("document", signature)))
             if mean is not None:
                 rows = torch.tensor([s == signature for s in signatures])
-                moved[rows] -= mean
+                if rows.all():  # without two copies of a corpus of one kind
+                    moved -= mean
+                else:
+                    moved[rows] -= mean
         if self.transform is not None:
             moved = moved @ self.transform
         return moved if self.kind == "none" else unit(moved)

@@ -109,6 +109,41 @@ def test_bad_rows_stop_or_are_skipped(
     assert Store.open(tmp_path / "s").vectors().ids == ["a", "d"]
 
 
+def test_shards_fill_one_store(
+    tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
+    how: dict[str, Any] = {"store": tmp_path / "s", "model": model, "recipe": recipe}
+    for k in (1, 2):
+        assert index(tmp_path / "a.jsonl", "--shards", f"{k}/2", **how) == 0
+    assert index(**how) == 0
+    assert Store.open(tmp_path / "s").vectors().ids == sorted(row["id"] for row in ROWS)
+    assert index(tmp_path / "a.jsonl", "--shards", "3/2", **how) == 1
+    assert "write k/n" in own_lines(capsys.readouterr().err)[0]
+
+
+def test_an_approximate_index_is_built_asked_and_measured(
+    tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"r{k}", "text": f"{k} of the word"} for k in range(300)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    store = tmp_path / "s"
+    how: dict[str, Any] = {"store": store, "model": model, "recipe": recipe}
+    assert index(tmp_path / "a.jsonl", **how) == 0
+    assert run("info", store, "--measure-recall") == 1
+    assert "no index" in own_lines(capsys.readouterr().err)[0]
+    assert index(tmp_path / "a.jsonl", "--ann", "pq", **how) == 0
+    assert "recall@10 of the approximate index" in capsys.readouterr().out
+    assert run("info", store, "--measure-recall") == 0
+    out = capsys.readouterr().out
+    assert all(f"recall@{n} of the approximate index" in out for n in (10, 100))
+    found = []
+    for options in ((), ("--ann",), ("--memory", 0)):
+        assert run("search", store, "7 of", "--top-n", 3, "--json", *options) == 0
+        found.append([json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()])
+    assert found[0] == found[1] == found[2]
+
+
 # ----------------------------------------------------------------------------- search and info
 
 
@@ -215,6 +250,7 @@ def test_check_shows_a_table(
     out = capsys.readouterr().out
     assert "attn[l] enters" in out
     assert "model.layers.l.post_attention_layernorm" in out
+    assert "tokens/s on cpu, float32" in out
     assert "labels of right_wrong" in out
     assert "FAILED" not in out
 

@@ -16,6 +16,7 @@ from models import TEXT, tokenizer
 from PIL import Image
 from scipy.special import expit
 
+from freeret.ann import measure_recall
 from freeret.embedder import Embedder
 from freeret.indexing import BLOCK, Indexed
 from freeret.recipe import Recipe
@@ -24,7 +25,7 @@ from freeret.retriever import FreeRet, fuse
 from freeret.store import Record, Store
 from probes import Backbone, Geometry
 from probes.data import paraphrases
-from probes.errors import BadItem, StoreError, StoreMismatch
+from probes.errors import BadItem, BadSetting, StoreError, StoreMismatch
 
 Tiny = Callable[[str], Backbone]
 SEARCHES = 1000
@@ -204,6 +205,40 @@ def test_a_thousand_searches_leave_memory_flat(filled: FreeRet) -> None:
     assert resident() - before < 8, "MiB; 8 KiB a search would already show"
 
 
+@pytest.mark.parametrize("geometry", ["none", "centre", "whiten"])
+def test_what_does_not_fit_in_memory_is_searched_alike(
+    geometry: Any, backbone: Backbone, tmp_path: Path
+) -> None:
+    whole = FreeRet(backbone, Recipe("e5v", "attn[-1]", geometry, "mcq"))
+    whole.index(texts(300), tmp_path / "s")
+    streamed = FreeRet.load(tmp_path / "s", backbone, memory=5e-5)
+    loaded: list[int] = []
+    streamed._opened().vectors = lambda: loaded.append(1)  # type: ignore[method-assign]
+    filters: list[Any] = [None, {"third": [0, 2]}, lambda facts: facts["third"] == 1]
+    for wanted in filters:
+        found, expected = (
+            r.search_many(["the word", "17 of"], top_n=40, filter=wanted) for r in (streamed, whole)
+        )
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ids(ours) == ids(theirs)
+            np.testing.assert_allclose(
+                [h.score for h in ours], [h.score for h in theirs], atol=1e-6
+            )
+    assert loaded == [], "never all at once"
+    whole.build_ann()
+    assert ids(streamed.search("17 of", top_n=40)) == ids(whole.search("17 of", top_n=40))
+
+
+def test_many_queries_are_answered_as_each_alone(filled: FreeRet) -> None:
+    queries = ["the word", "17 of", "Yes"]
+    together = filled.search_many(queries, top_n=9)
+    for query, hits in zip(queries, together, strict=True):
+        alone = filled.search(query, top_n=9)
+        assert ids(hits) == ids(alone)
+        np.testing.assert_allclose([h.score for h in hits], [h.score for h in alone], atol=1e-5)
+    assert filled.search_many([]) == []
+
+
 # -------------------------------------------------------------------------------------- index
 
 
@@ -348,8 +383,9 @@ def test_geometry_changes_without_encoding_again(backbone: Backbone, tmp_path: P
         [h.score for h in fresh.search("the word", top_n=9)],
         atol=1e-5,
     )
-    loaded = FreeRet.load(tmp_path / "s", backbone)
-    assert loaded._load()[1].kind == loaded.recipe.geometry
+    kept = FreeRet.load(tmp_path / "s", backbone)._opened().geometry()
+    assert kept is not None
+    assert kept.kind == "whiten"
 
 
 def test_a_small_corpus_is_helped_by_the_projects_sentences(
@@ -477,8 +513,9 @@ def test_long_sources_do_not_push_the_question_out(
 # ---------------------------------------------------------------------------------------- ann
 
 
+@pytest.mark.parametrize("kind", ["hnsw", "pq"])
 def test_an_approximate_index_is_measured_and_told_when_stale(
-    backbone: Backbone, tmp_path: Path
+    kind: Any, backbone: Backbone, tmp_path: Path
 ) -> None:
     retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq"))
     retriever.index(texts(100), tmp_path / "s")
@@ -487,8 +524,9 @@ def test_an_approximate_index_is_measured_and_told_when_stale(
     with pytest.raises(StoreError, match="build_ann"):
         retriever.search("the word", ann=True)
     retriever.index(texts(320))
-    recall = retriever.build_ann()
+    recall = retriever.build_ann(kind)
     assert recall.recall >= 0.9
+    assert measure_recall(retriever._opened(), n=320).recall == 1.0, "asked for all, it finds all"
     exact, approximate = (retriever.search("17 of", top_n=10, ann=a) for a in (False, True))
     assert len(set(ids(exact)) & set(ids(approximate))) >= 9
     scores = {h.id: h.score for h in retriever.search("17 of", top_n=400)}
@@ -496,6 +534,17 @@ def test_an_approximate_index_is_measured_and_told_when_stale(
     third = {"third": 1}
     filtered = [retriever.search("17 of", top_n=100, filter=third, ann=a) for a in (False, True)]
     assert ids(filtered[0]) == ids(filtered[1]), "few proposals pass a filter"
+    FreeRet(backbone, Recipe("e5v", "attn[-1]", "whiten", "mcq")).index([], tmp_path / "s")
+    with pytest.raises(StoreError, match="no index for its present items"):
+        FreeRet.load(tmp_path / "s", backbone).search("the word", ann=True)
+    retriever.index([])
+    assert retriever.search("the word", ann=True)
     retriever.delete(["i000"])
     with pytest.raises(StoreError, match="no index for its present items"):
         retriever.search("the word", ann=True)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_another_index_is_refused(filled: FreeRet) -> None:
+    with pytest.raises(BadSetting, match="'flat' is not an index; choose hnsw or pq"):
+        filled.build_ann("flat")  # type: ignore[arg-type]

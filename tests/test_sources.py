@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from freeret.sources import read_paths
+from freeret.sources import Files
 from probes import Item
 from probes.errors import BadItem
 
 
 def stream(*paths: Path, text: str = "text", id: str = "id") -> Iterator[Item]:
     """What is read; a bad item may be raised, or given in its place."""
-    for item in read_paths(paths, text, id):
+    for item in Files(paths, text, id):
         if isinstance(item, BadItem):
             raise item
         yield item
@@ -136,3 +138,30 @@ def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     assert next(items).id == "x"
     with pytest.raises(BadItem):
         next(items)
+
+
+def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
+    rows = [
+        {"id": k, "text": "no text" if k % 2 else f"text {k}", "year": 1990 + k} for k in range(3)
+    ]
+    pq.write_table(
+        pa.Table.from_pylist([*rows, {"id": None, "text": None}]), tmp_path / "a.parquet"
+    )
+    found = list(Files([tmp_path], keep_bad=True))
+    items = [item for item in found if isinstance(item, Item)]
+    assert [(i.id, i.text, dict(i.metadata)) for i in items] == [
+        (str(row["id"]), row["text"], {"year": row["year"]}) for row in rows
+    ]
+    assert str(found[3]).startswith("a.parquet:4: no text in the field 'text'")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
+    with pytest.raises(BadItem, match=r"cut\.parquet is not readable parquet"):
+        list(Files([tmp_path / "cut.parquet"]))
+
+
+def test_files_read_apart_are_the_files_read_together(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [{"text": "one"}, {"text": "two"}])
+    (tmp_path / "b.txt").write_text("three")
+    files = Files([tmp_path])
+    apart = [item for file, name in files.files() for item in files.read(file, name)]
+    assert apart == list(files)
+    assert list(files) == list(files), "it can be read again"

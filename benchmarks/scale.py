@@ -1,0 +1,288 @@
+"""A store that outgrows memory: exact search in blocks, and approximate indexes beside faiss.
+
+    python benchmarks/scale.py                     # 1,000,000 x 576, both parts
+    python benchmarks/scale.py --rows 20000 --part ann
+
+exact: 1,000 queries against all rows. One matrix product over vectors in memory, the same with its
+top 100, and the streamed search of the store, interleaved; extra peak memory, each in a fresh
+process. ann: recall@100 and queries a second, one query after the other, for LanceDB's IVF-HNSW
+and IVF-PQ with exact scores of their candidates, and for faiss' IVF-PQ (the same) and HNSW (`pip
+install faiss-cpu`). Vectors are unit and lie in clusters. Writes
+benchmarks/results/scale_{exact,ann}.json; figures/ann.py draws the second.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cyclopts
+import numpy as np
+import pyarrow as pa
+import torch
+from common import interleaved, median, peak_memory, ratio, report_peak, save
+from torch import Tensor
+
+from freeret import ann
+from freeret.exact import best, stored
+from freeret.store import BLOCK_BYTES, Record, Store
+from probes import Geometry
+from probes.geometry import unit
+
+SIZE, TOP = 576, 100
+CLUSTERS, SPREAD = 1000, 0.6
+"""A vector is its cluster's centre plus noise of this length."""
+CHUNK = 50_000
+IDENTITY = {"recipe": {"geometry": "none"}, "backbone": {"model": "synthetic"}}
+
+app = cyclopts.App(help=__doc__)
+
+
+def vectors(rows: int, seed: int = 0) -> Iterator[Tensor]:
+    """Clustered unit vectors, a chunk at a time; other seeds draw others from the same clusters."""
+    centres = unit(torch.randn(CLUSTERS, SIZE, generator=torch.Generator().manual_seed(12345)))
+    draw = torch.Generator().manual_seed(seed)
+    for start in range(0, rows, CHUNK):
+        count = min(CHUNK, rows - start)
+        of = torch.randint(CLUSTERS, (count,), generator=draw)
+        noise = torch.randn(count, SIZE, generator=draw) * (SPREAD / SIZE**0.5)
+        yield unit(centres[of] + noise)
+
+
+def queries(count: int) -> Tensor:
+    return torch.cat(list(vectors(count, seed=1)))
+
+
+def fill(folder: Path, rows: int) -> Store:
+    """A store as `index` leaves it, written without a backbone."""
+    store = Store.create(folder, IDENTITY, SIZE)
+    schema, start = store.table.schema, 0
+    for chunk in vectors(rows):
+        ids = [f"item{k:09}" for k in range(start, start + len(chunk))]
+        columns = {
+            "id": ids,
+            "hash": ["0" * 64] * len(ids),
+            "signature": ["text"] * len(ids),
+            "parts": ['[{"kind": "text", "text": "a text of some length"}]'] * len(ids),
+            "blobs": [[]] * len(ids),
+            "metadata": ["{}"] * len(ids),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(chunk.flatten().numpy()), SIZE),
+        }
+        store.table.add(pa.table(columns, schema=schema))
+        start += len(chunk)
+    store.compact()
+    return store
+
+
+# -- exact -----------------------------------------------------------------------------------
+
+
+def block_rows(count: int) -> int:
+    return BLOCK_BYTES // (4 * (4 * SIZE + 2 * count))
+
+
+def streamed(store: Store, asked: Tensor) -> list[list[tuple[str, float]]]:
+    return best(stored(store, Geometry(), block_rows(len(asked))), asked, TOP)
+
+
+def exact(folder: Path, rows: int, count: int, repeats: int) -> dict[str, Any]:
+    store, asked = Store.open(folder), queries(count)
+    memory = {
+        way: peak_memory(Path(__file__), "peak", str(folder), way, str(rows), str(count))
+        for way in ("product", "streamed")
+    }
+    whole = torch.cat(list(vectors(rows)))
+    runs: dict[str, Callable[[], Any]] = {
+        "product": lambda: whole @ asked.T,
+        "product and top": lambda: (whole @ asked.T).topk(TOP, dim=0),
+        "streamed": lambda: streamed(store, asked),
+        "streamed, one query": lambda: streamed(store, asked[:1]),
+        "product and top, one query": lambda: (whole @ asked[:1].T).topk(TOP, dim=0),
+    }
+    wall, work = (interleaved(runs, repeats, c) for c in (time.perf_counter, time.process_time))
+    expected = (whole @ asked.T).topk(TOP, dim=0)
+    same = [
+        {f"item{k:09}" for k in expected.indices[:, q].tolist()} == {id for id, _ in found}
+        for q, found in enumerate(streamed(store, asked))
+    ]
+    return {
+        "seconds": {name: median(t) for name, t in wall.items()},
+        "core seconds": {name: median(t) for name, t in work.items()},
+        "streamed / product": ratio(wall, "streamed", "product"),
+        "streamed / product, core seconds": ratio(work, "streamed", "product"),
+        "streamed / product and top": ratio(wall, "streamed", "product and top"),
+        "streamed / product and top, core seconds": ratio(work, "streamed", "product and top"),
+        "seconds of a commit": commit(store),
+        "extra peak MB": memory,
+        "rows of a block": block_rows(count),
+        "queries with the same top": float(np.mean(same)),
+    }
+
+
+def commit(store: Store) -> float:
+    """Median seconds to write 256 new items beside those there; they are taken out again."""
+    seconds = []
+    for turn in range(5):
+        rows = [
+            Record(f"new{turn}-{k}", "", "text", "[]", [], "{}", np.ones(SIZE, np.float32))
+            for k in range(256)
+        ]
+        start = time.perf_counter()
+        store.write(rows)
+        seconds.append(time.perf_counter() - start)
+        store.delete([row.id for row in rows])
+    return median(seconds)
+
+
+@app.command
+def peak(folder: Path, way: Literal["product", "streamed"], rows: int, count: int) -> None:
+    """In a process of its own: print the peak of one way."""
+    asked = queries(count)
+    if way == "product":
+        report_peak(lambda: (torch.cat(list(vectors(rows))) @ asked.T).topk(TOP, dim=0))
+    else:
+        store = Store.open(folder)
+        report_peak(lambda: streamed(store, asked))
+
+
+# -- approximate -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of one index."""
+
+    index: str
+    setting: dict[str, int]
+    recall: float
+    queries_per_second: float
+
+
+def measure(
+    index: str, setting: dict[str, int], ask: Callable[[Tensor], set[str]], asked: Tensor,
+    expected: list[set[str]],
+) -> Point:  # fmt: skip
+    ask(asked[0])
+    start = time.perf_counter()
+    found = [ask(one) for one in asked]
+    seconds = time.perf_counter() - start
+    shares = [len(a & b) / len(b) for a, b in zip(found, expected, strict=True)]
+    point = Point(index, setting, float(np.mean(shares)), len(asked) / seconds)
+    print(f"{index:18} {setting!s:30} recall {point.recall:.3f} {point.queries_per_second:8.1f}/s")
+    return point
+
+
+def lance(
+    store: Store, kind: ann.Index, asked: Tensor, expected: list[set[str]]
+) -> tuple[float, list[Point]]:
+    start = time.perf_counter()
+    ann.build_index(store, stored(store, Geometry(), 50_000), kind)
+    built, points = time.perf_counter() - start, []
+    for probes, factor in ((1, 2), (5, 2), (20, 2), (20, 4), (50, 4), (50, 10)):
+        setting = {"probes": probes, "factor": factor}
+
+        def ask(one: Tensor, setting: dict[str, int] = setting) -> set[str]:
+            block = ann.propose(store, one, TOP, **setting)
+            return {id for id, _ in best([block], one[None], TOP)[0]}
+
+        points.append(measure(f"LanceDB IVF-{kind.upper()}", setting, ask, asked, expected))
+    return built, points
+
+
+def faiss_indexes(
+    rows: int, asked: Tensor, expected: list[set[str]]
+) -> tuple[dict[str, float], list[Point]]:
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    whole, points, built = torch.cat(list(vectors(rows))).numpy(), [], {}
+
+    def name(found: np.ndarray) -> set[str]:
+        return {f"item{k:09}" for k in found.tolist()}
+
+    start = time.perf_counter()
+    lists = max(1, round(rows**0.5))
+    quantizer = faiss.IndexFlatIP(SIZE)
+    pq = faiss.IndexIVFPQ(quantizer, SIZE, lists, SIZE // 8, 8, faiss.METRIC_INNER_PRODUCT)
+    pq.train(whole[: min(rows, 256 * lists)])
+    pq.add(whole)
+    built["faiss IVF-PQ"] = time.perf_counter() - start
+    for probes, factor in ((1, 2), (5, 2), (20, 2), (20, 4), (50, 4), (50, 10)):
+        pq.nprobe = probes
+
+        def ask_pq(one: Tensor, factor: int = factor) -> set[str]:
+            query = one.numpy()[None]
+            ids = pq.search(query, factor * TOP)[1][0]
+            ids = ids[ids >= 0]
+            return name(ids[np.argsort(-(whole[ids] @ query[0]))[:TOP]])
+
+        setting = {"probes": probes, "factor": factor}
+        points.append(measure("faiss IVF-PQ", setting, ask_pq, asked, expected))
+    start = time.perf_counter()
+    graph = faiss.IndexHNSWFlat(SIZE, 32, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = 80
+    graph.add(whole)
+    built["faiss HNSW"] = time.perf_counter() - start
+    for effort in (100, 200, 400, 800):
+        graph.hnsw.efSearch = effort
+        points.append(
+            measure(
+                "faiss HNSW", {"ef": effort},
+                lambda one: name(graph.search(one.numpy()[None], TOP)[1][0]), asked, expected,
+            )
+        )  # fmt: skip
+    return built, points
+
+
+def approximate(folder: Path, rows: int, count: int) -> dict[str, Any]:
+    store, asked = Store.open(folder), queries(count)
+    expected = [{id for id, _ in found} for found in streamed(store, asked)]
+    built, points = {}, []
+    for kind in ("pq", "hnsw"):
+        built[f"LanceDB IVF-{kind.upper()}"], found = lance(store, kind, asked, expected)
+        points += found
+    more, found = faiss_indexes(rows, asked, expected)
+    return {"built in seconds": built | more, "points": [vars(p) for p in points + found]}
+
+
+@app.default
+def main(
+    *,
+    rows: int = 1_000_000,
+    part: Literal["exact", "ann", "both"] = "both",
+    count: int = 1000,
+    ann_queries: int = 200,
+    repeats: int = 3,
+    scratch: Path | None = None,
+) -> None:
+    """Run one part or both.
+
+    Parameters
+    ----------
+    count: Queries of the exact part.
+    scratch: Where to keep the store for another run; else it goes.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (scratch or Path(temporary)) / f"store-{rows}"
+        if not Store.exists(folder):
+            fill(folder, rows)
+        about = {"rows": rows, "dimension": SIZE, "threads": torch.get_num_threads()}
+        about["beside"] = "other work ran on the machine"
+        for name, run in {
+            "exact": lambda: {"queries": count, **exact(folder, rows, count, repeats)},
+            "ann": lambda: {"queries": ann_queries, **approximate(folder, rows, ann_queries)},
+        }.items():
+            if part in (name, "both"):
+                before = os.getloadavg()[0]
+                found = run()
+                load = {"load before and after": [before, os.getloadavg()[0]]}
+                save(f"scale_{name}", {**about, **load, **found})
+                print({k: v for k, v in found.items() if k != "points"})
+
+
+if __name__ == "__main__":
+    app(sys.argv[1:])

@@ -1,0 +1,200 @@
+"""Index with Ray Data: one backbone an actor, one store for all.
+
+Ray reads the files, hands blocks of items to a pool of actors, starts an actor that died again and
+gives its block to another. Every actor does what one process does: it embeds what the store does
+not hold and commits block by block. A block that was committed before its actor died is replaced by
+itself, so nothing is lost and nothing doubled.
+"""
+
+import itertools
+import logging
+import pickle
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from freeret.embedder import Embedder
+from freeret.indexing import Indexed, blocks, index_block
+from freeret.recipe import Recipe
+from freeret.sources import TABLES, Files
+from freeret.store import Store
+from probes import Backbone
+from probes.errors import BadSetting, FreeRetError
+
+log = logging.getLogger(__name__)
+
+ROOM = 0.25
+"""Share of the CPUs that is left for reading; with none the actors would wait for ever."""
+READ = 0.1
+"""CPUs that Ray counts for one reading task."""
+
+
+def index_with_ray(
+    store: Store,
+    backbone: Backbone,
+    recipe: Recipe,
+    items: Iterable[Any],
+    *,
+    on_error: str = "raise",
+    num_actors: int | None = None,
+    address: str | None = None,
+    progress: bool = False,
+) -> Indexed:
+    """Write every item that is new or changed, as `indexing.index_items` does.
+
+    `Files` are read by Ray's tasks, anything else is sent to them from here. By default an actor a
+    GPU, or one a node where there is none; each loads the backbone by its name. `address` is that
+    of a running cluster. Where an id comes twice, what is written last stays. Raises BadItem,
+    StoreError, StoreMismatch, BackboneNotFound; BadSetting when Ray is not installed, FreeRetError
+    when it does not start.
+    """
+    if on_error not in ("raise", "skip"):
+        raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
+    done = Indexed()
+    sent = _groups(items) if isinstance(items, Files) else blocks(enumerate(items))
+    packed = [{"block": pickle.dumps(block)} for block in sent]
+    if not packed:
+        return done
+    with _session(address, progress) as ray:
+        actors, threads, resources = _share(ray, num_actors)
+        rows = ray.data.from_items(packed)
+        if isinstance(items, Files):
+            rows = rows.map_batches(_reader(items), batch_size=1, num_cpus=READ)
+        outcomes = rows.map_batches(
+            Indexing,
+            fn_constructor_args=[store.location, _reload(backbone), recipe, on_error, threads],
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            **resources,
+        )
+        for row in outcomes.iter_rows():
+            outcome = pickle.loads(row["outcome"])
+            if isinstance(outcome, FreeRetError):
+                raise outcome
+            for name, reason in outcome.skipped.items():
+                log.warning("skipped %s: %s", name, reason)
+            done += outcome
+    return done
+
+
+class Indexing:
+    """What one actor does with every block: the path of a single process."""
+
+    def __init__(
+        self, location: str, loading: dict[str, Any], recipe: Recipe, on_error: str, threads: int
+    ):
+        self.on_error, self.error = on_error, None
+        torch.set_num_threads(threads)
+        try:
+            backbone = Backbone.load(**loading)
+            self.embedder = Embedder.from_recipe(backbone, recipe)
+            self.store = Store.open(location)
+            self.store.require(
+                {
+                    "backbone": backbone.fingerprint(),
+                    "embedder": self.embedder.identity(),
+                    "recipe": recipe.to_json(),
+                }
+            )
+            self.known = self.store.hashes()
+        except FreeRetError as error:  # said by the first block; Ray would try for ever
+            self.error = error
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        return {"outcome": [pickle.dumps(self._index(pickle.loads(b))) for b in batch["block"]]}
+
+    def _index(self, block: list[tuple[int, Any]]) -> Indexed | FreeRetError:
+        if self.error is not None:
+            return self.error
+        try:
+            return index_block(self.store, self.embedder, block, self.known, self.on_error)
+        except FreeRetError as error:
+            return error
+
+
+def _reader(files: Files) -> Callable[[dict[str, Any]], Iterator[dict[str, list[bytes]]]]:
+    """From a few files, blocks of their items, each of them pickled."""
+
+    def read(batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
+        for group in batch["block"]:
+            stream = itertools.chain.from_iterable(
+                _readable(files, file, name) for file, name in pickle.loads(group)
+            )
+            for block in blocks(enumerate(stream)):
+                yield {"block": [pickle.dumps(block)]}
+
+    return read
+
+
+def _readable(files: Files, file: Any, name: str) -> Iterator[Any]:
+    """The items of one file; an error travels in the stream to the one who answers for it."""
+    try:
+        yield from files.read(file, name)
+    except FreeRetError as error:
+        yield error
+
+
+def _groups(files: Files) -> Iterator[list[tuple[Any, str]]]:
+    """Tables alone, for each holds many items; other files together, as many as are committed at
+    once."""
+    tables, others = [], []
+    for file, name in files.files():
+        (tables if file.suffix.lower() in TABLES else others).append((file, name))
+    yield from ([table] for table in tables)
+    yield from blocks(others)
+
+
+def _reload(backbone: Backbone) -> dict[str, Any]:
+    """How an actor loads the same backbone; the store then confirms that it is."""
+    return {
+        "model": backbone.name,
+        "revision": backbone.revision,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "attn_implementation": getattr(backbone.model.config, "_attn_implementation", None),
+    }
+
+
+def _share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
+    """How many actors, the threads of each, and what of the cluster each one takes."""
+    have = ray.cluster_resources()
+    gpus, cpus = int(have.get("GPU", 0)), have.get("CPU", 1.0)
+    actors = num_actors or gpus or len(ray.nodes())
+    each = cpus * (1 - ROOM) / actors
+    resources: dict[str, Any] = {"num_cpus": int(each) if each >= 1 else round(each, 3)}
+    if gpus:
+        resources["num_gpus"] = int(gpus / actors) if gpus >= actors else round(gpus / actors, 3)
+    return actors, max(1, int(cpus // actors)), resources
+
+
+@contextmanager
+def _session(address: str | None, progress: bool) -> Iterator[Any]:
+    """Ray, started here if it was not running; what was started is ended."""
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise BadSetting(
+            "engine ray needs Ray, which is not installed: pip install 'freeret[scale]'"
+        ) from None
+    ours = not ray.is_initialized()
+    if ours:
+        _start(ray, address)
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = progress
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(ray: Any, address: str | None) -> None:
+    with warnings.catch_warnings():  # Ray forks, and LanceDB warns; only another program follows
+        warnings.simplefilter("ignore")
+        try:
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        except Exception as error:  # of many types, Exception itself among them
+            where = f"at {address}" if address else "on this machine"
+            raise FreeRetError(f"Ray did not start {where}: {error}") from error

@@ -1,0 +1,207 @@
+"""Ray: what one process would store, whatever dies on the way."""
+
+import json
+import os
+import pickle
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from models import TEXT, tokenizer
+
+from freeret.indexing import Indexed
+from freeret.ray_engine import Indexing, index_with_ray
+from freeret.recipe import Recipe
+from freeret.retriever import FreeRet
+from freeret.sources import Files
+from freeret.store import Store
+from probes import Backbone
+from probes.errors import BadItem, BadSetting, StoreMismatch
+
+RECIPE = Recipe("e5v", "attn[-1]", "centre", "mcq")
+ITEMS, KILLS = 600, 2
+
+
+def write_corpus(folder: Path, count: int) -> Path:
+    """Rows in three files of two kinds, and a few files that are one item each."""
+    folder.mkdir()
+    rows = [
+        {"id": f"i{k:05}", "text": f"{k} of {'the word ' * (k % 7)}", "third": k % 3}
+        for k in range(count)
+    ]
+    for part in range(3):
+        lines = (json.dumps(row) + "\n" for row in rows[part::3])
+        (folder / f"{part}.jsonl").write_text("".join(lines))
+    for k in range(5):
+        (folder / f"note{k}.txt").write_text(f"note {k}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    TEXT["llama"]().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+# ------------------------------------------------------------------------- actors that are killed
+
+
+class Driver:
+    """`freeret index --engine ray` in a process of its own."""
+
+    def __init__(self, corpus: Path, store: Path, model: Path):
+        recipe = RECIPE.save(store.parent / "recipe.json")
+        command = [
+            sys.executable, "-m", "freeret", "index", corpus, "--store", store, "--model", model,
+            "--recipe", recipe, "--engine", "ray", "--num-actors", "2",
+        ]  # fmt: skip
+        log = (store.parent / "driver.log").open("a")
+        self.process = psutil.Popen(
+            list(map(str, command)), stdout=log, stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
+        )  # fmt: skip
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def actors(self) -> list[psutil.Process]:
+        found = []
+        for child in self.process.children(recursive=True):
+            try:
+                if "MapWorker" in "".join(child.cmdline()):
+                    found.append(child)
+            except psutil.Error:  # gone meanwhile
+                continue
+        return found
+
+    def kill(self) -> None:
+        """Ray's own processes die with the one that started them."""
+        family = self.process.children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        psutil.wait_procs(family, timeout=60)
+
+
+def rows_in(store: Path) -> int:
+    return len(Store.open(store)) if Store.exists(store) else 0
+
+
+def kill_ray(folder: Path, model: Path, items: int, kills: int, seed: int = 0) -> dict[str, Any]:
+    """Index with Ray while actors and, one time in four, the driver are killed at random moments
+    until `kills` have died; then let it end. The store must equal that of one process, which has
+    never been disturbed. Says what happened; raises AssertionError."""
+    folder.mkdir(exist_ok=True)
+    corpus, draw = write_corpus(folder / "corpus", items), random.Random(seed)
+    backbone = Backbone.load(model)
+    FreeRet(backbone, RECIPE).index(Files([corpus]), folder / "whole")
+    died: list[str] = []
+    round = 0
+    driver = Driver(corpus, folder / "0", model)
+    while len(died) < kills:
+        seen = rows_in(folder / f"{round}")
+        if not driver.running():  # came to its end before it could be killed: take a new store
+            assert driver.process.returncode == 0, (folder / "driver.log").read_text()[-2000:]
+            assert same(folder / f"{round}", folder / "whole", backbone)
+            round += 1
+            driver = Driver(corpus, folder / f"{round}", model)
+        elif len(died) % 4 == 3 and seen:
+            driver.kill()
+            died.append("driver")
+            driver = Driver(corpus, folder / f"{round}", model)
+        elif actors := driver.actors():
+            time.sleep(draw.uniform(0, 1))
+            victim = draw.choice(actors)
+            if victim.is_running():
+                victim.kill()
+                died.append("actor")
+                victim.wait()
+        time.sleep(draw.uniform(0, 0.5))
+    assert driver.process.wait() == 0, (folder / "driver.log").read_text()[-2000:]
+    assert same(folder / f"{round}", folder / "whole", backbone)
+    return {"items": items, "killed": died, "stores finished": round + 1}
+
+
+def same(store: Path, reference: Path, backbone: Backbone) -> bool:
+    """Whether two stores hold the same, and answer alike."""
+    ours, theirs = Store.open(store), Store.open(reference)
+    vectors, expected = ours.vectors(), theirs.vectors()
+    found, wanted = (
+        [(h.id, round(h.score, 4)) for q in ("the word", "17 of") for h in r.search(q, top_n=20)]
+        for r in (FreeRet.load(store, backbone), FreeRet.load(reference, backbone))
+    )
+    return (
+        vectors.ids == expected.ids
+        and ours.hashes() == theirs.hashes()
+        and torch.allclose(vectors.vectors, expected.vectors, atol=1e-5)
+        and found == wanted
+    )
+
+
+def test_what_dies_is_taken_up_and_the_store_is_that_of_one_process(
+    model: Path, tmp_path: Path
+) -> None:
+    assert len(kill_ray(tmp_path / "run", model, ITEMS, KILLS)["killed"]) == KILLS
+
+
+# --------------------------------------------------------------------------- one actor, without Ray
+
+
+def actor(store: Path, model: Path, on_error: str = "raise", **recipe: Any) -> Indexing:
+    chosen = Recipe(**{**RECIPE.to_json(), **recipe, "reasons": ()})
+    return Indexing(str(store), {"model": str(model)}, chosen, on_error, 1)
+
+
+def outcome(actor: Indexing, block: list[Any]) -> Any:
+    [found] = actor({"block": [pickle.dumps(list(enumerate(block)))]})["outcome"]
+    return pickle.loads(found)
+
+
+@pytest.fixture
+def store(model: Path, tmp_path: Path) -> Path:
+    FreeRet(Backbone.load(model), RECIPE).index([{"id": "a", "text": "one"}], tmp_path / "s")
+    return tmp_path / "s"
+
+
+def test_an_actor_embeds_what_is_not_stored(store: Path, model: Path) -> None:
+    block = [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}]
+    assert outcome(actor(store, model), block) == Indexed(added=1, unchanged=1)
+    assert Store.open(store).vectors().ids == ["a", "b"]
+
+
+def test_two_actors_given_the_same_block_store_it_once(store: Path, model: Path) -> None:
+    """As when the first one died after its commit, before Ray had heard of it."""
+    block = [{"id": "b", "text": "two"}, {"id": "c", "text": "three"}]
+    first, second = (actor(store, model) for _ in range(2))
+    assert outcome(first, block) == Indexed(added=2)
+    outcome(second, block)
+    assert Store.open(store).vectors().ids == ["a", "b", "c"]
+
+
+def test_errors_come_back_as_they_are(store: Path, model: Path) -> None:
+    bad = ["fine", BadItem("row.jsonl:3: no text")]
+    error = outcome(actor(store, model), bad)
+    assert isinstance(error, BadItem)
+    assert "row.jsonl:3" in str(error)
+    skipped = outcome(actor(store, model, "skip"), bad)
+    assert (skipped.added, list(skipped.skipped)) == (1, ["row.jsonl:3"])
+    error = outcome(actor(store, model, prompt="prompteol"), ["x"])
+    assert isinstance(error, StoreMismatch)
+    assert "embedder.prompts" in str(error)
+
+
+def test_without_ray_it_says_how_to_get_it(
+    store: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    backbone = Backbone.load(model)
+    with pytest.raises(BadSetting, match=r"pip install 'freeret\[scale\]'"):
+        index_with_ray(Store.open(store), backbone, RECIPE, ["more"])
+    assert index_with_ray(Store.open(store), backbone, RECIPE, []) == Indexed()
+    assert FreeRet.load(store, backbone).index(["more"]).added == 1
