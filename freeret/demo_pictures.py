@@ -28,7 +28,7 @@ def search_everything(retriever: FreeRet, corpus: Dataset) -> list[tuple[Gallery
     passages = list(corpus.documents)
     asked = {QUESTIONS: corpus.queries}
     right = {QUESTIONS: [next(iter(corpus.judgements[q.id or ""])) for q in corpus.queries]}
-    if retriever.backbone.processor is not None:
+    if retriever.backbone.sees:
         items = make_ground(seed=0, size=SIZE).items
         for title, (asking, searched) in SEARCHES.items():
             asked[title] = items[asking]
@@ -41,7 +41,8 @@ def search_everything(retriever: FreeRet, corpus: Dataset) -> list[tuple[Gallery
 def _search(
     retriever: FreeRet, title: str, queries: Sequence[Item], right: Sequence[str]
 ) -> tuple[Gallery, Interval]:
-    found = [retriever.search(query, top_n=HITS) for query in queries]
+    retriever.expect(queries)
+    found = retriever.search_many(queries, top_n=HITS)
     first = mean_interval([hits[0].id == id for hits, id in zip(found, right, strict=True)])
     shown = zip(queries[:SHOWN], found, right, strict=False)
     return Gallery(title, [Search(q, hits, frozenset([id])) for q, hits, id in shown]), first

@@ -79,7 +79,7 @@ class Recipe:
 
 def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
     """The best reciprocal rank; among settings as good within noise, the best synonym site."""
-    best = max(report.diagnostic, key=_quality)
+    best = max(report.diagnostic, key=lambda s: s.quality)
     separation = {s.site: s.separation.mean for s in report.synonyms}
     layers = len(report.curves.alpha_mlp.mean)
 
@@ -91,7 +91,7 @@ def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
         s
         for s in report.diagnostic
         if (s.prompt, s.geometry) == (best.prompt, best.geometry)
-        and _quality(s) >= _quality(best) - noise / 2
+        and s.quality >= best.quality - noise / 2
     ]
     chosen = max(peers, key=at_site)
     reference = _find(report, "e5v", "norm", "none")
@@ -100,6 +100,7 @@ def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
         f"Paraphrases: {_name(chosen)} finds the partner with reciprocal rank "
         f"{chosen.reciprocal_rank}; the E5-V extraction {reference.reciprocal_rank}, the paper's "
         f"control prompt at attn[-1] {paper.reciprocal_rank}.",
+        *_describe_pictures(chosen, reference, paper),
         f"Of {len(peers)} sites as good within noise, {chosen.site} separates synonyms from "
         f"controls best (d' {at_site(chosen):.2f}).",
     ]
@@ -146,5 +147,11 @@ def _name(setting: Setting) -> str:
     return f"prompt {setting.prompt} at {setting.site}, geometry {setting.geometry},"
 
 
-def _quality(setting: Setting) -> float:
-    return setting.reciprocal_rank.mean
+def _describe_pictures(chosen: Setting, reference: Setting, paper: Setting) -> list[str]:
+    if chosen.pictures is None:
+        return []
+    return [
+        f"Scenes: a caption finds its picture with reciprocal rank {chosen.pictures}; the E5-V "
+        f"extraction {reference.pictures}, the paper's choice {paper.pictures}. Texts and pictures "
+        "count alike."
+    ]

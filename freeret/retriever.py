@@ -10,7 +10,7 @@ import itertools
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,8 @@ from freeret.sharding import Shard
 from freeret.store import BLOCK_BYTES, Loaded, Store
 from probes import Backbone, Geometry, Item, as_item
 from probes.errors import StoreError
-from probes.prompts import Prompted
+from probes.geometry import unit
+from probes.prompts import Prompted, Side
 
 Engine = Literal["local", "ray"]
 MEMORY = 4.0
@@ -79,6 +80,7 @@ class FreeRet:
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.store: Store | None = None
         self._reranker: Reranker | None = None
+        self._expected: dict[tuple[Side, str], torch.Tensor] = {}
         self._kept: tuple[int, Geometry] | None = None
         """The geometry, and the version of the store that it is of."""
         self._held: tuple[int, Loaded, torch.Tensor] | None = None
@@ -188,6 +190,21 @@ class FreeRet:
         """
         return self.search_many([query], top_n, rerank, filter, ann=ann)[0]
 
+    def expect(self, queries: Sequence[Any]) -> None:
+        """Unlabelled examples of what will be asked, from now on.
+
+        Queries of each kind among them are centred on their own mean. A corpus of pictures cannot
+        tell how captions look, nor a mixed one how questions differ from its texts. No examples:
+        the corpus alone decides again.
+        """
+        asked = [as_item(query) for query in queries]
+        units = unit(self.embedder.encode_query(asked))
+        kinds = [item.signature for item in asked]
+        self._expected = {
+            ("query", kind): units[torch.tensor([k == kind for k in kinds])].mean(0)
+            for kind in dict.fromkeys(kinds)
+        }
+
     def search_many(
         self,
         queries: Sequence[Any],
@@ -202,6 +219,8 @@ class FreeRet:
         opened = self._opened()
         geometry = self._fitted(opened)
         raw = self.embedder.encode_query(asked)
+        if geometry.kind != "none":
+            geometry = replace(geometry, means={**geometry.means, **self._expected})
         mapped = geometry.map(raw, [item.signature for item in asked], "query")
         if ann and not filter:
             found = [

@@ -122,6 +122,11 @@ class Backbone:
         return self.anatomy.hidden_size
 
     @property
+    def sees(self) -> bool:
+        """Whether it reads pictures."""
+        return self.encoder.perception is not None and "image" in self.encoder.perception.kinds
+
+    @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the input embeddings."""
         return self.model.get_input_embeddings().weight.device

@@ -3,12 +3,15 @@
 200 sentences, each with a paraphrase and a near-miss written for this project, are embedded under
 every prompt at every late site. A sentence must find its paraphrase among all 200 paraphrases; the
 near-misses are the harder second figure: the paraphrase must also beat the sentence's own
-near-miss, which shares far more words with it. No judgement of any benchmark is used.
+near-miss, which shares far more words with it. A backbone that reads pictures must also find the
+picture of a caption among drawn scenes. No judgement of any benchmark is used.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +20,7 @@ from probes.data import paraphrases
 from probes.geometry import KINDS, Geometry, Kind
 from probes.items import Item
 from probes.prompts import NAMED, Prompt, Side
+from probes.scenes import SEEN, distinct_scenes
 from probes.sites import late_sites
 from probes.states import last_states
 from probes.stats import Interval, mean_interval
@@ -35,7 +39,18 @@ class Setting:
     """Mean reciprocal rank among all paraphrases: what settings are ranked by, it is steadier."""
     beats_near_miss: Interval
     """Share of sentences whose paraphrase scores above their near-miss."""
+    pictures: Interval | None = None
+    """Mean reciprocal rank of a caption's picture among those of SCENES drawn scenes; None on a
+    backbone that reads no pictures."""
 
+    @property
+    def quality(self) -> float:
+        """What settings are ranked by: the mean reciprocal rank, over texts and pictures alike."""
+        both = [self.reciprocal_rank] + ([self.pictures] if self.pictures else [])
+        return sum(float(found.mean) for found in both) / len(both)
+
+
+SCENES = 100
 
 SIDES: dict[str, Side] = {"sentence": "query", "paraphrase": "document", "near_miss": "document"}
 
@@ -53,6 +68,30 @@ def embed_diagnostic(
     return vectors
 
 
+def embed_scenes(
+    backbone: Backbone, prompt: Prompt, sites: Sequence[str], *, progress: bool = False
+) -> dict[str, Tensor]:
+    """Raw states `[scenes, sites, hidden]` of captions (as queries) and pictures (as documents);
+    nothing for a backbone that reads no pictures."""
+    if not backbone.sees:
+        return {}
+    rng = Random(0)
+    scenes = distinct_scenes(rng, SCENES, SEEN)
+    items: dict[str, tuple[Side, list[Item]]] = {
+        "caption": ("query", [Item(scene.caption()) for scene in scenes]),
+        "picture": ("document", [Item(images=[scene.draw(rng=rng)]) for scene in scenes]),
+    }
+    return {
+        name: last_states(
+            backbone,
+            [backbone.row(prompt.apply(item, side)) for item in chosen],
+            sites,
+            progress=f"{prompt.name}: {name}" if progress else None,
+        )
+        for name, (side, chosen) in items.items()
+    }
+
+
 def diagnose(
     backbone: Backbone,
     prompts: Mapping[str, Prompt] = NAMED,
@@ -66,6 +105,7 @@ def diagnose(
     settings = []
     for name, prompt in prompts.items():
         vectors = embed_diagnostic(backbone, prompt, chosen, progress=progress)
+        vectors |= embed_scenes(backbone, prompt, chosen, progress=progress)
         for column, site in enumerate(chosen):
             at_site = {key: value[:, column] for key, value in vectors.items()}
             settings += [_evaluate(name, site, kind, at_site, seed) for kind in KINDS]
@@ -80,13 +120,28 @@ def _evaluate(prompt: str, site: str, kind: Kind, vectors: dict[str, Tensor], se
         for column, side in SIDES.items()
     )
     scores = sentences @ partners.T
-    own = scores.diagonal()
-    rank = (scores >= own[:, None]).sum(1).double().numpy()  # ties count against
+    rank = _ranks(scores)
     return Setting(
         prompt,
         site,
         kind,
         mean_interval(rank == 1, seed),
         mean_interval(1 / rank, seed),
-        mean_interval((own > (sentences * near).sum(-1)).numpy(), seed),
+        mean_interval((scores.diagonal() > (sentences * near).sum(-1)).numpy(), seed),
+        _evaluate_pictures(kind, vectors, seed),
     )
+
+
+def _evaluate_pictures(kind: Kind, vectors: dict[str, Tensor], seed: int) -> Interval | None:
+    if "picture" not in vectors:
+        return None
+    captions, pictures = vectors["caption"], vectors["picture"]
+    geometry = Geometry.fit(kind, {"image": pictures}, {"text": captions})
+    asked = geometry.map(captions, ["text"] * len(captions), "query")
+    pool = geometry.map(pictures, ["image"] * len(pictures), "document")
+    return mean_interval(1 / _ranks(asked @ pool.T), seed)
+
+
+def _ranks(scores: Tensor) -> np.ndarray:
+    """Of the partner on the diagonal, row by row; ties count against."""
+    return (scores >= scores.diagonal()[:, None]).sum(1).double().numpy()

@@ -50,6 +50,17 @@ def test_sites_as_good_within_noise_are_told_apart_by_synonyms() -> None:
     assert chosen(diagnostic=REFERENCES + sure).site == "attn[-1]"
 
 
+def test_pictures_count_as_much_as_texts() -> None:
+    texts = setting("prompteol", "attn[-1]", "whiten", 0.9)
+    both = setting("prompteol", "attn[-1]", "centre", 0.8)
+    seen = [dataclasses.replace(row, pictures=around(found)) for row, found in
+            ((texts, 0.2), (both, 0.6), *((r, 0.1) for r in REFERENCES))]  # fmt: skip
+    assert chosen(diagnostic=[*REFERENCES, texts, both]).geometry == "whiten"
+    recipe = chosen(diagnostic=seen)
+    assert recipe.geometry == "centre"
+    assert any("caption finds its picture" in r and "0.6" in r for r in recipe.reasons)
+
+
 def test_noise_never_changes_prompt_or_geometry() -> None:
     rows = [setting("prompteol", "attn[-1]", "centre", 0.80, half=0.1),
             setting("prompteol", "mlp[-1]", "whiten", 0.799, half=0.1),

@@ -26,6 +26,7 @@ from freeret.store import Record, Store
 from probes import Backbone, Geometry
 from probes.data import paraphrases
 from probes.errors import BadItem, BadSetting, StoreError, StoreMismatch
+from probes.geometry import unit
 
 Tiny = Callable[[str], Backbone]
 SEARCHES = 1000
@@ -152,6 +153,29 @@ def test_an_unchanged_corpus_writes_nothing(backbone: Backbone, tmp_path: Path) 
     assert sorted((tmp_path / "s").rglob("*")) == before
     FreeRet(backbone, Recipe("e5v", "attn[-1]", "none", "yes_no")).index([], tmp_path / "s")
     assert FreeRet.load(tmp_path / "s", backbone).recipe.frame == "yes_no"
+
+
+def test_queries_may_have_a_mean_of_their_own(backbone: Backbone, tmp_path: Path) -> None:
+    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", None))
+    retriever.index(texts(120), tmp_path / "s")
+    asked = ["the word", "17 of", "of the word"]
+    before = retriever.search("17 of")
+    retriever.expect(asked)
+    scores = {hit.id: hit.score for hit in retriever.search("17 of")}
+    raw = retriever.embedder.encode_query(asked)
+    geometry = retriever.store.geometry()  # type: ignore[union-attr]
+    centred = unit(unit(raw) - unit(raw).mean(0))[1]
+    loaded = retriever.store.vectors()  # type: ignore[union-attr]
+    pool = geometry.map(loaded.vectors, loaded.signatures, "document")
+    expected = dict(zip(loaded.ids, (pool @ centred).tolist(), strict=True))
+    assert all(score == pytest.approx(expected[id], abs=1e-5) for id, score in scores.items())
+    retriever.expect([])
+    assert retriever.search("17 of") == before
+    plain = FreeRet(backbone, PLAIN)
+    plain.index(texts(10), tmp_path / "plain")
+    before = plain.search("17 of")
+    plain.expect(asked)
+    assert plain.search("17 of") == before, "without a geometry nothing is centred"
 
 
 def test_none_asked_for_is_none_found(filled: FreeRet) -> None:
