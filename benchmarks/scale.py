@@ -28,8 +28,8 @@ from common import interleaved, median, peak_memory, ratio, report_peak, save
 from torch import Tensor
 
 from freeret import ann
-from freeret.exact import best, stored
-from freeret.store import BLOCK_BYTES, Record, Store
+from freeret.exact import best, block_rows, stored
+from freeret.store import Record, Store
 from probes import Geometry
 from probes.geometry import unit
 
@@ -81,12 +81,8 @@ def fill(folder: Path, rows: int) -> Store:
 # -- exact -----------------------------------------------------------------------------------
 
 
-def block_rows(count: int) -> int:
-    return BLOCK_BYTES // (4 * (4 * SIZE + 2 * count))
-
-
 def streamed(store: Store, asked: Tensor) -> list[list[tuple[str, float]]]:
-    return best(stored(store, Geometry(), block_rows(len(asked))), asked, TOP)
+    return best(stored(store, Geometry(), block_rows(SIZE, len(asked))), asked, TOP)
 
 
 def exact(folder: Path, rows: int, count: int, repeats: int) -> dict[str, Any]:
@@ -118,7 +114,7 @@ def exact(folder: Path, rows: int, count: int, repeats: int) -> dict[str, Any]:
         "streamed / product and top, core seconds": ratio(work, "streamed", "product and top"),
         "seconds of a commit": commit(store),
         "extra peak MB": memory,
-        "rows of a block": block_rows(count),
+        "rows of a block": block_rows(SIZE, count),
         "queries with the same top": float(np.mean(same)),
     }
 

@@ -23,6 +23,8 @@ Block = tuple[Sequence[str], Float[Tensor, "_ hidden"]]
 
 NEAR = 1e-5
 """More than the rounding of a float32 dot product of unit vectors."""
+ENOUGH = 2**29
+"""Bytes of a block where memory is no concern; larger ones are no faster."""
 CHUNK = 4096
 """Pairs summed in float64 at once."""
 
@@ -73,6 +75,11 @@ def _last(asked: np.ndarray, scores: np.ndarray, queries: int, count: int) -> np
 
 
 # -- where the blocks come from --------------------------------------------------------------
+
+
+def block_rows(dimension: int, queries: int, memory: float = ENOUGH) -> int:
+    """Rows of a block: their vectors as read, mapped and summed, and their scores."""
+    return int(max(1, min(ENOUGH, memory) // (4 * (4 * dimension + 2 * queries))))
 
 
 def stored(

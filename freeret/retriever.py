@@ -21,13 +21,13 @@ from scipy.special import expit
 from freeret import ann as approximate
 from freeret.ann import Recall
 from freeret.embedder import Embedder
-from freeret.exact import Block, Filter, best, passing, stored
+from freeret.exact import Block, Filter, best, block_rows, passing, stored
 from freeret.indexing import Indexed, fit_geometry, index_items
 from freeret.recipe import Recipe
 from freeret.reports import cached_report
 from freeret.reranker import Reranker
 from freeret.sharding import Shard
-from freeret.store import BLOCK_BYTES, Loaded, Store
+from freeret.store import Loaded, Store
 from probes import Backbone, Geometry, Item, as_item
 from probes.errors import StoreError
 from probes.geometry import unit
@@ -307,9 +307,7 @@ class FreeRet:
         return [passing(held[1], held[2], filter)]
 
     def _rows(self, queries: int) -> int:
-        """Rows of a block: their vectors as read, mapped and summed, and their scores."""
-        each = 4 * (4 * self._opened().dimension + 2 * queries)
-        return int(max(1, min(BLOCK_BYTES, self.memory * 2**30) // each))
+        return block_rows(self._opened().dimension, queries, self.memory * 2**30)
 
     def _geometry(self, store: Store) -> Geometry:
         """The recipe's geometry, fitted on everything stored and kept beside it."""
