@@ -266,7 +266,11 @@ def main(
         folder = (scratch or Path(temporary)) / f"store-{rows}"
         if not Store.exists(folder):
             fill(folder, rows)
-        about = {"rows": rows, "dimension": SIZE, "threads": torch.get_num_threads()}
+        about: dict[str, Any] = {
+            "rows": rows,
+            "dimension": SIZE,
+            "threads": torch.get_num_threads(),
+        }
         about["beside"] = "other work ran on the machine"
         for name, run in {
             "exact": lambda: {"queries": count, **exact(folder, rows, count, repeats)},

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.scenes import make_ground
 from freeret.gallery import Gallery, Search
@@ -43,6 +45,7 @@ def _search(
 ) -> tuple[Gallery, Interval]:
     retriever.expect(queries)
     found = retriever.search_many(queries, top_n=HITS)
-    first = mean_interval([hits[0].id == id for hits, id in zip(found, right, strict=True)])
+    first = np.array([hits[0].id == id for hits, id in zip(found, right, strict=True)])
     shown = zip(queries[:SHOWN], found, right, strict=False)
-    return Gallery(title, [Search(q, hits, frozenset([id])) for q, hits, id in shown]), first
+    searches = [Search(query, hits, frozenset([id])) for query, hits, id in shown]
+    return Gallery(title, searches), mean_interval(first)

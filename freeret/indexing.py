@@ -102,7 +102,7 @@ def index_block(
             id = new.item.id or ""
             pending[id], known[id] = new, new.hash
     vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
-    whole = np.isfinite(vectors).all(axis=1)
+    whole = np.asarray(np.isfinite(vectors).all(axis=1))
     for id in [id for id, fine in zip(pending, whole, strict=True) if not fine]:
         known.pop(id)
         refuse(id, BadItem(f"{pending.pop(id).item.name}: its vector is not finite ({NANS})"))

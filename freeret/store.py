@@ -19,7 +19,6 @@ from typing import Any
 import lancedb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -199,7 +198,7 @@ class Store:
     def vectors(self) -> "Loaded":
         """All raw vectors with ids, signatures and metadata, sorted by id."""
         rows = self._columns(*LOADED)
-        return Loaded.read(rows.take(pc.sort_indices(rows["id"])))
+        return Loaded.read(rows.sort_by("id"))
 
     def blocks(
         self, rows: int | None = None, *, metadata: bool = False, where: str | None = None

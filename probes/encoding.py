@@ -89,9 +89,8 @@ class Encoder:
         self.chat = getattr(processor, "chat_template", None) or getattr(
             tokenizer, "chat_template", None
         )
-        self.media_ids = {
-            getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video", "audio")
-        } - {None}
+        named = (getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio"))
+        self.media_ids: set[int] = {id for id in named if id is not None}
         """Tokens in whose place a feature of a tower stands."""
         text_config = model.config.get_text_config(decoder=True)
         limit = getattr(text_config, "max_position_embeddings", None) or MAX_TOKENS

@@ -9,7 +9,7 @@ from models import MULTIMODAL
 
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
-from freeret.sources import read_paths
+from freeret.sources import Files
 from probes.backbone import Backbone
 from probes.errors import BadItem
 from probes.media import Limits, MediaOptions
@@ -31,9 +31,7 @@ def test_damaged_files_are_read_or_refused_and_the_rest_is_indexed(tmp_path: Pat
     backbone = Backbone.load(model, processor=processor, media=options)
     retriever = FreeRet(backbone, Recipe.e5v())
     before = peak()
-    done = retriever.index(
-        read_paths([folder], "text", "id", keep_bad=True), tmp_path / "store", on_error="skip"
-    )
+    done = retriever.index(Files([folder], keep_bad=True), tmp_path / "store", on_error="skip")
     assert peak() - before < 300
     assert done.added + len(done.skipped) == 200 + WHOLE
     assert 100 <= len(done.skipped) <= 190
@@ -50,4 +48,4 @@ def test_a_damaged_file_stops_the_index_when_it_shall(tmp_path: Path) -> None:
     model, processor = MULTIMODAL["qwen2.5-vl"]()
     retriever = FreeRet(Backbone.load(model, processor=processor), Recipe.e5v())
     with pytest.raises(BadItem, match=r"a\.png.*cannot read the image"):
-        retriever.index(read_paths([tmp_path], "text", "id"), tmp_path / "store")
+        retriever.index(Files([tmp_path]), tmp_path / "store")

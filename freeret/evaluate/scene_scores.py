@@ -5,16 +5,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from freeret.evaluate.metrics import precision_at_1, to_run
+from freeret.evaluate.metrics import per_query, to_run
 from freeret.evaluate.scenes import FAILURES, TASKS, Ground
-from probes import Backbone, Batch, ControlPrompt, Geometry, Item, record
-from probes.batching import run_batches
+from probes import Backbone, ControlPrompt, Geometry, Item
 from probes.geometry import Kind
 from probes.prompts import Prompt, Side, as_prompt
+from probes.states import last_states
 from probes.stats import Interval, mean_interval
 
 
@@ -94,10 +93,6 @@ def embed_ground(
 ) -> dict[str, Float[Tensor, "items sites hidden"]]:
     """Raw states of every set of a ground, float32."""
 
-    def forward(batch: Batch) -> list[Tensor]:
-        states = record(backbone, batch, sites)
-        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
-
     found = {}
     for name, items in ground.items.items():
         task, side = _instruction(name)
@@ -106,7 +101,7 @@ def embed_ground(
             put = replace(put, task=task)
         rows = [backbone.row(put.apply(item, side), item.name) for item in items]
         title = f"{put.name}: {name}" if progress else None
-        found[name] = torch.stack(run_batches(backbone, rows, forward, progress=title))
+        found[name] = last_states(backbone, rows, sites, progress=title)
     return found
 
 
@@ -119,7 +114,9 @@ def precisions(
         geometry = _fit(ground, vectors, kind, asking, searched)
         queries = _map(geometry, ground, vectors, asking, "query")
         documents = _map(geometry, ground, vectors, searched, "document")
-        found[dataset.name] = precision_at_1(dataset, to_run(dataset, queries @ documents.T))
+        scores = queries @ documents.T
+        run = to_run(dataset, lambda i, places, s=scores: s[i] if places is None else s[i][places])
+        found[dataset.name] = per_query(dataset, run, "P@1")
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar, get_args
 
-from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.datasets import Dataset, Judgements
 from probes import Item, Part
 from probes.errors import BadSetting
 from probes.scenes import (
@@ -68,7 +68,7 @@ class Ground:
         for task, (asking, searched) in self.tasks.items():
             queries, documents = self.items[asking], self.items[searched]
             right = zip(queries, documents, strict=False)
-            judgements = {str(query.id): {str(document.id): 1} for query, document in right}
+            judgements: Judgements = {str(q.id): {str(d.id): 1} for q, d in right}
             found.append(Dataset(task, queries, documents, judgements))
         return found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Grade
-from freeret.sources import read_paths
+from freeret.sources import Files
 from probes import Item
 from probes.errors import BadFile, BadItem
 
@@ -33,7 +33,7 @@ def load_folder(folder: str | Path) -> Dataset:
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(f"cannot read {root} ({error}); {SOURCE}") from None
     try:
-        found = read_paths([root / "documents"], "text", "id")
+        found = Files([root / "documents"])
         documents = [item for item in found if isinstance(item, Item)]
     except BadItem as error:
         raise BadFile(f"{root}/documents: {error}; {SOURCE}") from None

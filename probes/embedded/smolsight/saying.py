@@ -70,7 +70,7 @@ def pack(
                 weight = WORD_WEIGHT / len(branch.answers)
                 said += [(start, encode(word)[0], weight) for word in branch.answers]
             else:
-                answer = encode(branch.answers[0] + end)
+                answer = encode(next(iter(branch.answers)) + end)
                 said += [(start + i, token, 1.0) for i, token in enumerate(answer)]
             added = asked + answer[:-1]
             ids += added
