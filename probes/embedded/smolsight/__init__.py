@@ -8,4 +8,4 @@ MODEL_CARD.md says what they were trained on and what they can do.
 from pathlib import Path
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
-WEIGHTS_SHA256 = "e0e9dd79233182ff923d12689c7ca00b1bf533d88aaf5fb389aeffab2463f2bb"
+WEIGHTS_SHA256 = "218f77e4a99f0b4c35e0c87af0059a51b68d2ce6adb6bf70a2a60cb42c8d420e"
