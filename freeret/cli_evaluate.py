@@ -145,8 +145,9 @@ def _loaders(
 
     if not suites:
         raise BadSetting("name at least one suite, such as beir:FOLDER; see freeret eval --help")
-    loaders = [load for spec in suites for load in suite(spec)]
-    return [lambda load=load: sample(load(), queries, pool, seed) for load in loaders]
+    # All of them now: what is missing is known before a model is loaded.
+    datasets = [sample(load(), queries, pool, seed) for spec in suites for load in suite(spec)]
+    return [lambda dataset=dataset: dataset for dataset in datasets]
 
 
 def _once(model: str, recipe: str) -> tuple:
