@@ -569,7 +569,7 @@ def test_a_killed_evaluation_ends_in_the_same_file(place: Path, tmp_path: Path) 
                *map(str, arguments(place, cut, "--rerank", "3"))]  # fmt: skip
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"},
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not (cut / "recipe.json").exists() and time.monotonic() < limit:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
