@@ -16,7 +16,7 @@ Suites = Annotated[
     str,
     Parameter(
         help="beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, mmeb:FOLDER[/DATASET], "
-        "mmeb-v2:FOLDER[/DATASET], folder:FOLDER."
+        "mmeb-v2:FOLDER[/DATASET], scenes:POOLS, folder:FOLDER."
     ),
 ]
 

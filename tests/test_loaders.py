@@ -21,6 +21,7 @@ from freeret.evaluate.loaders import (
     load_sts,
     suite,
 )  # fmt: skip
+from freeret.evaluate.scenes import TASKS
 from probes import Item
 from probes.errors import BadFile, BadSetting
 
@@ -379,6 +380,17 @@ def test_a_folder_without_parts(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------- suites
+
+
+def test_scenes_are_a_suite() -> None:
+    loaders = suite("scenes:2")
+    assert len(loaders) == 2 * len(TASKS)
+    first, changed = loaders[0](), loaders[3]()
+    assert (first.name, first.group, len(first.queries)) == ("text→image 0", "text→image", 100)
+    assert (changed.task, first.task) == ("composed change", "caption")
+    assert loaders[0]().digest() == first.digest() != loaders[len(TASKS)]().digest()
+    with pytest.raises(BadSetting, match="number of pools"):
+        suite("scenes:all")
 
 
 def test_a_suite_is_its_datasets(beir: Path, tmp_path: Path) -> None:

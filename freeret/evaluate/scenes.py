@@ -6,8 +6,9 @@ queries, pool and judgements. Beside them stand hard negatives, by what it takes
 binding, relation, counting.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeVar, get_args
 
@@ -71,6 +72,18 @@ class Ground:
             judgements: Judgements = {str(q.id): {str(d.id): 1} for q, d in right}
             found.append(Dataset(task, queries, documents, judgements))
         return found
+
+
+def load_scenes(seed: int, task: str) -> Dataset:
+    """One task over the pool of 100 that `seed` draws."""
+    dataset = next(d for d in _ground(seed).only(task).datasets() if d.name == task)
+    composed = "composed change" if task == "composed→image" else "caption"
+    return replace(dataset, name=f"{task} {seed}", group=task, task=composed)
+
+
+@functools.lru_cache(maxsize=1)
+def _ground(seed: int) -> Ground:
+    return make_ground(seed)
 
 
 def make_ground(

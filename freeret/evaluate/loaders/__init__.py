@@ -1,5 +1,6 @@
 """From what is typed to datasets: `beir:FOLDER`, `sts:FILE`, `mmeb:FOLDER`, …"""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from freeret.evaluate.loaders.irds import load_ir_dataset
 from freeret.evaluate.loaders.mmeb import find_mmeb, load_mmeb
 from freeret.evaluate.loaders.mmeb_video import find_mmeb_video, load_mmeb_video
 from freeret.evaluate.loaders.sts import load_sts
+from freeret.evaluate.scenes import TASKS, load_scenes
 from probes.errors import BadSetting
 
 Loader = Callable[[], Dataset]
@@ -23,6 +25,7 @@ KINDS = {
     "mmeb": "the folder of MMEB-eval, or of it and one dataset: mmeb:FOLDER/ChartQA",
     "mmeb-v2": "the folder of MMEB-V2 (video), or of it and one dataset",
     "folder": "a folder of your own: documents/ and queries.jsonl",
+    "scenes": "how many pools of drawn scenes, seven tasks each: scenes:3",
 }
 
 __all__ = [
@@ -49,6 +52,11 @@ def suite(spec: str) -> list[Loader]:
             return [lambda: load_ir_dataset(where)]
         case "sts":
             return [lambda: load_sts(where)]
+        case "scenes":
+            if not where.isdecimal():
+                raise BadSetting(f"scenes:{where}: give a number of pools, such as scenes:3")
+            pools = itertools.product(range(int(where)), TASKS)
+            return [lambda seed=seed, task=task: load_scenes(seed, task) for seed, task in pools]
         case "folder":
             return [lambda: load_folder(where)]
         case "mmeb":
