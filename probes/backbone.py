@@ -47,7 +47,7 @@ class Backbone:
         self.traced: Any = None
         """The traced model; made by probes.trace at the first recording."""
         self.last_prefix: Any = None
-        """The prefix computed last; probes.prefix continues from what the next one shares."""
+        """The prefix computed last, kept by probes.prefix."""
         self.prefix_error: str | None = None
         """Why no prefix can be shared, "" if it can; found by probes.prefix at first use."""
 

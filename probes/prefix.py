@@ -29,33 +29,28 @@ class Prefix:
     """The cached keys and values of a token prefix, ready to be continued by any batch of rows."""
 
     def __init__(self, backbone: Backbone, ids: Sequence[int]):
-        """Compute what the prefix before this one did not: the questions of a frame share their
-        instruction and options."""
+        """Blocks of one corpus follow each other under one prompt: the prefix computed last is
+        kept, and used again where it is the very same. No state depends on what ran before."""
         self.backbone, self.ids = backbone, list(ids)
         with backbone.lock:
             last: Prefix | None = backbone.last_prefix
-            known = _shared(last.ids, self.ids) if last else 0
-            self.layers = (
-                [(k[:, :, :known], v[:, :, :known]) for k, v in last.layers] if last else []
-            )
-            if known < len(self.ids):
-                self._compute(known)
+            same = last is not None and last.ids == self.ids
+            self.layers = last.layers if last is not None and same else self._compute()
             backbone.last_prefix = self
 
     @torch.no_grad()
-    def _compute(self, known: int) -> None:
-        config = self.backbone.model.config
-        cache: Any = DynamicCache(self.layers if known else None, config=config)
-        rest = torch.tensor([self.ids[known:]], device=self.backbone.device)
+    def _compute(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values by layer."""
+        cache: Any = DynamicCache(config=self.backbone.model.config)
+        ids = torch.tensor([self.ids], device=self.backbone.device)
         self.backbone.model(
-            input_ids=rest,
-            attention_mask=rest.new_ones(1, len(self.ids)),
+            input_ids=ids,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-            **_positions(self.backbone, torch.ones_like(rest), known),
+            **_positions(self.backbone, torch.ones_like(ids), 0),
         )
-        self.layers = [(layer.keys, layer.values) for layer in cache.layers]
+        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Rows that begin with the prefix, as a left-padded batch of what follows it."""
