@@ -62,11 +62,11 @@ class Driver:
             sys.executable, "-m", "freeret", "index", corpus, "--store", store, "--model", model,
             "--recipe", recipe, "--engine", "ray", "--num-actors", "2",
         ]  # fmt: skip
-        log = (store.parent / "driver.log").open("a")
-        self.process = psutil.Popen(
-            list(map(str, command)), stdout=log, stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
-        )  # fmt: skip
+        with (store.parent / "driver.log").open("a") as log:
+            self.process = psutil.Popen(
+                list(map(str, command)), stdout=log, stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
+            )  # fmt: skip
 
     def running(self) -> bool:
         return self.process.poll() is None
