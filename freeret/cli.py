@@ -67,7 +67,7 @@ def check(model: Model, /) -> None:
 
 
 @app.command
-def demo(*, model: Model = "smollm2-135m", out: Path = Path("out")) -> None:
+def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
     """Probe the embedded default, choose a recipe, and search passages, pictures and clips with it.
 
     Parameters
