@@ -20,6 +20,8 @@ MARKERS = {"LanceDB": "o-", "faiss": "s--"}
 
 
 def main() -> None:
+    if not DATA.is_file():
+        return  # drawn once `python benchmarks/scale.py --part ann` has measured it
     data = read_json(DATA)
     figure, axes = plt.subplots(figsize=(6, 4))
     table = Table(title=f"{data['rows']:,} vectors of {data['dimension']} dimensions")

@@ -3,8 +3,8 @@
     python figures/scenes_sites.py --model smolsight
 
 Three pools of 100 scenes of held-out combinations, each setting raw and with each modality's own
-mean subtracted. Writes figures/scenes_sites_<model>.json and the figure beside it, and prints the
-table of text→image, image→text and image→image.
+mean subtracted. Writes figures/scenes_sites_<model>.json; draws what was measured, and prints the
+table of text→image, image→text and image→image. Without --model it only draws.
 """
 
 from pathlib import Path
@@ -20,33 +20,41 @@ from rich.table import Table
 from freeret.evaluate.scene_scores import SceneScores, Setting, score_scenes
 from freeret.evaluate.scenes import make_ground
 from probes import Backbone, late_sites
-from probes.files import write_json
+from probes.files import read_json, write_json
 from probes.geometry import Kind
 from probes.plots import COLOURS, HOLLOW, STYLE, save
 
 HERE = Path(__file__).parent
-PROMPTS = {"e5v": "E5-V", "control": "FreeRet"}
+PROMPTS = {"e5v": "E5-V", "control": "FreeRet", "prompteol": "PromptEOL"}
 GEOMETRIES: dict[Kind, str] = {"none": "raw", "centre": "own means"}
 SHOWN = ("text→image", "image→text", "image→image")
 
 
-def main(*, model: str = "smolsight", size: int = 100, seeds: int = 3) -> None:
+def main(*, model: str | None = None, size: int = 100, seeds: int = 3) -> None:
+    if model:
+        measure(model, size, seeds)
+    for file in sorted(HERE.glob("scenes_sites_*.json")):
+        scores = [SceneScores.from_json(row) for row in read_json(file)["settings"]]
+        save(draw(scores), file.with_suffix(""))
+        show(scores)
+
+
+def measure(model: str, size: int, seeds: int) -> None:
     backbone, sites = Backbone.load(model), late_sites(6)
     settings = [
         Setting(prompt, site, kind) for prompt in PROMPTS for site in sites for kind in GEOMETRIES
     ]
     grounds = [make_ground(seed, size).only(*SHOWN) for seed in range(seeds)]
     scores = score_scenes(backbone, grounds, settings, progress=True)
-    name = f"scenes_sites_{Path(model).name}"
     about = {"size": size, "seeds": seeds, "fingerprint": backbone.fingerprint()}
-    write_json(HERE / f"{name}.json", {**about, "settings": [s.to_json() for s in scores]})
-    save(draw(scores, sites), HERE / name)
-    show(scores)
+    found = {**about, "settings": [score.to_json() for score in scores]}
+    write_json(HERE / f"scenes_sites_{Path(model).name}.json", found)
 
 
 @rc_context(STYLE)
-def draw(scores: list[SceneScores], sites: list[str]) -> Figure:
+def draw(scores: list[SceneScores]) -> Figure:
     """One panel a task: Precision@1 by site, in order of execution; bands are 95% intervals."""
+    sites = list(dict.fromkeys(score.setting.site for score in scores))
     figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     panels = figure.subplots(1, len(SHOWN), sharey=True)
     for ax, task in zip(panels, SHOWN, strict=True):
@@ -63,7 +71,7 @@ def draw(scores: list[SceneScores], sites: list[str]) -> Figure:
         ax.set_ylim(0, 1)
     panels[0].set_ylabel("Precision@1 among 100")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -50,6 +50,15 @@ class SceneScores:
         values = {**self.tasks, **self.failures}
         return {**asdict(self.setting), **{name: v.to_list() for name, v in values.items()}}
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "SceneScores":
+        found = {name: Interval(*data[name]) for name in (*TASKS, *FAILURES) if name in data}
+        return cls(
+            Setting(data["prompt"], data["site"], data["geometry"]),
+            {name: value for name, value in found.items() if name in TASKS},
+            {name: value for name, value in found.items() if name in FAILURES},
+        )
+
 
 def score_scenes(
     backbone: Backbone,
