@@ -50,7 +50,7 @@ class Setting:
         return sum(float(found.mean) for found in both) / len(both)
 
 
-SCENES = 100
+SCENES = 60
 
 SIDES: dict[str, Side] = {"sentence": "query", "paraphrase": "document", "near_miss": "document"}
 
