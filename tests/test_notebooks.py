@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
-SECONDS = 180
+SECONDS = 900
 
 
 def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
