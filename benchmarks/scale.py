@@ -192,7 +192,7 @@ def lance(
 def faiss_indexes(
     rows: int, asked: Tensor, expected: list[set[str]]
 ) -> tuple[dict[str, float], list[Point]]:
-    import faiss
+    import faiss  # pyright: ignore[reportMissingImports]
 
     faiss.omp_set_num_threads(torch.get_num_threads())
     whole, points, built = torch.cat(list(vectors(rows))).numpy(), [], {}
