@@ -45,9 +45,9 @@ class Prefix:
         ids = torch.tensor([self.ids], device=self.backbone.device)
         self.backbone.model(
             input_ids=ids,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{_cache_name(self.backbone): cache},
             **_positions(self.backbone, torch.ones_like(ids), 0),
         )
         return [(layer.keys, layer.values) for layer in cache.layers]
@@ -70,13 +70,19 @@ class Prefix:
         inputs: dict[str, Any] = {
             **batch.inputs,
             "attention_mask": torch.cat([before, mask], dim=1),
-            "past_key_values": DynamicCache(
+            _cache_name(self.backbone): DynamicCache(
                 [tuple(t.expand(len(rows), -1, -1, -1) for t in layer) for layer in self.layers],
                 config=self.backbone.model.config,
             ),
             **(_media_positions(self.backbone, batch, length) or positions),
         }
         return Batch(inputs, batch.lengths)
+
+
+def _cache_name(backbone: Backbone) -> str:
+    """What the forward calls its cache: transformers renamed the argument in 5.24."""
+    taken = inspect.signature(type(backbone.model).forward).parameters
+    return "cache" if "cache" in taken else "past_key_values"
 
 
 def _positions(backbone: Backbone, mask: Tensor, start: int) -> dict[str, Tensor]:
