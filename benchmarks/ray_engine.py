@@ -33,7 +33,7 @@ from probes.data import paraphrases
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from models import TEXT, tokenizer
+from stores import save_tiny
 from test_ray_engine import kill_ray
 
 RECIPE = Recipe("prompteol", "attn[-1]", "centre", None)
@@ -105,9 +105,7 @@ def main(*, model: str = "smollm2-135m", items: int = 5000, kills: int = 0) -> N
     with tempfile.TemporaryDirectory() as temporary:
         folder, before = Path(temporary), os.getloadavg()[0]
         if kills:
-            TEXT["llama"]().save_pretrained(folder / "model")
-            tokenizer().save_pretrained(folder / "model")
-            found = kill_ray(folder / "run", folder / "model", items, kills)
+            found = kill_ray(folder / "run", save_tiny(folder / "model"), items, kills)
         else:
             found = throughput(folder, model, items)
         about["load before and after"] = [before, os.getloadavg()[0]]

@@ -19,14 +19,14 @@ from freeret import ControlPrompt, Embedder, Recipe
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import load_beir
 from freeret.evaluate.metrics import Figure, difference, figure
+from freeret.evaluate.plots import draw_methods
 from freeret.evaluate.vectors import rank
 from freeret.indexing import own_vectors
 from probes import Backbone, ProbeReport
-from probes.files import read_json, write_json
+from probes.files import write_json
 from probes.geometry import Kind
-from probes.plots import draw_intervals, save
+from probes.plots import save
 from probes.prompts import Prompt, as_prompt
-from probes.stats import Interval
 
 HERE = Path(__file__).parent
 
@@ -54,11 +54,8 @@ def main(*, data: Path | None = None, model: str = "smollm2-135m") -> None:
     if data:
         measure(data, model)
     for measured in HERE.glob("stage1_*.json"):
-        rows = read_json(measured)["methods"]
-        shown = {name: Interval(*row["precision_at_1"]) for name, row in rows.items()}
-        ax = draw_intervals(shown, reference="recipe")
-        ax.set_xlabel("Precision@1 with 95% intervals")
-        save(ax.figure, measured.with_suffix(""))
+        label = "Precision@1 with 95% intervals"
+        save(draw_methods(measured, "recipe", label), measured.with_suffix(""))
 
 
 def measure(data: Path, model: str) -> None:

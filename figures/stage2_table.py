@@ -20,12 +20,13 @@ from freeret import Embedder, Recipe, Reranker
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import load_beir
 from freeret.evaluate.metrics import Figure, difference
+from freeret.evaluate.plots import draw_methods
 from freeret.retriever import fuse
 from probes import FRAMES, Backbone, Geometry, ProbeReport
-from probes.files import read_json, write_json
+from probes.files import write_json
 from probes.framing import SWAPPED, content_free_margin
-from probes.plots import draw_intervals, save
-from probes.stats import Interval, auc, mean_interval
+from probes.plots import save
+from probes.stats import auc, mean_interval
 
 HERE = Path(__file__).parent
 SHARED = ("mcq", "yes_no", "true_false", "right_wrong")
@@ -35,11 +36,8 @@ def main(*, data: Path | None = None, model: str = "qwen2.5-coder-0.5b", top_n: 
     if data:
         measure(data, model, top_n)
     for measured in HERE.glob("stage2_*.json"):
-        rows = read_json(measured)["methods"]
-        shown = {name: Interval(*row["precision_at_1"]) for name, row in rows.items()}
-        ax = draw_intervals(shown, reference="stage 1 alone")
-        ax.set_xlabel("Precision@1 among the candidates, with 95% intervals")
-        save(ax.figure, measured.with_suffix(""))
+        label = "Precision@1 among the candidates, with 95% intervals"
+        save(draw_methods(measured, "stage 1 alone", label), measured.with_suffix(""))
 
 
 def measure(data: Path, model: str, top_n: int) -> None:

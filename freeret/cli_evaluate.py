@@ -155,7 +155,7 @@ def _once(model: str, recipe: str) -> tuple:
     import functools
 
     from freeret.recipe import Recipe
-    from freeret.reports import cached_report
+    from freeret.reports import own_recipe
     from probes import Backbone
 
     @functools.cache
@@ -167,7 +167,7 @@ def _once(model: str, recipe: str) -> tuple:
         if recipe == "paper":
             return Recipe.paper()
         if recipe == "auto":
-            return Recipe.from_report(cached_report(load(), progress=True))
+            return own_recipe(load(), progress=True)
         return Recipe.load(recipe)
 
     return load, choose

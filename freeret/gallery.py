@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -96,8 +97,10 @@ def _item(item: Item) -> dict[str, Any]:
 
 def _frames(part: Part, name: str) -> list[Image.Image]:
     """A picture, or some frames of a clip. Raises BadItem, naming the item."""
-    with reading(name, part.kind):
-        source = open_source(part.value, OPTIONS)
+    with (
+        reading(name, part.kind),
+        open_source(part.value, OPTIONS) or nullcontext() as source,
+    ):
         content = part.value if source is None else source
         if part.kind == "image":
             return [read_image(content, OPTIONS.limits)]

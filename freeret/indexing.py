@@ -62,14 +62,19 @@ def index_items(
 ) -> Indexed:
     """Write every item of the stream that is new or changed; all ids are `among` those given.
     Raises BadItem unless `on_error` is "skip"; what was written before stays."""
-    if on_error not in ("raise", "skip"):
-        raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
+    check_on_error(on_error)
     done = Indexed()
     known = store.hashes(among)
     stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
     for block in blocks(enumerate(stream)):
         done += index_block(store, embedder, block, known, on_error)
     return done
+
+
+def check_on_error(on_error: str) -> None:
+    """Raise BadSetting for what is neither "raise" nor "skip"."""
+    if on_error not in ("raise", "skip"):
+        raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
 
 
 def index_block(
@@ -209,7 +214,4 @@ def fit_corpus(
     kind: Kind, documents: Mapping[str, Tensor], own: Callable[[], Mapping[str, Tensor]]
 ) -> Geometry:
     """The same from raw vectors by signature."""
-    moments = Moments()
-    for signature, vectors in documents.items() if kind != "none" else ():
-        moments.add(signature, vectors)
-    return fit_moments(kind, moments, own)
+    return fit_moments(kind, Moments.of(documents if kind != "none" else {}), own)

@@ -27,7 +27,7 @@ from freeret.embedder import Embedder
 from freeret.evaluate.vectors import aligned
 from freeret.indexing import own_vectors
 from freeret.recipe import Recipe
-from freeret.reports import cached_report
+from freeret.reports import own_recipe
 from freeret.reranker import Reranker
 from probes import Backbone, Geometry, Item
 from probes.errors import BadItem
@@ -60,7 +60,7 @@ class MtebEncoder:
 
     def __init__(self, backbone: Backbone, recipe: Recipe | None = None, **_: Any):
         self.backbone = backbone
-        self.recipe = recipe or Recipe.from_report(cached_report(backbone))
+        self.recipe = recipe or own_recipe(backbone)
         self._geometries: dict[str, Geometry] = {}
 
     def encode(
@@ -114,7 +114,7 @@ class MtebCrossEncoder:
 
     def __init__(self, backbone: Backbone, recipe: Recipe | None = None, **_: Any):
         self.backbone = backbone
-        self.recipe = recipe or Recipe.from_report(cached_report(backbone))
+        self.recipe = recipe or own_recipe(backbone)
         self.reranker = Reranker.from_recipe(backbone, self.recipe)
 
     def predict(

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from freeret.embedder import Embedder
-from freeret.indexing import Indexed, blocks, index_block
+from freeret.indexing import Indexed, blocks, check_on_error, index_block
 from freeret.recipe import Recipe
+from freeret.retriever import FreeRet
 from freeret.sources import TABLES, Files
 from freeret.store import Store
 from probes import Backbone
@@ -51,8 +51,7 @@ def index_with_ray(
     StoreError, StoreMismatch, BackboneNotFound; BadSetting when Ray is not installed, FreeRetError
     when it does not start.
     """
-    if on_error not in ("raise", "skip"):
-        raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
+    check_on_error(on_error)
     done = Indexed()
     sent = _groups(items) if isinstance(items, Files) else blocks(enumerate(items))
     packed = [{"block": pickle.dumps(block)} for block in sent]
@@ -89,16 +88,10 @@ class Indexing:
         self.on_error, self.error = on_error, None
         torch.set_num_threads(threads)
         try:
-            backbone = Backbone.load(**loading)
-            self.embedder = Embedder.from_recipe(backbone, recipe)
+            retriever = FreeRet(Backbone.load(**loading), recipe)
+            self.embedder = retriever.embedder
             self.store = Store.open(location)
-            self.store.require(
-                {
-                    "backbone": backbone.fingerprint(),
-                    "embedder": self.embedder.identity(),
-                    "recipe": recipe.to_json(),
-                }
-            )
+            self.store.require(retriever.identity())
             self.known = self.store.hashes()
         except FreeRetError as error:  # said by the first block; Ray would try for ever
             self.error = error

@@ -5,6 +5,7 @@ import json
 import logging
 from pathlib import Path
 
+from freeret.recipe import Recipe
 from probes import Backbone, ProbeReport, probe
 from probes.embedded import default_cache
 from probes.errors import BadFile
@@ -30,3 +31,8 @@ def cached_report(backbone: Backbone, *, progress: bool = False) -> ProbeReport:
     report = probe(backbone, progress=progress)
     report.save(path)
     return report
+
+
+def own_recipe(backbone: Backbone, *, progress: bool = False) -> Recipe:
+    """What the backbone's own report supports; it is probed where there is none."""
+    return Recipe.from_report(cached_report(backbone, progress=progress))

@@ -24,7 +24,7 @@ from freeret.embedder import Embedder
 from freeret.exact import Block, Filter, best, block_rows, passing, stored
 from freeret.indexing import Indexed, fit_geometry, index_items
 from freeret.recipe import Recipe
-from freeret.reports import cached_report
+from freeret.reports import own_recipe
 from freeret.reranker import Reranker
 from freeret.sharding import Shard
 from freeret.store import Loaded, Store
@@ -76,7 +76,7 @@ class FreeRet:
         memory: float = MEMORY,
     ):
         self.backbone, self.progress, self.memory = backbone, progress, memory
-        self.recipe = recipe or Recipe.from_report(cached_report(backbone, progress=progress))
+        self.recipe = recipe or own_recipe(backbone, progress=progress)
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.store: Store | None = None
         self._reranker: Reranker | None = None

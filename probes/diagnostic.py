@@ -7,6 +7,7 @@ near-miss, which shares far more words with it. A backbone that reads pictures m
 picture of a caption among drawn scenes. No judgement of any benchmark is used.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -22,7 +23,7 @@ from probes.items import Item
 from probes.prompts import NAMED, Prompt, Side
 from probes.scenes import SEEN, distinct_scenes
 from probes.sites import late_sites
-from probes.states import last_states
+from probes.states import prompted_states
 from probes.stats import Interval, mean_interval
 
 
@@ -62,9 +63,9 @@ def embed_diagnostic(
     near-misses (as documents)."""
     vectors = {}
     for column, side in SIDES.items():
-        rows = [backbone.row(prompt.apply(Item(row[column]), side)) for row in paraphrases()]
+        texts = [Item(row[column]) for row in paraphrases()]
         title = f"{prompt.name}: {column}" if progress else None
-        vectors[column] = last_states(backbone, rows, sites, progress=title)
+        vectors[column] = prompted_states(backbone, prompt, texts, side, sites, progress=title)
     return vectors
 
 
@@ -75,20 +76,21 @@ def embed_scenes(
     nothing for a backbone that reads no pictures."""
     if not backbone.sees:
         return {}
+    vectors = {}
+    for (name, side), items in _scenes().items():
+        title = f"{prompt.name}: {name}" if progress else None
+        vectors[name] = prompted_states(backbone, prompt, items, side, sites, progress=title)
+    return vectors
+
+
+@functools.cache
+def _scenes() -> dict[tuple[str, Side], list[Item]]:
+    """Captions and pictures of the same scenes, drawn once for all prompts."""
     rng = Random(0)
     scenes = distinct_scenes(rng, SCENES, SEEN)
-    items: dict[str, tuple[Side, list[Item]]] = {
-        "caption": ("query", [Item(scene.caption()) for scene in scenes]),
-        "picture": ("document", [Item(images=[scene.draw(rng=rng)]) for scene in scenes]),
-    }
     return {
-        name: last_states(
-            backbone,
-            [backbone.row(prompt.apply(item, side)) for item in chosen],
-            sites,
-            progress=f"{prompt.name}: {name}" if progress else None,
-        )
-        for name, (side, chosen) in items.items()
+        ("caption", "query"): [Item(scene.caption()) for scene in scenes],
+        ("picture", "document"): [Item(images=[scene.draw(rng=rng)]) for scene in scenes],
     }
 
 

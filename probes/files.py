@@ -36,3 +36,12 @@ def read_json(path: Path) -> Any:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise BadFile(f"{path} is not JSON ({error}); was it cut off? Make it again") from None
+
+
+def read_format(path: str | Path, format: int, kind: str, remedy: str) -> dict[str, Any]:
+    """A JSON object of this format. Raises BadFile, which says what kind was looked for and what
+    makes it."""
+    data = read_json(Path(path))
+    if not isinstance(data, dict) or data.get("format") != format:
+        raise BadFile(f"{path} is not {kind} of format {format}; run `{remedy}`")
+    return data

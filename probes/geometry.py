@@ -49,10 +49,7 @@ class Geometry:
 
         Raises ValueError for an unknown kind.
         """
-        moments = Moments()
-        for signature, vectors in documents.items():
-            moments.add(signature, vectors)
-        return moments.fit(kind, queries, shrinkage)
+        return Moments.of(documents).fit(kind, queries, shrinkage)
 
     def map(
         self, vectors: Float[Tensor, "n hidden"], signatures: Sequence[str], side: Side
@@ -82,6 +79,14 @@ class Moments:
         self.count: dict[str, int] = {}
         self.total: dict[str, Tensor] = {}
         self.square: dict[str, Tensor] = {}
+
+    @classmethod
+    def of(cls, documents: Vectors) -> "Moments":
+        """Those of raw vectors by signature."""
+        moments = cls()
+        for signature, vectors in documents.items():
+            moments.add(signature, vectors)
+        return moments
 
     def add(self, signature: str, vectors: Float[Tensor, "n hidden"]) -> None:
         """Take in raw vectors of one signature."""

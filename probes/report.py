@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from probes.backbone import Backbone
 from probes.diagnostic import Setting, diagnose
 from probes.errors import BadFile
-from probes.files import read_json, write_json
+from probes.files import read_format, write_json
 from probes.framing import FrameBias, best_frame, framing_bias
 from probes.injection import Injection, injection_shifts
 from probes.lexicalization import Curves, lexicalization_curves
@@ -66,9 +66,7 @@ class ProbeReport:
     @classmethod
     def load(cls, path: str | Path) -> "ProbeReport":
         """Read a saved report. Raises BadFile when it is missing, cut off or of another format."""
-        data = read_json(Path(path))
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise BadFile(f"{path} is not a probe report of format {FORMAT}; run `freeret probe`")
+        data = read_format(path, FORMAT, "a probe report", "freeret probe")
         try:
             lists = {name: adapter.validate_python(data[name]) for name, adapter in _LISTS.items()}
             return cls(

@@ -9,6 +9,8 @@ from torch import Tensor
 from probes.backbone import Backbone
 from probes.batching import TOKEN_BUDGET, run_batches
 from probes.encoding import Batch, Row
+from probes.items import Item
+from probes.prompts import Prompt, Side
 from probes.sites import Site
 from probes.trace import record
 
@@ -35,3 +37,17 @@ def last_states(
     return torch.stack(
         run_batches(backbone, rows, forward, token_budget=token_budget, progress=progress)
     )
+
+
+def prompted_states(
+    backbone: Backbone,
+    prompt: Prompt,
+    items: Sequence[Item],
+    side: Side,
+    sites: Sequence[str | Site],
+    *,
+    progress: str | None = None,
+) -> Float[Tensor, "items sites hidden"]:
+    """`last_states` of items under a prompt. Raises BadItem, naming the item."""
+    rows = [backbone.row(prompt.apply(item, side), item.name) for item in items]
+    return last_states(backbone, rows, sites, progress=progress)

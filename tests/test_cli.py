@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from models import TEXT, tokenizer
+from stores import save_tiny
 
 from freeret.cli import main
 from freeret.output import as_trec
@@ -23,10 +24,7 @@ ROWS = [{"id": f"r{k}", "text": f"{k} of the word", "year": 1990 + k} for k in r
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    TEXT["llama"]().save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+    return save_tiny(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

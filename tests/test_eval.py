@@ -14,8 +14,8 @@ import bm25s
 import numpy as np
 import pytest
 import torch
-from models import TEXT, tokenizer
 from PIL import Image
+from stores import save_tiny
 from test_cli import own_lines, run
 
 from freeret.evaluate.ablate import ablate
@@ -494,8 +494,7 @@ def test_a_figure_has_a_panel_a_part(ablations: tuple[Ablations, Path]) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model, a recipe and a BEIR folder on disk."""
     root = tmp_path_factory.mktemp("place")
-    TEXT["llama"]().save_pretrained(root / "model")
-    tokenizer().save_pretrained(root / "model")
+    save_tiny(root / "model")
     RECIPE.save(root / "recipe.json")
     for name, count in (("one", 100), ("two", 100)):
         folder = root / name

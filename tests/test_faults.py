@@ -101,6 +101,7 @@ if __name__ == "__main__":
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from models import TEXT, tokenizer  # noqa: E402
+from stores import same_search, save_tiny  # noqa: E402
 
 from freeret.recipe import Recipe  # noqa: E402
 from freeret.reranker import Reranker  # noqa: E402
@@ -148,29 +149,6 @@ class Worker:
         if not line:
             raise RuntimeError("the worker ended; run `python tests/test_faults.py MODEL` alone")
         return json.loads(line)
-
-
-def save_tiny(folder: Path, **settings: Any) -> Path:
-    """A tiny random Llama with its tokenizer, as a model folder."""
-    TEXT["llama"]().save_pretrained(folder)
-    tokenizer(**settings).save_pretrained(folder)
-    return folder
-
-
-def same_search(store: Path, reference: Path, backbone: Backbone) -> bool:
-    """Whether two stores hold the same, and answer alike."""
-    ours, theirs = Store.open(store), Store.open(reference)
-    vectors, expected = ours.vectors(), theirs.vectors()
-    found, wanted = (
-        [(h.id, round(h.score, 5)) for q in ("the word", "17 of") for h in r.search(q, top_n=20)]
-        for r in (FreeRet.load(store, backbone), FreeRet.load(reference, backbone))
-    )
-    return (
-        vectors.ids == expected.ids
-        and ours.hashes() == theirs.hashes()
-        and torch.allclose(vectors.vectors, expected.vectors, atol=1e-5)
-        and found == wanted
-    )
 
 
 def kill_indexing(folder: Path, items: int, kills: int, seed: int = 0) -> dict[str, Any]:

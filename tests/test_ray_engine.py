@@ -11,8 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
-from models import TEXT, tokenizer
+from stores import same_search, save_tiny
 
 from freeret.indexing import Indexed
 from freeret.ray_engine import Indexing, index_with_ray
@@ -44,10 +43,7 @@ def write_corpus(folder: Path, count: int) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    TEXT["llama"]().save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+    return save_tiny(tmp_path_factory.mktemp("model"))
 
 
 # ------------------------------------------------------------------------- actors that are killed
@@ -108,7 +104,7 @@ def kill_ray(folder: Path, model: Path, items: int, kills: int, seed: int = 0) -
         seen = rows_in(folder / f"{round}")
         if not driver.running():  # came to its end before it could be killed: take a new store
             assert driver.process.returncode == 0, (folder / "driver.log").read_text()[-2000:]
-            assert same(folder / f"{round}", folder / "whole", backbone)
+            assert same_search(folder / f"{round}", folder / "whole", backbone)
             round += 1
             driver = Driver(corpus, folder / f"{round}", model)
         elif len(died) % 4 == 3 and seen:
@@ -124,24 +120,8 @@ def kill_ray(folder: Path, model: Path, items: int, kills: int, seed: int = 0) -
                 victim.wait()
         time.sleep(draw.uniform(0, 0.5))
     assert driver.process.wait() == 0, (folder / "driver.log").read_text()[-2000:]
-    assert same(folder / f"{round}", folder / "whole", backbone)
+    assert same_search(folder / f"{round}", folder / "whole", backbone)
     return {"items": items, "killed": died, "stores finished": round + 1}
-
-
-def same(store: Path, reference: Path, backbone: Backbone) -> bool:
-    """Whether two stores hold the same, and answer alike."""
-    ours, theirs = Store.open(store), Store.open(reference)
-    vectors, expected = ours.vectors(), theirs.vectors()
-    found, wanted = (
-        [(h.id, round(h.score, 4)) for q in ("the word", "17 of") for h in r.search(q, top_n=20)]
-        for r in (FreeRet.load(store, backbone), FreeRet.load(reference, backbone))
-    )
-    return (
-        vectors.ids == expected.ids
-        and ours.hashes() == theirs.hashes()
-        and torch.allclose(vectors.vectors, expected.vectors, atol=1e-5)
-        and found == wanted
-    )
 
 
 def test_what_dies_is_taken_up_and_the_store_is_that_of_one_process(

@@ -27,7 +27,7 @@ from probes.framing import content_free_margin
 from probes.geometry import KINDS, Kind
 from probes.prompts import NAMED, Prompt, Side
 from probes.sites import Site
-from probes.states import last_states
+from probes.states import prompted_states
 from probes.stats import auc
 
 LAYERS = 5
@@ -128,9 +128,8 @@ def _grid(
     prompt = aligned(PROMPTS[name], dataset.task)
 
     def encode(items: Sequence[Item], side: Side) -> Tensor:
-        rows = [backbone.row(prompt.apply(item, side), item.name) for item in items]
         title = f"{name}: {side}" if progress else None
-        return last_states(backbone, rows, sites, progress=title)
+        return prompted_states(backbone, prompt, items, side, sites, progress=title)
 
     @functools.cache
     def own() -> Mapping[str, Tensor]:

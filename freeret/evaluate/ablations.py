@@ -15,7 +15,7 @@ from freeret.evaluate.run import hardware
 from freeret.recipe import Recipe
 from probes import Backbone, Site
 from probes.errors import BadFile, StoreMismatch
-from probes.files import read_json, write_json
+from probes.files import read_format, write_json
 
 FORMAT = 1
 
@@ -39,9 +39,7 @@ class Ablations:
     @classmethod
     def load(cls, path: str | Path) -> "Ablations":
         """Raises BadFile when the file is missing, cut off, or of another format."""
-        data = read_json(Path(path))
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise BadFile(f"{path} is not an ablation of format {FORMAT}; run `freeret ablate`")
+        data = read_format(path, FORMAT, "an ablation", "freeret ablate")
         try:
             return _ADAPTER.validate_python(data)
         except ValidationError as error:

@@ -1,12 +1,14 @@
 """Drawing results and ablations, apart from measuring them, in the project's one style."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from matplotlib import rc_context
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from freeret.evaluate.ablate import Ablation
 from freeret.evaluate.results import Result
+from probes.files import read_json
 from probes.plots import STYLE, draw_intervals
 from probes.stats import Interval
 
@@ -59,3 +61,12 @@ def draw_systems(results: Mapping[str, Result]) -> Figure:
         ax.set_title(name, fontsize=9)
         ax.set_xlabel(next(iter(entries.values())).main)
     return figure
+
+
+def draw_methods(file: Path, reference: str, label: str) -> Figure | SubFigure:
+    """The methods of a measured table, a line through the reference."""
+    rows = read_json(file)["methods"]
+    shown = {name: Interval(*row["precision_at_1"]) for name, row in rows.items()}
+    ax = draw_intervals(shown, reference=reference)
+    ax.set_xlabel(label)
+    return ax.figure

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from freeret.evaluate.metrics import SPEARMAN, Figure, Run, difference, mean_of
 from probes.errors import BadFile, StoreMismatch
-from probes.files import read_json, write_atomic, write_json
+from probes.files import read_format, write_atomic, write_json
 from probes.stats import Interval
 
 FORMAT = 1
@@ -75,9 +75,7 @@ class Result(_Model):
     @classmethod
     def load(cls, path: str | Path) -> "Result":
         """Raises BadFile when the file is missing, cut off, or no result of this format."""
-        data = read_json(Path(path))
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise BadFile(f"{path} is not a result of format {FORMAT}; run `freeret eval`")
+        data = read_format(path, FORMAT, "a result", "freeret eval")
         try:
             return cls.model_validate(data)
         except ValidationError as error:

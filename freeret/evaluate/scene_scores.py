@@ -1,7 +1,7 @@
 """How settings fare on the scene tasks: Precision@1 by task, and a share for each known failure."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from freeret.evaluate.metrics import per_query, to_run
 from freeret.evaluate.scenes import FAILURES, TASKS, Ground
-from probes import Backbone, ControlPrompt, Geometry, Item
+from freeret.evaluate.vectors import aligned
+from probes import Backbone, Geometry, Item
 from probes.geometry import Kind
-from probes.prompts import Prompt, Side, as_prompt
-from probes.states import last_states
+from probes.prompts import Prompt, Side
+from probes.states import prompted_states
 from probes.stats import Interval, mean_interval
 
 
@@ -101,16 +102,12 @@ def embed_ground(
     progress: bool = False,
 ) -> dict[str, Float[Tensor, "items sites hidden"]]:
     """Raw states of every set of a ground, float32."""
-
     found = {}
     for name, items in ground.items.items():
         task, side = _instruction(name)
-        put = as_prompt(prompt)
-        if isinstance(put, ControlPrompt):
-            put = replace(put, task=task)
-        rows = [backbone.row(put.apply(item, side), item.name) for item in items]
+        put = aligned(prompt, task)
         title = f"{put.name}: {name}" if progress else None
-        found[name] = last_states(backbone, rows, sites, progress=title)
+        found[name] = prompted_states(backbone, put, items, side, sites, progress=title)
     return found
 
 
