@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from freeret.store import Loaded, Store
@@ -23,9 +23,12 @@ Block = tuple[Sequence[str], Float[Tensor, "_ hidden"]]
 
 NEAR = 1e-5
 """More than the rounding of a float32 dot product of unit vectors."""
-ENOUGH = 2**29
-"""Bytes of a block where memory is no concern; larger ones are no faster."""
-CHUNK = 4096
+TILE = 2**22
+"""Scores computed before they are looked at: what stays near the processor."""
+ENOUGH = 2**26
+"""Bytes of a block where memory is no concern. Larger ones are slower: their pages are new to the
+process each time."""
+PAIRS = 512
 """Pairs summed in float64 at once."""
 
 
@@ -33,45 +36,85 @@ def best(
     blocks: Iterable[Block], queries: Float[Tensor, "q hidden"], count: int
 ) -> list[list[tuple[str, float]]]:
     """For every query the `count` best ids with their scores, best first."""
-    asked, scores, ids = np.empty(0, int), np.empty(0), np.empty(0, object)
-    bound = torch.full((len(queries),), -torch.inf)
+    if count < 1 or len(queries) == 0:
+        return [[] for _ in queries]
+    leaders, wide = _Leaders(len(queries), count), queries.double()
+    rows = max(1, TILE // len(queries))
     for names, vectors in blocks:
-        if count < 1 or len(names) == 0:
-            continue
-        product = vectors @ queries.T
-        if len(names) >= count and bound.isinf().any():
-            bound = torch.maximum(bound, product.topk(count, dim=0).values[-1] - NEAR)
-        rows, of = (product >= bound).nonzero(as_tuple=True)
-        asked = np.concatenate([asked, of.numpy()])
-        scores = np.concatenate([scores, _dots(vectors, queries, rows, of)])
-        ids = np.concatenate([ids, np.array([names[i] for i in rows.tolist()], object)])
-        last = _last(asked, scores, len(queries), count)
-        kept = scores >= last[asked]
-        asked, scores, ids = asked[kept], scores[kept], ids[kept]
-        bound = torch.maximum(bound, torch.from_numpy(last).float() - NEAR)
-    found: list[list[tuple[str, float]]] = [[] for _ in range(len(queries))]
-    for query, id, score in zip(asked.tolist(), ids.tolist(), scores.tolist(), strict=True):
-        found[query].append((id, score))
-    return [sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:count] for pairs in found]
+        for start in range(0, len(names), rows):
+            tile = vectors[start : start + rows]
+            product = queries @ tile.T
+            if len(tile) >= count and leaders.bound.isinf().any():
+                leaders.raise_bound(product.topk(count, dim=1).values[:, -1])
+            asked, places = _places(product >= leaders.bound[:, None])
+            scores = _dots(wide, tile, asked, places)
+            leaders.add(asked.numpy(), scores, [names[start + i] for i in places.tolist()])
+    return leaders.ranked()
 
 
-def _dots(vectors: Tensor, queries: Tensor, rows: Tensor, of: Tensor) -> np.ndarray:
-    """Dot products of pairs, in float64."""
+class _Leaders:
+    """All (query, id, score) that may yet be among the `count` best of their query."""
+
+    def __init__(self, queries: int, count: int):
+        self.queries, self.count = queries, count
+        self.asked, self.scores, self.ids = np.empty(0, int), np.empty(0), np.empty(0, object)
+        self.bound = torch.full((queries,), -torch.inf)
+        """No score below it matters; of each query."""
+        self.room = 0
+
+    def raise_bound(self, scores: Float[Tensor, " q"]) -> None:
+        """So many items have at least these scores, in float32."""
+        self.bound = torch.maximum(self.bound, scores.float() - NEAR)
+
+    def add(self, asked: np.ndarray, scores: np.ndarray, ids: list[str]) -> None:
+        self.asked = np.concatenate([self.asked, asked])
+        self.scores = np.concatenate([self.scores, scores])
+        self.ids = np.concatenate([self.ids, np.array(ids, object)])
+        if len(self.asked) > self.room:
+            self._drop()
+            self.room = max(len(self.asked), self.queries * self.count) * 13 // 10
+
+    def _drop(self) -> None:
+        """Leave out what is below place `count` of its query. Whole numbers that hold query and
+        score, 2e-9 apart, sort many times faster than the pairs."""
+        keys = np.sort((self.asked << 32) + np.floor((self.scores + 2) * 2**29).astype(int))
+        ends = np.searchsorted(keys, np.arange(self.queries + 1) << 32)
+        last, enough = np.full(self.queries, -np.inf), np.diff(ends) >= self.count
+        last[enough] = (keys[ends[1:][enough] - self.count] & (2**32 - 1)) / 2**29 - 2
+        kept = self.scores >= last[self.asked]
+        self.asked, self.scores, self.ids = self.asked[kept], self.scores[kept], self.ids[kept]
+        self.raise_bound(torch.from_numpy(last))
+
+    def ranked(self) -> list[list[tuple[str, float]]]:
+        self._drop()
+        found: list[list[tuple[str, float]]] = [[] for _ in range(self.queries)]
+        all = zip(self.asked.tolist(), self.ids.tolist(), self.scores.tolist(), strict=True)
+        for query, id, score in all:
+            found[query].append((id, score))
+        return [
+            sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[: self.count] for pairs in found
+        ]
+
+
+def _places(mask: Bool[Tensor, "q n"]) -> tuple[Int[Tensor, " hits"], Int[Tensor, " hits"]]:
+    """Where a mask holds. Few places do, so eight are looked at in one."""
+    if mask.numel() % 8:
+        asked, rows = mask.nonzero(as_tuple=True)
+        return asked, rows
+    flat = mask.view(-1)
+    eights = flat.view(torch.int64).nonzero().view(-1)
+    of, at = flat.view(-1, 8)[eights].nonzero(as_tuple=True)
+    places = eights[of] * 8 + at
+    return places // mask.shape[1], places % mask.shape[1]
+
+
+def _dots(queries: Tensor, vectors: Tensor, asked: Tensor, rows: Tensor) -> np.ndarray:
+    """Dot products of pairs, in float64 and row by row: the same wherever a row stands."""
     parts = [
-        (vectors[r].double() * queries[q].double()).sum(1)
-        for r, q in zip(rows.split(CHUNK), of.split(CHUNK), strict=True)
+        vectors.index_select(0, r).double().mul_(queries.index_select(0, q)).sum(1)
+        for q, r in zip(asked.split(PAIRS), rows.split(PAIRS), strict=True)
     ]
     return torch.cat(parts).numpy()
-
-
-def _last(asked: np.ndarray, scores: np.ndarray, queries: int, count: int) -> np.ndarray:
-    """The score in place `count` of each query, -inf where there are fewer."""
-    order = np.lexsort((-scores, asked))
-    starts = np.searchsorted(asked[order], np.arange(queries + 1))
-    last = np.full(queries, -np.inf)
-    enough = np.diff(starts) >= count
-    last[enough] = scores[order][starts[:-1][enough] + count - 1]
-    return last
 
 
 # -- where the blocks come from --------------------------------------------------------------
