@@ -48,7 +48,8 @@ def best(
                 leaders.raise_bound(product.topk(count, dim=1).values[:, -1])
             asked, places = _places(product >= leaders.bound[:, None])
             scores = _dots(wide, tile, asked, places)
-            leaders.add(asked.numpy(), scores, [names[start + i] for i in places.tolist()])
+            ids = [names[start + i] for i in places.tolist()]
+            leaders.add(asked.numpy(), scores, np.array(ids, object))
     return leaders.ranked()
 
 
@@ -66,10 +67,10 @@ class _Leaders:
         """So many items have at least these scores, in float32."""
         self.bound = torch.maximum(self.bound, scores.float() - NEAR)
 
-    def add(self, asked: np.ndarray, scores: np.ndarray, ids: list[str]) -> None:
+    def add(self, asked: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> None:
         self.asked = np.concatenate([self.asked, asked])
         self.scores = np.concatenate([self.scores, scores])
-        self.ids = np.concatenate([self.ids, np.array(ids, object)])
+        self.ids = np.concatenate([self.ids, ids])
         if len(self.asked) > self.room:
             self._drop()
             self.room = max(len(self.asked), self.queries * self.count) * 13 // 10

@@ -7,7 +7,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure, SubFigure
 
 from freeret.evaluate.ablate import Ablation
-from freeret.evaluate.results import Result
 from probes.files import read_json
 from probes.plots import STYLE, draw_intervals
 from probes.stats import Interval
@@ -47,19 +46,18 @@ def draw_ablation(ablation: Ablation, title: str = "") -> Figure:
 
 
 @rc_context(STYLE)
-def draw_systems(results: Mapping[str, Result]) -> Figure:
-    """One panel a dataset, one line a named run: the main metric with its 95% interval."""
-    names = list(dict.fromkeys(name for result in results.values() for name in result.datasets))
-    height = 0.8 + sum(0.5 + 0.26 * len(results) for _ in names)
-    figure = Figure(figsize=(6.4, height), layout="constrained")
-    panels = figure.subplots(len(names), squeeze=False)[:, 0]
-    for ax, name in zip(panels, names, strict=True):
-        entries = {run: r.datasets[name] for run, r in results.items() if name in r.datasets}
-        draw_intervals(
-            {run: Interval(*e.metrics[e.main].interval) for run, e in entries.items()}, ax
-        )
-        ax.set_title(name, fontsize=9)
-        ax.set_xlabel(next(iter(entries.values())).main)
+def draw_systems(suites: Mapping[str, Mapping[str, Interval]]) -> Figure:
+    """One panel a suite, under its title, one line a system with its 95% interval."""
+    columns = 1 if len(suites) < 4 else 2
+    lines = -(-len(suites) // columns)
+    height = lines * (0.6 + 0.24 * max(map(len, suites.values())))
+    figure = Figure(figsize=(3.6 * columns + 1.4, height), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for ax, (title, systems) in zip(panels, suites.items(), strict=False):
+        draw_intervals(systems, ax)
+        ax.set_title(title, fontsize=9)
+    for ax in panels[len(suites) :]:
+        ax.remove()
     return figure
 
 
