@@ -331,10 +331,9 @@ class Loaded:
 
 
 def matrix(column: pa.Array | pa.ChunkedArray) -> Float[Tensor, "n hidden"]:
-    """A column of vectors as one tensor of its own."""
+    """A column of vectors as one tensor over Arrow's own memory: to be read, not written."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    flat = whole.flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(flat.reshape(len(whole), whole.type.list_size).copy())
+    return torch.from_dlpack(whole.flatten()).view(len(whole), whole.type.list_size)
 
 
 def stream(query: Any, store: Store, rows: int | None = None) -> Iterator[pa.RecordBatch]:
