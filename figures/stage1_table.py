@@ -72,7 +72,9 @@ def measure(data: Path, model: str) -> None:
                 embedder.encode_document(dataset.documents, progress=True),
             )
         queries, documents = encoded[prompt, site]
-        run = rank(dataset, queries, documents, kind, functools.partial(own_vectors, embedder))
+        run = rank(
+            dataset, queries, documents, kind, functools.partial(own_vectors, embedder.encode)
+        )
         found[name] = figure(dataset, run, "P@1")
     result = {"data": dataset.name, "model": model, "fingerprint": backbone.fingerprint()}
     result["recipe"] = recipe.to_json()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -38,6 +38,9 @@ def evaluate(
     pool: int | None = None,
     out: Path = Path("out/eval"),
     seed: int = 0,
+    engine: Literal["local", "ray"] = "local",
+    num_actors: int | None = None,
+    address: str | None = None,
 ) -> None:
     """Evaluate systems on suites; run it again to go on where it stopped.
 
@@ -52,16 +55,26 @@ def evaluate(
     pool: Keep all judged documents and a seeded draw of the others, so many in all.
     out: Folder for one JSON and one TREC run file a run.
     seed: Seed of the intervals and of the draw.
+    engine: ray spreads the work over actors of Ray, one backbone each.
+    num_actors: How many; by default one a GPU, or one a machine that has none.
+    address: Of a running Ray cluster, or auto; without it Ray is started on this machine.
     """
+    import contextlib
+
     from freeret.evaluate.run import evaluate as run_one
+    from freeret.evaluate.spread import ray_actors
     from freeret.evaluate.systems import system as named
 
     loaders = _loaders(suites, queries, pool, seed)
     load, choose = _once(model, recipe)
-    files = []
-    for name in system:
-        chosen = named(name, load, choose)
-        files += run_one(loaders, chosen, out, rerank=_numbers(rerank), seed=seed, progress=True)
+    depths, files = _numbers(rerank), []
+    spread = ray_actors(num_actors, address) if engine == "ray" else contextlib.nullcontext()
+    with spread as actors:
+        for name in system:
+            files += run_one(
+                loaders, named(name, load, choose), out,
+                rerank=depths, seed=seed, progress=True, actors=actors,
+            )  # fmt: skip
     _show(files)
 
 

@@ -23,6 +23,7 @@ from probes.data import paraphrases
 from probes.encoding import Row
 from probes.errors import BadItem, BadSetting
 from probes.geometry import Kind, Moments
+from probes.prompts import Side
 
 log = logging.getLogger(__name__)
 
@@ -154,10 +155,10 @@ def _prepare(value: Any, embedder: Embedder, known: dict[str, str]) -> _Pending 
     return _Pending(item, digest, parts, blobs, embedder.rows(item))
 
 
-def blocks(stream: Iterable[Any]) -> Iterator[list[Any]]:
-    """A stream cut into what is committed at once."""
+def blocks(stream: Iterable[Any], size: int = BLOCK) -> Iterator[list[Any]]:
+    """A stream cut into blocks; by default, into what is committed at once."""
     iterator = iter(stream)
-    while block := list(itertools.islice(iterator, BLOCK)):
+    while block := list(itertools.islice(iterator, size)):
         yield block
 
 
@@ -177,7 +178,7 @@ def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
     def own() -> dict[str, Tensor]:
         found = store.own()
         if not found:
-            found = own_vectors(embedder)
+            found = own_vectors(embedder.encode)
             store.save_own(found)
         return found
 
@@ -188,13 +189,10 @@ def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
     return fit_moments(kind, moments, own)
 
 
-def own_vectors(embedder: Embedder) -> dict[str, Tensor]:
+def own_vectors(encode: Callable[[list[Item], Side], Tensor]) -> dict[str, Tensor]:
     """The project's own sentences as documents and as queries."""
-    texts = [row["sentence"] for row in paraphrases()]
-    return {
-        "document:text": embedder.encode_document(texts),
-        "query:text": embedder.encode_query(texts),
-    }
+    texts = [Item(row["sentence"]) for row in paraphrases()]
+    return {"document:text": encode(texts, "document"), "query:text": encode(texts, "query")}
 
 
 def fit_moments(kind: Kind, moments: Moments, own: Callable[[], Mapping[str, Tensor]]) -> Geometry:

@@ -105,7 +105,7 @@ class MtebEncoder:
     def _fit(self, embedder: Embedder) -> Geometry:
         if self.recipe.geometry == "none":
             return Geometry()
-        own = own_vectors(embedder)
+        own = own_vectors(embedder.encode)
         return Geometry.fit(self.recipe.geometry, {"text": own["document:text"]})
 
 

@@ -57,14 +57,15 @@ def index_with_ray(
     packed = [{"block": pickle.dumps(block)} for block in sent]
     if not packed:
         return done
-    with _session(address, progress) as ray:
-        actors, threads, resources = _share(ray, num_actors)
+    with session(address) as ray:
+        ray.data.DataContext.get_current().enable_progress_bars = progress
+        actors, threads, resources = share(ray, num_actors)
         rows = ray.data.from_items(packed)
         if isinstance(items, Files):
             rows = rows.map_batches(_reader(items), batch_size=1, num_cpus=READ)
         outcomes = rows.map_batches(
             Indexing,
-            fn_constructor_args=[store.location, _reload(backbone), recipe, on_error, threads],
+            fn_constructor_args=[store.location, loading(backbone), recipe, on_error, threads],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             **resources,
@@ -140,7 +141,7 @@ def _groups(files: Files) -> Iterator[list[tuple[Any, str]]]:
     yield from blocks(others)
 
 
-def _reload(backbone: Backbone) -> dict[str, Any]:
+def loading(backbone: Backbone) -> dict[str, Any]:
     """How an actor loads the same backbone; the store then confirms that it is."""
     return {
         "model": backbone.name,
@@ -150,8 +151,13 @@ def _reload(backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
-    """How many actors, the threads of each, and what of the cluster each one takes."""
+def share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
+    """How many actors, the threads of each, and what of the cluster each one takes.
+
+    Raises BadSetting for fewer than one.
+    """
+    if num_actors is not None and num_actors < 1:
+        raise BadSetting(f"there must be at least one actor, not {num_actors}")
     have = ray.cluster_resources()
     gpus, cpus = int(have.get("GPU", 0)), have.get("CPU", 1.0)
     actors = num_actors or gpus or len(ray.nodes())
@@ -163,7 +169,7 @@ def _share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
 
 
 @contextmanager
-def _session(address: str | None, progress: bool) -> Iterator[Any]:
+def session(address: str | None) -> Iterator[Any]:
     """Ray, started here if it was not running; what was started is ended."""
     try:
         import ray
@@ -176,7 +182,6 @@ def _session(address: str | None, progress: bool) -> Iterator[Any]:
     if ours:
         _start(ray, address)
     try:
-        ray.data.DataContext.get_current().enable_progress_bars = progress
         yield ray
     finally:
         if ours:

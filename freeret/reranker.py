@@ -7,7 +7,7 @@ computed once, and of the LM head only the label rows are read.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,7 +77,7 @@ class Reranker:
         with tqdm(
             total=len(pairs), desc="reranking", unit="pair", disable=not progress, delay=2
         ) as bar:
-            for _, group in itertools.groupby(pairs, key=lambda pair: _identity(pair[0])):
+            for group in by_query(pairs):
                 together = [(as_item(query), as_item(candidate)) for query, candidate in group]
                 margins = [
                     judge(self.backbone, frame, together, self.instruction, self.layout)
@@ -99,6 +99,12 @@ class Reranker:
         scores = self.predict([(asked, item) for item in items])
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [Ranked(int(i), float(scores[i]), items[i]) for i in order]
+
+
+def by_query(pairs: Iterable[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:
+    """The pairs of each query, where they stand together."""
+    for _, group in itertools.groupby(pairs, key=lambda pair: _identity(pair[0])):
+        yield list(group)
 
 
 def _identity(query: Any) -> Any:

@@ -21,8 +21,9 @@ from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import Loader
 from freeret.evaluate.metrics import SPEARMAN, Run, figure, grades
 from freeret.evaluate.results import DatasetResult, Measured, Result, write_trec
-from freeret.evaluate.stage2 import judge_run, rerank_run
-from freeret.evaluate.systems import System
+from freeret.evaluate.spread import Actors
+from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
+from freeret.evaluate.systems import System, Vectors
 from freeret.reranker import Reranker
 from probes.errors import BadSetting, StoreMismatch
 
@@ -38,13 +39,19 @@ def evaluate(
     rerank: Sequence[int] = (),
     seed: int = 0,
     progress: bool = False,
+    actors: Actors | None = None,
 ) -> list[Path]:
     """One system over all datasets; returns the result files, that of stage 1 first.
 
     `rerank` are depths of stage 2; a system whose recipe has no frame is not reranked, with a
-    warning. Raises StoreMismatch when a result file in `out` was made by something else.
+    warning. `actors` share the work, and leave no trace but in the timings. Raises StoreMismatch
+    when a result file in `out` was made by something else.
     """
     reranker = _reranker(system) if rerank else None
+    engine = {}
+    if actors is not None and isinstance(system, Vectors):
+        system, reranker = actors.system(system), reranker and actors.judge(reranker)
+        engine = {"engine": "ray", "actors": len(actors)}
     depths = [0, *sorted(set(rerank))] if reranker else [0]
     blanks = {depth: _blank(system, depth, seed) for depth in depths}
     files = {depth: out / f"{_slug(blank.run)}.json" for depth, blank in blanks.items()}
@@ -59,20 +66,21 @@ def evaluate(
             continue
         start = time.perf_counter()
         run = system.run(dataset, progress=progress)
-        _keep(results[0], files[0], dataset, run, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        _keep(results[0], files[0], dataset, run, seconds, engine)
         if reranker is not None:
             start = time.perf_counter()
             second = _rerank(dataset, run, reranker, system, depths[1:], progress)
             seconds = time.perf_counter() - start
             for depth, reranked in second.items():
-                _keep(results[depth], files[depth], dataset, reranked, seconds)
+                _keep(results[depth], files[depth], dataset, reranked, seconds, engine)
     return [files[depth] for depth in depths]
 
 
 def _rerank(
     dataset: Dataset,
     run: Run,
-    reranker: Reranker,
+    reranker: Judge,
     system: System,
     depths: Sequence[int],
     progress: bool,
@@ -132,7 +140,14 @@ def _finished(result: Result, dataset: Dataset) -> bool:
     return entry is not None and entry.digest == dataset.digest()
 
 
-def _keep(result: Result, file: Path, dataset: Dataset, run: Run, seconds: float) -> None:
+def _keep(
+    result: Result,
+    file: Path,
+    dataset: Dataset,
+    run: Run,
+    seconds: float,
+    engine: dict[str, Any],
+) -> None:
     """Measure a run and write it down, whole or not at all."""
     write_trec(file.with_suffix("") / f"{_slug(dataset.name)}.trec", run, result.run)
     ids = [query.id or "" for query in dataset.queries]
@@ -154,7 +169,8 @@ def _keep(result: Result, file: Path, dataset: Dataset, run: Run, seconds: float
         metrics=metrics,
         grades=None if graded is None else dict(zip(ids, graded.tolist(), strict=True)),
     )
-    result.add(dataset.name, entry, {"seconds": round(seconds, 2), "hardware": hardware()})
+    timing = {"seconds": round(seconds, 2), "hardware": hardware(), **engine}
+    result.add(dataset.name, entry, timing)
     result.save(file)
 
 

@@ -1,18 +1,28 @@
 """Stage 2 over a first stage's run: the first candidates of each query, judged by the model."""
 
+from collections.abc import Sequence
+from typing import Any, Protocol
+
 import numpy as np
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import Run, ordered
-from freeret.reranker import Reranker
 from freeret.retriever import fuse
 
 Margins = dict[str, dict[str, float]]
 """Query id -> document id -> log-odds of a match."""
 
 
+class Judge(Protocol):
+    """What a `Reranker` is to an evaluation."""
+
+    def margins(
+        self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
+    ) -> np.ndarray: ...
+
+
 def judge_run(
-    dataset: Dataset, run: Run, reranker: Reranker, depth: int, *, progress: bool = False
+    dataset: Dataset, run: Run, reranker: Judge, depth: int, *, progress: bool = False
 ) -> Margins:
     """The log-odds of the first `depth` candidates of every query."""
     documents = {document.id: document for document in dataset.documents}

@@ -15,11 +15,12 @@
 | `st:NAME`           | a sentence-transformers model by its name                              |
 """
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import bm25s
 import numpy as np
@@ -37,7 +38,7 @@ from probes.batching import run_batches
 from probes.encoding import Batch
 from probes.errors import BadSetting
 from probes.geometry import Kind
-from probes.prompts import Prompt
+from probes.prompts import Prompt, Side
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step when imported
 
@@ -65,6 +66,30 @@ class System(Protocol):
     def identity(self) -> dict[str, Any]:
         """Everything that decides a score."""
         ...
+
+
+@runtime_checkable
+class Vectors(System, Protocol):
+    """A system that is one vector an item, compared by cosine in a geometry."""
+
+    @property
+    def geometry(self) -> Kind: ...
+
+    def encode(
+        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
+    ) -> Tensor:
+        """Raw float32 vectors `[items, hidden]`; `task` is that of the dataset."""
+        ...
+
+
+def run_vectors(system: Vectors, dataset: Dataset, progress: bool) -> Ranking:
+    """Encode both sides, and rank. Raises what `encode` raises."""
+
+    def encode(items: Sequence[Item], side: Side) -> Tensor:
+        return system.encode(items, side, dataset.task, progress=progress)
+
+    queries, documents = encode(dataset.queries, "query"), encode(dataset.documents, "document")
+    return rank(dataset, queries, documents, system.geometry, lambda: own_vectors(encode))
 
 
 META_EOL: list[str | Prompt] = [
@@ -95,11 +120,14 @@ class Prompted:
         return cls(name, backbone, [recipe.prompt], recipe.site, recipe.geometry, recipe)
 
     def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
-        prompts: list[str | Prompt] = [aligned(prompt, dataset.task) for prompt in self.prompts]
-        embedder = Embedder(self.backbone, self.site, prompts)
-        queries = embedder.encode_query(dataset.queries, progress=progress)
-        documents = embedder.encode_document(dataset.documents, progress=progress)
-        return rank(dataset, queries, documents, self.geometry, lambda: own_vectors(embedder))
+        return run_vectors(self, dataset, progress)
+
+    def encode(
+        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
+    ) -> Tensor:
+        """Raises BadItem, naming the item."""
+        prompts: list[str | Prompt] = [aligned(prompt, task) for prompt in self.prompts]
+        return Embedder(self.backbone, self.site, prompts).encode(items, side, progress=progress)
 
     def identity(self) -> dict[str, Any]:
         stage1 = Embedder(self.backbone, self.site, self.prompts).identity()
@@ -117,14 +145,20 @@ class Pooled:
     name: Literal["mean", "last", "echo"]
     backbone: Backbone = field(repr=False)
     recipe: None = None
+    geometry: Kind = "none"
 
     def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
-        queries = self.encode(dataset.queries, progress=progress)
-        documents = self.encode(dataset.documents, progress=progress)
-        return rank(dataset, queries, documents, "none", dict)
+        return run_vectors(self, dataset, progress)
 
-    def encode(self, items: Sequence[Item], *, progress: bool = False) -> Tensor:
-        """Vectors `[items, hidden]`. Raises BadSetting for Echo of anything but text."""
+    def encode(
+        self,
+        items: Sequence[Item],
+        side: Side = "document",
+        task: str = "",
+        *,
+        progress: bool = False,
+    ) -> Tensor:
+        """Raises BadSetting for Echo of anything but text."""
         rows = [self.backbone.row(self._wording(item), item.name) for item in items]
         around = len(self.backbone.row(self._wording(Item("a")))) - 2 * self._tokens(" a")
 
@@ -200,39 +234,44 @@ class SentenceTransformers:
     model: str
     backbone: None = None
     recipe: None = None
+    geometry: Kind = "none"
 
     @property
     def name(self) -> str:
         return f"st-{self.model.strip('/').rsplit('/', 1)[-1]}"
 
     def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
+        return run_vectors(self, dataset, progress)
+
+    def encode(
+        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
+    ) -> Tensor:
         """Raises BadSetting when the package or the model is missing, or an item is not text."""
-        try:
-            from sentence_transformers import SentenceTransformer
-
-            encoder = SentenceTransformer(self.model)
-        except ImportError:
-            raise BadSetting(
-                "sentence-transformers is not installed: pip install 'freeret[eval]'"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise BadSetting(
-                f"sentence-transformers has no model {self.model!r}: {error}"
-            ) from None
-
-        def encode(items: Sequence[Item], method: Any) -> Tensor:
-            for item in items:
-                if item.media:
-                    raise BadSetting(f"{self.name} reads text, {item.name} is not only text")
-            texts = [item.text for item in items]
-            return torch.from_numpy(np.array(method(texts, show_progress_bar=progress))).float()
-
-        queries = encode(dataset.queries, encoder.encode_query)
-        documents = encode(dataset.documents, encoder.encode_document)
-        return rank(dataset, queries, documents, "none", dict)
+        for item in items:
+            if item.media:
+                raise BadSetting(f"{self.name} reads text, {item.name} is not only text")
+        encoder = _sentence_transformer(self.model)
+        encode = encoder.encode_query if side == "query" else encoder.encode_document
+        texts = [item.text for item in items]
+        return torch.from_numpy(np.array(encode(texts, show_progress_bar=progress))).float()
 
     def identity(self) -> dict[str, Any]:
         return {"sentence-transformers": self.model, "version": version("sentence-transformers")}
+
+
+@functools.lru_cache(maxsize=1)
+def _sentence_transformer(model: str) -> Any:
+    """Kept from dataset to dataset, and from block to block."""
+    try:
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(model)
+    except ImportError:
+        raise BadSetting(
+            "sentence-transformers is not installed: pip install 'freeret[eval]'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"sentence-transformers has no model {model!r}: {error}") from None
 
 
 NAMES = (
