@@ -5,7 +5,6 @@ and content hash are stored already is not embedded again, so the same call afte
 where it stopped.
 """
 
-import itertools
 import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ log = logging.getLogger(__name__)
 
 BLOCK = 256
 """Items a commit: what a kill costs at most."""
+HELD = 2**28
+"""Bytes of media that the items of one commit may hold, as those from a URL do."""
 NANS = "the model overflows on it; try another dtype"
 FEW = 100
 """With fewer text vectors than this, the project's own sentences help to fit the geometry."""
@@ -154,11 +155,23 @@ def _prepare(value: Any, embedder: Embedder, known: dict[str, str]) -> _Pending 
     return _Pending(item, digest, parts, blobs, embedder.rows(item))
 
 
-def blocks(stream: Iterable[Any]) -> Iterator[list[Any]]:
-    """A stream cut into what is committed at once."""
-    iterator = iter(stream)
-    while block := list(itertools.islice(iterator, BLOCK)):
+def blocks(stream: Iterable[tuple[Any, Any]]) -> Iterator[list[Any]]:
+    """A stream of places and items, or of files and names, cut into what is committed at once:
+    BLOCK of them, or as many as reach HELD bytes."""
+    block, held = [], 0
+    for pair in stream:
+        block.append(pair)
+        held += _held(pair[1])
+        if len(block) == BLOCK or held >= HELD:
+            yield block
+            block, held = [], 0
+    if block:
         yield block
+
+
+def _held(value: Any) -> int:
+    media = value.media if isinstance(value, Item) else ()
+    return sum(len(part.value) for part in media if isinstance(part.value, bytes))
 
 
 def _name(value: Any, place: int) -> str:
