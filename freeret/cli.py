@@ -115,7 +115,7 @@ def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
 
 @app.command
 def index(
-    *paths: Path,
+    *paths: str,
     store: str,
     model: Model = "smollm2-135m",
     recipe: Path | None = None,
@@ -132,10 +132,11 @@ def index(
 
     Parameters
     ----------
-    paths: Files and folders of .txt, .md, .jsonl, .csv and media.
+    paths: Files and folders of .txt, .md, .jsonl, .csv, .parquet and media, here or at a URL: s3://,
+        gs://, abfs://, file:///.
     store: Folder or object-store URL.
     recipe: A recipe.json of `freeret probe`; without it the backbone is probed once.
-    text_field: Column of .jsonl and .csv rows that holds the text.
+    text_field: Column of .jsonl, .csv and .parquet rows that holds the text.
     id_field: Column that holds the id.
     skip_bad: Report items that cannot be read and go on.
     shards: k/n: only part k of n, beside other processes that take the others. When all are done,

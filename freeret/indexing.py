@@ -5,7 +5,6 @@ and content hash are stored already is not embedded again, so the same call afte
 where it stopped.
 """
 
-import itertools
 import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,8 @@ log = logging.getLogger(__name__)
 
 BLOCK = 256
 """Items a commit: what a kill costs at most."""
+HELD = 2**28
+"""Bytes of media that the items of one commit may hold, as those from a URL do."""
 NANS = "the model overflows on it; try another dtype"
 FEW = 100
 """With fewer text vectors than this, the project's own sentences help to fit the geometry."""
@@ -156,10 +157,23 @@ def _prepare(value: Any, embedder: Embedder, known: dict[str, str]) -> _Pending 
 
 
 def blocks(stream: Iterable[Any], size: int = BLOCK) -> Iterator[list[Any]]:
-    """A stream cut into blocks; by default, into what is committed at once."""
-    iterator = iter(stream)
-    while block := list(itertools.islice(iterator, size)):
+    """A stream of items, bare or with their places, cut into what is taken at once: `size` of them,
+    or as many as reach HELD bytes."""
+    block, held = [], 0
+    for one in stream:
+        block.append(one)
+        held += _held(one)
+        if len(block) == size or held >= HELD:
+            yield block
+            block, held = [], 0
+    if block:
         yield block
+
+
+def _held(one: Any) -> int:
+    item = one[1] if isinstance(one, tuple) else one
+    media = item.media if isinstance(item, Item) else ()
+    return sum(len(part.value) for part in media if isinstance(part.value, bytes))
 
 
 def _name(value: Any, place: int) -> str:

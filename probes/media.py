@@ -65,10 +65,10 @@ def open_source(value: Any, options: MediaOptions) -> io.BufferedIOBase | None:
     Raises BadItem when they are too many, or when the value is a string of another kind.
     """
     if isinstance(value, Path):
-        _check_size(value.stat().st_size, options.limits)
+        check_size(value.stat().st_size, options.limits)
         return value.open("rb")
     if isinstance(value, bytes | bytearray | memoryview):
-        _check_size(len(value), options.limits)
+        check_size(len(value), options.limits)
         return io.BytesIO(value)
     if not isinstance(value, str):
         return None
@@ -83,7 +83,7 @@ def _decode_data_url(url: str, limits: Limits) -> bytes:
     header, comma, body = url.partition(",")
     if not comma or not header.endswith(";base64"):
         raise BadItem("a data URL must be base64: data:image/png;base64,…")
-    _check_size(len(body) * 3 // 4, limits)
+    check_size(len(body) * 3 // 4, limits)
     try:
         return base64.b64decode(body, validate=True)
     except binascii.Error as error:
@@ -100,11 +100,12 @@ def _fetch(url: str, options: MediaOptions) -> bytes:
         if not response.url.startswith(WEB):
             raise BadItem(f"{url[:100]} leads to {response.url[:100]}, which is no web address")
         content = response.read(options.limits.bytes + 1)
-    _check_size(len(content), options.limits)
+    check_size(len(content), options.limits)
     return content
 
 
-def _check_size(size: int, limits: Limits) -> None:
+def check_size(size: int, limits: Limits) -> None:
+    """Raise BadItem for a file of no bytes, or of more than are allowed."""
     if size == 0:
         raise BadItem("it is empty")
     if size > limits.bytes:

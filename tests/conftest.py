@@ -81,3 +81,12 @@ def gemma() -> Backbone:
 @pytest.fixture(scope="session")
 def qwen() -> Backbone:
     return Backbone.load("qwen2.5-coder-0.5b")
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Any]:
+    """A `buckets.Bucket`."""
+    from buckets import serve
+
+    with serve() as served:
+        yield served

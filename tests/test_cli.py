@@ -79,6 +79,8 @@ def test_index_adds_replaces_and_resumes(
     kept = {i.id: i for i in Store.open(tmp_path / "s").items(["note.txt", "r3"])}
     assert kept["note.txt"].text == "another note"
     assert kept["r3"].metadata == {"year": 1993}
+    assert index((tmp_path / "in").as_uri(), **how) == 0
+    assert "0 added, 0 replaced, 13 unchanged, 0 skipped" in capsys.readouterr().out
 
 
 def test_other_fields_may_be_named(
@@ -275,6 +277,7 @@ def test_every_mistake_is_one_line_and_an_exit_code(
         (("probe", model, "--out", tmp_path / "file" / "out"), "Not a directory"),
         (("check", tmp_path / "none"), "is not a model folder"),
         (("index", tmp_path / "none", *to_store, "--recipe", recipe), "nothing at"),
+        (("index", "file:///none", *to_store, "--recipe", recipe), "nothing at file:///none"),
         (("index", tmp_path / "a.txt", *to_store, "--recipe", tmp_path / "none"), "cannot read"),
         (("index", tmp_path / "a.txt", *to_store, "--recipe", tmp_path / "cut.json"), "not JSON"),
         (("index", tmp_path / "a.txt", *to_store, "--recipe", tmp_path / "deep.json"), "4 layers"),

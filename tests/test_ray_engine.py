@@ -11,10 +11,12 @@ from typing import Any
 
 import psutil
 import pytest
+from buckets import Bucket
 from stores import same_search, save_tiny
 
+from freeret import indexing
 from freeret.indexing import Indexed
-from freeret.ray_engine import Indexing, index_with_ray
+from freeret.ray_engine import Indexing, _groups, _reader, index_with_ray
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.sources import Files
@@ -130,7 +132,24 @@ def test_what_dies_is_taken_up_and_the_store_is_that_of_one_process(
     assert len(kill_ray(tmp_path / "run", model, ITEMS, KILLS)["killed"]) == KILLS
 
 
-# --------------------------------------------------------------------------- one actor, without Ray
+# ------------------------------------------------------------------- one reader, one actor, no Ray
+
+
+def test_a_reader_gives_what_is_at_a_url_in_blocks_that_fit_in_memory(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 20)
+    for k in range(7):
+        (corpus / f"{k}.png").write_bytes(bytes(100))
+    files = Files([bucket.put(corpus)])
+    monkeypatch.setattr(indexing, "HELD", 250)
+    reader = _reader(pickle.loads(pickle.dumps(files)))
+    groups = [pickle.dumps(group) for group in _groups(files)]
+    found = [pickle.loads(b) for group in groups for row in reader({"block": [group]})
+             for b in row["block"]]  # fmt: skip
+    items = [item for block in found for _, item in block]
+    assert sorted(items, key=lambda i: i.id) == sorted(files, key=lambda i: i.id)
+    assert [sum(1 for _, item in block if item.media) for block in found[-3:]] == [3, 3, 1]
 
 
 def actor(store: Path, model: Path, on_error: str = "raise", **recipe: Any) -> Indexing:

@@ -2,21 +2,34 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from buckets import Bucket
 from PIL import Image
 
 from freeret.sources import Files
 from probes import Item
 from probes.errors import BadItem
 
+At = Callable[[Path], Path | str]
 
-def stream(*paths: Path, text: str = "text", id: str = "id") -> Iterator[Item]:
+
+@pytest.fixture(params=["path", "str", "file", "s3"])
+def at(request: pytest.FixtureRequest) -> At:
+    """How a file or folder is given: by its path, or by the URL where it is or is copied to."""
+    if request.param == "s3":
+        bucket: Bucket = request.getfixturevalue("bucket")
+        return bucket.put
+    ways: dict[str, At] = {"path": Path, "str": str, "file": Path.as_uri}
+    return ways[request.param]
+
+
+def stream(*paths: Path | str, text: str = "text", id: str = "id") -> Iterator[Item]:
     """What is read; a bad item may be raised, or given in its place."""
     for item in Files(paths, text, id):
         if isinstance(item, BadItem):
@@ -24,7 +37,7 @@ def stream(*paths: Path, text: str = "text", id: str = "id") -> Iterator[Item]:
         yield item
 
 
-def read(*paths: Path, **fields: str) -> list[Item]:
+def read(*paths: Path | str, **fields: str) -> list[Item]:
     return list(stream(*paths, **fields))
 
 
@@ -38,66 +51,66 @@ def write_rows(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def test_a_folder_is_read_in_order(tmp_path: Path) -> None:
+def test_a_folder_is_read_in_order(tmp_path: Path, at: At) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "c.txt").write_text("c text", encoding="utf-8")
     (tmp_path / "b" / "日.md").write_text("# b\n\nmore", encoding="utf-8")
     write_rows(tmp_path / "a.jsonl", [{"id": "x", "text": "row", "year": 1999, "of": None}])
     Image.new("RGB", (4, 4)).save(tmp_path / "d.PNG")
     (tmp_path / "e.bin").write_bytes(b"\x00")
-    items = read(tmp_path)
+    items = read(at(tmp_path))
     assert [item.id for item in items] == ["x", "b/日.md", "c.txt", "d.PNG"]
     assert [item.text for item in items] == ["row", "# b\n\nmore", "c text", ""]
     assert dict(items[0].metadata) == {"year": 1999, "of": None}
     assert items[3].signature == "image"
 
 
-def test_csv_rows_may_hold_anything(tmp_path: Path) -> None:
+def test_csv_rows_may_hold_anything(tmp_path: Path, at: At) -> None:
     rows = [["q1", 'with "quotes", commas\nand lines', "x"], ["q2", "naïve 日本", ""]]
     with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "body", "kind"], *rows])
-    items = read(tmp_path / "rows.csv", text="body")
+    items = read(at(tmp_path / "rows.csv"), text="body")
     assert by_id(items) == {row[0]: row[1] for row in rows}
     assert [dict(item.metadata) for item in items] == [{"kind": "x"}, {"kind": ""}]
 
 
-def test_other_fields_may_hold_text_and_id(tmp_path: Path) -> None:
+def test_other_fields_may_hold_text_and_id(tmp_path: Path, at: At) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"_id": "x", "body": "a", "id": 5, "text": "no"}])
-    [item] = read(path, text="body", id="_id")
+    [item] = read(at(path), text="body", id="_id")
     assert (item.id, item.text) == ("x", "a")
     assert dict(item.metadata) == {"id": 5, "text": "no"}
 
 
-def test_an_id_may_be_a_number_and_zero_is_one(tmp_path: Path) -> None:
+def test_an_id_may_be_a_number_and_zero_is_one(tmp_path: Path, at: At) -> None:
     path = write_rows(tmp_path / "a.jsonl", [{"id": i, "text": f"t{i}"} for i in range(3)])
-    assert by_id(read(path)) == {"0": "t0", "1": "t1", "2": "t2"}
+    assert by_id(read(at(path))) == {"0": "t0", "1": "t1", "2": "t2"}
 
 
-def test_a_row_without_id_is_called_by_its_place(tmp_path: Path) -> None:
+def test_a_row_without_id_is_called_by_its_place(tmp_path: Path, at: At) -> None:
     rows = [{"text": "a"}, {"id": None, "text": "b"}, {"id": "", "text": "c"}]
     path = write_rows(tmp_path / "a.jsonl", rows)
-    assert by_id(read(path)) == {"a.jsonl:1": "a", "a.jsonl:2": "b", "a.jsonl:3": "c"}
+    assert by_id(read(at(path))) == {"a.jsonl:1": "a", "a.jsonl:2": "b", "a.jsonl:3": "c"}
 
 
-def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+def test_blank_lines_are_no_rows(tmp_path: Path, at: At) -> None:
     (tmp_path / "a.jsonl").write_text('\n{"id": "x", "text": "a"}\r\n  \n{"id": "y", "text": "b"}')
-    assert by_id(read(tmp_path)) == {"x": "a", "y": "b"}
+    assert by_id(read(at(tmp_path))) == {"x": "a", "y": "b"}
 
 
-def test_files_of_the_same_name_are_two_items(tmp_path: Path) -> None:
+def test_files_of_the_same_name_are_two_items(tmp_path: Path, at: At) -> None:
     """One of them would silently replace the other in the store."""
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.txt").write_text(f"in {folder}")
-    assert list(by_id(read(tmp_path))) == ["a/same.txt", "b/same.txt"]
+    assert list(by_id(read(at(tmp_path)))) == ["a/same.txt", "b/same.txt"]
     for paths in ((tmp_path / "a", tmp_path / "b"), sorted(tmp_path.rglob("*.txt"))):
-        assert sorted(by_id(read(*paths)).values()) == ["in a", "in b"]
+        assert sorted(by_id(read(*map(at, paths))).values()) == ["in a", "in b"]
 
 
-def test_a_table_written_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
+def test_a_table_written_by_a_spreadsheet_is_read(tmp_path: Path, at: At) -> None:
     """With a byte order mark, and a cell longer than the csv module's first limit."""
     (tmp_path / "a.csv").write_text(f"text,id\n{'n' * 200_000},x\n", encoding="utf-8-sig")
-    [item] = read(tmp_path)
+    [item] = read(at(tmp_path))
     assert (item.id, len(item.text)) == ("x", 200_000)
 
 
@@ -118,36 +131,38 @@ def test_a_table_written_by_a_spreadsheet_is_read(tmp_path: Path) -> None:
         ("a.rst", b"text", "a.rst"),
     ],
 )
-def test_what_cannot_be_read_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named(
+    name: str, content: bytes, said: str, tmp_path: Path, at: At
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadItem, match=said):
-        read(tmp_path / name)
+        read(at(tmp_path / name))
 
 
-def test_a_path_to_nothing_is_named(tmp_path: Path) -> None:
+def test_a_path_to_nothing_is_named(tmp_path: Path, at: At) -> None:
     with pytest.raises(BadItem, match=r"nothing at .*none"):
-        read(tmp_path / "none")
+        read(at(tmp_path / "none"))
 
 
-def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path, at: At) -> None:
     """A corpus larger than memory is only streamed."""
     path = write_rows(tmp_path / "a.jsonl", [{"id": "x", "text": "a"}])
     with path.open("a") as file:
         file.write("broken\n")
-    items = stream(path)
+    items = stream(at(path))
     assert next(items).id == "x"
     with pytest.raises(BadItem):
         next(items)
 
 
-def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
+def test_parquet_is_read_row_by_row(tmp_path: Path, at: At) -> None:
     rows = [
         {"id": k, "text": "no text" if k % 2 else f"text {k}", "year": 1990 + k} for k in range(3)
     ]
     pq.write_table(
         pa.Table.from_pylist([*rows, {"id": None, "text": None}]), tmp_path / "a.parquet"
     )
-    found = list(Files([tmp_path], keep_bad=True))
+    found = list(Files([at(tmp_path)], keep_bad=True))
     items = [item for item in found if isinstance(item, Item)]
     assert [(i.id, i.text, dict(i.metadata)) for i in items] == [
         (str(row["id"]), row["text"], {"year": row["year"]}) for row in rows
@@ -155,13 +170,13 @@ def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
     assert str(found[3]).startswith("a.parquet:4: no text in the field 'text'")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
     with pytest.raises(BadItem, match=r"cut\.parquet is not readable parquet"):
-        list(Files([tmp_path / "cut.parquet"]))
+        list(Files([at(tmp_path / "cut.parquet")]))
 
 
-def test_files_read_apart_are_the_files_read_together(tmp_path: Path) -> None:
+def test_files_read_apart_are_the_files_read_together(tmp_path: Path, at: At) -> None:
     write_rows(tmp_path / "a.jsonl", [{"text": "one"}, {"text": "two"}])
     (tmp_path / "b.txt").write_text("three")
-    files = Files([tmp_path])
+    files = Files([at(tmp_path)])
     apart = [item for file, name in files.files() for item in files.read(file, name)]
     assert apart == list(files)
     assert list(files) == list(files), "it can be read again"
