@@ -1,18 +1,23 @@
 """What each part of the method is worth, and what the recipe's choices cost.
 
-    freeret ablate paraphrases:DATA/captions sts:DATA/stsb-dev.tsv --model smollm2-135m \
-        --recipe figures/results/smollm2-135m/chosen/recipe.json \
-        --out figures/results/smollm2-135m/ablation
+    freeret ablate paraphrases:DATA/captions --model MODEL \
+        --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/priors
+    freeret ablate paraphrases:DATA/captions sts:DATA/stsb-dev.tsv --queries 300 --prompt e5v \
+        --model MODEL --recipe figures/results/MODEL/chosen/recipe.json \
+        --out figures/results/MODEL/ablation
+    freeret ablate beir:DATA/cranfield --queries 60 --pool 300 …     # the rest as before
     python figures/ablation.py
 
-Reads figures/results/<model>/ablation/ablation.json; writes a figure a dataset and
-figures/regret-<model>.md.
+The first measures all prompts and priors: a figure a dataset, ablation-<dataset>-<model>. The
+others measure every late site under the recipe's prompt, in every geometry: what the choice cost
+against the best and the worst, regret.md, .png and .svg.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from freeret.evaluate.ablations import Ablations, mean_regret, regrets
-from freeret.evaluate.plots import draw_ablation
+from freeret.evaluate.ablations import Ablations, Regret, mean_regret, regrets
+from freeret.evaluate.plots import draw_ablation, draw_regrets
 from probes.files import write_atomic
 from probes.plots import save
 
@@ -20,29 +25,45 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    for file in sorted((HERE / "results").glob("*/ablation/ablation.json")):
-        model, found = file.parent.parent.name, Ablations.load(file)
-        for name, ablation in found.datasets.items():
-            save(draw_ablation(ablation, title=name), HERE / f"ablation-{name}-{model}")
-        write_atomic(HERE / f"regret-{model}.md", table(model, found))
+    for file in sorted((HERE / "results").glob("*/priors/ablation.json")):
+        for name, ablation in Ablations.load(file).datasets.items():
+            title = f"{name}, {file.parent.parent.name}"
+            save(
+                draw_ablation(ablation, title), HERE / f"ablation-{name}-{file.parent.parent.name}"
+            )
+    found = {
+        file.parent.parent.name: regrets(Ablations.load(file))
+        for file in sorted((HERE / "results").glob("*/ablation/ablation.json"))
+    }
+    if found:
+        write_atomic(HERE / "regret.md", table(found))
+        save(draw_regrets(found, "site"), HERE / "regret")
 
 
-def table(model: str, found: Ablations) -> str:
+def table(found: Mapping[str, Sequence[Regret]]) -> str:
     """Markdown: the choice against the best and the worst there is."""
-    rows = regrets(found)
     lines = [
-        f"# {model}: regret of the recipe's choices",
+        "# Regret of the recipe's choices",
         "",
-        "| dataset | among | chosen | | best | | worst | | regret |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "Sites: all late ones, under the recipe's prompt and geometry. Settings: all of them under "
+        "the recipe's, the paper's and E5-V's prompts, in every geometry.",
+        "",
+        "| backbone | dataset | among | chosen | | best | | worst | | regret |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {r.dataset} | {r.part}s | {r.chosen} | {r.value:.3f} | {r.best} | {r.best_value:.3f} | "
-        f"{r.worst} | {r.worst_value:.3f} | {r.regret:.3f} |"
+        f"| {model} | {r.dataset} | {r.part}s | {r.chosen} | {r.value:.3f} | {r.best} | "
+        f"{r.best_value:.3f} | {r.worst} | {r.worst_value:.3f} | {r.regret:.3f} |"
+        for model, rows in found.items()
         for r in rows
     ]
-    means = [f"{p}s {mean_regret(rows, p):.3f}" for p in dict.fromkeys(r.part for r in rows)]
-    return "\n".join([*lines, "", f"Mean regret among {', '.join(means)}."]) + "\n"
+    lines += ["", "Mean regret:", ""]
+    everything = [r for rows in found.values() for r in rows]
+    for model, rows in {**found, "all backbones": everything}.items():
+        parts = dict.fromkeys(r.part for r in rows)
+        means = ", ".join(f"{mean_regret(rows, part):.3f} among {part}s" for part in parts)
+        lines.append(f"- {model}: {means}")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from freeret.evaluate.ablate import ablate
 from freeret.evaluate.ablations import Ablations, ablate_all, mean_regret, regrets
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import figure
-from freeret.evaluate.plots import draw_ablation
+from freeret.evaluate.plots import draw_ablation, draw_regrets, draw_systems
 from freeret.evaluate.results import Result, compare
 from freeret.evaluate.run import evaluate
 from freeret.evaluate.stage2 import judge_run, rerank_run
@@ -32,6 +32,7 @@ from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
 from probes import Backbone, Item, late_sites
 from probes.errors import BadFile, BadSetting, StoreMismatch
+from probes.stats import Interval
 
 Tiny = Callable[[str], Backbone]
 WORDS = ["the", "word", "of", "image", "one", "Yes", "No", "means"]
@@ -485,6 +486,28 @@ def test_a_figure_has_a_panel_a_part(ablations: tuple[Ablations, Path]) -> None:
     assert len(titles) == 6
     labels = [label.get_text() for label in shown.axes[1].get_yticklabels()]
     assert labels == late_sites(4)
+
+
+def test_the_choice_is_drawn_between_the_worst_and_the_best(
+    ablations: tuple[Ablations, Path],
+) -> None:
+    found = regrets(ablations[0])
+    [ax] = draw_regrets({"tiny": found}, "setting").axes
+    own = [r for r in found if r.part == "setting"]
+    lines = [np.ravel(line.get_xdata()).tolist() for line in ax.lines]
+    assert lines[0::2] == [[r.worst_value, r.best_value] for r in own]
+    assert lines[1::2] == [[r.value] for r in own]
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        f"{r.dataset}: {r.chosen}" for r in own
+    ]
+
+
+@pytest.mark.parametrize("suites", [1, 3, 5])
+def test_a_figure_has_a_panel_a_suite(suites: int) -> None:
+    systems = {"one": Interval(0.5, 0.4, 0.6), "two": Interval(0.3, 0.2, 0.4)}
+    shown = draw_systems({f"suite {k}": systems for k in range(suites)})
+    assert [ax.get_title(loc="left") for ax in shown.axes] == [f"suite {k}" for k in range(suites)]
+    assert all(len(ax.get_yticklabels()) == 2 for ax in shown.axes)
 
 
 # -------------------------------------------------------------------------------------- commands

@@ -1,14 +1,16 @@
 """Drawing results and ablations, apart from measuring them, in the project's one style."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from freeret.evaluate.ablate import Ablation
+from freeret.evaluate.ablations import Regret
 from probes.files import read_json
-from probes.plots import STYLE, draw_intervals
+from probes.plots import COLOURS, MARKERS, STYLE, draw_intervals
 from probes.stats import Interval
 
 PARTS = {
@@ -30,12 +32,7 @@ def draw_ablation(ablation: Ablation, title: str = "") -> Figure:
         for part in PARTS
     }
     shown = {part: rows for part, rows in parts.items() if rows}
-    heights = [len(rows) for rows in shown.values()]
-    size = (6.4, 0.26 * sum(heights) + 0.5 * len(heights) + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(
-        len(shown), sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}
-    )[:, 0]
+    figure, panels = _stacked([len(rows) for rows in shown.values()])
     for ax, (part, rows) in zip(panels, shown.items(), strict=True):
         name, reference = PARTS[part]
         draw_intervals(rows, ax, reference)
@@ -61,6 +58,23 @@ def draw_systems(suites: Mapping[str, Mapping[str, Interval]]) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
+def draw_regrets(found: Mapping[str, Sequence[Regret]], part: str) -> Figure:
+    """A line from the worst to the best choice of each dataset, and a mark where the recipe's
+    stands; a panel a backbone."""
+    rows = {name: [r for r in regrets if r.part == part] for name, regrets in found.items()}
+    figure, panels = _stacked([len(own) for own in rows.values()])
+    for ax, (name, own) in zip(panels, rows.items(), strict=True):
+        for y, r in enumerate(own):
+            ax.plot([r.worst_value, r.best_value], [y, y], color="0.6", marker="|", zorder=1)
+            ax.plot(r.value, y, color=COLOURS[0], marker=MARKERS[0])
+        ax.set_yticks(range(len(own)), [f"{r.dataset}: {r.chosen}" for r in own])
+        ax.set_ylim(len(own) - 0.5, -0.5)
+        ax.set_title(name, fontsize=9)
+    panels[-1].set_xlabel(f"the {part} chosen (point), between the worst and the best (line)")
+    return figure
+
+
 def draw_methods(file: Path, reference: str, label: str) -> Figure | SubFigure:
     """The methods of a measured table, a line through the reference."""
     rows = read_json(file)["methods"]
@@ -68,3 +82,12 @@ def draw_methods(file: Path, reference: str, label: str) -> Figure | SubFigure:
     ax = draw_intervals(shown, reference=reference)
     ax.set_xlabel(label)
     return ax.figure
+
+
+def _stacked(lines: Sequence[int]) -> tuple[Figure, Sequence[Axes]]:
+    """Panels over each other with one x axis, each as high as the lines it holds."""
+    size = (6.4, 0.26 * sum(lines) + 0.5 * len(lines) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    ratios = {"height_ratios": lines}
+    panels = figure.subplots(len(lines), sharex=True, squeeze=False, gridspec_kw=ratios)
+    return figure, list(panels[:, 0])
