@@ -58,40 +58,40 @@ class _Leaders:
 
     def __init__(self, queries: int, count: int):
         self.queries, self.count = queries, count
-        self.asked, self.scores, self.ids = np.empty(0, int), np.empty(0), np.empty(0, object)
         self.bound = torch.full((queries,), -torch.inf)
         """No score below it matters; of each query."""
-        self.room = 0
+        self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.held = self.room = 0
 
     def raise_bound(self, scores: Float[Tensor, " q"]) -> None:
         """So many items have at least these scores, in float32."""
         self.bound = torch.maximum(self.bound, scores.float() - NEAR)
 
     def add(self, asked: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> None:
-        self.asked = np.concatenate([self.asked, asked])
-        self.scores = np.concatenate([self.scores, scores])
-        self.ids = np.concatenate([self.ids, ids])
-        if len(self.asked) > self.room:
-            self._drop()
-            self.room = max(len(self.asked), self.queries * self.count) * 13 // 10
+        self.parts.append((asked, scores, ids))
+        self.held += len(asked)
+        if self.held > self.room:
+            self.held = len(self._drop()[0])
+            self.room = max(self.held, self.queries * self.count) * 13 // 10
 
-    def _drop(self) -> None:
+    def _drop(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Leave out what is below place `count` of its query. Whole numbers that hold query and
         score, 2e-9 apart, sort many times faster than the pairs."""
-        keys = np.sort((self.asked << 32) + np.floor((self.scores + 2) * 2**29).astype(int))
+        asked, scores, ids = (np.concatenate(columns) for columns in zip(*self.parts, strict=True))
+        keys = np.sort((asked << 32) + np.floor((scores + 2) * 2**29).astype(int))
         ends = np.searchsorted(keys, np.arange(self.queries + 1) << 32)
         last, enough = np.full(self.queries, -np.inf), np.diff(ends) >= self.count
         last[enough] = (keys[ends[1:][enough] - self.count] & (2**32 - 1)) / 2**29 - 2
-        kept = self.scores >= last[self.asked]
-        self.asked, self.scores, self.ids = self.asked[kept], self.scores[kept], self.ids[kept]
         self.raise_bound(torch.from_numpy(last))
+        kept = scores >= last[asked]
+        self.parts = [(asked[kept], scores[kept], ids[kept])]
+        return self.parts[0]
 
     def ranked(self) -> list[list[tuple[str, float]]]:
-        self._drop()
         found: list[list[tuple[str, float]]] = [[] for _ in range(self.queries)]
-        all = zip(self.asked.tolist(), self.ids.tolist(), self.scores.tolist(), strict=True)
-        for query, id, score in all:
-            found[query].append((id, score))
+        if self.parts:
+            for query, score, id in zip(*(column.tolist() for column in self._drop()), strict=True):
+                found[query].append((id, score))
         return [
             sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[: self.count] for pairs in found
         ]

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -333,13 +334,20 @@ class Loaded:
 def matrix(column: pa.Array | pa.ChunkedArray) -> Float[Tensor, "n hidden"]:
     """A column of vectors as one tensor over Arrow's own memory: to be read, not written."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return torch.from_dlpack(whole.flatten()).view(len(whole), whole.type.list_size)
+    size = whole.type.list_size  # `flatten` would copy
+    values = whole.values.slice(whole.offset * size, len(whole) * size)
+    return torch.from_dlpack(values).view(len(whole), size)
 
 
 def stream(query: Any, store: Store, rows: int | None = None) -> Iterator[pa.RecordBatch]:
-    """The answer to a query over vectors of the store, at most so many rows at a time."""
-    with storage_errors(store.location):
-        yield from query.to_batches(rows or max(1, BLOCK_BYTES // (4 * store.dimension)))
+    """The answer to a query over vectors of the store, at most so many rows at a time; the next
+    ones are read while these are worked on."""
+    with storage_errors(store.location), ThreadPoolExecutor(1) as reader:
+        batches = iter(query.to_batches(rows or max(1, BLOCK_BYTES // (4 * store.dimension))))
+        ahead = reader.submit(next, batches, None)
+        while (batch := ahead.result()) is not None:
+            ahead = reader.submit(next, batches, None)
+            yield batch
 
 
 def _holds(database: Any, location: str | Path, name: str) -> bool:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
 from freeret.payload import content_hash, encode_metadata, pack, unpack
-from freeret.store import Record, Store
+from freeret.store import Record, Store, matrix
 from probes import Geometry, Item
 from probes.errors import BadItem, StoreError, StoreMismatch
 from probes.items import Part
@@ -334,3 +335,14 @@ def test_a_url_is_a_place_too(tmp_path: Path) -> None:
     assert Store.create(url, IDENTITY, SIZE).vectors().ids == ["b"]
     with pytest.raises(StoreMismatch):
         Store.create(url, changed("backbone.weights", "other"), SIZE)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 5), slice(1, 3), slice(4, 4), slice(0, 1)])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_a_column_of_vectors_is_read_where_it_lies(rows: slice, chunks: int) -> None:
+    """Arrow's slices share the memory of the whole: the wrong offset gives other rows."""
+    flat = pa.array(np.arange(15, dtype=np.float32))
+    part = pa.FixedSizeListArray.from_arrays(flat, 3)[rows]
+    column = pa.chunked_array([part] * chunks) if chunks > 1 else part
+    expected = np.arange(15, dtype=np.float32).reshape(5, 3)[rows]
+    np.testing.assert_array_equal(matrix(column), np.concatenate([expected] * chunks))
