@@ -16,8 +16,10 @@ against the best and the worst, regret.md, .png and .svg.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from freeret import Recipe
 from freeret.evaluate.ablations import Ablations, Regret, mean_regret, regrets
 from freeret.evaluate.plots import draw_ablation, draw_regrets
+from probes import ProbeReport
 from probes.files import write_atomic
 from probes.plots import save
 
@@ -31,10 +33,12 @@ def main() -> None:
             save(
                 draw_ablation(ablation, title), HERE / f"ablation-{name}-{file.parent.parent.name}"
             )
-    found = {
-        file.parent.parent.name: regrets(Ablations.load(file))
-        for file in sorted((HERE / "results").glob("*/ablation/ablation.json"))
-    }
+    found = {}
+    for file in sorted((HERE / "results").glob("*/ablation/ablation.json")):
+        model = file.parent.parent.name
+        report = ProbeReport.load(HERE / "reports" / f"{model}.json")
+        # What the rule chooses now, whatever it chose when the grid was measured.
+        found[model] = regrets(Ablations.load(file), Recipe.from_report(report))
     if found:
         write_atomic(HERE / "regret.md", table(found))
         save(draw_regrets(found, "site"), HERE / "regret")

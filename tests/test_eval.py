@@ -1,5 +1,6 @@
 """Systems under one interface, runs that go on where they stopped, comparisons, ablations."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -458,6 +459,8 @@ def test_regret_is_best_minus_chosen(ablations: tuple[Ablations, Path]) -> None:
     assert found["small", "frame"].chosen.startswith("recipe, top")
     sites = [r.regret for r in regrets(ablations[0]) if r.part == "site"]
     assert mean_regret(regrets(ablations[0]), "site") == pytest.approx(np.mean(sites))
+    other = regrets(ablations[0], dataclasses.replace(RECIPE, site="norm"))
+    assert next(r.value for r in other if (r.dataset, r.part) == ("pairs", "site")) == at["norm"]
 
 
 def test_an_ablation_is_read_as_it_was_written_and_not_made_again(

@@ -38,16 +38,19 @@ def test_whichever_is_best_is_chosen(best: int) -> None:
     assert (recipe.prompt, recipe.site, recipe.geometry) == kinds[best]
 
 
-def test_sites_as_good_within_noise_are_told_apart_by_synonyms() -> None:
-    """d' is 0.8 at mlp[3], which is mlp[-1] here, and 0.5 at attn[3]."""
-    rows = [setting("prompteol", "attn[-1]", "centre", 0.80, half=0.06),
-            setting("prompteol", "mlp[-1]", "centre", 0.79, half=0.06)]  # fmt: skip
+def test_a_site_gives_way_to_one_nearer_the_papers_unless_it_is_surely_better() -> None:
+    """Half an interval of 0.06 is two standard errors of 0.03."""
+    rows = [setting("prompteol", "mlp[-2]", "centre", 0.80, half=0.06),
+            setting("prompteol", "norm", "centre", 0.79, half=0.06),
+            setting("prompteol", "attn[-1]", "centre", 0.78, half=0.06)]  # fmt: skip
     recipe = chosen(diagnostic=REFERENCES + rows)
-    assert recipe.site == "mlp[-1]"
-    assert any("Of 2 sites" in reason and "0.80" in reason for reason in recipe.reasons)
+    assert recipe.site == "attn[-1]"
+    assert any("Of 3 sites" in reason and "attn[-1] is" in reason for reason in recipe.reasons)
     sure = [dataclasses.replace(row, reciprocal_rank=around(row.reciprocal_rank.mean, 0.001))
             for row in rows]  # fmt: skip
-    assert chosen(diagnostic=REFERENCES + sure).site == "attn[-1]"
+    assert chosen(diagnostic=REFERENCES + sure).site == "mlp[-2]"
+    far = [dataclasses.replace(rows[0], site="attn[-3]"), rows[1]]
+    assert chosen(diagnostic=REFERENCES + far).site == "norm"
 
 
 def test_pictures_count_as_much_as_texts() -> None:

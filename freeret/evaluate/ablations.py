@@ -108,9 +108,10 @@ class Regret:
         return self.best_value - self.value
 
 
-def regrets(ablations: Ablations) -> list[Regret]:
-    """The regret of the recipe's site, setting and frame on every dataset."""
-    recipe, layers = ablations.recipe, int(ablations.fingerprint["layers"])
+def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
+    """The regret of a recipe's site, setting and frame on every dataset: by default of the one that
+    was ablated, else of one whose prompt is among those measured."""
+    recipe, layers = recipe or ablations.recipe, int(ablations.fingerprint["layers"])
     found = []
     for name, ablation in ablations.datasets.items():
         grid = {point: point.value for point in ablation.grid}
