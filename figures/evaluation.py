@@ -44,7 +44,8 @@ def main() -> None:
         for suite, names in suites(found["recipe"]).items():
             having = {n: r for n, r in found.items() if set(names) <= r.datasets.keys()}
             lines.append(row(folder.name, suite, names, having))
-            panels[suite] = {SYSTEMS[n]: mean(r, names) for n, r in having.items()}
+            title = f"{suite}, {found['recipe'].datasets[names[0]].main}"
+            panels[title] = {SYSTEMS[n]: mean(r, names) for n, r in having.items()}
         save(draw_systems(panels), HERE / f"evaluation-{folder.name}")
     write_atomic(HERE / "evaluation.md", HEAD + "\n".join(lines) + "\n")
 
