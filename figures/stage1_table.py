@@ -7,7 +7,6 @@ was measured. The recipe comes from the probe report in figures/reports; the jud
 used for scoring alone.
 """
 
-import functools
 from pathlib import Path
 
 import cyclopts
@@ -16,12 +15,12 @@ from rich.table import Table
 from torch import Tensor
 
 from freeret import ControlPrompt, Embedder, Recipe
+from freeret.corpus_geometry import own_vectors
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import load_beir
 from freeret.evaluate.metrics import Figure, difference, figure
 from freeret.evaluate.plots import draw_methods
 from freeret.evaluate.vectors import rank
-from freeret.indexing import own_vectors
 from probes import Backbone, ProbeReport
 from probes.files import write_json
 from probes.geometry import Kind
@@ -72,9 +71,7 @@ def measure(data: Path, model: str) -> None:
                 embedder.encode_document(dataset.documents, progress=True),
             )
         queries, documents = encoded[prompt, site]
-        run = rank(
-            dataset, queries, documents, kind, functools.partial(own_vectors, embedder.encode)
-        )
+        run = rank(dataset, queries, documents, kind, own_vectors(embedder.encode))
         found[name] = figure(dataset, run, "P@1")
     result = {"data": dataset.name, "model": model, "fingerprint": backbone.fingerprint()}
     result["recipe"] = recipe.to_json()

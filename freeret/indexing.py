@@ -6,23 +6,19 @@ where it stopped.
 """
 
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from freeret.embedder import Embedder
 from freeret.payload import content_hash, encode_metadata, pack
 from freeret.store import Record, Store
-from probes import Geometry, Item, as_item
-from probes.data import paraphrases
+from probes import Item, as_item
 from probes.encoding import Row
 from probes.errors import BadItem, BadSetting
-from probes.geometry import Kind, Moments
-from probes.prompts import Side
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +27,6 @@ BLOCK = 256
 HELD = 2**28
 """Bytes of media that the items of one commit may hold, as those from a URL do."""
 NANS = "the model overflows on it; try another dtype"
-FEW = 100
-"""With fewer text vectors than this, the project's own sentences help to fit the geometry."""
 
 
 @dataclass
@@ -183,47 +177,3 @@ def _name(value: Any, place: int) -> str:
     if id is None:
         return f"item {place} of the stream"
     return str(id).encode("utf-8", "backslashreplace").decode()  # it will be logged and shown
-
-
-def fit_geometry(kind: Kind, store: Store, embedder: Embedder) -> Geometry:
-    """Fit on everything stored, in one pass that holds a block at a time, and keep beside it the
-    project's own vectors where they helped."""
-
-    def own() -> dict[str, Tensor]:
-        found = store.own()
-        if not found:
-            found = own_vectors(embedder.encode)
-            store.save_own(found)
-        return found
-
-    moments = Moments()
-    for block in store.blocks() if kind != "none" else ():
-        for signature, vectors in block.by_signature().items():
-            moments.add(signature, vectors)
-    return fit_moments(kind, moments, own)
-
-
-def own_vectors(encode: Callable[[list[Item], Side], Tensor]) -> dict[str, Tensor]:
-    """The project's own sentences as documents and as queries."""
-    texts = [Item(row["sentence"]) for row in paraphrases()]
-    return {"document:text": encode(texts, "document"), "query:text": encode(texts, "query")}
-
-
-def fit_moments(kind: Kind, moments: Moments, own: Callable[[], Mapping[str, Tensor]]) -> Geometry:
-    """The geometry of a corpus. Where there is little or no text, the project's own sentences
-    help: as documents when there are fewer than FEW, as queries when there are none."""
-    texts = moments.count.get("text", 0)
-    if kind == "none" or texts >= FEW:
-        return moments.fit(kind)
-    helping = own()
-    if texts:
-        moments.add("text", helping["document:text"])
-        return moments.fit(kind)
-    return moments.fit(kind, {"text": helping["query:text"]})
-
-
-def fit_corpus(
-    kind: Kind, documents: Mapping[str, Tensor], own: Callable[[], Mapping[str, Tensor]]
-) -> Geometry:
-    """The same from raw vectors by signature."""
-    return fit_moments(kind, Moments.of(documents if kind != "none" else {}), own)

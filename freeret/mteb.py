@@ -25,13 +25,13 @@ from torch import Tensor
 
 from freeret.embedder import Embedder
 from freeret.evaluate.vectors import aligned
-from freeret.indexing import own_vectors
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
 from probes import Backbone, Geometry, Item
 from probes.errors import BadItem
 from probes.geometry import unit
+from probes.own import own_documents
 from probes.prompts import Side
 
 TASK_OF = {
@@ -105,8 +105,8 @@ class MtebEncoder:
     def _fit(self, embedder: Embedder) -> Geometry:
         if self.recipe.geometry == "none":
             return Geometry()
-        own = own_vectors(embedder.encode)
-        return Geometry.fit(self.recipe.geometry, {"text": own["document:text"]})
+        sentences = embedder.encode_document(own_documents())
+        return Geometry.fit(self.recipe.geometry, {"text": sentences})
 
 
 class MtebCrossEncoder:

@@ -20,9 +20,10 @@ from scipy.special import expit
 
 from freeret import ann as approximate
 from freeret.ann import Recall
+from freeret.corpus_geometry import Own, fit_geometry, kept_own, with_queries
 from freeret.embedder import Embedder
 from freeret.exact import Block, Filter, best, block_rows, passing, stored
-from freeret.indexing import Indexed, fit_geometry, index_items
+from freeret.indexing import Indexed, index_items
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
@@ -81,6 +82,8 @@ class FreeRet:
         self.store: Store | None = None
         self._reranker: Reranker | None = None
         self._expected: dict[tuple[Side, str], torch.Tensor] = {}
+        self._own: dict[str, torch.Tensor] = {}
+        """Vectors of the project's own items, by side and signature."""
         self._kept: tuple[int, Geometry] | None = None
         """The geometry, and the version of the store that it is of."""
         self._held: tuple[int, Loaded, torch.Tensor] | None = None
@@ -193,9 +196,10 @@ class FreeRet:
     def expect(self, queries: Sequence[Any]) -> None:
         """Unlabelled examples of what will be asked, from now on.
 
-        Queries of each kind among them are centred on their own mean. A corpus of pictures cannot
-        tell how captions look, nor a mixed one how questions differ from its texts. No examples:
-        the corpus alone decides again.
+        Queries of each kind among them are centred on their own mean: a corpus of pictures cannot
+        tell how captions look, nor a mixed one how questions differ from its texts, and the
+        project's own items only stand for what is asked of any corpus. No examples: the corpus
+        and those decide again.
         """
         asked = [as_item(query) for query in queries]
         units = unit(self.embedder.encode_query(asked))
@@ -218,10 +222,11 @@ class FreeRet:
         asked = [as_item(query) for query in queries]
         opened = self._opened()
         geometry = self._fitted(opened)
-        raw = self.embedder.encode_query(asked)
+        raw, kinds = self.embedder.encode_query(asked), [item.signature for item in asked]
         if geometry.kind != "none":
             geometry = replace(geometry, means={**geometry.means, **self._expected})
-        mapped = geometry.map(raw, [item.signature for item in asked], "query")
+            geometry = with_queries(geometry, kinds, self._own_items(opened))
+        mapped = geometry.map(raw, kinds, "query")
         if ann and not filter:
             found = [
                 best([approximate.propose(opened, one, top_n)], one[None], top_n)[0]
@@ -289,6 +294,9 @@ class FreeRet:
             kept = self._kept = (store.version, self._geometry(store))
         return kept[1]
 
+    def _own_items(self, store: Store) -> Own:
+        return kept_own(store, self.embedder, self._own)
+
     def _documents(
         self, geometry: Geometry, filter: Filter | None, queries: int
     ) -> Iterable[Block]:
@@ -314,7 +322,7 @@ class FreeRet:
         kept = store.geometry()
         if kept is not None and Recipe.from_json(store.recipe()) == self.recipe:
             return kept
-        geometry = fit_geometry(self.recipe.geometry, store, self.embedder)
+        geometry = fit_geometry(self.recipe.geometry, store, self._own_items(store))
         store.save_geometry(geometry, self.recipe.to_json())
         return geometry
 

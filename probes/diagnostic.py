@@ -20,6 +20,7 @@ from probes.backbone import Backbone
 from probes.data import paraphrases
 from probes.geometry import KINDS, Geometry, Kind
 from probes.items import Item
+from probes.own import own_captions
 from probes.prompts import NAMED, Prompt, Side
 from probes.scenes import SEEN, distinct_scenes
 from probes.sites import late_sites
@@ -72,8 +73,8 @@ def embed_diagnostic(
 def embed_scenes(
     backbone: Backbone, prompt: Prompt, sites: Sequence[str], *, progress: bool = False
 ) -> dict[str, Tensor]:
-    """Raw states `[scenes, sites, hidden]` of captions (as queries) and pictures (as documents);
-    nothing for a backbone that reads no pictures."""
+    """Raw states `[scenes, sites, hidden]` of captions (as queries) and pictures (as documents),
+    and of the project's own captions; nothing for a backbone that reads no pictures."""
     if not backbone.sees:
         return {}
     vectors = {}
@@ -85,12 +86,14 @@ def embed_scenes(
 
 @functools.cache
 def _scenes() -> dict[tuple[str, Side], list[Item]]:
-    """Captions and pictures of the same scenes, drawn once for all prompts."""
+    """Captions and pictures of the same scenes, drawn once for all prompts, and the captions that
+    every corpus of pictures is searched with in mind."""
     rng = Random(0)
     scenes = distinct_scenes(rng, SCENES, SEEN)
     return {
         ("caption", "query"): [Item(scene.caption()) for scene in scenes],
         ("picture", "document"): [Item(images=[scene.draw(rng=rng)]) for scene in scenes],
+        ("own caption", "query"): own_captions(),
     }
 
 
@@ -138,7 +141,8 @@ def _evaluate_pictures(kind: Kind, vectors: dict[str, Tensor], seed: int) -> Int
     if "picture" not in vectors:
         return None
     captions, pictures = vectors["caption"], vectors["picture"]
-    geometry = Geometry.fit(kind, {"image": pictures}, {"text": captions})
+    own = torch.cat([vectors["sentence"], vectors["own caption"]])
+    geometry = Geometry.fit(kind, {"image": pictures}, {"text": own})
     asked = geometry.map(captions, ["text"] * len(captions), "query")
     pool = geometry.map(pictures, ["image"] * len(pictures), "document")
     return mean_interval(1 / _ranks(asked @ pool.T), seed)

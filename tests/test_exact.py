@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from freeret.corpus_geometry import fit_geometry, own_vectors
 from freeret.embedder import Embedder
 from freeret.exact import Block, best, condition, passes, stored
-from freeret.indexing import fit_geometry
 from freeret.store import Record, Store
 from probes import Geometry
 from probes.geometry import unit
@@ -163,7 +163,7 @@ def test_blocks_hold_no_more_rows_than_asked_for(rows: int, store: Store) -> Non
 def test_geometry_is_fitted_in_passing(kind: Any, tiny: Any, tmp_path: Path) -> None:
     store, _ = filled(tmp_path, 200)
     at_once = Geometry.fit(kind, store.vectors().by_signature())
-    passed = fit_geometry(kind, store, Embedder(tiny("llama")))
+    passed = fit_geometry(kind, store, own_vectors(Embedder(tiny("llama")).encode))
     vectors = torch.randn(5, SIZE)
     for signature in ("text", "image"):
         ours, theirs = (g.map(vectors, [signature] * 5, "query") for g in (passed, at_once))

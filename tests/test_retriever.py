@@ -23,10 +23,11 @@ from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from freeret.retriever import FreeRet, fuse
 from freeret.store import Record, Store
-from probes import Backbone, Geometry
+from probes import Backbone, Geometry, Item
 from probes.data import paraphrases
 from probes.errors import BadItem, BadSetting, StoreError, StoreMismatch
 from probes.geometry import unit
+from probes.own import own_captions
 
 Tiny = Callable[[str], Backbone]
 SEARCHES = 1000
@@ -426,6 +427,46 @@ def test_a_small_corpus_is_helped_by_the_projects_sentences(
     torch.testing.assert_close(
         kept.means["document", "text"], fitted.means["document", "text"], atol=1e-5, rtol=0
     )
+
+
+def test_queries_of_an_unknown_kind_are_centred_on_the_projects_own(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captions beside pictures: half sentences, half captions; encoded once for a store."""
+    backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
+    retriever = FreeRet(backbone, recipe)
+    pictures = {c: Image.new("RGB", (48, 48), c) for c in ("teal", "red", "blue")}
+    retriever.index([{"id": c, "image": p} for c, p in pictures.items()], tmp_path / "s")
+    encode = retriever.embedder.encode
+    shown = encode([Item(images=[p]) for p in pictures.values()])
+    sentences = [Item(row["sentence"]) for row in paraphrases()]
+    asked = encode([*sentences, *own_captions()], "query")
+    geometry = Geometry.fit("centre", {"image": shown}, {"text": asked})
+    query = geometry.map(encode(["the word"], "query"), ["text"], "query")
+    expected = query @ geometry.map(shown, ["image"] * 3, "document").T
+    found = {hit.id: hit.score for hit in retriever.search("the word")}
+    assert found == pytest.approx(dict(zip(pictures, expected[0].tolist(), strict=True)), abs=1e-5)
+
+    loaded, encoded = FreeRet.load(tmp_path / "s", backbone), []
+    rows = loaded.embedder.rows
+    monkeypatch.setattr(
+        loaded.embedder, "rows", lambda item, side: encoded.append(item) or rows(item, side)
+    )
+    again = loaded.search("the word")
+    assert [item.text for item in encoded] == ["the word"]
+    assert {hit.id: hit.score for hit in again} == pytest.approx(found, abs=1e-5)
+
+
+def test_a_search_does_not_need_the_right_to_write(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None))
+    pictures = [{"id": c, "image": Image.new("RGB", (48, 48), c)} for c in ("teal", "red")]
+    retriever.index(pictures, tmp_path / "s")
+    (tmp_path / "s" / "own.lance").touch()  # no folder can be made there
+    first = retriever.search("the word")
+    assert ids(retriever.search("the word")) == ids(first)
+    assert {hit.id for hit in first} == {"teal", "red"}
 
 
 def test_kinds_are_found_across(tiny: Tiny, tmp_path: Path) -> None:

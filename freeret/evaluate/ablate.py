@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from freeret.corpus_geometry import Own, own_vectors
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import SPEARMAN, Figure, Run, difference, figure
 from freeret.evaluate.stage2 import Margins, judge_run, rerank_run
@@ -22,7 +23,6 @@ from freeret.evaluate.vectors import aligned, rank
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
-from probes.data import paraphrases
 from probes.framing import content_free_margin
 from probes.geometry import KINDS, Kind
 from probes.prompts import NAMED, Prompt, Side
@@ -131,21 +131,20 @@ def _grid(
         title = f"{name}: {side}" if progress else None
         return prompted_states(backbone, prompt, items, side, sites, progress=title)
 
-    @functools.cache
-    def own() -> Mapping[str, Tensor]:
-        items = [Item(row["sentence"]) for row in paraphrases()]
-        sides: tuple[Side, ...] = ("document", "query")
-        return {f"{side}:text": encode(items, side) for side in sides}
+    all_own = functools.cache(own_vectors(encode))
+
+    def own_at(column: int) -> Own:
+        def own(side: Side, signature: str) -> Tensor | None:
+            states = all_own(side, signature)
+            return None if states is None else states[:, column]
+
+        return own
 
     queries = encode(dataset.queries, "query")
     documents = encode(dataset.documents, "document")
     return {
         (name, site, kind): rank(
-            dataset,
-            queries[:, column],
-            documents[:, column],
-            kind,
-            lambda column=column: {key: v[:, column] for key, v in own().items()},
+            dataset, queries[:, column], documents[:, column], kind, own_at(column)
         )
         for column, site in enumerate(sites)
         for kind in KINDS

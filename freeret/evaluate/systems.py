@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from freeret.corpus_geometry import own_vectors
 from freeret.embedder import Embedder
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import to_run
 from freeret.evaluate.vectors import aligned, rank
-from freeret.indexing import own_vectors
 from freeret.recipe import Recipe
 from probes import Backbone, Item, TemplatePrompt
 from probes.batching import run_batches
@@ -89,7 +89,7 @@ def run_vectors(system: Vectors, dataset: Dataset, progress: bool) -> Ranking:
         return system.encode(items, side, dataset.task, progress=progress)
 
     queries, documents = encode(dataset.queries, "query"), encode(dataset.documents, "document")
-    return rank(dataset, queries, documents, system.geometry, lambda: own_vectors(encode))
+    return rank(dataset, queries, documents, system.geometry, own_vectors(encode))
 
 
 META_EOL: list[str | Prompt] = [

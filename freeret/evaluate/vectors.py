@@ -1,17 +1,16 @@
 """From vectors to a run: the geometry of the pool, then the best documents of each query."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from freeret.corpus_geometry import Own, fit_corpus, with_queries
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import to_run
-from freeret.indexing import fit_corpus
 from probes import ControlPrompt
-from probes.geometry import Kind, unit
+from probes.geometry import Kind
 from probes.prompts import Prompt, as_prompt
 
 
@@ -20,24 +19,16 @@ def rank(
     queries: Float[Tensor, "queries hidden"],
     documents: Float[Tensor, "documents hidden"],
     kind: Kind,
-    own: Callable[[], Mapping[str, Tensor]],
+    own: Own,
 ) -> dict[str, dict[str, float]]:
     """Cosine in the geometry that the retriever would fit on these documents.
 
-    `own` gives the project's own sentences, for a pool with little text. Queries of a kind that
-    neither has share the mean of the queries of their kind; no judgement is seen.
+    `own` gives the project's own items, for a pool with little text and for queries of a kind that
+    it does not hold. No other query and no judgement is seen.
     """
     asked = [query.signature for query in dataset.queries]
     pool = [document.signature for document in dataset.documents]
-    geometry = fit_corpus(kind, by_signature(pool, documents), own)
-    if kind != "none":
-        known = {signature for _, signature in geometry.means}
-        means = {
-            ("query", signature): unit(vectors).mean(0)
-            for signature, vectors in by_signature(asked, queries).items()
-            if signature not in known
-        }
-        geometry = replace(geometry, means={**means, **geometry.means})
+    geometry = with_queries(fit_corpus(kind, by_signature(pool, documents), own), asked, own)
     a = geometry.map(queries, asked, "query")
     b = geometry.map(documents, pool, "document")
     return to_run(dataset, lambda i, places: (b if places is None else b[places]) @ a[i])

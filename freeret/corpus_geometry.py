@@ -1,0 +1,103 @@
+"""The geometry of a corpus: its own moments, and the project's items for what it cannot tell.
+
+A corpus tells how its documents lie together, and queries of a kind that it holds share their mean.
+With few texts the project's own sentences help. Queries of a kind that it does not hold, such as
+captions beside pictures, are centred on the project's own items of that kind.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from freeret.embedder import Embedder
+from freeret.store import Store
+from probes import Geometry, Item
+from probes.errors import StoreError
+from probes.geometry import Kind, Moments, unit
+from probes.own import own_documents, own_queries
+from probes.prompts import Side
+
+log = logging.getLogger(__name__)
+
+FEW = 100
+"""With fewer text vectors than this, the project's own sentences help to fit the geometry."""
+
+Encode = Callable[[Sequence[Item], Side], Float[Tensor, "items hidden"]]
+Own = Callable[[Side, str], Float[Tensor, "_ hidden"] | None]
+"""Raw vectors of the project's own items of a side and signature; None where it has none."""
+
+
+def own_vectors(encode: Encode) -> Own:
+    """The project's own items, encoded on demand."""
+
+    def own(side: Side, signature: str) -> Tensor | None:
+        items = own_documents() if side == "document" else own_queries(signature)
+        return encode(items, side) if items else None
+
+    return own
+
+
+def kept_own(store: Store, embedder: Embedder, held: dict[str, Tensor]) -> Own:
+    """The same, encoded once: what is `held` by `side:signature`, and else what is kept beside the
+    store, is taken from there."""
+    fresh = own_vectors(embedder.encode)
+
+    def own(side: Side, signature: str) -> Tensor | None:
+        name = f"{side}:{signature}"
+        if name not in held:
+            kept = store.own()
+            held.update(kept)
+            if name not in kept:
+                vectors = fresh(side, signature)
+                if vectors is None:
+                    return None
+                held[name] = vectors
+                _keep(store, {**kept, name: vectors})
+        return held[name]
+
+    return own
+
+
+def _keep(store: Store, vectors: dict[str, Tensor]) -> None:
+    try:
+        store.save_own(vectors)
+    except StoreError as error:  # a search must not need the right to write
+        log.info("the vectors of the project's own items are not kept: %s", error)
+
+
+def fit_geometry(kind: Kind, store: Store, own: Own) -> Geometry:
+    """Fit on everything stored, in one pass that holds a block at a time."""
+    moments = Moments()
+    for block in store.blocks() if kind != "none" else ():
+        for signature, vectors in block.by_signature().items():
+            moments.add(signature, vectors)
+    return _fit(kind, moments, own)
+
+
+def fit_corpus(kind: Kind, documents: Mapping[str, Tensor], own: Own) -> Geometry:
+    """The same from raw vectors by signature."""
+    return _fit(kind, Moments.of(documents if kind != "none" else {}), own)
+
+
+def _fit(kind: Kind, moments: Moments, own: Own) -> Geometry:
+    if kind != "none" and 0 < moments.count.get("text", 0) < FEW:
+        sentences = own("document", "text")
+        assert sentences is not None  # sentences there are always
+        moments.add("text", sentences)
+    return moments.fit(kind)
+
+
+def with_queries(geometry: Geometry, signatures: Iterable[str], own: Own) -> Geometry:
+    """With a mean for queries of each kind that the geometry does not know."""
+    if geometry.kind == "none":
+        return geometry
+    known = {signature for _, signature in geometry.means}
+    means: dict[tuple[Side, str], Tensor] = {}
+    for signature in sorted(set(signatures) - known):
+        vectors = own("query", signature)
+        if vectors is not None:
+            means["query", signature] = unit(vectors).mean(0)
+    return replace(geometry, means={**geometry.means, **means})
