@@ -24,13 +24,14 @@ import cyclopts
 import numpy as np
 import pyarrow as pa
 import torch
-from common import interleaved, median, peak_memory, ratio, report_peak, save
+from common import RESULTS, interleaved, median, peak_memory, ratio, report_peak, save
 from torch import Tensor
 
 from freeret import ann
 from freeret.exact import best, block_rows, stored
 from freeret.store import Record, Store
 from probes import Geometry
+from probes.files import read_json
 from probes.geometry import unit
 
 SIZE, TOP = 576, 100
@@ -172,12 +173,20 @@ def measure(
     return point
 
 
-def lance(
-    store: Store, kind: ann.Index, asked: Tensor, expected: list[set[str]]
-) -> tuple[float, list[Point]]:
-    start = time.perf_counter()
-    ann.build_index(store, stored(store, Geometry(), 50_000), kind)
-    built, points = time.perf_counter() - start, []
+@dataclass(frozen=True)
+class Measured:
+    """One index: seconds to build it, None where it was there, and its settings."""
+
+    built: float | None
+    points: list[Point]
+
+
+def lance(store: Store, kind: ann.Index, asked: Tensor, expected: list[set[str]]) -> Measured:
+    table, built, points = ann.current(store), None, []
+    if table is None or not any(kind in i.index_type.lower() for i in table.list_indices()):
+        start = time.perf_counter()
+        ann.build_index(store, stored(store, Geometry(), 50_000), kind)
+        built = time.perf_counter() - start
     for probes, factor in ((1, 2), (5, 2), (20, 2), (20, 4), (50, 4), (50, 10)):
         setting = {"probes": probes, "factor": factor}
 
@@ -186,27 +195,34 @@ def lance(
             return {id for id, _ in best([block], one[None], TOP)[0]}
 
         points.append(measure(f"LanceDB IVF-{kind.upper()}", setting, ask, asked, expected))
-    return built, points
+    return Measured(built, points)
 
 
-def faiss_indexes(
-    rows: int, asked: Tensor, expected: list[set[str]]
-) -> tuple[dict[str, float], list[Point]]:
+def named(found: np.ndarray) -> set[str]:
+    return {f"item{k:09}" for k in found.tolist()}
+
+
+def exact_one(rows: int, asked: Tensor, expected: list[set[str]]) -> Measured:
+    """Every vector in memory, one product a query: what an index has to be faster than."""
+    whole = torch.cat(list(vectors(rows)))
+
+    def ask(one: Tensor) -> set[str]:
+        return named((whole @ one).topk(TOP).indices.numpy())
+
+    return Measured(None, [measure("exact, in memory", {}, ask, asked, expected)])
+
+
+def faiss_pq(rows: int, asked: Tensor, expected: list[set[str]]) -> Measured:
     import faiss  # pyright: ignore[reportMissingImports]
 
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    whole, points, built = torch.cat(list(vectors(rows))).numpy(), [], {}
-
-    def name(found: np.ndarray) -> set[str]:
-        return {f"item{k:09}" for k in found.tolist()}
-
+    whole, points = torch.cat(list(vectors(rows))).numpy(), []
     start = time.perf_counter()
     lists = max(1, round(rows**0.5))
     quantizer = faiss.IndexFlatIP(SIZE)
     pq = faiss.IndexIVFPQ(quantizer, SIZE, lists, SIZE // 8, 8, faiss.METRIC_INNER_PRODUCT)
     pq.train(whole[: min(rows, 256 * lists)])
     pq.add(whole)
-    built["faiss IVF-PQ"] = time.perf_counter() - start
+    built = time.perf_counter() - start
     for probes, factor in ((1, 2), (5, 2), (20, 2), (20, 4), (50, 4), (50, 10)):
         pq.nprobe = probes
 
@@ -214,35 +230,54 @@ def faiss_indexes(
             query = one.numpy()[None]
             ids = pq.search(query, factor * TOP)[1][0]
             ids = ids[ids >= 0]
-            return name(ids[np.argsort(-(whole[ids] @ query[0]))[:TOP]])
+            return named(ids[np.argsort(-(whole[ids] @ query[0]))[:TOP]])
 
         setting = {"probes": probes, "factor": factor}
         points.append(measure("faiss IVF-PQ", setting, ask_pq, asked, expected))
+    return Measured(built, points)
+
+
+def faiss_hnsw(rows: int, asked: Tensor, expected: list[set[str]]) -> Measured:
+    import faiss  # pyright: ignore[reportMissingImports]
+
+    whole, points = torch.cat(list(vectors(rows))).numpy(), []
     start = time.perf_counter()
     graph = faiss.IndexHNSWFlat(SIZE, 32, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = 40
     graph.add(whole)
-    built["faiss HNSW"] = time.perf_counter() - start
+    built = time.perf_counter() - start
     for effort in (100, 200, 400, 800):
         graph.hnsw.efSearch = effort
         points.append(
             measure(
                 "faiss HNSW", {"ef": effort},
-                lambda one: name(graph.search(one.numpy()[None], TOP)[1][0]), asked, expected,
+                lambda one: named(graph.search(one.numpy()[None], TOP)[1][0]), asked, expected,
             )
         )  # fmt: skip
-    return built, points
+    return Measured(built, points)
 
 
-def approximate(folder: Path, rows: int, count: int) -> dict[str, Any]:
+def approximate(folder: Path, rows: int, count: int, wanted: Sequence[str]) -> dict[str, Any]:
+    """What was measured before is kept of the indexes that are not `wanted`."""
     store, asked = Store.open(folder), queries(count)
     expected = [{id for id, _ in found} for found in streamed(store, asked)]
-    built, points = {}, []
-    for kind in ("pq", "hnsw"):
-        built[f"LanceDB IVF-{kind.upper()}"], found = lance(store, kind, asked, expected)
-        points += found
-    more, found = faiss_indexes(rows, asked, expected)
-    return {"built in seconds": built | more, "points": [vars(p) for p in points + found]}
+    runs: dict[str, Callable[[], Measured]] = {
+        "LanceDB IVF-PQ": lambda: lance(store, "pq", asked, expected),
+        "LanceDB IVF-HNSW": lambda: lance(store, "hnsw", asked, expected),
+        "exact, in memory": lambda: exact_one(rows, asked, expected),
+        "faiss IVF-PQ": lambda: faiss_pq(rows, asked, expected),
+        "faiss HNSW": lambda: faiss_hnsw(rows, asked, expected),
+    }
+    file = RESULTS / "scale_ann.json"
+    earlier = read_json(file) if file.is_file() else {}
+    if (earlier.get("rows"), earlier.get("queries")) != (rows, count):
+        earlier = {}
+    built, points = earlier.get("built in seconds", {}), earlier.get("points", [])
+    for name in wanted or runs:
+        found = runs[name]()
+        built |= {} if found.built is None else {name: found.built}
+        points = [p for p in points if p["index"] != name] + [vars(p) for p in found.points]
+    return {"built in seconds": built, "points": points}
 
 
 @app.default
@@ -252,6 +287,7 @@ def main(
     part: Literal["exact", "ann", "both"] = "both",
     count: tuple[int, ...] = (1000, 2000),
     ann_queries: int = 200,
+    index: tuple[str, ...] = (),
     repeats: int = 3,
     scratch: Path | None = None,
 ) -> None:
@@ -260,7 +296,8 @@ def main(
     Parameters
     ----------
     count: Queries of the exact part; the whole product of 2,000 takes 8 GB.
-    scratch: Where to keep the store for another run; else it goes.
+    index: Those of the ann part to measure, such as `LanceDB IVF-PQ`; by default all.
+    scratch: Where to keep the store, with its last index, for another run; else it goes.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = (scratch or Path(temporary)) / f"store-{rows}"
@@ -273,7 +310,10 @@ def main(
         }
         for name, run in {
             "exact": lambda: exact(folder, rows, count, repeats),
-            "ann": lambda: {"queries": ann_queries, **approximate(folder, rows, ann_queries)},
+            "ann": lambda: {
+                "queries": ann_queries,
+                **approximate(folder, rows, ann_queries, index),
+            },
         }.items():
             if part in (name, "both"):
                 before = os.getloadavg()[0]
