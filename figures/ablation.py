@@ -6,11 +6,13 @@
         --model MODEL --recipe figures/results/MODEL/chosen/recipe.json \
         --out figures/results/MODEL/ablation
     freeret ablate beir:DATA/cranfield --queries 60 --pool 300 …     # the rest as before
+    freeret ablate paraphrases:DATA/captions --prompt e5v --rerank 5 --model MODEL \
+        --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/frames
     python figures/ablation.py
 
 The first measures all prompts and priors: a figure a dataset, ablation-<dataset>-<model>. The
-others measure every late site under the recipe's prompt, in every geometry: what the choice cost
-against the best and the worst, regret.md, .png and .svg.
+next two measure every late site under the recipe's prompt, in every geometry, the last one every
+frame: what the choice cost against the best and the worst, regret.md, .png and .svg.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,12 +35,17 @@ def main() -> None:
             save(
                 draw_ablation(ablation, title), HERE / f"ablation-{name}-{file.parent.parent.name}"
             )
-    found = {}
+    found: dict[str, list[Regret]] = {}
     for file in sorted((HERE / "results").glob("*/ablation/ablation.json")):
         model = file.parent.parent.name
         report = ProbeReport.load(HERE / "reports" / f"{model}.json")
         # What the rule chooses now, whatever it chose when the grid was measured.
-        found[model] = regrets(Ablations.load(file), Recipe.from_report(report))
+        recipe = Recipe.from_report(report)
+        found[model] = regrets(Ablations.load(file), recipe)
+        frames = file.parents[1] / "frames" / "ablation.json"
+        if frames.is_file():
+            rows = regrets(Ablations.load(frames), recipe)
+            found[model] += [row for row in rows if row.part == "frame"]
     if found:
         write_atomic(HERE / "regret.md", table(found))
         save(draw_regrets(found, "site"), HERE / "regret")
