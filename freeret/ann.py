@@ -25,6 +25,8 @@ ANN = "ann"
 MINIMUM = 256
 """LanceDB trains its partitions on at least so many vectors."""
 Index = Literal["hnsw", "pq"]
+SEARCHED: dict[Index, tuple[int, int]] = {"hnsw": (20, 4), "pq": (50, 10)}
+"""Partitions, and candidates for each item asked for: codes of `pq` are eight times coarser."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def build_index(store: Store, blocks: Iterable[Block], kind: Index = "hnsw") -> 
         )
     schema = pa.schema(
         {"id": pa.string(), "vector": pa.list_(pa.float32(), store.dimension)},
-        metadata={b"of": _made_from(store).encode()},
+        metadata={b"of": _made_from(store).encode(), b"kind": kind.encode()},
     )
     with storage_errors(store.location):
         data = pa.RecordBatchReader.from_batches(schema, _batches(blocks, schema))
@@ -79,15 +81,19 @@ def propose(
     query: Float[Tensor, " hidden"],
     count: int,
     *,
-    probes: int = 20,
-    factor: int = 4,
+    probes: int | None = None,
+    factor: int | None = None,
 ) -> Block:
-    """About the `count` nearest items: `factor` times as many candidates, from `probes` partitions.
+    """About the `count` nearest items: `factor` times as many candidates, from `probes` partitions,
+    by default those of SEARCHED.
 
     Raises StoreError when the index is missing or older than the items.
     """
+    table = _table(store)
+    usual = SEARCHED.get(table.schema.metadata.get(b"kind", b"hnsw").decode(), SEARCHED["hnsw"])
+    probes, factor = probes or usual[0], factor or usual[1]
     with storage_errors(store.location):
-        search = _table(store).search(query.numpy()).distance_type("dot").nprobes(probes)
+        search = table.search(query.numpy()).distance_type("dot").nprobes(probes)
         found = search.ef(2 * factor * count).limit(factor * count).select(["id", "vector"])
         rows = found.to_arrow()
     return rows["id"].to_pylist(), matrix(rows["vector"])

@@ -94,7 +94,7 @@ def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
         [[name, str(figure(corpus, run, "P@1").interval())] for name, run in runs.items()],
     )
     mixed = Table(
-        "Passages, pictures and clips in one store",
+        "Passages, pictures and clips in one store, each kind of query centred on its own mean",
         ["search", "Precision@1 [95% interval]"],
         [[gallery.title, str(found)] for gallery, found in searched],
     )

@@ -2,9 +2,11 @@
 
 A corpus tells how its documents lie together, and queries of a kind that it holds share their mean.
 With few texts the project's own sentences help. Queries of a kind that it does not hold, such as
-captions beside pictures, are centred on the project's own items of that kind.
+captions beside pictures, are centred on the project's own items of that kind; beside other kinds,
+few texts do not tell how texts will ask either.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -40,10 +42,12 @@ def own_vectors(encode: Encode) -> Own:
     return own
 
 
-def kept_own(store: Store, embedder: Embedder, held: dict[str, Tensor]) -> Own:
+def kept_own(
+    store: Store, embedder: Embedder, held: dict[str, Tensor], *, progress: bool = False
+) -> Own:
     """The same, encoded once: what is `held` by `side:signature`, and else what is kept beside the
     store, is taken from there."""
-    fresh = own_vectors(embedder.encode)
+    fresh = own_vectors(functools.partial(embedder.encode, progress=progress))
 
     def own(side: Side, signature: str) -> Tensor | None:
         name = f"{side}:{signature}"
@@ -65,7 +69,7 @@ def _keep(store: Store, vectors: dict[str, Tensor]) -> None:
     try:
         store.save_own(vectors)
     except StoreError as error:  # a search must not need the right to write
-        log.info("the vectors of the project's own items are not kept: %s", error)
+        log.warning("the vectors of the project's own items are not kept: %s", error)
 
 
 def fit_geometry(kind: Kind, store: Store, own: Own) -> Geometry:
@@ -83,11 +87,15 @@ def fit_corpus(kind: Kind, documents: Mapping[str, Tensor], own: Own) -> Geometr
 
 
 def _fit(kind: Kind, moments: Moments, own: Own) -> Geometry:
-    if kind != "none" and 0 < moments.count.get("text", 0) < FEW:
-        sentences = own("document", "text")
-        assert sentences is not None  # sentences there are always
-        moments.add("text", sentences)
-    return moments.fit(kind)
+    if kind == "none" or not 0 < moments.count.get("text", 0) < FEW:
+        return moments.fit(kind)
+    sentences = own("document", "text")
+    assert sentences is not None  # sentences there are always
+    moments.add("text", sentences)
+    geometry = moments.fit(kind)
+    if len(moments.count) == 1:
+        return geometry
+    return with_means(geometry, {"text": own("query", "text")})
 
 
 def with_queries(geometry: Geometry, signatures: Iterable[str], own: Own) -> Geometry:
@@ -95,9 +103,12 @@ def with_queries(geometry: Geometry, signatures: Iterable[str], own: Own) -> Geo
     if geometry.kind == "none":
         return geometry
     known = {signature for _, signature in geometry.means}
-    means: dict[tuple[Side, str], Tensor] = {}
-    for signature in sorted(set(signatures) - known):
-        vectors = own("query", signature)
-        if vectors is not None:
-            means["query", signature] = unit(vectors).mean(0)
+    return with_means(geometry, {s: own("query", s) for s in sorted(set(signatures) - known)})
+
+
+def with_means(geometry: Geometry, queries: Mapping[str, Tensor | None]) -> Geometry:
+    """With the means of raw queries by signature."""
+    means: dict[tuple[Side, str], Tensor] = {
+        ("query", s): unit(vectors).mean(0) for s, vectors in queries.items() if vectors is not None
+    }
     return replace(geometry, means={**geometry.means, **means})

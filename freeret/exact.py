@@ -6,6 +6,7 @@ summed again in float64, row by row, so that equal vectors tie exactly; ties bre
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -132,17 +133,16 @@ def stored(
     """Everything stored that passes the filter, in its geometry, so many rows at a time."""
     where = condition(filter) if filter else None
     for block in store.blocks(rows, metadata=bool(filter), where=where):
-        yield passing(block, geometry.map(block.vectors, block.signatures, "document"), filter)
+        mapped = geometry.map(block.vectors, block.signatures, "document")
+        yield passing(replace(block, vectors=mapped), filter)
 
 
-def passing(
-    block: Loaded, mapped: Float[Tensor, "n hidden"], filter: Filter | None = None
-) -> Block:
-    """What of a block a filter lets through."""
+def passing(block: Loaded, filter: Filter | None = None) -> Block:
+    """What a filter lets through of a block whose vectors are in the geometry."""
     if not filter:
-        return block.ids, mapped
+        return block.ids, block.vectors
     kept = [i for i, facts in enumerate(block.metadata) if passes(facts, filter)]
-    return [block.ids[i] for i in kept], mapped[torch.tensor(kept, dtype=torch.long)]
+    return [block.ids[i] for i in kept], block.vectors[torch.tensor(kept, dtype=torch.long)]
 
 
 def passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:

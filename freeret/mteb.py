@@ -31,7 +31,7 @@ from freeret.reranker import Reranker
 from probes import Backbone, Geometry, Item
 from probes.errors import BadItem
 from probes.geometry import unit
-from probes.own import own_documents
+from probes.own import own_documents, own_queries
 from probes.prompts import Side
 
 TASK_OF = {
@@ -105,8 +105,11 @@ class MtebEncoder:
     def _fit(self, embedder: Embedder) -> Geometry:
         if self.recipe.geometry == "none":
             return Geometry()
-        sentences = embedder.encode_document(own_documents())
-        return Geometry.fit(self.recipe.geometry, {"text": sentences})
+        stored = {"text": own_documents()}
+        if self.backbone.sees:
+            stored |= {kind: own_queries(kind) for kind in ("image", "image+text")}
+        vectors = {kind: embedder.encode_document(items) for kind, items in stored.items()}
+        return Geometry.fit(self.recipe.geometry, vectors)
 
 
 class MtebCrossEncoder:

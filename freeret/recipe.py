@@ -3,6 +3,7 @@
 Chosen from a probe report alone: no judgement of any benchmark is seen.
 """
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
     def place(site: str) -> int:
         return order.index(Site.parse(site).resolve(layers))
 
-    noise = (best.reciprocal_rank.high - best.reciprocal_rank.low) / 2 / 1.96
+    noise = _noise(best)
     peers = [
         s
         for s in report.diagnostic
@@ -109,6 +110,13 @@ def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
         f"{PAPER_SITE}.",
     ]
     return chosen, reasons
+
+
+def _noise(setting: Setting) -> float:
+    """Standard error of `quality`: that of a mean of one or two independent means."""
+    found = [i for i in (setting.reciprocal_rank, setting.pictures) if i is not None]
+    errors = [float(i.high - i.low) / 2 / 1.96 for i in found]
+    return math.hypot(*errors) / len(errors)
 
 
 def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:

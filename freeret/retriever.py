@@ -9,6 +9,7 @@ print(r.answer("a question").text)
 import itertools
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,13 +31,15 @@ from freeret.reranker import Reranker
 from freeret.sharding import Shard
 from freeret.store import Loaded, Store
 from probes import Backbone, Geometry, Item, as_item
-from probes.errors import StoreError
+from probes.errors import BadSetting, StoreError
 from probes.geometry import unit
 from probes.prompts import Prompted, Side
 
 Engine = Literal["local", "ray"]
 MEMORY = 4.0
 """GiB for vectors in memory."""
+COPIES = 3
+"""Of all vectors at once, while they are loaded and brought into the geometry."""
 ANSWER = "Answer the question from the sources alone. Name the source you used, such as [1]."
 
 
@@ -64,8 +67,8 @@ class Answer:
 class FreeRet:
     """A retriever over one store. Without a recipe, the backbone's own report decides.
 
-    `memory` is how many GiB the stored vectors may take; a search of more reads them from the
-    store block by block.
+    `memory` is how many GiB the stored vectors may take while they are loaded, which is three times
+    what they take then; a search of more reads them from the store block by block.
     """
 
     def __init__(
@@ -86,8 +89,8 @@ class FreeRet:
         """Vectors of the project's own items, by side and signature."""
         self._kept: tuple[int, Geometry] | None = None
         """The geometry, and the version of the store that it is of."""
-        self._held: tuple[int, Loaded, torch.Tensor] | None = None
-        """All rows of a version, and their vectors in its geometry, where they fit in memory."""
+        self._held: tuple[int, Loaded] | None = None
+        """All rows of a version, their vectors in its geometry, where they fit in memory."""
 
     @classmethod
     def load(
@@ -199,9 +202,13 @@ class FreeRet:
         Queries of each kind among them are centred on their own mean: a corpus of pictures cannot
         tell how captions look, nor a mixed one how questions differ from its texts, and the
         project's own items only stand for what is asked of any corpus. No examples: the corpus
-        and those decide again.
+        and those decide again. Raises BadSetting for a lone example of its kind: it would be its
+        own mean, and vanish.
         """
         asked = [as_item(query) for query in queries]
+        for kind, count in Counter(item.signature for item in asked).items():
+            if count == 1:
+                raise BadSetting(f"one example of {kind} alone has no mean; give two or more")
         units = unit(self.embedder.encode_query(asked))
         kinds = [item.signature for item in asked]
         self._expected = {
@@ -295,7 +302,7 @@ class FreeRet:
         return kept[1]
 
     def _own_items(self, store: Store) -> Own:
-        return kept_own(store, self.embedder, self._own)
+        return kept_own(store, self.embedder, self._own, progress=self.progress)
 
     def _documents(
         self, geometry: Geometry, filter: Filter | None, queries: int
@@ -303,7 +310,7 @@ class FreeRet:
         """What a search passes over: one block kept in memory until the store changes, or a stream
         of blocks when it does not fit."""
         store, held = self._opened(), self._held
-        if 4 * store.dimension * len(store) > self.memory * 2**30:
+        if COPIES * 4 * store.dimension * len(store) > self.memory * 2**30:
             rows = self._rows(queries)
             if not filter and approximate.current(store) is not None:
                 return approximate.mapped(store, rows)
@@ -311,8 +318,8 @@ class FreeRet:
         if held is None or held[0] != store.version:
             loaded = store.vectors()
             mapped = geometry.map(loaded.vectors, loaded.signatures, "document")
-            held = self._held = (store.version, loaded, mapped)
-        return [passing(held[1], held[2], filter)]
+            held = self._held = (store.version, replace(loaded, vectors=mapped))
+        return [passing(held[1], filter)]
 
     def _rows(self, queries: int) -> int:
         return block_rows(self._opened().dimension, queries, self.memory * 2**30)

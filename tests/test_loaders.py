@@ -123,6 +123,33 @@ def test_an_id_that_the_catalogue_lacks() -> None:
         load_ir_dataset("no-such-set")
 
 
+ODD = "one\u2028line\x85and\x0bno more"
+
+
+def test_only_a_line_feed_ends_a_line(beir: Path, tmp_path: Path) -> None:
+    """`str.splitlines` would cut these texts in pieces."""
+    row = json.dumps({"_id": "d1", "title": "", "text": ODD}, ensure_ascii=False)
+    (beir / "corpus.jsonl").write_text(row + "\n", encoding="utf-8")
+    assert [document.text for document in load_beir(beir).documents] == [ODD]
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text(f"score\tsentence1\tsentence2\r\n5.0\t{ODD}\tB\r\n", encoding="utf-8")
+    dataset = load_sts(pairs)
+    assert [i.text for i in (*dataset.queries, *dataset.documents)] == [ODD, "B"]
+    root = folder(tmp_path / "mine")
+    row = json.dumps({"text": ODD, "relevant": ["own"]}, ensure_ascii=False)
+    (root / "queries.jsonl").write_text(row, encoding="utf-8")
+    assert [query.text for query in load_folder(root).queries] == [ODD]
+
+
+def test_a_file_that_is_no_text(beir: Path, tmp_path: Path) -> None:
+    (beir / "corpus.jsonl").write_bytes(b'{"_id": "d1", "text": "caf\xe9"}\n')
+    with pytest.raises(BadFile, match=r"corpus\.jsonl .*utf-8.*beir-cellar"):
+        load_beir(beir)
+    (tmp_path / "pairs.tsv").write_bytes(b"score\tsentence1\tsentence2\n5.0\tcaf\xe9\tB\n")
+    with pytest.raises(BadFile, match=r"pairs\.tsv .*utf-8.*1,500 pairs"):
+        load_sts(tmp_path / "pairs.tsv")
+
+
 # ---------------------------------------------------------------------------------------- STS
 
 HEADED = 'score\tsentence1\tsentence2\tgenre\n5.0\tA "man".\tA male.\tnews\n0.25\tRain.\tSun.\tx\n'

@@ -1,5 +1,6 @@
 """mteb itself runs our encoder and cross-encoder: its own mock tasks, and one local task."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from mteb.mocks import (
 )
 from mteb.models.models_protocols import CrossEncoderProtocol, EncoderProtocol
 
+from freeret.embedder import Embedder
 from freeret.mteb import MtebCrossEncoder, MtebEncoder, read
 from freeret.recipe import Recipe
 from probes import Backbone
@@ -61,6 +63,16 @@ def test_text_tasks_run(task: Any, tiny: Tiny) -> None:
 def test_image_tasks_run(task: Any, tiny: Tiny) -> None:
     scores = run(MtebEncoder(tiny("qwen2.5-vl"), RECIPE), task())
     assert np.isfinite(scores["main_score"])
+
+
+def test_pictures_lie_around_their_own_mean(tiny: Tiny) -> None:
+    """Uncentred, a picture's kind would outweigh all else in its similarity to a text."""
+    encoder = MtebEncoder(tiny("qwen2.5-vl"), dataclasses.replace(RECIPE, geometry="centre"))
+    kept = encoder._fit(Embedder(encoder.backbone, "attn[-1]", "prompteol"))
+    assert {("document", kind) for kind in ("text", "image", "image+text")} == set(kept.means)
+    blind = MtebEncoder(tiny("llama"), encoder.recipe)
+    kept = blind._fit(Embedder(blind.backbone, "attn[-1]", "prompteol"))
+    assert set(kept.means) == {("document", "text")}
 
 
 def test_reranking_runs_with_the_cross_encoder(tiny: Tiny) -> None:

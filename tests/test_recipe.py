@@ -64,6 +64,17 @@ def test_pictures_count_as_much_as_texts() -> None:
     assert any("caption finds its picture" in r and "0.6" in r for r in recipe.reasons)
 
 
+def test_noise_is_that_of_texts_and_pictures_together() -> None:
+    """The pictures' standard error of 0.05 makes a gap of 0.02 in their mean no gap."""
+    rows = [dataclasses.replace(setting("prompteol", site, "centre", 0.8, half=0.001),
+                                pictures=around(found, half))
+            for site, found, half in (("mlp[-2]", 0.64, 0.1), ("attn[-1]", 0.60, 0.1))]  # fmt: skip
+    seen = [dataclasses.replace(r, pictures=around(0.1)) for r in REFERENCES]
+    assert chosen(diagnostic=[*seen, *rows]).site == "attn[-1]"
+    sure = [dataclasses.replace(row, pictures=around(row.pictures.mean, 0.001)) for row in rows]  # type: ignore[union-attr]
+    assert chosen(diagnostic=[*seen, *sure]).site == "mlp[-2]"
+
+
 def test_noise_never_changes_prompt_or_geometry() -> None:
     rows = [setting("prompteol", "attn[-1]", "centre", 0.80, half=0.1),
             setting("prompteol", "mlp[-1]", "whiten", 0.799, half=0.1),

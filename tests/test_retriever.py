@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.special import expit
 
 from freeret.ann import measure_recall
+from freeret.corpus_geometry import kept_own, with_queries
 from freeret.embedder import Embedder
 from freeret.indexing import BLOCK, Indexed
 from freeret.recipe import Recipe
@@ -170,6 +171,8 @@ def test_queries_may_have_a_mean_of_their_own(backbone: Backbone, tmp_path: Path
     pool = geometry.map(loaded.vectors, loaded.signatures, "document")
     expected = dict(zip(loaded.ids, (pool @ centred).tolist(), strict=True))
     assert all(score == pytest.approx(expected[id], abs=1e-5) for id, score in scores.items())
+    with pytest.raises(BadSetting, match="one example of text"):
+        retriever.expect(["alone"])
     retriever.expect([])
     assert retriever.search("17 of") == before
     plain = FreeRet(backbone, PLAIN)
@@ -455,6 +458,22 @@ def test_queries_of_an_unknown_kind_are_centred_on_the_projects_own(
     again = loaded.search("the word")
     assert [item.text for item in encoded] == ["the word"]
     assert {hit.id: hit.score for hit in again} == pytest.approx(found, abs=1e-5)
+
+
+def test_a_text_among_pictures_does_not_tell_how_texts_ask(tiny: Tiny, tmp_path: Path) -> None:
+    backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
+    pictures = [{"id": c, "image": Image.new("RGB", (48, 48), c)} for c in ("teal", "red")]
+    queries, found = {}, {"pictures": pictures, "both": [*pictures, "a note"]}
+    for name, items in found.items():
+        retriever = FreeRet(backbone, recipe)
+        retriever.index(items, tmp_path / name)
+        retriever.search("the word")
+        own = with_queries(
+            retriever._opened().geometry() or Geometry(), ["text"],
+            kept_own(retriever._opened(), retriever.embedder, {}),
+        )  # fmt: skip
+        queries[name] = own.means["query", "text"]
+    torch.testing.assert_close(queries["both"], queries["pictures"], atol=1e-6, rtol=0)
 
 
 def test_a_search_does_not_need_the_right_to_write(

@@ -4,9 +4,10 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Judgements
+from freeret.evaluate.loaders.lines import lines_of
 from probes import Item
 from probes.errors import BadFile
 
@@ -48,8 +49,7 @@ def load_beir(
 
 
 def _tsv(path: Path) -> list[dict[str, str]]:
-    with _opened(path) as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return list(csv.DictReader(lines_of(path, SOURCE), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
 def _items(path: Path) -> list[Item]:
@@ -57,18 +57,10 @@ def _items(path: Path) -> list[Item]:
 
 
 def _read(path: Path) -> Iterator[Item]:
-    with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row: dict[str, Any] = json.loads(line)
-                text = f"{row.get('title') or ''} {row['text']}".strip()
-                yield Item(text or "(empty)", id=str(row["_id"]))
-            except (KeyError, TypeError, ValueError, AttributeError):
-                raise BadFile(f"{path}, line {number}: needs JSON with _id and text") from None
-
-
-def _opened(path: Path) -> IO[str]:
-    try:
-        return path.open(encoding="utf-8", newline="")
-    except OSError as error:
-        raise BadFile(f"cannot read {path} ({error.strerror}); {SOURCE}") from None
+    for number, line in enumerate(lines_of(path, SOURCE), start=1):
+        try:
+            row: dict[str, Any] = json.loads(line)
+            text = f"{row.get('title') or ''} {row['text']}".strip()
+            yield Item(text or "(empty)", id=str(row["_id"]))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise BadFile(f"{path}, line {number}: needs JSON with _id and text") from None

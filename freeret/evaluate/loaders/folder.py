@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Grade
+from freeret.evaluate.loaders.lines import lines_of
 from freeret.sources import Files
 from probes import Item
 from probes.errors import BadFile, BadItem
@@ -27,11 +28,8 @@ def load_folder(folder: str | Path) -> Dataset:
     a document cannot be read."""
     root = Path(folder)
     task = root / "task.txt"
-    try:
-        lines = (root / "queries.jsonl").read_text(encoding="utf-8").splitlines()
-        said = task.read_text(encoding="utf-8").strip() if task.is_file() else "same meaning"
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(f"cannot read {root} ({error}); {SOURCE}") from None
+    lines = lines_of(root / "queries.jsonl", SOURCE)
+    said = "\n".join(lines_of(task, SOURCE)).strip() if task.is_file() else "same meaning"
     try:
         found = Files([root / "documents"])
         documents = [item for item in found if isinstance(item, Item)]

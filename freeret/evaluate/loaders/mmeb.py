@@ -21,6 +21,7 @@ import pyarrow.lib
 import pyarrow.parquet as pq
 
 from freeret.evaluate.datasets import Dataset, Judgements
+from freeret.evaluate.loaders.lines import lines_of
 from probes import Item
 from probes.errors import BadFile
 
@@ -114,7 +115,7 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
         if table.suffix == ".parquet":
             rows = pq.read_table(table).to_pylist()
         elif table.suffix == ".jsonl":
-            rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+            rows = [json.loads(line) for line in lines_of(table, SOURCE)]
         else:
             rows = json.loads(table.read_text(encoding="utf-8"))
     except (OSError, ValueError, pyarrow.lib.ArrowException) as error:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from freeret.evaluate.datasets import Dataset, Judgements
+from freeret.evaluate.loaders.lines import lines_of
 from probes import Item
 from probes.errors import BadFile
 from probes.items import SUFFIXES
@@ -95,7 +96,7 @@ def _classification(root: Path, name: str, task: Task, rows: list[dict]) -> Data
     listed = _table(root, task).with_suffix(".labels.txt")
     labels: list[str] = [str(row[task.text]) for row in rows]
     if listed.is_file():
-        labels += listed.read_text(encoding="utf-8").splitlines()
+        labels += lines_of(listed, SOURCE)
     for row in rows if own else []:
         labels += [str(label) for label in row["neg_text"]]
     labels = sorted({label for label in labels if label.strip()})
@@ -153,11 +154,7 @@ def _table(root: Path, task: Task) -> Path:
 
 def _rows(root: Path, task: Task) -> Iterator[dict[str, Any]]:
     table = _table(root, task)
-    try:
-        lines = table.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise BadFile(f"cannot read {table} ({error.strerror}); {SOURCE}") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines_of(table, SOURCE), start=1):
         try:
             row = json.loads(line)
         except ValueError:

@@ -8,6 +8,7 @@ import csv
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.loaders.lines import lines_of
 from probes import Item
 from probes.errors import BadFile
 
@@ -22,11 +23,7 @@ BENCHMARK = (4, 5, 6)
 def load_sts(path: str | Path) -> Dataset:
     """One query a pair, whose only candidate is the other sentence. Raises BadFile."""
     file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadFile(f"cannot read {file} ({error}); {SOURCE}") from None
-    lines = list(csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    lines = list(csv.reader(lines_of(file, SOURCE), delimiter="\t", quoting=csv.QUOTE_NONE))
     header = lines[0] if lines else []
     named = set(COLUMNS) <= set(header)
     places = [header.index(column) for column in COLUMNS] if named else list(BENCHMARK)
