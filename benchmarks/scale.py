@@ -38,6 +38,8 @@ SIZE, TOP = 576, 100
 CLUSTERS, SPREAD = 1000, 0.6
 """A vector is its cluster's centre plus noise of this length."""
 CHUNK = 50_000
+SETTINGS = ((1, 2), (5, 2), (20, 2), (20, 4), (50, 4), (50, 10))
+"""Partitions, and candidates for each item asked for, of both IVF indexes."""
 IDENTITY = {"recipe": {"geometry": "none"}, "backbone": {"model": "synthetic"}}
 
 app = cyclopts.App(help=__doc__)
@@ -187,7 +189,7 @@ def lance(store: Store, kind: ann.Index, asked: Tensor, expected: list[set[str]]
         start = time.perf_counter()
         ann.build_index(store, stored(store, Geometry(), 50_000), kind)
         built = time.perf_counter() - start
-    for probes, factor in ((1, 2), (5, 2), (20, 2), (20, 4), (50, 4), (50, 10)):
+    for probes, factor in SETTINGS:
         setting = {"probes": probes, "factor": factor}
 
         def ask(one: Tensor, setting: dict[str, int] = setting) -> set[str]:
@@ -223,7 +225,7 @@ def faiss_pq(rows: int, asked: Tensor, expected: list[set[str]]) -> Measured:
     pq.train(whole[: min(rows, 256 * lists)])
     pq.add(whole)
     built = time.perf_counter() - start
-    for probes, factor in ((1, 2), (5, 2), (20, 2), (20, 4), (50, 4), (50, 10)):
+    for probes, factor in SETTINGS:
         pq.nprobe = probes
 
         def ask_pq(one: Tensor, factor: int = factor) -> set[str]:

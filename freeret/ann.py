@@ -25,7 +25,7 @@ ANN = "ann"
 MINIMUM = 256
 """LanceDB trains its partitions on at least so many vectors."""
 Index = Literal["hnsw", "pq"]
-SEARCHED: dict[Index, tuple[int, int]] = {"hnsw": (20, 4), "pq": (50, 10)}
+SEARCHED: dict[str, tuple[int, int]] = {"hnsw": (20, 4), "pq": (50, 10)}
 """Partitions, and candidates for each item asked for: codes of `pq` are eight times coarser."""
 
 
@@ -90,7 +90,7 @@ def propose(
     Raises StoreError when the index is missing or older than the items.
     """
     table = _table(store)
-    usual = SEARCHED.get(table.schema.metadata.get(b"kind", b"hnsw").decode(), SEARCHED["hnsw"])
+    usual = SEARCHED[table.schema.metadata.get(b"kind", b"hnsw").decode()]
     probes, factor = probes or usual[0], factor or usual[1]
     with storage_errors(store.location):
         search = table.search(query.numpy()).distance_type("dot").nprobes(probes)

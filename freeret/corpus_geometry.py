@@ -43,7 +43,7 @@ def own_vectors(encode: Encode) -> Own:
 
 
 def kept_own(
-    store: Store, embedder: Embedder, held: dict[str, Tensor], *, progress: bool = False
+    store: Store, embedder: Embedder, held: dict[str, Tensor | None], *, progress: bool = False
 ) -> Own:
     """The same, encoded once: what is `held` by `side:signature`, and else what is kept beside the
     store, is taken from there."""
@@ -55,11 +55,9 @@ def kept_own(
             kept = store.own()
             held.update(kept)
             if name not in kept:
-                vectors = fresh(side, signature)
-                if vectors is None:
-                    return None
-                held[name] = vectors
-                _keep(store, {**kept, name: vectors})
+                held[name] = vectors = fresh(side, signature)
+                if vectors is not None:
+                    _keep(store, {**kept, name: vectors})
         return held[name]
 
     return own
@@ -92,10 +90,8 @@ def _fit(kind: Kind, moments: Moments, own: Own) -> Geometry:
     sentences = own("document", "text")
     assert sentences is not None  # sentences there are always
     moments.add("text", sentences)
-    geometry = moments.fit(kind)
-    if len(moments.count) == 1:
-        return geometry
-    return with_means(geometry, {"text": own("query", "text")})
+    asking = own("query", "text") if len(moments.count) > 1 else None
+    return moments.fit(kind, None if asking is None else {"text": asking})
 
 
 def with_queries(geometry: Geometry, signatures: Iterable[str], own: Own) -> Geometry:
@@ -103,12 +99,8 @@ def with_queries(geometry: Geometry, signatures: Iterable[str], own: Own) -> Geo
     if geometry.kind == "none":
         return geometry
     known = {signature for _, signature in geometry.means}
-    return with_means(geometry, {s: own("query", s) for s in sorted(set(signatures) - known)})
-
-
-def with_means(geometry: Geometry, queries: Mapping[str, Tensor | None]) -> Geometry:
-    """With the means of raw queries by signature."""
+    lacking = {s: own("query", s) for s in sorted(set(signatures) - known)}
     means: dict[tuple[Side, str], Tensor] = {
-        ("query", s): unit(vectors).mean(0) for s, vectors in queries.items() if vectors is not None
+        ("query", s): unit(vectors).mean(0) for s, vectors in lacking.items() if vectors is not None
     }
     return replace(geometry, means={**geometry.means, **means})

@@ -85,8 +85,8 @@ class FreeRet:
         self.store: Store | None = None
         self._reranker: Reranker | None = None
         self._expected: dict[tuple[Side, str], torch.Tensor] = {}
-        self._own: dict[str, torch.Tensor] = {}
-        """Vectors of the project's own items, by side and signature."""
+        self._own: dict[str, torch.Tensor | None] = {}
+        """Vectors of the project's own items, by side and signature; None where it has none."""
         self._kept: tuple[int, Geometry] | None = None
         """The geometry, and the version of the store that it is of."""
         self._held: tuple[int, Loaded] | None = None
@@ -206,11 +206,11 @@ class FreeRet:
         own mean, and vanish.
         """
         asked = [as_item(query) for query in queries]
-        for kind, count in Counter(item.signature for item in asked).items():
+        kinds = [item.signature for item in asked]
+        for kind, count in Counter(kinds).items():
             if count == 1:
                 raise BadSetting(f"one example of {kind} alone has no mean; give two or more")
         units = unit(self.embedder.encode_query(asked))
-        kinds = [item.signature for item in asked]
         self._expected = {
             ("query", kind): units[torch.tensor([k == kind for k in kinds])].mean(0)
             for kind in dict.fromkeys(kinds)

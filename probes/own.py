@@ -7,6 +7,8 @@ together, such as captions beside a corpus of pictures.
 import functools
 from random import Random
 
+from PIL import Image
+
 from probes.data import paraphrases
 from probes.items import Item
 from probes.scenes import SEEN, Scene, distinct_scenes, random_clip
@@ -44,7 +46,7 @@ def _told_pictures() -> list[Item]:
     return [Item(text.text, images=[picture]) for text, picture in shown]
 
 
-def _pictures() -> list:
+def _pictures() -> list[Image.Image]:
     rng = Random("own pictures")
     return [scene.draw(rng=rng) for scene in _scenes(PICTURES)]
 

@@ -28,7 +28,7 @@ def load_folder(folder: str | Path) -> Dataset:
     a document cannot be read."""
     root = Path(folder)
     task = root / "task.txt"
-    lines = lines_of(root / "queries.jsonl", SOURCE)
+    lines = list(lines_of(root / "queries.jsonl", SOURCE))
     said = "\n".join(lines_of(task, SOURCE)).strip() if task.is_file() else "same meaning"
     try:
         found = Files([root / "documents"])
