@@ -20,7 +20,7 @@ from probes import plots
 from probes.diagnostic import Setting
 from probes.framing import FrameBias
 from probes.geometry import Kind
-from probes.lexicalization import Curve, Curves
+from probes.lexicalization import Curves
 from probes.sites import all_sites, late_sites
 from probes.stats import Interval, mean_interval
 from probes.synonyms import SynonymSimilarity
@@ -30,9 +30,8 @@ def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int 
     """Curves of eight prompts; the step after `onset` has an alpha below all the others."""
     rng = np.random.default_rng(seed)
 
-    def curve(width: int, start: float, end: float) -> Curve:
-        values = rng.uniform(start, end, (8, width))
-        return Curve(values, mean_interval(values))
+    def curve(width: int, start: float, end: float) -> Interval:
+        return mean_interval(rng.uniform(start, end, (8, width)))
 
     alpha_mlp = rng.uniform(low, 1, (8, layers))
     if onset == "attn[-1]":
@@ -40,7 +39,7 @@ def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int 
     norm = 0.95 if onset == "attn[-1]" else low - 0.2
     return Curves(
         alpha_attn=curve(layers, low, 1),
-        alpha_mlp=Curve(alpha_mlp, mean_interval(alpha_mlp)),
+        alpha_mlp=mean_interval(alpha_mlp),
         alpha_norm=curve(1, norm - 0.02, norm + 0.02),
         beta_attn=curve(layers, -0.1, 0.3),
         beta_mlp=curve(layers, -0.1, 0.3),
@@ -49,6 +48,9 @@ def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int 
         norm_mlp=curve(layers, 1, 900),
         rank_attn=curve(layers, 1, 5000),
         rank_mlp=curve(layers, 1, 5000),
+        probability_attn=curve(layers, 0, 0.1),
+        probability_mlp=curve(layers, 0, 0.1),
+        probability_norm=curve(1, 0.5, 0.6),
         words=["word"] * 8,
     )
 
@@ -80,6 +82,7 @@ BY_LAYER = {
     plots.draw_alpha: ("alpha_attn", "alpha_mlp", "alpha_norm"),
     plots.draw_beta: ("beta_attn", "beta_mlp", "beta_norm"),
     plots.draw_rank: ("rank_attn", "rank_mlp"),
+    plots.draw_probability: ("probability_attn", "probability_mlp", "probability_norm"),
     plots.draw_norms: ("norm_attn", "norm_mlp"),
 }
 EVERYTHING: list[tuple[Callable[..., Axes], object]] = [
@@ -113,14 +116,13 @@ def bars(ax: Axes) -> dict[str, ErrorbarContainer]:
 
 
 def assert_apart(texts: list[Text]) -> None:
-    """No text runs into another; an empty first or last line is no text."""
+    """No text runs into another; empty first and last lines are no text."""
     boxes = [text.get_window_extent() for text in texts]
     for box, text in zip(boxes, texts, strict=True):
-        middle = (box.y0 + box.y1) / 2
-        if text.get_text().startswith("\n"):
-            box.y1 = middle
-        if text.get_text().endswith("\n"):
-            box.y0 = middle
+        said = text.get_text()
+        line = box.height / (said.count("\n") + 1)
+        box.y1 -= line * (len(said) - len(said.lstrip("\n")))
+        box.y0 += line * (len(said) - len(said.rstrip("\n")))
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
@@ -129,15 +131,15 @@ def test_lines_are_the_means_by_layer_and_bands_their_intervals(draw: Callable) 
     given = curves()
     ax = draw(given)
     attention, mlp, *norm = (getattr(given, name) for name in BY_LAYER[draw])
-    layers = np.arange(1, 7)
+    layers = np.arange(6)
     assert [line.get_label() for line in ax.get_lines()[:2]] == ["attention", "MLP"]
-    assert_line(ax, 0, layers, attention.interval)
-    assert_line(ax, 1, layers, mlp.interval)
+    assert_line(ax, 0, layers, attention)
+    assert_line(ax, 1, layers, mlp)
     assert len(bars(ax)) == len(norm)
     for step in norm:
         point, _, (stem,) = bars(ax)["final norm"]
-        np.testing.assert_array_equal(point.get_xydata(), [[7, step.mean[0]]])
-        ends = [[7, step.interval.low[0]], [7, step.interval.high[0]]]
+        np.testing.assert_array_equal(point.get_xydata(), [[6, step.mean[0]]])
+        ends = [[6, step.low[0]], [6, step.high[0]]]
         np.testing.assert_allclose(stem.get_segments()[0], ends)
 
 
@@ -151,8 +153,8 @@ def test_rank_one_is_at_the_top() -> None:
 @pytest.mark.parametrize(
     ("onset", "at", "alpha", "beta"),
     [
-        ("attn[-1]", 6, "alpha_mlp", ("beta_attn", "beta_mlp")),
-        ("mlp[-1]", 7, "alpha_norm", ("beta_mlp", "beta_norm")),
+        ("attn[-1]", 5, "alpha_mlp", ("beta_attn", "beta_mlp")),
+        ("mlp[-1]", 6, "alpha_norm", ("beta_mlp", "beta_norm")),
     ],
 )
 def test_the_shaded_step_is_the_one_after_the_onset(
@@ -176,8 +178,8 @@ def test_layer_numbers_never_run_into_each_other(layers: int) -> None:
     ax = plots.draw_alpha(curves(layers))
     rendered(ax.figure)
     labels = dict(zip(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()], strict=True))
-    assert labels.pop(layers + 1).strip() == "norm"
-    assert {1, layers} <= labels.keys()
+    assert labels.pop(layers).strip() == "norm"
+    assert {0, layers - 1} <= labels.keys()
     assert all(text == str(int(at)) for at, text in labels.items())
     assert_apart(ax.get_xticklabels())
 
@@ -246,9 +248,9 @@ def test_side_by_side_every_backbone_has_its_column() -> None:
     assert len(titles) == 2
     assert_apart(titles)
     for column, each in enumerate(given.values()):
-        layers = np.arange(1, len(each.alpha_mlp.mean) + 1)
-        assert_line(above[column], 1, layers, each.alpha_mlp.interval)
-        assert_line(below[column], 1, layers, each.beta_mlp.interval)
+        layers = np.arange(each.num_layers)
+        assert_line(above[column], 1, layers, each.alpha_mlp)
+        assert_line(below[column], 1, layers, each.beta_mlp)
         for ax in (above[column], below[column]):
             bottom, top = ax.get_ylim()
             heights = np.concatenate([line.get_ydata() for line in ax.get_lines()])
@@ -304,7 +306,7 @@ def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
     assert "dc:date" not in svg
     assert "Matplotlib" not in svg
     with Image.open(first[0]) as picture:
-        assert picture.size == (round(5.1 * 150), round(5.6 * 150))
+        assert picture.size == (round(5.1 * 150), round(6.0 * 150))
         assert not picture.info.keys() & {"Software", "Creation Time"}
 
 
