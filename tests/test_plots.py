@@ -1,5 +1,6 @@
 """The figures show the numbers they were given, where they belong, and nothing hides them."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,9 @@ def test_the_shaded_step_is_the_one_after_the_onset(
             pytest.approx((at - 0.5, at + 0.5))
         )
     assert above.get_title("right").endswith(f"α = {getattr(given, alpha).mean[-1]:.2f}")
+    step = "mlp[5]" if onset == "attn[-1]" else "norm"
+    for ax in (above, below):
+        assert f"turn at {step}: " in ax.get_title("right"), "not the site's own name"
     before, after = (getattr(given, name).mean[-1] for name in beta)
     assert below.get_title("right").endswith(f"β {before:.2f} → {after:.2f}")
 
@@ -260,6 +264,62 @@ def test_side_by_side_every_backbone_has_its_column() -> None:
         "attention", "MLP", "final norm",
     ]  # fmt: skip
     assert len(plots.curves_figure({"Only": curves()}).axes) == 2
+
+
+def test_the_kinds_of_prompt_stand_side_by_side_by_their_titles() -> None:
+    given = {"word": curves(onset="attn[-1]"), "control": curves(seed=1), "text": curves(seed=2)}
+    figure = rendered(plots.curves_figure(given, ("rank", "probability", "norms"), "A model"))
+    assert figure.get_suptitle() == "A model"
+    rows = [figure.axes[i : i + 3] for i in (0, 3, 6)]
+    assert [ax.get_title("left").strip() for ax in rows[0]] == [
+        "asked for a word", "control prompt", "running text",
+    ]  # fmt: skip
+    for row, part in zip(rows, ("rank", "probability", "norm"), strict=True):
+        for ax, each in zip(row, given.values(), strict=True):
+            assert_line(ax, 0, np.arange(6), getattr(each, f"{part}_attn"))
+            assert_line(ax, 1, np.arange(6), getattr(each, f"{part}_mlp"))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "attention", "MLP", "final norm",
+    ]  # fmt: skip
+    only = plots.curves_figure({"word": curves()}, ("norms",))
+    assert [t.get_text() for t in only.legends[0].get_texts()] == ["attention", "MLP"]
+
+
+def test_turns_have_a_row_for_each_backbone_and_a_column_for_each_kind() -> None:
+    kinds = ("word", "control", "text")
+    given = {
+        name: {kind: curves(layers, seed=layers + i) for i, kind in enumerate(kinds)}
+        for name, layers in (("One", 4), ("Two", 9))
+    }
+    figure = rendered(plots.turns_figure(given))
+    rows = [figure.axes[:3], figure.axes[3:]]
+    for (name, by_kind), row in zip(given.items(), rows, strict=True):
+        assert row[0].get_ylabel().startswith(f"{name}\nα")
+        for ax, each in zip(row, by_kind.values(), strict=True):
+            assert_line(ax, 1, np.arange(each.num_layers), each.alpha_mlp)
+            assert "'word' 100%" in ax.get_title("right")
+            assert_apart([t for t in ax.get_children() if isinstance(t, Text) and t.get_text()])
+    assert [ax.get_title("left").strip() for ax in rows[0]] == [
+        "asked for a word", "control prompt", "running text",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["The"] * 6 + ["A"] * 3 + ["I", " he"] * 2 + ["x"] * 3, "'The' 38%, 'A' 19%, 'x' 19%"),
+        (["\n"] * 2 + ["\x1b[31m"], r"'\n' 67%, '\x1b[31m' 33%"),
+        (["$x$", "100%", "_{y}"], "'$x$' 33%, '100%' 33%, '_{y}' 33%"),
+        (["日本", "naïve", "🙂"], r"'\u65e5\u672c' 33%, 'naïve' 33%, '\U0001f642' 33%"),
+        (["<|endoftext|>"], "'<|endoftext…' 100%"),
+        ([""], "'' 100%"),
+    ],
+)
+def test_the_most_frequent_words_are_printed(words: list[str], shown: str) -> None:
+    """As characters that the font has: a missing one would be a warning, and a box."""
+    ax = plots.draw_alpha(dataclasses.replace(curves(), words=words))
+    assert ax.get_title("right").splitlines()[0] == f"y* {shown}"
+    rendered(ax.figure)
 
 
 @each_drawing
