@@ -1,4 +1,4 @@
-"""The lexicalization curves of several backbones side by side.
+"""Where several backbones lexicalize, under each kind of prompt.
 
 freeret probe smollm2-135m --out out/smollm2-135m    (and gemma3-270m)
 cp out/smollm2-135m/report.json figures/reports/smollm2-135m.json
@@ -8,7 +8,7 @@ python figures/curves.py
 from pathlib import Path
 
 from probes import ProbeReport
-from probes.plots import curves_figure, save
+from probes.plots import save, turns_figure
 
 HERE = Path(__file__).parent
 BACKBONES = {
@@ -21,7 +21,7 @@ BACKBONES = {
 def main() -> None:
     reports = HERE / "reports"
     curves = {n: ProbeReport.load(reports / f"{f}.json").curves for n, f in BACKBONES.items()}
-    save(curves_figure(curves), HERE / "curves")
+    save(turns_figure(curves), HERE / "curves")
 
 
 if __name__ == "__main__":

@@ -21,11 +21,15 @@ def probe_into(backbone: Backbone, folder: Path, seed: int) -> tuple[ProbeReport
 
 def draw(report: ProbeReport, folder: Path) -> None:
     """Each figure of a report as PNG and SVG."""
-    curves = plots.curves_figure({Path(report.fingerprint["model"]).name: report.curves})
-    plots.save(curves, folder / "curves")
+    name = Path(report.fingerprint["model"]).name
+    panels: dict[str, tuple[plots.Part, ...]] = {
+        "curves": ("alpha", "beta"),
+        "rank": ("rank", "probability"),
+        "norms": ("norms",),
+    }
+    for file, parts in panels.items():
+        plots.save(plots.curves_figure(report.curves, parts, title=name), folder / file)
     figures = {
-        "rank": (plots.draw_rank, report.curves),
-        "norms": (plots.draw_norms, report.curves),
         "synonyms": (plots.draw_synonyms, report.synonyms),
         "separation": (plots.draw_separation, report.synonyms),
         "framing": (plots.draw_framing, report.framing),

@@ -15,6 +15,7 @@ from probes.errors import BadFile
 from probes.files import read_json, write_json
 from probes.framing import best_frame
 from probes.geometry import Kind
+from probes.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.prompts import NAMED
 from probes.sites import PAPER_SITE
 
@@ -66,7 +67,7 @@ class Recipe:
             geometry=setting.geometry,
             frame=frame,
             fusion=fusion,
-            reasons=(_describe_lexicalization(report), *why_setting, described),
+            reasons=(_describe_lexicalization(report, setting.prompt), *why_setting, described),
             why_not_reranked=why_frame if frame is None else "",
         )
 
@@ -133,13 +134,26 @@ def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
     return best.frame, fusion.weight, described
 
 
-def _describe_lexicalization(report: ProbeReport) -> str:
-    curves = report.curves
-    mlp, norm = curves.alpha_mlp.mean[-1], curves.alpha_norm.mean[0]
-    where = "the last MLP" if mlp < norm else "the final norm"
+def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
+    """Where the state turns under the kind of the chosen prompt, and under the other kinds."""
+    chosen = prompt_kind(prompt)
+    turns = {
+        kind: (
+            "the last MLP" if curves.onset == "attn[-1]" else "the final norm",
+            f"{curves.alpha_mlp.mean[-1]:.2f}",
+            f"{curves.alpha_norm.mean[0]:.2f}",
+        )
+        for kind, curves in report.curves.items()
+    }
+    where, mlp, norm = turns.pop(chosen)
+    others = (
+        f"{PROMPT_KINDS[kind]}: {where} ({mlp}, {norm})"
+        for kind, (where, mlp, norm) in turns.items()
+    )
     return (
-        f"Lexicalization: the state turns most in {where} "
-        f"(α of the last MLP {mlp:.2f}, of the final norm {norm:.2f}), after {curves.onset}."
+        f"Lexicalization: under the recipe's kind of prompt ({PROMPT_KINDS[chosen]}) the state "
+        f"turns most in {where} (α of the last MLP {mlp}, of the final norm {norm}), after "
+        f"{report.curves[chosen].onset}; {'; '.join(others)}."
     )
 
 

@@ -21,6 +21,7 @@ from probes.errors import BackboneNotFound
 from probes.items import Item, as_item
 from probes.media import MediaOptions
 from probes.prompts import Prompted
+from probes.sites import Site
 
 Source = str | Item | Prompted | Any
 
@@ -167,11 +168,27 @@ class Backbone:
         return self.anatomy.logits(logits)
 
     @torch.no_grad()
-    def lens(self, state: Float[Tensor, "batch hidden"]) -> Float[Tensor, "batch vocabulary"]:
-        """Logit lens: what the final norm and the LM head would make of a state, in float32."""
+    def lens(
+        self, state: Float[Tensor, "batch hidden"], site: str | Site
+    ) -> Float[Tensor, "batch vocabulary"]:
+        """Logit lens: the logits that the model would give if it ended at a site.
+
+        Args:
+            state: States recorded at `site`, `[batch, hidden]`.
+            site: Where they were recorded. At `norm` the LM head reads them as they are, which
+                gives the model's own logits; elsewhere the final norm is applied first.
+
+        Returns:
+            Logits over the vocabulary in float32, with the model's scaling and softcap.
+
+        Raises:
+            BadSetting: The backbone has no such site.
+        """
         norm, head = (self.model.get_submodule(p) for p in (self.anatomy.norm, self.anatomy.head))
+        normed = Site.parse(site).resolve(self.num_layers).kind == "norm"
         with self.lock:
-            return self.anatomy.logits(head(norm(state.to(head.weight.device, head.weight.dtype))))
+            state = state.to(head.weight.device, head.weight.dtype)
+            return self.anatomy.logits(head(state if normed else norm(state)))
 
     @torch.no_grad()
     def generate(self, source: Source, max_new_tokens: int = 128) -> str:

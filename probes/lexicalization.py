@@ -7,6 +7,10 @@ At the last prompt position, for layer l and the predicted token y* = argmax log
 
 with mlp[-1 before the first layer] = embed. The paper stops at the last layer; the step through
 the final norm is measured too (alpha_norm, beta_norm), since some backbones lexicalize there.
+
+Where a backbone turns depends on the prompt: the same model may turn in its last MLP when it is
+asked for a word and at its final norm on running text. So the curves are measured under several
+kinds of prompt (PROMPT_KINDS), and the predicted words are kept beside them.
 """
 
 from collections.abc import Sequence
@@ -15,49 +19,55 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
 from probes.backbone import Backbone, Source
 from probes.batching import run_batches
 from probes.data import paraphrases
+from probes.encoding import Batch
+from probes.errors import BadSetting
 from probes.items import Item
-from probes.prompts import E5V
+from probes.prompts import E5V, ControlPrompt
 from probes.sites import all_sites
-from probes.stats import Interval, mean_interval
+from probes.stats import Interval, mean_interval, median_interval
 from probes.trace import record
 
-
-@dataclass(frozen=True)
-class Curve:
-    """One quantity by layer: `values` per prompt, and their mean with its 95% interval."""
-
-    values: Float[ndarray, "prompts layers"]
-    interval: Interval
-
-    @property
-    def mean(self) -> Float[ndarray, " layers"]:
-        return self.interval.mean
+PROMPT_KINDS: dict[str, str] = {
+    "word": "asked for a word",
+    "control": "control prompt",
+    "text": "running text",
+}
+"""The kinds of prompt that a report holds curves of, and how figures and sentences call them."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """All curves of one backbone. Cosines are in [-1, 1]; layer axes have `num_layers` entries,
-    those of `norm` one."""
+    """All curves of one backbone under one set of prompts.
 
-    alpha_attn: Curve
-    alpha_mlp: Curve
-    alpha_norm: Curve
-    beta_attn: Curve
-    beta_mlp: Curve
-    beta_norm: Curve
-    norm_attn: Curve
+    Each is a mean over prompts (a median for the ranks) with its 95% bootstrap interval; `mean`,
+    `low` and `high` are arrays by layer, of length `num_layers`, or of length 1 for the final norm.
+    Entry l belongs to the site `attn[l]` or `mlp[l]`. Cosines are in [-1, 1].
+    """
+
+    alpha_attn: Interval
+    alpha_mlp: Interval
+    alpha_norm: Interval
+    beta_attn: Interval
+    beta_mlp: Interval
+    beta_norm: Interval
+    norm_attn: Interval
     """||attn[l]||, the length of the residual state."""
-    norm_mlp: Curve
-    rank_attn: Curve
-    """Rank of y* (1 is the top) when final norm and LM head read attn[l]: a logit lens."""
-    rank_mlp: Curve
+    norm_mlp: Interval
+    rank_attn: Interval
+    """Median rank of y* (1 is the top) under the logit lens at attn[l]. Its `mean` holds the
+    median: a few prompts of very high rank would decide a mean of ranks."""
+    rank_mlp: Interval
+    probability_attn: Interval
+    """p(y*) under the logit lens at attn[l]."""
+    probability_mlp: Interval
+    probability_norm: Interval
+    """p(y*) of the model itself."""
     words: list[str]
     """y* of each prompt."""
 
@@ -66,35 +76,80 @@ class Curves:
         """The site right before the sharpest turn of the last MLP and the final norm."""
         return "mlp[-1]" if self.alpha_norm.mean[0] < self.alpha_mlp.mean[-1] else "attn[-1]"
 
+    @property
+    def num_layers(self) -> int:
+        return len(self.alpha_mlp.mean)
+
     def to_json(self) -> dict[str, Any]:
-        """Means and intervals, and the per-prompt values rounded to four digits."""
+        """Means and intervals to four significant digits, and the words."""
+        names = [f.name for f in fields(self) if f.name != "words"]
         curves = {
-            f.name: {
-                "mean": _rounded(curve.interval.mean),
-                "low": _rounded(curve.interval.low),
-                "high": _rounded(curve.interval.high),
-                "values": _rounded(curve.values),
-            }
-            for f in fields(self)
-            if isinstance(curve := getattr(self, f.name), Curve)
+            name: {key: _rounded(values) for key, values in getattr(self, name)._asdict().items()}
+            for name in names
         }
         return {**curves, "words": self.words}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Curves":
         curves = {
-            name: Curve(
-                np.array(c["values"]), Interval(*(np.array(c[k]) for k in ("mean", "low", "high")))
-            )
-            for name, c in data.items()
+            name: Interval(*(np.array(curve[key]) for key in Interval._fields))
+            for name, curve in data.items()
             if name != "words"
         }
         return cls(**curves, words=data["words"])
 
 
-def default_prompts(count: int = 48) -> list:
-    """The E5-V prompt over the first sentences of the paraphrase set."""
-    return [E5V.apply(Item(row["sentence"])) for row in paraphrases()[:count]]
+def curve_prompts(kind: str) -> list[Source]:
+    """The sentences of the paraphrase set as prompts of one kind.
+
+    `word` asks for one word (E5-V), `control` is the paper's control prompt, and `text` is running
+    text: the bare sentence without a chat turn, cut before its last word, which is what should
+    follow.
+
+    Args:
+        kind: One of PROMPT_KINDS.
+
+    Returns:
+        One prompt for each of the 200 sentences.
+
+    Raises:
+        BadSetting: There is no such kind.
+    """
+    sentences = [row["sentence"] for row in paraphrases()]
+    if kind == "text":
+        return [Item(sentence.rsplit(maxsplit=1)[0]) for sentence in sentences]
+    if kind not in PROMPT_KINDS:
+        raise BadSetting(
+            f"{kind!r} is not a kind of prompt; choose one of {', '.join(PROMPT_KINDS)}"
+        )
+    prompt = ControlPrompt() if kind == "control" else E5V
+    return [prompt.apply(Item(sentence)) for sentence in sentences]
+
+
+def prompt_kind(prompt: str) -> str:
+    """The kind in PROMPT_KINDS that a prompt of `probes.NAMED` belongs to."""
+    return "control" if prompt == "control" else "word"
+
+
+def curves_by_prompt(
+    backbone: Backbone, *, seed: int = 0, progress: bool = False
+) -> dict[str, Curves]:
+    """Measure the curves under every kind of prompt.
+
+    Args:
+        backbone: The model to measure.
+        seed: Of the bootstrap.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The curves by kind, in the order of PROMPT_KINDS.
+    """
+    return {
+        kind: _measure(
+            backbone, curve_prompts(kind), seed, f"curves, {title}" if progress else None
+        )
+        for kind, title in PROMPT_KINDS.items()
+    }
 
 
 def lexicalization_curves(
@@ -104,55 +159,86 @@ def lexicalization_curves(
     seed: int = 0,
     progress: bool = False,
 ) -> Curves:
-    """Measure all curves over `prompts` (default: `default_prompts()`)."""
-    sites = all_sites(backbone.num_layers)
-    rows = [backbone.row(prompt) for prompt in (default_prompts() if prompts is None else prompts)]
+    """Measure all curves over one set of prompts.
 
-    def forward(batch: Any) -> list[tuple]:
+    Args:
+        backbone: The model to measure.
+        prompts: Items or prompted items; by default `curve_prompts("word")`.
+        seed: Of the bootstrap.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Means over the prompts with 95% intervals, and the predicted words.
+
+    Raises:
+        BadSetting: `prompts` is empty, or a single string instead of a list.
+        BadItem: A prompt cannot be read.
+    """
+    if prompts is None:
+        prompts = curve_prompts("word")
+    if isinstance(prompts, str) or not len(prompts):
+        raise BadSetting("prompts must be a list of at least one prompt, for example ['a text']")
+    return _measure(backbone, prompts, seed, "lexicalization curves" if progress else None)
+
+
+def _measure(
+    backbone: Backbone, prompts: Sequence[Source], seed: int, progress: str | None
+) -> Curves:
+    sites = all_sites(backbone.num_layers)
+
+    def forward(batch: Batch) -> list[tuple]:
+        """For each row, five quantities at every site after `embed`, and the id of y*."""
         states = record(backbone, batch, sites, logits=True)
         if states.logits is None:
             raise RuntimeError("the trace kept no logits")
-        by_site = torch.stack([states[site].float().cpu() for site in sites], dim=1)
         word = states.logits.argmax(-1)
-        ranks = [_rank(backbone.lens(states[site]), word) for site in sites[1:-1]]
-        rows_of_words = backbone.word_rows(word).cpu()
-        return list(zip(by_site, rows_of_words, torch.stack(ranks, 1), word.tolist(), strict=True))
+        stream = torch.stack([states[site].float().cpu() for site in sites], dim=1).double()
+        before, after = stream[:, :-1], stream[:, 1:]
+        rows_of_words = backbone.word_rows(word).cpu().double()[:, None]
+        lens = [_find_word(backbone.lens(states[site], site), word) for site in sites[1:]]
+        ranks, probabilities = (torch.stack(values, dim=1) for values in zip(*lens, strict=True))
+        alpha = torch.cosine_similarity(before, after, dim=-1)  # [batch, sites - 1]
+        beta = torch.cosine_similarity(after, rows_of_words, dim=-1)
+        lengths = after.norm(dim=-1)
+        return list(zip(alpha, beta, lengths, ranks, probabilities, word.tolist(), strict=True))
 
-    results = run_batches(
-        backbone, rows, forward, progress="lexicalization curves" if progress else None
-    )
-    states = torch.stack([r[0] for r in results])  # [prompts, sites, hidden]
-    words = torch.stack([r[1] for r in results])[:, None]
-    ranks = torch.stack([r[2] for r in results]).double().numpy()  # [prompts, sites - 2]
-    alpha = _cosine(states[:, :-1], states[:, 1:])  # entry i: the turn into site i + 1
-    beta = _cosine(states[:, 1:], words)
-    lengths = states.norm(dim=-1).double().numpy()
+    rows = [backbone.row(prompt) for prompt in prompts]
+    *columns, words = zip(*run_batches(backbone, rows, forward, progress=progress), strict=True)
+    alpha, beta, lengths, ranks, probabilities = (torch.stack(c).double().numpy() for c in columns)
 
-    def curve(values: ndarray) -> Curve:
-        return Curve(values, mean_interval(values, seed))
+    def attn(values: ndarray) -> Interval:
+        return mean_interval(values[:, :-1:2], seed)
+
+    def mlp(values: ndarray) -> Interval:
+        return mean_interval(values[:, 1::2], seed)
+
+    def norm(values: ndarray) -> Interval:
+        return mean_interval(values[:, -1:], seed)
 
     return Curves(
-        alpha_attn=curve(alpha[:, 0:-1:2]),
-        alpha_mlp=curve(alpha[:, 1:-1:2]),
-        alpha_norm=curve(alpha[:, -1:]),
-        beta_attn=curve(beta[:, 0:-1:2]),
-        beta_mlp=curve(beta[:, 1:-1:2]),
-        beta_norm=curve(beta[:, -1:]),
-        norm_attn=curve(lengths[:, 1:-1:2]),
-        norm_mlp=curve(lengths[:, 2:-1:2]),
-        rank_attn=curve(ranks[:, 0::2]),
-        rank_mlp=curve(ranks[:, 1::2]),
-        words=[backbone.tokenizer.decode([r[3]]) for r in results],
+        alpha_attn=attn(alpha),
+        alpha_mlp=mlp(alpha),
+        alpha_norm=norm(alpha),
+        beta_attn=attn(beta),
+        beta_mlp=mlp(beta),
+        beta_norm=norm(beta),
+        norm_attn=attn(lengths),
+        norm_mlp=mlp(lengths),
+        rank_attn=median_interval(ranks[:, :-1:2], seed),
+        rank_mlp=median_interval(ranks[:, 1::2], seed),
+        probability_attn=attn(probabilities),
+        probability_mlp=mlp(probabilities),
+        probability_norm=norm(probabilities),
+        words=[backbone.tokenizer.decode([word]) for word in words],
     )
 
 
-def _cosine(a: Tensor, b: Tensor) -> ndarray:
-    return torch.cosine_similarity(a.double(), b.double(), dim=-1).numpy()
+def _find_word(logits: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
+    """Rank (1 is the top) and probability of each row's word."""
+    score = logits.gather(1, word[:, None])
+    rank = (logits > score).sum(1) + 1
+    return rank.cpu(), (score[:, 0] - logits.logsumexp(1)).exp().cpu()
 
 
-def _rank(logits: Tensor, word: Tensor) -> Tensor:
-    return (logits > logits.gather(1, word[:, None])).sum(1).cpu() + 1
-
-
-def _rounded(values: Any) -> list:
-    return np.round(np.asarray(values, dtype=float), 4).tolist()
+def _rounded(values: ndarray) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]

@@ -7,21 +7,23 @@ and markers say the same again, so that a grey print or any eye can read them. B
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from probes.diagnostic import Setting
 from probes.framing import FrameBias
 from probes.geometry import Kind
-from probes.lexicalization import Curve, Curves
+from probes.lexicalization import PROMPT_KINDS, Curves
 from probes.stats import Interval
 from probes.synonyms import SynonymSimilarity
 
@@ -53,6 +55,9 @@ STYLE: dict[Any, Any] = {
 }
 """The project's look, for `matplotlib.rc_context(STYLE)` around figures of your own."""
 
+Part = Literal["alpha", "beta", "rank", "probability", "norms"]
+"""What of the curves a panel shows."""
+
 Look = dict[str, Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -71,58 +76,80 @@ GEOMETRIES: dict[Kind, Look] = {
 
 @rc_context(STYLE)
 def draw_alpha(curves: Curves, ax: Axes | None = None) -> Axes:
-    """How far each sublayer turns the state, by layer 1…L; the final norm stands at L + 1.
+    """How far each sublayer turns the state, by layer 0…L-1; the final norm stands at L.
 
-    The step where the backbone lexicalizes, the one after `curves.onset`, is shaded.
+    The step where the backbone lexicalizes, the one after `curves.onset`, is shaded; above it stand
+    the most frequent predicted words.
     """
-    ax = _new_axes() if ax is None else ax
-    _alpha(ax, curves)
-    return _legend(ax)
+    return _draw("alpha", curves, ax)
 
 
 @rc_context(STYLE)
 def draw_beta(curves: Curves, ax: Axes | None = None) -> Axes:
-    """Cosine of the state with the predicted word's head row, by layer; `norm` at L + 1."""
-    ax = _new_axes() if ax is None else ax
-    _beta(ax, curves)
-    return _legend(ax)
+    """Cosine of the state with the predicted word's head row, by layer; `norm` at L."""
+    return _draw("beta", curves, ax)
 
 
 @rc_context(STYLE)
 def draw_rank(curves: Curves, ax: Axes | None = None) -> Axes:
-    """Rank of the predicted word under the logit lens, by layer; up is closer to the word."""
-    ax = _new_axes() if ax is None else ax
-    _sublayers(ax, curves.rank_attn, curves.rank_mlp)
-    ax.set(yscale="log", ylabel="mean rank of the predicted word")
-    ax.yaxis.set_major_formatter("{x:,.0f}")
-    ax.yaxis.set_inverted(True)
-    return _legend(ax)
+    """Median rank of the predicted word under the logit lens, by layer; rank 1 is at the top."""
+    return _draw("rank", curves, ax)
+
+
+@rc_context(STYLE)
+def draw_probability(curves: Curves, ax: Axes | None = None) -> Axes:
+    """Mean probability of the predicted word under the logit lens, by layer; `norm` at L."""
+    return _draw("probability", curves, ax)
 
 
 @rc_context(STYLE)
 def draw_norms(curves: Curves, ax: Axes | None = None) -> Axes:
     """Length of the residual state after each sublayer, by layer."""
-    ax = _new_axes() if ax is None else ax
-    _sublayers(ax, curves.norm_attn, curves.norm_mlp)
-    ax.set(yscale="log", ylabel="length of the state ‖h‖")
-    ax.yaxis.set_major_formatter("{x:,.4g}")
-    return _legend(ax)
+    return _draw("norms", curves, ax)
 
 
 @rc_context(STYLE)
-def curves_figure(backbones: Mapping[str, Curves]) -> Figure:
-    """Alpha above beta, one column for each named backbone: where does each one lexicalize?"""
-    size = (1.2 + 3.9 * len(backbones), 5.6)
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
-    panels = figure.subplots(2, len(backbones), sharex="col", sharey="row", squeeze=False)
-    for (name, curves), (above, below) in zip(backbones.items(), panels.T, strict=True):
-        _alpha(above, curves)
-        _beta(below, curves)
-        above.set_title(f"{name}\n")  # a line above the figures of the step
+def curves_figure(
+    curves: Mapping[str, Curves],
+    parts: Sequence[Part] = ("alpha", "beta"),
+    title: str | None = None,
+) -> Figure:
+    """Named curves side by side: the kinds of prompt of one backbone, or anything else to compare.
+
+    Args:
+        curves: One column each; the kinds of PROMPT_KINDS are written out.
+        parts: One row each.
+        title: Of the whole figure.
+    """
+    rows: list[list[tuple[Part, Curves]]]
+    rows = [[(part, each) for each in curves.values()] for part in parts]
+    figure, panels = _grid(rows, [PROMPT_KINDS.get(name, name) for name in curves], sharex="col")
     for ax in panels.flat:
         ax.label_outer()
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    if title is not None:
+        figure.suptitle(title, fontweight="bold")
+    return figure
+
+
+@rc_context(STYLE)
+def turns_figure(backbones: Mapping[str, Mapping[str, Curves]]) -> Figure:
+    """Alpha by backbone (rows) and kind of prompt (columns): where does each one lexicalize, and
+    under which prompts?
+
+    Args:
+        backbones: The curves by kind of each named backbone, such as `report.curves`; all of the
+            same kinds.
+    """
+    rows: list[list[tuple[Part, Curves]]]
+    rows = [[("alpha", each) for each in kinds.values()] for kinds in backbones.values()]
+    kinds = next(iter(backbones.values()))
+    figure, panels = _grid(rows, [PROMPT_KINDS.get(name, name) for name in kinds])
+    for name, row in zip(backbones, panels, strict=True):
+        row[0].set_ylabel(f"{name}\n{row[0].get_ylabel()}")
+    for ax in panels[:, 1:].flat:
+        ax.set_ylabel("")
+    for ax in panels[:-1].flat:
+        ax.set_xlabel("")
     return figure
 
 
@@ -252,11 +279,40 @@ def _line(ax: Axes, x: Any, interval: Interval, look: Look) -> None:
     ax.plot(x, interval.mean, **look)
 
 
+def _draw(part: Part, curves: Curves, ax: Axes | None) -> Axes:
+    ax = _new_axes() if ax is None else ax
+    PARTS[part](ax, curves)
+    return _legend(ax)
+
+
+def _grid(
+    rows: Sequence[Sequence[tuple[Part, Curves]]], columns: Sequence[str], **share: Any
+) -> tuple[Figure, Any]:
+    """A panel for each part of some curves, the columns named above the first row."""
+    size = (1.2 + 3.9 * len(columns), 0.8 + 2.6 * len(rows))
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
+    panels = figure.subplots(len(rows), len(columns), sharey="row", squeeze=False, **share)
+    for axes, row in zip(panels, rows, strict=True):
+        for ax, (part, curves) in zip(axes, row, strict=True):
+            PARTS[part](ax, curves)
+    for ax, name in zip(panels[0], columns, strict=True):
+        below = ax.get_title("right")
+        ax.set_title(name + "\n" * (below.count("\n") + 1 if below else 0))
+    # Every panel has the same two lines; the final norm is not in all of them.
+    found = {label: handle for ax in panels.flat for handle, label in _handles(ax)}
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=len(found))
+    return figure, panels
+
+
+def _handles(ax: Axes) -> Iterator[tuple[Any, str]]:
+    return zip(*ax.get_legend_handles_labels(), strict=True)
+
+
 def _alpha(ax: Axes, curves: Curves) -> None:
     ax.update_datalim([(1, 0), (1, 1)])  # the whole way from a right angle to no turn
     _sublayers(ax, curves.alpha_attn, curves.alpha_mlp, curves.alpha_norm)
     after = curves.alpha_mlp if curves.onset == "attn[-1]" else curves.alpha_norm
-    _mark_onset(ax, curves, f"α = {after.mean[-1]:.2f}")
+    _mark_onset(ax, curves, f"α = {after.mean[-1]:.2f}", f"y* {_frequent(curves.words)}\n")
     ax.set_ylabel("α, cosine before and after")
 
 
@@ -269,29 +325,79 @@ def _beta(ax: Axes, curves: Curves) -> None:
     ax.set_ylabel("β, cosine with the word y*")
 
 
-def _mark_onset(ax: Axes, curves: Curves, figures: str) -> None:
+def _rank(ax: Axes, curves: Curves) -> None:
+    _sublayers(ax, curves.rank_attn, curves.rank_mlp)
+    ax.set(yscale="log", ylabel="median rank of the word y*")
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    ax.yaxis.set_inverted(True)
+
+
+def _probability(ax: Axes, curves: Curves) -> None:
+    _sublayers(ax, curves.probability_attn, curves.probability_mlp, curves.probability_norm)
+    ax.set_ylabel("p(y*) under the logit lens")
+
+
+def _norms(ax: Axes, curves: Curves) -> None:
+    _sublayers(ax, curves.norm_attn, curves.norm_mlp)
+    ax.set(yscale="log", ylabel="length of the state ‖h‖")
+    ax.yaxis.set_major_formatter("{x:,.4g}")
+
+
+PARTS: dict[Part, Callable[[Axes, Curves], None]] = {
+    "alpha": _alpha,
+    "beta": _beta,
+    "rank": _rank,
+    "probability": _probability,
+    "norms": _norms,
+}
+
+
+def _mark_onset(ax: Axes, curves: Curves, figures: str, above: str = "") -> None:
     """Shade the step that follows `curves.onset`, and say above it what happens there."""
-    last = len(curves.alpha_mlp.mean)
-    at, step = (last, "final MLP") if curves.onset == "attn[-1]" else (last + 1, "final norm")
+    layers = curves.num_layers
+    at, step = (
+        (layers - 1, f"mlp[{layers - 1}]") if curves.onset == "attn[-1]" else (layers, "norm")
+    )
     ax.axvspan(at - 0.5, at + 0.5, color="0.88", linewidth=0)
-    ax.set_title(f"turn at the {step}: {figures}", loc="right", fontsize=10, fontweight="normal")
+    title = f"{above}turn at {step}: {figures}"
+    ax.set_title(title, loc="right", fontsize=9, fontweight="normal", parse_math=False)
 
 
-def _sublayers(ax: Axes, attention: Curve, mlp: Curve, norm: Curve | None = None) -> None:
-    """Both sublayers over layers 1…L, and the step through the final norm at L + 1."""
-    last = len(mlp.mean)
-    layers = np.arange(1, last + 1)
-    _line(ax, layers, attention.interval, ATTENTION | {"label": "attention"})
-    _line(ax, layers, mlp.interval, MLP | {"label": "MLP"})
+def _frequent(words: Sequence[str], count: int = 3) -> str:
+    """The most frequent words with their shares, quoted as the figure's font can write them."""
+    return ", ".join(
+        f"'{_writable(word)}' {number / len(words):.0%}"
+        for word, number in Counter(words).most_common(count)
+    )
+
+
+def _writable(word: str) -> str:
+    """Control characters, and those that the font lacks, as escapes; cut after 12 characters."""
+    font = get_font(findfont(STYLE["font.family"]))
+    written = "".join(
+        char
+        if char.isprintable() and font.get_char_index(ord(char))
+        else char.encode("unicode_escape").decode()
+        for char in word
+    )
+    return written if len(written) <= 12 else written[:11] + "…"
+
+
+def _sublayers(ax: Axes, attention: Interval, mlp: Interval, norm: Interval | None = None) -> None:
+    """Both sublayers over layers 0…L-1, and the step through the final norm at L."""
+    count = len(mlp.mean)
+    layers, last = np.arange(count), count - 1
+    _line(ax, layers, attention, ATTENTION | {"label": "attention"})
+    _line(ax, layers, mlp, MLP | {"label": "MLP"})
     step = next(s for s in (1, 2, 5, 10, 20, 50) if last / s <= 7)
-    ticks = {1, last} | {t for t in range(step, last, step) if last - t >= step / 2}
+    ticks = {0, last} | {t for t in range(0, last, step) if last - t >= step / 2}
     names = {tick: str(tick) for tick in sorted(ticks)}
     if norm is not None:
-        point = Interval(*(x[0] for x in norm.interval))
-        _bar(ax, float(last + 1), point, NORM | {"label": "final norm"})
-        names[last + 1] = "\nnorm"  # a line lower: it would run into the last layer's number
+        point = Interval(*(x[0] for x in norm))
+        _bar(ax, float(count), point, NORM | {"label": "final norm"})
+        names[count] = "\nnorm"  # a line lower: it would run into the last layer's number
     ax.set_xticks(list(names), list(names.values()))
-    ax.set_xlabel("layer")
+    ax.set_xlabel("layer l of attn[l] and mlp[l]")
 
 
 def _bar(ax: Axes, x: float, y: Interval, look: Look) -> None:

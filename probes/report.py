@@ -15,11 +15,11 @@ from probes.errors import BadFile
 from probes.files import read_format, write_json
 from probes.framing import FrameBias, best_frame, framing_bias
 from probes.injection import Injection, injection_shifts
-from probes.lexicalization import Curves, lexicalization_curves
+from probes.lexicalization import PROMPT_KINDS, Curves, curves_by_prompt
 from probes.reranking import Fusion, rerank_gain
 from probes.synonyms import SynonymSimilarity, synonym_similarity
 
-FORMAT = 1
+FORMAT = 2
 _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
@@ -34,7 +34,8 @@ class ProbeReport:
     """What `probe` returns; `save` and `load` write and read it."""
 
     fingerprint: dict[str, Any]
-    curves: Curves
+    curves: dict[str, Curves]
+    """By kind of prompt, in the order of PROMPT_KINDS."""
     synonyms: list[SynonymSimilarity]
     framing: list[FrameBias]
     diagnostic: list[Setting]
@@ -44,6 +45,10 @@ class ProbeReport:
     seed: int
     timings: dict[str, float]
     """Seconds spent on each part."""
+
+    @property
+    def num_layers(self) -> int:
+        return self.curves["word"].num_layers
 
     def save(self, path: str | Path) -> Path:
         """Write the JSON file, whole or not at all."""
@@ -58,7 +63,7 @@ class ProbeReport:
                 "fingerprint": self.fingerprint,
                 "seed": self.seed,
                 "timings": self.timings,
-                "curves": self.curves.to_json(),
+                "curves": {kind: curves.to_json() for kind, curves in self.curves.items()},
                 **lists,
             },
         )
@@ -71,12 +76,12 @@ class ProbeReport:
             lists = {name: adapter.validate_python(data[name]) for name, adapter in _LISTS.items()}
             return cls(
                 fingerprint=data["fingerprint"],
-                curves=Curves.from_json(data["curves"]),
+                curves={kind: Curves.from_json(data["curves"][kind]) for kind in PROMPT_KINDS},
                 seed=data["seed"],
                 timings=data["timings"],
                 **lists,
             )
-        except (KeyError, TypeError, ValidationError) as error:
+        except (AttributeError, KeyError, TypeError, ValidationError) as error:
             raise BadFile(f"{path} is not a whole probe report ({error}); probe again") from None
 
 
@@ -96,7 +101,7 @@ def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> Probe
         reranking = timed("reranking", rerank_gain, best_setting(diagnostic), frame.frame)
     return ProbeReport(
         fingerprint=backbone.fingerprint(),
-        curves=timed("curves", lexicalization_curves),
+        curves=timed("curves", curves_by_prompt),
         synonyms=timed("synonyms", synonym_similarity),
         framing=framing,
         diagnostic=diagnostic,

@@ -1,4 +1,4 @@
-"""Means, areas and separations, each with a 95% bootstrap interval."""
+"""Means, medians, areas and separations, each with a 95% bootstrap interval."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,11 +27,21 @@ class Interval(NamedTuple):
 
 def mean_interval(values: Shaped[ndarray, "samples *shape"], seed: int = 0) -> Interval:
     """Mean over the first axis, resampling that axis."""
+    return _interval(np.mean, values, seed)
+
+
+def median_interval(values: Shaped[ndarray, "samples *shape"], seed: int = 0) -> Interval:
+    """Median over the first axis, in the place of the mean, resampling that axis."""
+    return _interval(np.median, values, seed)
+
+
+def _interval(average: Callable[..., Any], values: ndarray, seed: int) -> Interval:
     values = np.asarray(values, dtype=float)
-    mean = values.mean(axis=0)
+    middle = average(values, axis=0)
     if len(values) < 2:
-        return Interval(mean, mean, mean)
-    return Interval(mean, *_resample(lambda picks: values[picks].mean(axis=1), len(values), seed))
+        return Interval(middle, middle, middle)
+    bounds = _resample(lambda picks: average(values[picks], axis=1), len(values), seed)
+    return Interval(middle, *bounds)
 
 
 def auc(scores: Float[ndarray, " samples"], labels: Bool[ndarray, " samples"]) -> float:

@@ -30,7 +30,7 @@ from probes.framing import (
 )
 from probes.items import Item
 from probes.prefix import common_prefix
-from probes.stats import Interval
+from probes.stats import Interval, mean_interval, paired_auc
 
 Tiny = Callable[[str], Backbone]
 EVERY = [*FRAMES.values(), *(SWAPPED[name] for name in ("yes_no", "true_false", "right_wrong"))]
@@ -215,6 +215,38 @@ def test_figures_of_a_frame_follow_from_its_margins(tiny: Tiny) -> None:
     assert bias.auc.mean == pytest.approx(np.mean((wins > 0) + (wins == 0) / 2))
     assert bias.auc.low <= bias.auc.mean <= bias.auc.high
     assert not bias.discriminates, "random weights cannot tell"
+
+
+def test_intervals_of_a_frame_are_over_queries(tiny: Tiny) -> None:
+    """A query's match and near-miss are drawn together, and each AUC pairs whole queries."""
+    backbone, frame = tiny("qwen2"), FRAMES["yes_no"]
+    [bias] = framing_bias(backbone, {"any key": frame}, seed=9)
+    queries = sorted({row["query"] for row in matches()})
+    by_query: dict[tuple[str, bool], Item] = {
+        (row["query"], row["match"]): Item(row["candidate"]) for row in matches()
+    }
+    assert len(by_query) == 2 * len(queries) == 200
+    near, right = (
+        judge(backbone, frame, [(Item(query), by_query[query, match]) for query in queries])
+        for match in (False, True)
+    )
+    for found, shift in ((bias.accuracy, 0.0), (bias.accuracy_calibrated, bias.margin)):
+        each = ((right > shift).astype(float) + (near <= shift)) / 2
+        np.testing.assert_allclose(list(found), list(mean_interval(each, 9)), atol=1e-12)
+    np.testing.assert_allclose(list(bias.auc), list(paired_auc(right, near, 9)), atol=1e-9)
+    assert bias.frame == "yes_no"
+    assert bias.single_token
+
+
+def test_frames_are_measured_in_the_order_given(tiny: Tiny, monkeypatch: Any) -> None:
+    rows = sorted(matches(), key=lambda row: row["query"])[:8]
+    monkeypatch.setattr("probes.framing.matches", lambda: rows)
+    backbone = tiny("llama")
+    assert [bias.frame for bias in framing_bias(backbone)] == list(FRAMES)
+    biases = framing_bias(backbone, [FRAMES["yes_no"], FRAMES["mcq"]])
+    assert [bias.frame for bias in biases] == ["yes_no", "mcq"]
+    for bias in biases:
+        assert bias.margin == pytest.approx(content_free_margin(backbone, FRAMES[bias.frame]))
 
 
 def bias(name: str, *area: float) -> FrameBias:

@@ -1,5 +1,6 @@
 """The figures show the numbers they were given, where they belong, and nothing hides them."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from probes import plots
 from probes.diagnostic import Setting
 from probes.framing import FrameBias
 from probes.geometry import Kind
-from probes.lexicalization import Curve, Curves
+from probes.lexicalization import Curves
 from probes.sites import all_sites, late_sites
 from probes.stats import Interval, mean_interval
 from probes.synonyms import SynonymSimilarity
@@ -30,9 +31,8 @@ def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int 
     """Curves of eight prompts; the step after `onset` has an alpha below all the others."""
     rng = np.random.default_rng(seed)
 
-    def curve(width: int, start: float, end: float) -> Curve:
-        values = rng.uniform(start, end, (8, width))
-        return Curve(values, mean_interval(values))
+    def curve(width: int, start: float, end: float) -> Interval:
+        return mean_interval(rng.uniform(start, end, (8, width)))
 
     alpha_mlp = rng.uniform(low, 1, (8, layers))
     if onset == "attn[-1]":
@@ -40,7 +40,7 @@ def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int 
     norm = 0.95 if onset == "attn[-1]" else low - 0.2
     return Curves(
         alpha_attn=curve(layers, low, 1),
-        alpha_mlp=Curve(alpha_mlp, mean_interval(alpha_mlp)),
+        alpha_mlp=mean_interval(alpha_mlp),
         alpha_norm=curve(1, norm - 0.02, norm + 0.02),
         beta_attn=curve(layers, -0.1, 0.3),
         beta_mlp=curve(layers, -0.1, 0.3),
@@ -49,6 +49,9 @@ def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int 
         norm_mlp=curve(layers, 1, 900),
         rank_attn=curve(layers, 1, 5000),
         rank_mlp=curve(layers, 1, 5000),
+        probability_attn=curve(layers, 0, 0.1),
+        probability_mlp=curve(layers, 0, 0.1),
+        probability_norm=curve(1, 0.5, 0.6),
         words=["word"] * 8,
     )
 
@@ -80,6 +83,7 @@ BY_LAYER = {
     plots.draw_alpha: ("alpha_attn", "alpha_mlp", "alpha_norm"),
     plots.draw_beta: ("beta_attn", "beta_mlp", "beta_norm"),
     plots.draw_rank: ("rank_attn", "rank_mlp"),
+    plots.draw_probability: ("probability_attn", "probability_mlp", "probability_norm"),
     plots.draw_norms: ("norm_attn", "norm_mlp"),
 }
 EVERYTHING: list[tuple[Callable[..., Axes], object]] = [
@@ -113,14 +117,13 @@ def bars(ax: Axes) -> dict[str, ErrorbarContainer]:
 
 
 def assert_apart(texts: list[Text]) -> None:
-    """No text runs into another; an empty first or last line is no text."""
+    """No text runs into another; empty first and last lines are no text."""
     boxes = [text.get_window_extent() for text in texts]
     for box, text in zip(boxes, texts, strict=True):
-        middle = (box.y0 + box.y1) / 2
-        if text.get_text().startswith("\n"):
-            box.y1 = middle
-        if text.get_text().endswith("\n"):
-            box.y0 = middle
+        said = text.get_text()
+        line = box.height / (said.count("\n") + 1)
+        box.y1 -= line * (len(said) - len(said.lstrip("\n")))
+        box.y0 += line * (len(said) - len(said.rstrip("\n")))
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
@@ -129,15 +132,15 @@ def test_lines_are_the_means_by_layer_and_bands_their_intervals(draw: Callable) 
     given = curves()
     ax = draw(given)
     attention, mlp, *norm = (getattr(given, name) for name in BY_LAYER[draw])
-    layers = np.arange(1, 7)
+    layers = np.arange(6)
     assert [line.get_label() for line in ax.get_lines()[:2]] == ["attention", "MLP"]
-    assert_line(ax, 0, layers, attention.interval)
-    assert_line(ax, 1, layers, mlp.interval)
+    assert_line(ax, 0, layers, attention)
+    assert_line(ax, 1, layers, mlp)
     assert len(bars(ax)) == len(norm)
     for step in norm:
         point, _, (stem,) = bars(ax)["final norm"]
-        np.testing.assert_array_equal(point.get_xydata(), [[7, step.mean[0]]])
-        ends = [[7, step.interval.low[0]], [7, step.interval.high[0]]]
+        np.testing.assert_array_equal(point.get_xydata(), [[6, step.mean[0]]])
+        ends = [[6, step.low[0]], [6, step.high[0]]]
         np.testing.assert_allclose(stem.get_segments()[0], ends)
 
 
@@ -151,8 +154,8 @@ def test_rank_one_is_at_the_top() -> None:
 @pytest.mark.parametrize(
     ("onset", "at", "alpha", "beta"),
     [
-        ("attn[-1]", 6, "alpha_mlp", ("beta_attn", "beta_mlp")),
-        ("mlp[-1]", 7, "alpha_norm", ("beta_mlp", "beta_norm")),
+        ("attn[-1]", 5, "alpha_mlp", ("beta_attn", "beta_mlp")),
+        ("mlp[-1]", 6, "alpha_norm", ("beta_mlp", "beta_norm")),
     ],
 )
 def test_the_shaded_step_is_the_one_after_the_onset(
@@ -167,6 +170,9 @@ def test_the_shaded_step_is_the_one_after_the_onset(
             pytest.approx((at - 0.5, at + 0.5))
         )
     assert above.get_title("right").endswith(f"α = {getattr(given, alpha).mean[-1]:.2f}")
+    step = "mlp[5]" if onset == "attn[-1]" else "norm"
+    for ax in (above, below):
+        assert f"turn at {step}: " in ax.get_title("right"), "not the site's own name"
     before, after = (getattr(given, name).mean[-1] for name in beta)
     assert below.get_title("right").endswith(f"β {before:.2f} → {after:.2f}")
 
@@ -176,8 +182,8 @@ def test_layer_numbers_never_run_into_each_other(layers: int) -> None:
     ax = plots.draw_alpha(curves(layers))
     rendered(ax.figure)
     labels = dict(zip(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()], strict=True))
-    assert labels.pop(layers + 1).strip() == "norm"
-    assert {1, layers} <= labels.keys()
+    assert labels.pop(layers).strip() == "norm"
+    assert {0, layers - 1} <= labels.keys()
     assert all(text == str(int(at)) for at, text in labels.items())
     assert_apart(ax.get_xticklabels())
 
@@ -246,9 +252,9 @@ def test_side_by_side_every_backbone_has_its_column() -> None:
     assert len(titles) == 2
     assert_apart(titles)
     for column, each in enumerate(given.values()):
-        layers = np.arange(1, len(each.alpha_mlp.mean) + 1)
-        assert_line(above[column], 1, layers, each.alpha_mlp.interval)
-        assert_line(below[column], 1, layers, each.beta_mlp.interval)
+        layers = np.arange(each.num_layers)
+        assert_line(above[column], 1, layers, each.alpha_mlp)
+        assert_line(below[column], 1, layers, each.beta_mlp)
         for ax in (above[column], below[column]):
             bottom, top = ax.get_ylim()
             heights = np.concatenate([line.get_ydata() for line in ax.get_lines()])
@@ -258,6 +264,62 @@ def test_side_by_side_every_backbone_has_its_column() -> None:
         "attention", "MLP", "final norm",
     ]  # fmt: skip
     assert len(plots.curves_figure({"Only": curves()}).axes) == 2
+
+
+def test_the_kinds_of_prompt_stand_side_by_side_by_their_titles() -> None:
+    given = {"word": curves(onset="attn[-1]"), "control": curves(seed=1), "text": curves(seed=2)}
+    figure = rendered(plots.curves_figure(given, ("rank", "probability", "norms"), "A model"))
+    assert figure.get_suptitle() == "A model"
+    rows = [figure.axes[i : i + 3] for i in (0, 3, 6)]
+    assert [ax.get_title("left").strip() for ax in rows[0]] == [
+        "asked for a word", "control prompt", "running text",
+    ]  # fmt: skip
+    for row, part in zip(rows, ("rank", "probability", "norm"), strict=True):
+        for ax, each in zip(row, given.values(), strict=True):
+            assert_line(ax, 0, np.arange(6), getattr(each, f"{part}_attn"))
+            assert_line(ax, 1, np.arange(6), getattr(each, f"{part}_mlp"))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "attention", "MLP", "final norm",
+    ]  # fmt: skip
+    only = plots.curves_figure({"word": curves()}, ("norms",))
+    assert [t.get_text() for t in only.legends[0].get_texts()] == ["attention", "MLP"]
+
+
+def test_turns_have_a_row_for_each_backbone_and_a_column_for_each_kind() -> None:
+    kinds = ("word", "control", "text")
+    given = {
+        name: {kind: curves(layers, seed=layers + i) for i, kind in enumerate(kinds)}
+        for name, layers in (("One", 4), ("Two", 9))
+    }
+    figure = rendered(plots.turns_figure(given))
+    rows = [figure.axes[:3], figure.axes[3:]]
+    for (name, by_kind), row in zip(given.items(), rows, strict=True):
+        assert row[0].get_ylabel().startswith(f"{name}\nα")
+        for ax, each in zip(row, by_kind.values(), strict=True):
+            assert_line(ax, 1, np.arange(each.num_layers), each.alpha_mlp)
+            assert "'word' 100%" in ax.get_title("right")
+            assert_apart([t for t in ax.get_children() if isinstance(t, Text) and t.get_text()])
+    assert [ax.get_title("left").strip() for ax in rows[0]] == [
+        "asked for a word", "control prompt", "running text",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["The"] * 6 + ["A"] * 3 + ["I", " he"] * 2 + ["x"] * 3, "'The' 38%, 'A' 19%, 'x' 19%"),
+        (["\n"] * 2 + ["\x1b[31m"], r"'\n' 67%, '\x1b[31m' 33%"),
+        (["$x$", "100%", "_{y}"], "'$x$' 33%, '100%' 33%, '_{y}' 33%"),
+        (["日本", "naïve", "🙂"], r"'\u65e5\u672c' 33%, 'naïve' 33%, '\U0001f642' 33%"),
+        (["<|endoftext|>"], "'<|endoftext…' 100%"),
+        ([""], "'' 100%"),
+    ],
+)
+def test_the_most_frequent_words_are_printed(words: list[str], shown: str) -> None:
+    """As characters that the font has: a missing one would be a warning, and a box."""
+    ax = plots.draw_alpha(dataclasses.replace(curves(), words=words))
+    assert ax.get_title("right").splitlines()[0] == f"y* {shown}"
+    rendered(ax.figure)
 
 
 @each_drawing
@@ -304,7 +366,7 @@ def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
     assert "dc:date" not in svg
     assert "Matplotlib" not in svg
     with Image.open(first[0]) as picture:
-        assert picture.size == (round(5.1 * 150), round(5.6 * 150))
+        assert picture.size == (round(5.1 * 150), round(6.0 * 150))
         assert not picture.info.keys() & {"Software", "Creation Time"}
 
 

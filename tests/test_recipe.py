@@ -94,15 +94,30 @@ def test_reasons_quote_the_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last_mlp", "norm", "where", "after"),
-    [(0.1, 0.9, "the last MLP", "attn[-1]"), (0.95, 0.2, "the final norm", "mlp[-1]")],
+    ("prompt", "expected"),
+    [
+        (
+            "prompteol",
+            "(asked for a word) the state turns most in the last MLP (α of the last MLP 0.10, of "
+            "the final norm 0.90), after attn[-1]; control prompt: the final norm (0.95, 0.20); "
+            "running text: the last MLP (0.30, 0.60).",
+        ),
+        (
+            "control",
+            "(control prompt) the state turns most in the final norm (α of the last MLP 0.95, of "
+            "the final norm 0.20), after mlp[-1]; asked for a word: the last MLP (0.10, 0.90); "
+            "running text: the last MLP (0.30, 0.60).",
+        ),
+    ],
 )
-def test_it_says_where_the_word_is_born(
-    last_mlp: float, norm: float, where: str, after: str
+def test_it_says_where_the_word_is_born_under_its_kind_of_prompt(
+    prompt: str, expected: str
 ) -> None:
-    reason = chosen(curves=curves(last_mlp, norm)).reasons[0]
-    assert where in reason
-    assert reason.endswith(f"after {after}.")
+    by_kind = {"word": curves(0.1, 0.9), "control": curves(0.95, 0.2), "text": curves(0.3, 0.6)}
+    settings = [*REFERENCES, setting(prompt, "mlp[-1]", "whiten", 0.8)]
+    reason = chosen(curves=by_kind, diagnostic=settings).reasons[0]
+    assert reason.startswith("Lexicalization: under the recipe's kind of prompt ")
+    assert reason.endswith(expected)
 
 
 # ----------------------------------------------------------------------------------- stage 2

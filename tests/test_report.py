@@ -17,7 +17,7 @@ from probes.diagnostic import Setting
 from probes.errors import BadFile
 from probes.framing import FrameBias
 from probes.injection import Injection
-from probes.lexicalization import Curve, Curves
+from probes.lexicalization import PROMPT_KINDS, Curves
 from probes.reranking import Fusion
 from probes.stats import Interval, mean_interval
 from probes.synonyms import SynonymSimilarity
@@ -30,15 +30,16 @@ def around(mean: float, half: float = 0.02) -> Interval:
 
 
 def curves(last_mlp: float = 0.1, norm: float = 0.9) -> Curves:
-    def curve(*levels: float) -> Curve:
+    def curve(*levels: float) -> Interval:
         values = np.array([levels, levels]) + np.array([[0.001], [-0.001]])
-        return Curve(values, mean_interval(values))
+        return mean_interval(values)
 
     high, one = [0.95] * (LAYERS - 1), [1.0] * LAYERS
     return Curves(
         alpha_attn=curve(*high, 0.9), alpha_mlp=curve(*high, last_mlp), alpha_norm=curve(norm),
         beta_attn=curve(*one), beta_mlp=curve(*one), beta_norm=curve(0.5),
         norm_attn=curve(*one), norm_mlp=curve(*one), rank_attn=curve(*one), rank_mlp=curve(*one),
+        probability_attn=curve(*one), probability_mlp=curve(*one), probability_norm=curve(0.4),
         words=["a", "🙂"],
     )  # fmt: skip
 
@@ -57,7 +58,7 @@ def make_report(**changes: Any) -> ProbeReport:
     """A whole report, in which the recipe is prompteol at mlp[-1], whitened, with true_false."""
     report = ProbeReport(
         fingerprint={"model": "made-up", "layers": LAYERS, "versions": {"torch": "2"}},
-        curves=curves(),
+        curves={"word": curves(0.1), "control": curves(0.2), "text": curves(0.8, 0.3)},
         synonyms=[
             SynonymSimilarity(site, around(0.9), around(0.7), around(separation))
             for site, separation in [("attn[3]", 0.5), ("mlp[3]", 0.8), ("norm", 0.3)]
@@ -88,7 +89,7 @@ def plain(report: ProbeReport) -> dict[str, Any]:
         for field in dataclasses.fields(report)
         if field.name != "curves"
     }
-    return {**said, "curves": report.curves.to_json()}
+    return {**said, "curves": {kind: c.to_json() for kind, c in report.curves.items()}}
 
 
 # ------------------------------------------------------------------------------- a file of it
@@ -99,7 +100,9 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     loaded = ProbeReport.load(report.save(tmp_path / "deep" / "er" / "report.json"))
     assert plain(loaded) == plain(report)
     assert loaded.framing[0].discriminates
-    assert loaded.curves.onset == report.curves.onset
+    onsets = {kind: curves.onset for kind, curves in loaded.curves.items()}
+    assert onsets == {"word": "attn[-1]", "control": "attn[-1]", "text": "mlp[-1]"}
+    assert loaded.num_layers == LAYERS
     assert Recipe.from_report(loaded).reasons == Recipe.from_report(report).reasons
 
 
@@ -132,7 +135,7 @@ def test_no_file_no_report(tmp_path: Path) -> None:
         ProbeReport.load(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '{"format": 0}', '{"format": 1}', "\xff"])
+@pytest.mark.parametrize("text", ["[]", "null", '{"format": 1}', '{"format": 2}', "\xff"])
 def test_another_file_is_no_report(text: str, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(BadFile, match=r"report\.json"):
@@ -187,7 +190,8 @@ def test_a_real_report_is_whole_repeatable_and_readable(tmp_path: Path) -> None:
     again = probe(backbone, seed=5)
     assert again.framing == report.framing
     assert again.diagnostic == report.diagnostic
-    assert again.curves.to_json() == report.curves.to_json()
+    assert plain(again)["curves"] == plain(report)["curves"]
+    assert list(report.curves) == list(PROMPT_KINDS)
     assert Recipe.from_report(loaded) == Recipe.from_report(report)
 
 

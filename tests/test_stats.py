@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy import ndarray
 
-from probes.stats import Interval, auc, d_prime, mean_interval, paired_auc
+from probes.stats import Interval, auc, d_prime, mean_interval, median_interval, paired_auc
 
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
 WITHIN = 0.12
@@ -83,6 +83,45 @@ def test_one_sample_has_an_interval_without_width() -> None:
     assert [list(value) for value in found] == [[1.0, 2.0]] * 3
 
 
+def test_outliers_do_not_move_a_median() -> None:
+    values = np.array([[1.0, 9.0], [2.0, 4.0], [3.0, 1.0], [4.0, 2.0], [40_000.0, 3.0]])
+    found = median_interval(values)
+    np.testing.assert_array_equal(found.mean, [3.0, 3.0])
+    assert mean_interval(values).mean[0] == 8002.0
+    assert (found.low >= [1.0, 1.0]).all()
+    np.testing.assert_array_equal(median_interval(values[:4]).mean, [2.5, 3.0])
+    np.testing.assert_array_equal(median_interval(values[:1]).low, [1.0, 9.0])
+
+
+def test_the_interval_of_a_median_has_the_width_of_95_percent() -> None:
+    found = median_interval(np.random.default_rng(0).normal(size=401))
+    assert width(found) == pytest.approx(2 * 1.96 * np.sqrt(np.pi / 2 / 401), rel=0.2)
+    assert found.low < found.mean < found.high
+
+
+def test_an_interval_is_that_of_resampling_by_hand() -> None:
+    """Two thousand resamples of whole samples; the 2.5% and 97.5% points of their estimates."""
+    values, other = normal(30), normal(30, seed=1, mean=0.7)
+    rng = np.random.default_rng(99)
+    means, medians, areas, distances = [], [], [], []
+    for _ in range(20_000):
+        pick, second = rng.integers(30, size=30), rng.integers(30, size=30)
+        means.append(values[pick].mean())
+        medians.append(np.median(values[pick]))
+        a, b = other[pick], values[second]
+        distances.append((a.mean() - b.mean()) / np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2))
+        if len(areas) < 4000:
+            areas.append((other[pick][:, None] > values[pick][None]).mean())
+    for found, resampled in (
+        (mean_interval(values), means),
+        (median_interval(values), medians),
+        (paired_auc(other, values), areas),
+        (d_prime(other, values), distances),
+    ):
+        low, high = np.percentile(resampled, [2.5, 97.5])
+        assert (found.low, found.high) == pytest.approx((low, high), abs=0.08 * (high - low))
+
+
 @pytest.mark.parametrize("distance", [0.0, 2.0])
 def test_d_prime_is_a_difference_in_deviations(distance: float) -> None:
     signal, noise = normal(200, seed=1, mean=distance) * 3, normal(200, seed=2) * 3
@@ -107,6 +146,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     ):
         assert estimate(3) == estimate(3)
         assert estimate(3).low != estimate(4).low
+    assert median_interval(values, 3) == median_interval(values, 3) != median_interval(values, 4)
 
 
 def test_an_interval_is_written_with_three_digits() -> None:
