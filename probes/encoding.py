@@ -178,6 +178,11 @@ class Encoder:
             # Some templates refuse a system turn (Gemma 2): it then opens the user's turn.
             return self._chat((f"{system}\n\n", *marked), None) + prefill
 
+    def wording(self, source: Prompted) -> str:
+        """The exchange as the tokenizer is given it, with `{text}` or `{image}` for content."""
+        marked = [p if isinstance(p, str) else f"{{{p.kind}}}" for p in source.user]
+        return self.render(marked, source.system, source.prefill)
+
     def _chat(self, marked: Sequence, system: str | None) -> str:
         messages: list[dict] = [{"role": "user", "content": marked}]
         if system is not None:
