@@ -7,7 +7,6 @@ few texts do not tell how texts will ask either.
 """
 
 import functools
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,12 +16,9 @@ from torch import Tensor
 from freeret.embedder import Embedder
 from freeret.store import Store
 from probes import Geometry, Item
-from probes.errors import StoreError
 from probes.geometry import Kind, Moments, unit
 from probes.own import own_documents, own_queries
 from probes.prompts import Side
-
-log = logging.getLogger(__name__)
 
 FEW = 100
 """With fewer text vectors than this, the project's own sentences help to fit the geometry."""
@@ -57,17 +53,10 @@ def kept_own(
             if name not in kept:
                 held[name] = vectors = fresh(side, signature)
                 if vectors is not None:
-                    _keep(store, {**kept, name: vectors})
+                    store.keep_own({name: vectors})
         return held[name]
 
     return own
-
-
-def _keep(store: Store, vectors: dict[str, Tensor]) -> None:
-    try:
-        store.save_own(vectors)
-    except StoreError as error:  # a search must not need the right to write
-        log.warning("the vectors of the project's own items are not kept: %s", error)
 
 
 def fit_geometry(kind: Kind, store: Store, own: Own) -> Geometry:

@@ -33,5 +33,11 @@ class StoreError(FreeRetError):
     """A store cannot be read or written; what was committed before stays as it was."""
 
 
+class NotStored(StoreError, KeyError):
+    """An id that the store does not hold."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message in quotation marks
+
+
 class BadSetting(FreeRetError, ValueError):
     """A site, prompt, frame or option that does not exist."""
