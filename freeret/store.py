@@ -295,7 +295,12 @@ class Store:
         commit(self.location, write)
 
     def own(self) -> dict[str, Tensor]:
-        _, rows = self._side(OWN)
+        """The vectors that `save_own` kept; none where they cannot be read."""
+        try:
+            _, rows = self._side(OWN)
+        except StoreError as error:
+            log.warning("the vectors of the project's own items are not read: %s", error)
+            rows = []
         names = dict.fromkeys(row["name"] for row in rows)
         return {n: torch.tensor([r["values"] for r in rows if r["name"] == n]) for n in names}
 
