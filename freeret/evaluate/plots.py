@@ -1,15 +1,13 @@
 """Drawing results and ablations, apart from measuring them, in the project's one style."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 from freeret.evaluate.ablate import Ablation
 from freeret.evaluate.ablations import Regret
-from probes.files import read_json
 from probes.plots import COLOURS, MARKERS, STYLE, draw_intervals
 from probes.stats import Interval
 
