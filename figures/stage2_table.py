@@ -21,7 +21,6 @@ from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import load_beir
 from freeret.evaluate.metrics import Figure, difference
 from freeret.evaluate.plots import draw_methods
-from freeret.retriever import fuse
 from probes import FRAMES, Backbone, Geometry, ProbeReport
 from probes.files import write_json
 from probes.framing import SWAPPED, content_free_margin

@@ -18,7 +18,7 @@ from lancedb.index import IvfHnswSq, IvfPq
 from torch import Tensor
 
 from freeret.exact import Block, best
-from freeret.store import Store, matrix, storage_errors, stream
+from freeret.store import Loaded, Store, matrix, storage_errors, stream
 from probes.errors import BadSetting, StoreError
 
 ANN = "ann"
@@ -52,7 +52,11 @@ def build_index(store: Store, blocks: Iterable[Block], kind: Index = "hnsw") -> 
             "on); exact search is faster here"
         )
     schema = pa.schema(
-        {"id": pa.string(), "vector": pa.list_(pa.float32(), store.dimension)},
+        {
+            "id": pa.string(),
+            "signature": pa.string(),
+            "vector": pa.list_(pa.float32(), store.dimension),
+        },
         metadata={b"of": _made_from(store).encode(), b"kind": kind.encode()},
     )
     with storage_errors(store.location):
@@ -70,10 +74,13 @@ def current(store: Store) -> Any:
 
 
 def mapped(store: Store, rows: int) -> Iterator[Block]:
-    """The vectors in their geometry as the index keeps them, so many rows at a time."""
-    query = _table(store).search().select(["id", "vector"]).limit(None)
+    """The vectors in their geometry as the index keeps them, at most `rows` at a time."""
+    query = _table(store).search().select(["id", "signature", "vector"]).limit(None)
     for batch in stream(query, store, rows):
-        yield batch["id"].to_pylist(), matrix(batch["vector"])
+        signatures = batch["signature"].to_pylist()
+        loaded = Loaded(batch["id"].to_pylist(), signatures, [], matrix(batch["vector"]))
+        for signature, part in loaded.by_signature().items():
+            yield Block(part.ids, part.vectors, signature)
 
 
 def propose(
@@ -81,11 +88,12 @@ def propose(
     query: Float[Tensor, " hidden"],
     count: int,
     *,
+    signature: str | None = None,
     probes: int | None = None,
     factor: int | None = None,
 ) -> Block:
-    """About the `count` nearest items: `factor` times as many candidates, from `probes` partitions,
-    by default those of SEARCHED.
+    """About the `count` nearest items, of one modality signature where one is given: `factor` times
+    as many candidates, from `probes` partitions, by default those of SEARCHED.
 
     Raises StoreError when the index is missing or older than the items.
     """
@@ -94,9 +102,11 @@ def propose(
     probes, factor = probes or usual[0], factor or usual[1]
     with storage_errors(store.location):
         search = table.search(query.numpy()).distance_type("dot").nprobes(probes)
-        found = search.ef(2 * factor * count).limit(factor * count).select(["id", "vector"])
-        rows = found.to_arrow()
-    return rows["id"].to_pylist(), matrix(rows["vector"])
+        if signature is not None:
+            search = search.where(f"signature = '{signature}'")
+        search = search.ef(2 * factor * count).limit(factor * count).select(["id", "vector"])
+        rows = search.to_arrow()
+    return Block(rows["id"].to_pylist(), matrix(rows["vector"]), signature or "")
 
 
 def measure_recall(store: Store, n: int = 10, queries: int = 100, rows: int = 65_536) -> Recall:
@@ -128,10 +138,11 @@ def _made_from(store: Store) -> str:
 
 
 def _batches(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for ids, vectors in blocks:
+    for ids, vectors, signature in blocks:
         flat = pa.array(vectors.contiguous().flatten().numpy())
         column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-        yield pa.RecordBatch.from_arrays([pa.array(ids, pa.string()), column], schema=schema)
+        names = pa.array([signature] * len(ids), pa.string())
+        yield pa.RecordBatch.from_arrays([pa.array(ids, pa.string()), names, column], schema=schema)
 
 
 def _config(kind: Index, dimension: int) -> IvfHnswSq | IvfPq:

@@ -1,106 +1,82 @@
-"""The geometry of a corpus: its own moments, and the project's items for what it cannot tell.
+"""The geometry of a store, and the vectors of the reference items that help to fit it."""
 
-A corpus tells how its documents lie together, and queries of a kind that it holds share their mean.
-With few texts the project's own sentences help. Queries of a kind that it does not hold, such as
-captions beside pictures, are centred on the project's own items of that kind; beside other kinds,
-few texts do not tell how texts will ask either.
-"""
-
-import functools
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
 
-from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from freeret.embedder import Embedder
 from freeret.store import Store
 from probes import Geometry, Item
-from probes.errors import StoreError
-from probes.geometry import Kind, Moments, unit
-from probes.own import own_documents, own_queries
+from probes.embedded import default_cache
+from probes.files import write_atomic
+from probes.geometry import CorpusGeometry, Kind
 from probes.prompts import Side
+from probes.reference import Reference, reference_items, reference_vectors
 
 log = logging.getLogger(__name__)
 
-FEW = 100
-"""With fewer text vectors than this, the project's own sentences help to fit the geometry."""
 
-Encode = Callable[[Sequence[Item], Side], Float[Tensor, "items hidden"]]
-Own = Callable[[Side, str], Float[Tensor, "_ hidden"] | None]
-"""Raw vectors of the project's own items of a side and signature; None where it has none."""
-
-
-def own_vectors(encode: Encode) -> Own:
-    """The project's own items, encoded on demand."""
-
-    def own(side: Side, signature: str) -> Tensor | None:
-        items = own_documents() if side == "document" else own_queries(signature)
-        return encode(items, side) if items else None
-
-    return own
-
-
-def kept_own(
-    store: Store, embedder: Embedder, held: dict[str, Tensor | None], *, progress: bool = False
-) -> Own:
-    """The same, encoded once: what is `held` by `side:signature`, and else what is kept beside the
-    store, is taken from there."""
-    fresh = own_vectors(functools.partial(embedder.encode, progress=progress))
-
-    def own(side: Side, signature: str) -> Tensor | None:
-        name = f"{side}:{signature}"
-        if name not in held:
-            kept = store.own()
-            held.update(kept)
-            if name not in kept:
-                held[name] = vectors = fresh(side, signature)
-                if vectors is not None:
-                    _keep(store, {**kept, name: vectors})
-        return held[name]
-
-    return own
-
-
-def _keep(store: Store, vectors: dict[str, Tensor]) -> None:
-    try:
-        store.save_own(vectors)
-    except StoreError as error:  # a search must not need the right to write
-        log.warning("the vectors of the project's own items are not kept: %s", error)
-
-
-def fit_geometry(kind: Kind, store: Store, own: Own) -> Geometry:
-    """Fit on everything stored, in one pass that holds a block at a time."""
-    moments = Moments()
+def fit_geometry(kind: Kind, store: Store, reference: Reference) -> Geometry:
+    """Fit on everything stored, in one pass that holds one block at a time."""
+    corpus = CorpusGeometry(kind)
     for block in store.blocks() if kind != "none" else ():
-        for signature, vectors in block.by_signature().items():
-            moments.add(signature, vectors)
-    return _fit(kind, moments, own)
+        corpus.add(block.ids, block.signatures, block.vectors)
+    return corpus.fit(reference)
 
 
-def fit_corpus(kind: Kind, documents: Mapping[str, Tensor], own: Own) -> Geometry:
-    """The same from raw vectors by signature."""
-    return _fit(kind, Moments.of(documents if kind != "none" else {}), own)
+def reference_of(embedder: Embedder, *, progress: bool = False) -> Reference:
+    """Vectors of the reference items, encoded once for a backbone and an extraction: they are kept
+    in the cache folder, for every store and every process after this one."""
+
+    def encode(items: Sequence[Item], side: Side) -> Tensor:
+        title = f"reference items ({items[0].signature}), once for this backbone"
+        rows = [embedder.rows(item, side) for item in items]
+        return embedder.encode_rows(rows, progress=title if progress else None)
+
+    encoded = reference_vectors(encode, symmetric=embedder.symmetric)
+    path = reference_path(embedder)
+    kept: dict[str, Tensor] = {}
+
+    def reference(side: Side, signature: str) -> Tensor | None:
+        name = f"{side}:{signature}"
+        if name not in kept:
+            kept.update(_read(path))
+        if name not in kept and (vectors := encoded(side, signature)) is not None:
+            kept[name] = vectors
+            _write(path, {**_read(path), **kept})
+        return kept.get(name)
+
+    return reference
 
 
-def _fit(kind: Kind, moments: Moments, own: Own) -> Geometry:
-    if kind == "none" or not 0 < moments.count.get("text", 0) < FEW:
-        return moments.fit(kind)
-    sentences = own("document", "text")
-    assert sentences is not None  # sentences there are always
-    moments.add("text", sentences)
-    asking = own("query", "text") if len(moments.count) > 1 else None
-    return moments.fit(kind, None if asking is None else {"text": asking})
-
-
-def with_queries(geometry: Geometry, signatures: Iterable[str], own: Own) -> Geometry:
-    """With a mean for queries of each kind that the geometry does not know."""
-    if geometry.kind == "none":
-        return geometry
-    known = {signature for _, signature in geometry.means}
-    lacking = {s: own("query", s) for s in sorted(set(signatures) - known)}
-    means: dict[tuple[Side, str], Tensor] = {
-        ("query", s): unit(vectors).mean(0) for s, vectors in lacking.items() if vectors is not None
+def reference_path(embedder: Embedder) -> Path:
+    """Where the vectors of this backbone and extraction are kept."""
+    identity = {
+        "backbone": embedder.backbone.fingerprint(),
+        "embedder": embedder.identity(),
+        "texts": [item.text for item in reference_items("query", "text")],
     }
-    return replace(geometry, means={**geometry.means, **means})
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return default_cache() / "reference" / f"{key}.safetensors"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path) if path.is_file() else {}
+    except (OSError, SafetensorError) as error:
+        log.warning("%s is damaged and will be made again (%s)", path, error)
+        return {}
+
+
+def _write(path: Path, vectors: dict[str, Tensor]) -> None:
+    """Whole or not at all; a search must not need the right to write."""
+    try:
+        write_atomic(path, save({name: rows.contiguous() for name, rows in vectors.items()}))
+    except OSError as error:
+        log.info("the vectors of the reference items are not kept in %s: %s", path, error)

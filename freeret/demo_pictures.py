@@ -43,7 +43,6 @@ def search_everything(retriever: FreeRet, corpus: Dataset) -> list[tuple[Gallery
 def _search(
     retriever: FreeRet, title: str, queries: Sequence[Item], right: Sequence[str]
 ) -> tuple[Gallery, Interval]:
-    retriever.expect(queries)
     found = retriever.search_many(queries, top_n=HITS)
     first = np.array([hits[0].id == id for hits, id in zip(found, right, strict=True)])
     shown = zip(queries[:SHOWN], found, right, strict=False)

@@ -16,8 +16,9 @@ from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
 from probes.batching import TOKEN_BUDGET
 from probes.encoding import Row
+from probes.errors import BadSetting
 from probes.geometry import unit
-from probes.prompts import Prompt, Side, as_prompt
+from probes.prompts import Prompt, Side, as_prompt, has_task
 from probes.states import last_states
 
 
@@ -46,23 +47,51 @@ class Embedder:
 
     @classmethod
     def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Embedder":
-        return cls(backbone, recipe.site, recipe.prompt, **options)
+        """Stage 1 of a recipe, its task prior included."""
+        return cls(backbone, recipe.site, as_prompt(recipe.prompt, recipe.task), **options)
+
+    def for_task(self, task: str | None) -> "Embedder":
+        """The same extraction with another task prior.
+
+        Args:
+            task: A key of `probes.prompts.TASKS` or free text; None changes nothing.
+
+        Raises:
+            BadSetting: No prompt of this embedder states a task.
+        """
+        if task is None:
+            return self
+        if not any(has_task(prompt) for prompt in self.prompts):
+            names = ", ".join(prompt.name for prompt in self.prompts)
+            raise BadSetting(
+                f"the prompt {names} states no task, so task={task!r} would change nothing; "
+                "use a recipe with the control prompt"
+            )
+        prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
+        return Embedder(
+            self.backbone,
+            self.site,
+            prompts,
+            truncate_dim=self.truncate_dim,
+            token_budget=self.token_budget,
+        )
 
     def encode(
         self, items: Any, side: Side = "document", *, progress: bool = False
     ) -> Float[Tensor, "n hidden"]:
         """Raw float32 vectors on the CPU, in the order given. Raises BadItem, naming the item."""
         read = as_items(items)
-        return self.encode_rows([self.rows(item, side) for item in read], progress=progress)
+        rows = [self.rows(item, side) for item in read]
+        return self.encode_rows(rows, progress="embedding" if progress else None)
 
     def rows(self, item: Item, side: Side = "document") -> list[Row]:
         """The item tokenised under each prompt. Raises BadItem."""
         return [self.backbone.row(prompt.apply(item, side), item.name) for prompt in self.prompts]
 
     def encode_rows(
-        self, rows: Sequence[Sequence[Row]], *, progress: bool = False
+        self, rows: Sequence[Sequence[Row]], *, progress: str | None = None
     ) -> Float[Tensor, "n hidden"]:
-        """Raw vectors of items tokenised by `rows`."""
+        """Raw vectors of items tokenised by `rows`; `progress` names the bar."""
         if not rows:
             return torch.empty(0, self.dimension)
         by_prompt = [self._run(list(column), progress) for column in zip(*rows, strict=True)]
@@ -84,6 +113,12 @@ class Embedder:
         return unit(a) @ unit(b).T
 
     @property
+    def symmetric(self) -> bool:
+        """Whether queries and documents are put to the model in the same words."""
+        item = Item("x")
+        return all(p.apply(item, "query") == p.apply(item, "document") for p in self.prompts)
+
+    @property
     def dimension(self) -> int:
         hidden = self.backbone.hidden_size
         return min(self.truncate_dim or hidden, hidden)
@@ -96,11 +131,11 @@ class Embedder:
             "truncate_dim": self.truncate_dim,
         }
 
-    def _run(self, rows: list[Row], progress: bool) -> Tensor:
+    def _run(self, rows: list[Row], progress: str | None) -> Tensor:
         return last_states(
             self.backbone,
             rows,
             [self.site],
             token_budget=self.token_budget,
-            progress="embedding" if progress else None,
+            progress=progress,
         )[:, 0]

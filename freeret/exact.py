@@ -1,13 +1,15 @@
 """Exact search: the best of all items, whether their vectors lie in memory or stream from disk.
 
 Scores are float32 matrix products, a block of items against all queries. What comes near the cut is
-summed again in float64, row by row, so that equal vectors tie exactly; ties break by id.
+summed again in float64, row by row, so that equal vectors tie exactly; ties break by id. Blocks are
+of one modality signature each, whose best are kept apart until the cosines of all signatures are
+put on one scale (`Geometry.calibration`): within a signature that changes no order.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +18,20 @@ from torch import Tensor
 
 from freeret.store import Loaded, Store
 from probes import Geometry
+from probes.geometry import Affine
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 """Metadata that hits must have (a list means any of its values), or a function of the metadata."""
-Block = tuple[Sequence[str], Float[Tensor, "_ hidden"]]
-"""Ids, and unit vectors in the geometry of the corpus."""
+
+
+class Block(NamedTuple):
+    """Items of one modality signature."""
+
+    ids: Sequence[str]
+    vectors: Float[Tensor, "_ hidden"]
+    """Unit vectors in the geometry of the corpus."""
+    signature: str = ""
+
 
 NEAR = 1e-5
 """More than the rounding of a float32 dot product of unit vectors."""
@@ -34,14 +45,29 @@ PAIRS = 512
 
 
 def best(
-    blocks: Iterable[Block], queries: Float[Tensor, "q hidden"], count: int
+    blocks: Iterable[Block],
+    queries: Float[Tensor, "q hidden"],
+    count: int,
+    calibration: Mapping[str, Affine] | None = None,
 ) -> list[list[tuple[str, float]]]:
-    """For every query the `count` best ids with their scores, best first."""
+    """The best items of every query.
+
+    Args:
+        blocks: Everything that is searched.
+        queries: Unit vectors in the geometry of the corpus.
+        count: How many items each query gets, over all signatures.
+        calibration: By signature, what turns its cosines into scores; where none is given, cosines
+            are the scores.
+
+    Returns:
+        For every query, pairs of id and score, best first.
+    """
     if count < 1 or len(queries) == 0:
         return [[] for _ in queries]
-    leaders, wide = _Leaders(len(queries), count), queries.double()
+    wide, by_signature = queries.double(), dict[str, _Leaders]()
     rows = max(1, TILE // len(queries))
-    for names, vectors in blocks:
+    for names, vectors, signature in blocks:
+        leaders = by_signature.setdefault(signature, _Leaders(len(queries), count))
         for start in range(0, len(names), rows):
             tile = vectors[start : start + rows]
             product = queries @ tile.T
@@ -51,7 +77,22 @@ def best(
             scores = _dots(wide, tile, asked, places)
             ids = [names[start + i] for i in places.tolist()]
             leaders.add(asked.numpy(), scores, np.array(ids, object))
-    return leaders.ranked()
+    return _merged(by_signature, len(queries), count, calibration or {})
+
+
+def _merged(
+    by_signature: Mapping[str, "_Leaders"],
+    queries: int,
+    count: int,
+    calibration: Mapping[str, Affine],
+) -> list[list[tuple[str, float]]]:
+    pools: list[list[tuple[str, float]]] = [[] for _ in range(queries)]
+    for signature, leaders in by_signature.items():
+        affine = calibration.get(signature)
+        for place, ranked in enumerate(leaders.ranked()):
+            gain, shift = (float(a[place]) for a in affine) if affine else (1.0, 0.0)
+            pools[place] += [(id, gain * cosine + shift) for id, cosine in ranked]
+    return [sorted(pool, key=lambda pair: (-pair[1], pair[0]))[:count] for pool in pools]
 
 
 class _Leaders:
@@ -130,19 +171,29 @@ def block_rows(dimension: int, queries: int, memory: float = ENOUGH) -> int:
 def stored(
     store: Store, geometry: Geometry, rows: int, filter: Filter | None = None
 ) -> Iterator[Block]:
-    """Everything stored that passes the filter, in its geometry, so many rows at a time."""
+    """Everything stored that passes the filter, in its geometry, at most `rows` items at a time."""
     where = condition(filter) if filter else None
-    for block in store.blocks(rows, metadata=bool(filter), where=where):
-        mapped = geometry.map(block.vectors, block.signatures, "document")
-        yield passing(replace(block, vectors=mapped), filter)
+    for loaded in store.blocks(rows, metadata=bool(filter), where=where):
+        for part in in_geometry(loaded, geometry):
+            yield passing(part, filter)
 
 
-def passing(block: Loaded, filter: Filter | None = None) -> Block:
-    """What a filter lets through of a block whose vectors are in the geometry."""
+def in_geometry(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
+    """Rows with their vectors mapped, one part for each modality signature."""
+    parts = loaded.by_signature().items()
+    return [
+        replace(p, vectors=geometry.map(p.vectors, [s] * len(p.ids), "document")) for s, p in parts
+    ]
+
+
+def passing(part: Loaded, filter: Filter | None = None) -> Block:
+    """What a filter lets through of rows of one signature whose vectors are in the geometry."""
+    signature = part.signatures[0]
     if not filter:
-        return block.ids, block.vectors
-    kept = [i for i, facts in enumerate(block.metadata) if passes(facts, filter)]
-    return [block.ids[i] for i in kept], block.vectors[torch.tensor(kept, dtype=torch.long)]
+        return Block(part.ids, part.vectors, signature)
+    kept = [i for i, facts in enumerate(part.metadata) if passes(facts, filter)]
+    rows = part.vectors[torch.tensor(kept, dtype=torch.long)]
+    return Block([part.ids[i] for i in kept], rows, signature)
 
 
 def passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:

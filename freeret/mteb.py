@@ -24,15 +24,14 @@ from mteb.models import ModelMeta
 from torch import Tensor
 
 from freeret.embedder import Embedder
-from freeret.evaluate.vectors import aligned
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
 from probes import Backbone, Geometry, Item
 from probes.errors import BadItem
-from probes.geometry import unit
-from probes.own import own_documents, own_queries
-from probes.prompts import Side
+from probes.geometry import CorpusGeometry, unit
+from probes.prompts import Side, as_prompt
+from probes.reference import reference_items, reference_vectors
 
 TASK_OF = {
     "Retrieval": "question",
@@ -80,7 +79,7 @@ class MtebEncoder:
             "query" if getattr(prompt_type, "value", prompt_type) == "query" else "document"
         )
         task = TASK_OF.get(str(task_metadata.type), "same meaning")
-        prompt = aligned(self.recipe.prompt, task)
+        prompt = as_prompt(self.recipe.prompt, task)
         embedder = Embedder(self.backbone, self.recipe.site, prompt)
         vectors = embedder.encode(items, side)
         if task not in self._geometries:
@@ -103,13 +102,17 @@ class MtebEncoder:
         return describe(self.backbone, self.recipe, "dense")
 
     def _fit(self, embedder: Embedder) -> Geometry:
-        if self.recipe.geometry == "none":
-            return Geometry()
-        stored = {"text": own_documents()}
-        if self.backbone.sees:
-            stored |= {kind: own_queries(kind) for kind in ("image", "image+text")}
-        vectors = {kind: embedder.encode_document(items) for kind, items in stored.items()}
-        return Geometry.fit(self.recipe.geometry, vectors)
+        """As of a corpus that holds the reference items."""
+        corpus = CorpusGeometry(self.recipe.geometry)
+        reference = reference_vectors(embedder.encode, symmetric=embedder.symmetric)
+        read = ("text", "image", "image+text") if self.backbone.sees else ("text",)
+        for signature in read if self.recipe.geometry != "none" else ():
+            items = reference_items("document", signature)
+            ids = [f"{signature} {place}" for place in range(len(items))]
+            vectors = reference("document", signature)
+            assert vectors is not None
+            corpus.add(ids, [signature] * len(items), vectors)
+        return corpus.fit(reference)
 
 
 class MtebCrossEncoder:

@@ -3,7 +3,6 @@
 Chosen from a probe report alone: no judgement of any benchmark is seen.
 """
 
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,19 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from probes import FRAMES, ProbeReport, Setting, Site
+from probes.diagnostic import best_setting, site_peers
 from probes.errors import BadFile
 from probes.files import read_json, write_json
 from probes.framing import best_frame
 from probes.geometry import Kind
 from probes.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.prompts import NAMED
-from probes.sites import all_sites
-
-PAPER_SITE = "attn[-1]"
+from probes.sites import PAPER_SITE
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A choice for both stages. `frame=None` means that the backbone cannot rerank."""
+    """A choice for both stages. `frame=None` means that there is no second stage."""
 
     prompt: str = "control"
     site: str = PAPER_SITE
@@ -33,7 +31,12 @@ class Recipe:
     fusion: float | None = None
     """Weight of stage 2's log-odds against the standardised stage-1 score; None: stage 2 alone
     decides among the reranked."""
+    task: str | None = None
+    """The task prior, a key of `probes.prompts.TASKS` or free text; None: the prompt's default."""
     reasons: tuple[str, ...] = field(default=("the paper's fixed choice",), compare=False)
+    """Sentences that quote the figures behind the choice."""
+    why_not_reranked: str = field(default="the recipe names no frame", compare=False)
+    """The reason where `frame` is None."""
 
     @classmethod
     def paper(cls) -> "Recipe":
@@ -43,20 +46,29 @@ class Recipe:
     @classmethod
     def e5v(cls) -> "Recipe":
         """The E5-V extraction: its prompt, read at the final norm."""
-        return cls("e5v", "norm", "none", frame=None, reasons=("the E5-V extraction",))
+        return cls(
+            "e5v",
+            "norm",
+            "none",
+            frame=None,
+            reasons=("the E5-V extraction",),
+            why_not_reranked="the E5-V extraction has no second stage",
+        )
 
     @classmethod
     def from_report(cls, report: ProbeReport) -> "Recipe":
         """The choice that a report supports, each part with a sentence that quotes the figures."""
         setting, why_setting = _choose_setting(report)
         frame, fusion, why_frame = _choose_frame(report)
+        described = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
             prompt=setting.prompt,
             site=setting.site,
             geometry=setting.geometry,
             frame=frame,
             fusion=fusion,
-            reasons=(_describe_lexicalization(report, setting.prompt), *why_setting, why_frame),
+            reasons=(_describe_lexicalization(report, setting.prompt), *why_setting, described),
+            why_not_reranked=why_frame if frame is None else "",
         )
 
     def save(self, path: str | Path) -> Path:
@@ -83,23 +95,8 @@ class Recipe:
 
 
 def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
-    """The best reciprocal rank; its site gives way to one nearer the paper's that is as good within
-    a standard error: a short diagnostic cannot see what the paper's figures saw."""
-    best = max(report.diagnostic, key=lambda s: s.quality)
-    layers = report.num_layers
-    order = all_sites(layers)
-
-    def place(site: str) -> int:
-        return order.index(Site.parse(site).resolve(layers))
-
-    noise = _noise(best)
-    peers = [
-        s
-        for s in report.diagnostic
-        if (s.prompt, s.geometry) == (best.prompt, best.geometry)
-        and s.quality >= best.quality - noise
-    ]
-    chosen = min(peers, key=lambda s: (abs(place(s.site) - place(PAPER_SITE)), -s.quality))
+    """The setting that the diagnostic supports, and the sentences that say why."""
+    chosen, peers = best_setting(report.diagnostic), site_peers(report.diagnostic)
     reference = _find(report, "e5v", "norm", "none")
     paper = _find(report, "control", PAPER_SITE, "none")
     reasons = [
@@ -107,38 +104,34 @@ def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
         f"{chosen.reciprocal_rank}; the E5-V extraction {reference.reciprocal_rank}, the paper's "
         f"control prompt at {PAPER_SITE} {paper.reciprocal_rank}.",
         *_describe_pictures(chosen, reference, paper),
-        f"Of {len(peers)} sites as good within noise, {chosen.site} is the nearest to the paper's "
-        f"{PAPER_SITE}.",
     ]
+    if len(peers) > 1:
+        reasons.append(
+            f"Site: {len(peers)} sites are within one standard error of the best; {chosen.site} is "
+            f"the closest of them to the paper's {PAPER_SITE}."
+        )
     return chosen, reasons
 
 
-def _noise(setting: Setting) -> float:
-    """Standard error of `quality`: that of a mean of one or two independent means."""
-    found = [i for i in (setting.reciprocal_rank, setting.pictures) if i is not None]
-    errors = [float(i.high - i.low) / 2 / 1.96 for i in found]
-    return math.hypot(*errors) / len(errors)
-
-
 def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
-    """Frame and fusion weight, or no frame where stage 2 does not earn its cost."""
+    """Frame and fusion weight, or no frame where stage 2 does not earn its cost; and why."""
     best = best_frame(report.framing)
     if not best.discriminates:
         reason = (
-            f"No reranking: the best frame, {best.frame}, tells matches from near-misses with AUC "
-            f"{best.auc}, which reaches chance (0.5)."
+            f"the best frame, {best.frame}, tells matches from near-misses with AUC {best.auc}, an "
+            "interval that includes chance (0.5)"
         )
         return None, None, reason
     # The surest gain, not the largest: the best of several noisy means flatters itself.
     fusion = max(report.reranking, key=lambda f: f.gain.low)
     weight = "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
-    said = (
+    described = (
         f"frame {best.frame} has AUC {best.auc}; judging stage 1's candidates ({weight}) changes "
         f"the reciprocal rank by {fusion.gain}"
     )
     if fusion.gain.low <= 0:
-        return None, None, f"No reranking: {said}, no gain beyond noise."
-    return best.frame, fusion.weight, f"Reranking: {said}."
+        return None, None, f"{described}, no gain beyond noise"
+    return best.frame, fusion.weight, described
 
 
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:

@@ -65,7 +65,7 @@ class Reranker:
     def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Reranker":
         """Raises UnsupportedBackbone when the recipe says that this backbone cannot rerank."""
         if recipe.frame is None:
-            raise UnsupportedBackbone(f"reranking is off by recipe: {recipe.reasons[-1]}")
+            raise UnsupportedBackbone(f"reranking is off by recipe: {recipe.why_not_reranked}")
         return cls(backbone, recipe.frame, **options)
 
     def margins(

@@ -11,19 +11,18 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from scipy.special import expit
 
 from freeret import ann as approximate
 from freeret.ann import Recall
-from freeret.corpus_geometry import Own, fit_geometry, kept_own, with_queries
+from freeret.corpus_geometry import fit_geometry, reference_of
 from freeret.embedder import Embedder
-from freeret.exact import Block, Filter, best, block_rows, passing, stored
+from freeret.exact import Block, Filter, best, block_rows, in_geometry, passing, stored
 from freeret.indexing import Indexed, index_items
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
@@ -32,8 +31,8 @@ from freeret.sharding import Shard
 from freeret.store import Loaded, Store
 from probes import Backbone, Geometry, Item, as_item
 from probes.errors import BadSetting, StoreError
-from probes.geometry import unit
-from probes.prompts import Prompted, Side
+from probes.prompts import Prompted
+from probes.reranking import fuse
 
 Engine = Literal["local", "ray"]
 MEMORY = 4.0
@@ -50,7 +49,7 @@ class Hit:
     id: str
     score: float
     stage1_score: float
-    """Cosine in the store's geometry."""
+    """Cosine in the store's geometry, on one scale for all modalities."""
     stage2_score: float | None
     """p(match), or None when the hit was not reranked."""
     item: Item
@@ -65,10 +64,20 @@ class Answer:
 
 
 class FreeRet:
-    """A retriever over one store. Without a recipe, the backbone's own report decides.
+    """A retriever over one store.
 
-    `memory` is how many GiB the stored vectors may take while they are loaded, which is three times
-    what they take then; a search of more reads them from the store block by block.
+    Args:
+        backbone: The model that embeds, reranks and answers.
+        recipe: What to read, and how to ask; by default what the backbone's probe report supports.
+        progress: Whether to show bars.
+        memory: RAM budget in GiB for the stored vectors. Loading briefly needs three times their
+            size; a store that exceeds the budget is scanned from disk in blocks.
+        examples: Unlabelled examples of what will be asked. Queries of each modality among them are
+            centred on their mean, instead of on that of the corpus or of the reference items.
+
+    Raises:
+        BadSetting: One example is the only one of its modality: it would be its own mean, and
+            vanish.
     """
 
     def __init__(
@@ -78,19 +87,19 @@ class FreeRet:
         *,
         progress: bool = False,
         memory: float = MEMORY,
+        examples: Sequence[Any] = (),
     ):
         self.backbone, self.progress, self.memory = backbone, progress, memory
         self.recipe = recipe or own_recipe(backbone, progress=progress)
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
+        self.reference = reference_of(self.embedder, progress=progress)
         self.store: Store | None = None
+        self._examples = self._encode_examples(examples)
         self._reranker: Reranker | None = None
-        self._expected: dict[tuple[Side, str], torch.Tensor] = {}
-        self._own: dict[str, torch.Tensor | None] = {}
-        """Vectors of the project's own items, by side and signature; None where it has none."""
         self._kept: tuple[int, Geometry] | None = None
         """The geometry, and the version of the store that it is of."""
-        self._held: tuple[int, Loaded] | None = None
-        """All rows of a version, their vectors in its geometry, where they fit in memory."""
+        self._held: tuple[int, list[Loaded]] | None = None
+        """All rows of a version by signature, in its geometry, where they fit in memory."""
 
     @classmethod
     def load(
@@ -100,13 +109,14 @@ class FreeRet:
         *,
         progress: bool = False,
         memory: float = MEMORY,
+        examples: Sequence[Any] = (),
     ) -> "FreeRet":
         """Open a store with the recipe it was made with; the backbone is loaded by its name
         unless given. Raises StoreError, StoreMismatch."""
         opened = Store.open(store)
         recipe = Recipe.from_json(opened.recipe(), str(store))
         backbone = backbone or Backbone.load(opened.identity["backbone"]["model"])
-        retriever = cls(backbone, recipe, progress=progress, memory=memory)
+        retriever = cls(backbone, recipe, progress=progress, memory=memory, examples=examples)
         opened.require(retriever.identity())
         retriever.store = opened
         return retriever
@@ -187,34 +197,30 @@ class FreeRet:
         filter: Filter | None = None,
         *,
         ann: bool = False,
+        task: str | None = None,
     ) -> list[Hit]:
-        """The `top_n` best items; the first `rerank` of them judged by the model itself.
+        """The best items for one query. Exact, in float32; ties break by id.
 
-        Exact, in float32; ties break by id. With `ann` only what the index of `build_ann` proposes
-        is scored; a filtered search is always exact. Where the recipe has no frame, asking for
-        reranking warns and stage 1 decides.
+        Args:
+            query: Anything that `as_item` reads.
+            top_n: How many hits.
+            rerank: How many of the first hits the model itself judges. Where the recipe has no
+                frame this warns, and stage 1 decides.
+            filter: Metadata that hits must have, or a function of the metadata.
+            ann: Score only what the index of `build_ann` proposes; a filtered search is always
+                exact.
+            task: What is searched for, a key of `probes.prompts.TASKS` or free text, instead of
+                the recipe's task prior. Documents stay as they were indexed.
+
+        Returns:
+            Hits, best first.
+
+        Raises:
+            BadItem: The query cannot be read.
+            BadSetting: `task` is given, and the recipe's prompt states no task.
+            StoreError: No store is open, or it cannot be read.
         """
-        return self.search_many([query], top_n, rerank, filter, ann=ann)[0]
-
-    def expect(self, queries: Sequence[Any]) -> None:
-        """Unlabelled examples of what will be asked, from now on.
-
-        Queries of each kind among them are centred on their own mean: a corpus of pictures cannot
-        tell how captions look, nor a mixed one how questions differ from its texts, and the
-        project's own items only stand for what is asked of any corpus. No examples: the corpus
-        and those decide again. Raises BadSetting for a lone example of its kind: it would be its
-        own mean, and vanish.
-        """
-        asked = [as_item(query) for query in queries]
-        kinds = [item.signature for item in asked]
-        for kind, count in Counter(kinds).items():
-            if count == 1:
-                raise BadSetting(f"one example of {kind} alone has no mean; give two or more")
-        units = unit(self.embedder.encode_query(asked))
-        self._expected = {
-            ("query", kind): units[torch.tensor([k == kind for k in kinds])].mean(0)
-            for kind in dict.fromkeys(kinds)
-        }
+        return self.search_many([query], top_n, rerank, filter, ann=ann, task=task)[0]
 
     def search_many(
         self,
@@ -224,28 +230,25 @@ class FreeRet:
         filter: Filter | None = None,
         *,
         ann: bool = False,
+        task: str | None = None,
     ) -> list[list[Hit]]:
-        """`search` for many queries at once: what is stored is passed over once for all."""
-        asked = [as_item(query) for query in queries]
-        opened = self._opened()
-        geometry = self._fitted(opened)
-        raw, kinds = self.embedder.encode_query(asked), [item.signature for item in asked]
-        if geometry.kind != "none":
-            geometry = replace(geometry, means={**geometry.means, **self._expected})
-            geometry = with_queries(geometry, kinds, self._own_items(opened))
-        mapped = geometry.map(raw, kinds, "query")
+        """`search` for many queries at once, in one pass over the store."""
+        items, opened = [as_item(query) for query in queries], self._opened()
+        signatures = [item.signature for item in items]
+        geometry = self._fitted(opened).with_queries(signatures, self.reference, self._examples)
+        raw = self.embedder.for_task(task).encode_query(items)
+        vectors = geometry.map(raw, signatures, "query")
         if ann and not filter:
-            found = [
-                best([approximate.propose(opened, one, top_n)], one[None], top_n)[0]
-                for one in mapped
-            ]
+            ranked = [self._approximate(opened, geometry, v[None], top_n) for v in vectors]
         else:
-            found = best(self._documents(geometry, filter, len(asked)), mapped, top_n)
-        items = {item.id: item for item in opened.items(sorted({id for f in found for id, _ in f}))}
-        hits = [[Hit(id, score, score, None, items[id]) for id, score in f] for f in found]
+            blocks = self._documents(geometry, filter, len(items))
+            ranked = best(blocks, vectors, top_n, geometry.calibration(vectors))
+        ids = sorted({id for pairs in ranked for id, _ in pairs})
+        stored_items = dict(zip(ids, opened.items(ids), strict=True))
+        hits = [[Hit(id, s, s, None, stored_items[id]) for id, s in pairs] for pairs in ranked]
         if not rerank:
             return hits
-        return [self._rerank(q, h, rerank) if h else h for q, h in zip(asked, hits, strict=True)]
+        return [self._rerank(q, h, rerank) if h else h for q, h in zip(items, hits, strict=True)]
 
     def build_ann(self, kind: approximate.Index = "hnsw") -> Recall:
         """Build LanceDB's approximate index and measure its recall against exact search."""
@@ -256,7 +259,7 @@ class FreeRet:
 
     def _rerank(self, query: Item, hits: list[Hit], count: int) -> list[Hit]:
         if self.recipe.frame is None:
-            warnings.warn(f"not reranked. {self.recipe.reasons[-1]}", stacklevel=4)
+            warnings.warn(f"not reranked: {self.recipe.why_not_reranked}", stacklevel=4)
             return hits
         if self._reranker is None:
             self._reranker = Reranker.from_recipe(self.backbone, self.recipe)
@@ -301,14 +304,24 @@ class FreeRet:
             kept = self._kept = (store.version, self._geometry(store))
         return kept[1]
 
-    def _own_items(self, store: Store) -> Own:
-        return kept_own(store, self.embedder, self._own, progress=self.progress)
+    def _encode_examples(self, examples: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """Raw vectors of example queries by signature."""
+        items = [as_item(example) for example in examples]
+        signatures = [item.signature for item in items]
+        for signature, count in Counter(signatures).items():
+            if count == 1:
+                raise BadSetting(f"one example of {signature} alone has no mean; give two or more")
+        raw = self.embedder.encode_query(items)
+        return {
+            signature: raw[torch.tensor([s == signature for s in signatures])]
+            for signature in dict.fromkeys(signatures)
+        }
 
     def _documents(
         self, geometry: Geometry, filter: Filter | None, queries: int
     ) -> Iterable[Block]:
-        """What a search passes over: one block kept in memory until the store changes, or a stream
-        of blocks when it does not fit."""
+        """What a search passes over: blocks kept in memory until the store changes, or a stream of
+        them when they do not fit."""
         store, held = self._opened(), self._held
         if COPIES * 4 * store.dimension * len(store) > self.memory * 2**30:
             rows = self._rows(queries)
@@ -316,10 +329,16 @@ class FreeRet:
                 return approximate.mapped(store, rows)
             return stored(store, geometry, rows, filter)
         if held is None or held[0] != store.version:
-            loaded = store.vectors()
-            mapped = geometry.map(loaded.vectors, loaded.signatures, "document")
-            held = self._held = (store.version, replace(loaded, vectors=mapped))
-        return [passing(held[1], filter)]
+            held = self._held = (store.version, in_geometry(store.vectors(), geometry))
+        return [passing(part, filter) for part in held[1]]
+
+    def _approximate(
+        self, store: Store, geometry: Geometry, query: torch.Tensor, top_n: int
+    ) -> list[tuple[str, float]]:
+        """What the approximate index proposes of every signature, scored exactly."""
+        signatures: Iterable[str | None] = geometry.scales or [None]
+        blocks = [approximate.propose(store, query[0], top_n, signature=s) for s in signatures]
+        return best(blocks, query, top_n, geometry.calibration(query))[0]
 
     def _rows(self, queries: int) -> int:
         return block_rows(self._opened().dimension, queries, self.memory * 2**30)
@@ -329,15 +348,6 @@ class FreeRet:
         kept = store.geometry()
         if kept is not None and Recipe.from_json(store.recipe()) == self.recipe:
             return kept
-        geometry = fit_geometry(self.recipe.geometry, store, self._own_items(store))
+        geometry = fit_geometry(self.recipe.geometry, store, self.reference)
         store.save_geometry(geometry, self.recipe.to_json())
         return geometry
-
-
-def fuse(stage1: Sequence[float], margins: np.ndarray, weight: float | None) -> np.ndarray:
-    """Standardised stage-1 scores + weight · log-odds; None means the log-odds alone."""
-    if weight is None:
-        return np.asarray(margins)
-    spread = np.std(stage1)
-    standard = (np.asarray(stage1) - np.mean(stage1)) / (spread if spread > 0 else 1.0)
-    return standard + weight * margins

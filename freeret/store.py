@@ -26,12 +26,14 @@ from torch import Tensor
 
 from freeret.payload import unpack
 from probes.errors import StoreError, StoreMismatch
-from probes.geometry import Geometry
+from probes.geometry import Geometry, Scale
 from probes.items import Item
 
 log = logging.getLogger(__name__)
 
-ITEMS, GEOMETRY, OWN = "items", "geometry", "own"
+ITEMS, GEOMETRY = "items", "geometry"
+GEOMETRY_FORMAT = 2
+"""Raised when a geometry is written or fitted in another way: older ones are then fitted anew."""
 IDENTITY = b"freeret"
 PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 """With it Lance sees that two commits at once insert the same id, and tries the later one again;
@@ -221,17 +223,28 @@ class Store:
         found = {row["id"]: unpack(**{name: row[name] for name in columns}) for row in rows}
         return [found[id] for id in ids]
 
-    # -- geometry, and the probe's own vectors that help to fit it -----------------------------
+    # -- geometry ------------------------------------------------------------------------------
 
     def save_geometry(self, geometry: Geometry, recipe: dict[str, Any] | None = None) -> None:
         """Keep the geometry fitted on this version of the items, and the recipe behind it."""
-        tensors = {f"{side}:{signature}": m for (side, signature), m in geometry.means.items()}
+        tensors = {f"mean:{side}:{name}": mean for (side, name), mean in geometry.means.items()}
         if geometry.transform is not None:
             tensors["transform"] = geometry.transform
-        rows = [{"name": k, "values": t.flatten().tolist()} for k, t in tensors.items()]
-        kept = {"kind": geometry.kind, "version": self.version, "recipe": recipe or self.recipe()}
-        about = json.dumps(kept).encode()
-        self._replace(GEOMETRY, rows, {IDENTITY: about})
+        for name, scale in geometry.scales.items():
+            tensors |= {f"documents:{name}": scale.documents, f"prior:{name}": scale.prior}
+        rows = [
+            {"name": name, "values": row.tolist()}
+            for name, tensor in tensors.items()
+            for row in torch.atleast_2d(tensor)
+        ]
+        about = {
+            "format": GEOMETRY_FORMAT,
+            "kind": geometry.kind,
+            "version": self.version,
+            "recipe": recipe or self.recipe(),
+            "counts": {name: scale.count for name, scale in geometry.scales.items()},
+        }
+        self._replace(GEOMETRY, rows, {IDENTITY: json.dumps(about).encode()})
 
     def geometry(self) -> Geometry | None:
         """The saved geometry, or None when there is none for this version of the items."""
@@ -239,16 +252,29 @@ class Store:
         if table is None:
             return None
         about = json.loads(table.schema.metadata[IDENTITY])
-        if about["version"] != self.version:
+        if (about.get("format"), about["version"]) != (GEOMETRY_FORMAT, self.version):
             return None
         with storage_errors(self.location):
-            rows = table.to_arrow().to_pylist()
-        tensors = {row["name"]: torch.tensor(row["values"]) for row in rows}
-        transform = tensors.pop("transform", None)
-        means: Any = {tuple(name.split(":", 1)): mean for name, mean in tensors.items()}
-        size = int(len(transform) ** 0.5) if transform is not None else 0
+            rows = table.to_arrow()
+        names, values = rows["name"].to_pylist(), rows["values"].to_pylist()
+        tensors: dict[str, list[list[float]]] = {}
+        for name, row in zip(names, values, strict=True):
+            tensors.setdefault(name, []).append(row)
+        means: Any = {
+            tuple(name.split(":")[1:]): torch.tensor(mean[0])
+            for name, mean in tensors.items()
+            if name.startswith("mean:")
+        }
+        transform = tensors.get("transform")
+        scales = {}
+        for name, count in about["counts"].items():
+            documents, prior = (tensors.get(f"{k}:{name}", []) for k in ("documents", "prior"))
+            empty = torch.empty(0, self.dimension)
+            scales[name] = Scale(
+                torch.tensor(documents), count, torch.tensor(prior) if prior else empty
+            )
         return Geometry(
-            about["kind"], means, None if transform is None else transform.reshape(size, size)
+            about["kind"], means, None if transform is None else torch.tensor(transform), scales
         )
 
     def recipe(self) -> dict[str, Any]:
@@ -256,18 +282,6 @@ class Store:
         table = self.extra(GEOMETRY)
         kept = json.loads(table.schema.metadata[IDENTITY])["recipe"] if table is not None else None
         return kept or self.identity.get("recipe", {})
-
-    def save_own(self, own: dict[str, Tensor]) -> None:
-        """Keep raw vectors of the probe's own items, by `side:signature`."""
-        rows = [{"name": k, "values": row.tolist()} for k, rows in own.items() for row in rows]
-        self._replace(OWN, rows, {})
-
-    def own(self) -> dict[str, Tensor]:
-        table = self.extra(OWN)
-        with storage_errors(self.location):
-            rows = table.to_arrow().to_pylist() if table is not None else []
-        names = dict.fromkeys(row["name"] for row in rows)
-        return {n: torch.tensor([r["values"] for r in rows if r["name"] == n]) for n in names}
 
     # -- plumbing ------------------------------------------------------------------------------
 
@@ -323,12 +337,21 @@ class Loaded:
             matrix(rows["vector"]),
         )
 
-    def by_signature(self) -> dict[str, Tensor]:
-        """Raw vectors of each signature."""
-        return {
-            name: self.vectors[torch.tensor([s == name for s in self.signatures])]
-            for name in dict.fromkeys(self.signatures)
-        }
+    def by_signature(self) -> dict[str, "Loaded"]:
+        """The rows of each modality signature, in their order."""
+        names = dict.fromkeys(self.signatures)
+        if len(names) == 1:  # without a copy of the vectors
+            return dict.fromkeys(names, self)
+        return {name: self._of(name) for name in names}
+
+    def _of(self, signature: str) -> "Loaded":
+        places = [i for i, s in enumerate(self.signatures) if s == signature]
+        return Loaded(
+            [self.ids[i] for i in places],
+            [signature] * len(places),
+            [self.metadata[i] for i in places if self.metadata],
+            self.vectors[torch.tensor(places)],
+        )
 
 
 def matrix(column: pa.Array | pa.ChunkedArray) -> Float[Tensor, "n hidden"]:

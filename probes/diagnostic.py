@@ -8,22 +8,24 @@ picture of a caption among drawn scenes. No judgement of any benchmark is used.
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from probes.backbone import Backbone
 from probes.data import paraphrases
-from probes.geometry import KINDS, Geometry, Kind
+from probes.geometry import KINDS, CorpusGeometry, Kind
 from probes.items import Item
-from probes.own import own_captions
 from probes.prompts import NAMED, Prompt, Side
+from probes.reference import captions, no_reference
 from probes.scenes import SEEN, distinct_scenes
-from probes.sites import late_sites
+from probes.sites import PAPER_SITE, Site, late_sites
 from probes.states import prompted_states
 from probes.stats import Interval, mean_interval
 
@@ -48,11 +50,53 @@ class Setting:
     @property
     def quality(self) -> float:
         """What settings are ranked by: the mean reciprocal rank, over texts and pictures alike."""
-        both = [self.reciprocal_rank] + ([self.pictures] if self.pictures else [])
-        return sum(float(found.mean) for found in both) / len(both)
+        return sum(float(interval.mean) for interval in self._intervals) / len(self._intervals)
+
+    @property
+    def noise(self) -> float:
+        """Standard error of `quality`: that of a mean of one or two independent means."""
+        errors = [float(i.high - i.low) / 2 / 1.96 for i in self._intervals]
+        return math.hypot(*errors) / len(errors)
+
+    @property
+    def _intervals(self) -> list[Interval]:
+        return [i for i in (self.reciprocal_rank, self.pictures) if i is not None]
 
 
-SCENES = 60
+def site_peers(settings: Sequence[Setting]) -> list[Setting]:
+    """The settings with the prompt and geometry of the best one whose quality is within one
+    standard error of its own, the best one first."""
+    best = max(settings, key=lambda s: s.quality)
+    peers = [
+        s
+        for s in settings
+        if (s.prompt, s.geometry) == (best.prompt, best.geometry)
+        and s.quality >= best.quality - best.noise
+    ]
+    return sorted(peers, key=lambda s: -s.quality)
+
+
+def best_setting(settings: Sequence[Setting]) -> Setting:
+    """The setting that the diagnostic supports, by the one-standard-error rule.
+
+    Prompt and geometry are those of the highest quality. Among the sites that are as good within
+    one standard error, the one closest to the paper's attn[-1] is taken: the diagnostic is short,
+    and the paper's figures saw more.
+
+    Args:
+        settings: What `diagnose` returned.
+
+    Returns:
+        One of `settings`. Reranking is measured there, and the recipe reads there.
+    """
+    paper = Site.parse(PAPER_SITE).distance_to_end
+    return min(
+        site_peers(settings),
+        key=lambda s: (abs(Site.parse(s.site).distance_to_end - paper), -s.quality),
+    )
+
+
+SCENES = 100
 
 SIDES: dict[str, Side] = {"sentence": "query", "paraphrase": "document", "near_miss": "document"}
 
@@ -74,7 +118,7 @@ def embed_scenes(
     backbone: Backbone, prompt: Prompt, sites: Sequence[str], *, progress: bool = False
 ) -> dict[str, Tensor]:
     """Raw states `[scenes, sites, hidden]` of captions (as queries) and pictures (as documents),
-    and of the project's own captions; nothing for a backbone that reads no pictures."""
+    and of the reference captions; nothing for a backbone that reads no pictures."""
     if not backbone.sees:
         return {}
     vectors = {}
@@ -86,14 +130,14 @@ def embed_scenes(
 
 @functools.cache
 def _scenes() -> dict[tuple[str, Side], list[Item]]:
-    """Captions and pictures of the same scenes, drawn once for all prompts, and the captions that
-    every corpus of pictures is searched with in mind."""
+    """Captions and pictures of the same scenes, drawn once for all prompts, and the reference
+    captions, which tell how captions of any corpus of pictures lie together."""
     rng = Random(0)
     scenes = distinct_scenes(rng, SCENES, SEEN)
     return {
         ("caption", "query"): [Item(scene.caption()) for scene in scenes],
         ("picture", "document"): [Item(images=[scene.draw(rng=rng)]) for scene in scenes],
-        ("own caption", "query"): own_captions(),
+        ("reference caption", "query"): captions(),
     }
 
 
@@ -118,14 +162,9 @@ def diagnose(
 
 
 def _evaluate(prompt: str, site: str, kind: Kind, vectors: dict[str, Tensor], seed: int) -> Setting:
-    documents = torch.cat([vectors["paraphrase"], vectors["near_miss"]])
-    geometry = Geometry.fit(kind, {"text": documents})
-    sentences, partners, near = (
-        geometry.map(vectors[column], ["text"] * len(vectors[column]), side)
-        for column, side in SIDES.items()
-    )
+    sentences, partners, near = in_geometry(kind, vectors)
     scores = sentences @ partners.T
-    rank = _ranks(scores)
+    rank = ranks_on_diagonal(scores)
     return Setting(
         prompt,
         site,
@@ -137,17 +176,48 @@ def _evaluate(prompt: str, site: str, kind: Kind, vectors: dict[str, Tensor], se
     )
 
 
+def in_geometry(kind: Kind, vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Sentences, paraphrases and near-misses at one site, in the geometry of a corpus that holds
+    the paraphrases and the near-misses.
+
+    Args:
+        vectors: Raw vectors `[texts, hidden]` under the names of SIDES.
+
+    Returns:
+        Three tensors of unit vectors, `[texts, hidden]`.
+    """
+    documents = torch.cat([vectors["paraphrase"], vectors["near_miss"]])
+    geometry = CorpusGeometry.of(
+        kind, _ids(documents), ["text"] * len(documents), documents, no_reference
+    )
+    sentences, partners, near = (
+        geometry.map(vectors[column], ["text"] * len(vectors[column]), side)
+        for column, side in SIDES.items()
+    )
+    return sentences, partners, near
+
+
+def ranks_on_diagonal(scores: Float[Tensor, "n n"]) -> Float[np.ndarray, " n"]:
+    """The rank of the diagonal entry in its row, 1 for the best; ties count against it."""
+    return (scores >= scores.diagonal()[:, None]).sum(1).double().numpy()
+
+
 def _evaluate_pictures(kind: Kind, vectors: dict[str, Tensor], seed: int) -> Interval | None:
     if "picture" not in vectors:
         return None
-    captions, pictures = vectors["caption"], vectors["picture"]
-    own = torch.cat([vectors["sentence"], vectors["own caption"]])
-    geometry = Geometry.fit(kind, {"image": pictures}, {"text": own})
-    asked = geometry.map(captions, ["text"] * len(captions), "query")
-    pool = geometry.map(pictures, ["image"] * len(pictures), "document")
-    return mean_interval(1 / _ranks(asked @ pool.T), seed)
+    pictures = vectors["picture"]
+    asked = torch.cat([vectors["sentence"], vectors["reference caption"]])
+
+    def reference(side: Side, signature: str) -> Tensor | None:
+        return asked if (side, signature) == ("query", "text") else None
+
+    signatures = ["image"] * len(pictures)
+    geometry = CorpusGeometry.of(kind, _ids(pictures), signatures, pictures, reference)
+    geometry = geometry.with_queries(["text"], reference)
+    queries = geometry.map(vectors["caption"], ["text"] * len(vectors["caption"]), "query")
+    pool = geometry.map(pictures, signatures, "document")
+    return mean_interval(1 / ranks_on_diagonal(queries @ pool.T), seed)
 
 
-def _ranks(scores: Tensor) -> np.ndarray:
-    """Of the partner on the diagonal, row by row; ties count against."""
-    return (scores >= scores.diagonal()[:, None]).sum(1).double().numpy()
+def _ids(vectors: Tensor) -> list[str]:
+    return [str(place) for place in range(len(vectors))]

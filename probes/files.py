@@ -9,14 +9,14 @@ from typing import Any
 from probes.errors import BadFile
 
 
-def write_atomic(path: Path, text: str) -> Path:
+def write_atomic(path: Path, content: str | bytes) -> Path:
     """Write beside the target, then rename: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     scratch = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         scratch.chmod(0o644)
         scratch.replace(path)
     finally:

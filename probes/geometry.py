@@ -1,20 +1,26 @@
 """Label-free geometry: what a corpus itself says about the directions of its embeddings.
 
-- `none`: the unit vector.
-- `centre`: minus the mean of the unit vectors of its kind.
-- `whiten`: centred, then shrinkage-whitened (ReAlign, arXiv 2512.19115): the directions that
-  dominate all similarities are divided by their size.
+- `none`: the unit vector; scores are plain cosines.
+- `centre`: minus the mean of the unit vectors of its modality signature.
+- `whiten`: centred, then shrinkage-whitened (ReAlign, arXiv 2512.19115): directions that dominate
+  all similarities are divided by their size.
 
-Every modality signature (text, image, image+text, …) has its own mean, since another modality moves
-all vectors of a kind together. Queries share the mean of the documents of their signature; where
-the corpus has none, they have a mean of their own, fitted on other queries of that kind.
-Whitening is one transform for all, from the covariance pooled around those means, so that documents
-of every signature and queries stay comparable.
+Means are estimated per modality signature (text, image, image+text, …), which removes the modality
+gap (Liang et al., 2022). Queries share the mean of the documents of their signature. What a corpus
+cannot tell, reference items supply (`probes.reference`): the mean of queries of a signature that it
+does not hold, and, fading out as a signature grows to FEW documents, part of its mean and spread.
+Whitening is one transform for all, from the covariance pooled around the means.
+
+Where a corpus holds several signatures, their cosines are not on one scale: a text query lies
+closer to every text than to any picture. So the cosines of each signature are standardised, query
+by query, against a sample of its documents (`Geometry.calibration`).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,48 +28,92 @@ from torch import Tensor
 
 from probes.errors import BadSetting
 from probes.prompts import Side
+from probes.reference import Reference
 
 Kind = Literal["none", "centre", "whiten"]
 KINDS: tuple[Kind, ...] = ("none", "centre", "whiten")
-Vectors = Mapping[str, Float[Tensor, "_ hidden"]]
-"""Raw vectors by signature."""
+FEW = 100
+"""Documents of one signature from which on the corpus alone determines its geometry."""
+MEAN_WEIGHT = 5.0
+"""Documents that the reference counts for where a mean or a scale is estimated; that takes few."""
+SAMPLE = 512
+"""Documents of each signature that its scale is measured on."""
+POOLED = ""
+"""Names the mean over all signatures, for queries of one that nothing else is known about."""
+SMALLEST = 1e-6
+"""Least deviation of cosines: a signature of equal documents has none."""
+
+
+Key = tuple[Side, str]
+"""Side and modality signature."""
+SIDES: tuple[Side, ...] = ("document", "query")
+
+
+class Affine(NamedTuple):
+    """score = gain · cosine + shift, one pair per query."""
+
+    gain: Float[Tensor, " queries"]
+    shift: Float[Tensor, " queries"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the cosines of one signature spread: mapped documents, and what stands in for them while
+    they are few."""
+
+    documents: Float[Tensor, "_ hidden"]
+    """A sample."""
+    count: int
+    """How many documents of the signature there are."""
+    prior: Float[Tensor, "_ hidden"]
+    """Mapped reference items; without rows where the documents are enough."""
+
+    def of(self, queries: Float[Tensor, "q hidden"]) -> tuple[Tensor, Tensor]:
+        """Where each query's cosines with the documents lie.
+
+        Returns:
+            Their mean, and their upper semideviation sqrt(mean(max(0, cosine - mean)²)), both
+            `[q]`, float64. The upper half alone, since it is what competes: cosines with a few
+            near matches are skewed, and a symmetric deviation would let those crowd out the best
+            documents of the other signatures.
+        """
+        groups = [(queries @ rows.T).double() for rows in (self.documents, self.prior) if len(rows)]
+        mean = self._blended([cosines.mean(1) for cosines in groups])
+        above = [(cosines - mean[:, None]).clamp_min(0).square().mean(1) for cosines in groups]
+        return mean, self._blended(above).sqrt()
+
+    def _blended(self, values: list[Tensor]) -> Tensor:
+        if len(values) == 1:
+            return values[0]
+        own, prior = values
+        return _blend(own, prior, self.count, mean_mass(self.count))
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Maps raw vectors to unit vectors whose dot product is the score."""
+    """Maps raw vectors to unit vectors whose dot product, calibrated, is the score."""
 
     kind: Kind = "none"
-    means: dict[tuple[Side, str], Float[Tensor, " hidden"]] = field(default_factory=dict)
+    means: dict[Key, Float[Tensor, " hidden"]] = field(default_factory=dict)
     transform: Float[Tensor, "hidden hidden"] | None = None
-
-    @classmethod
-    def fit(
-        cls,
-        kind: Kind,
-        documents: Vectors,
-        queries: Vectors | None = None,
-        shrinkage: float | None = None,
-    ) -> "Geometry":
-        """Fit on raw documents by signature; `queries` give only means of their own.
-
-        Raises ValueError for an unknown kind.
-        """
-        return Moments.of(documents).fit(kind, queries, shrinkage)
+    scales: dict[str, Scale] = field(default_factory=dict)
+    """By signature of the documents; empty where all have the same."""
 
     def map(
         self, vectors: Float[Tensor, "n hidden"], signatures: Sequence[str], side: Side
     ) -> Float[Tensor, "n hidden"]:
         """Raw vectors of the given signatures as unit vectors, float32.
 
-        A query signature without a mean of its own takes that of the documents.
+        A query signature without a mean of its own takes that of the documents, and one that they
+        do not have the mean of all documents.
         """
         moved = unit(vectors)
         for signature in set(signatures):
-            mean = self.means.get((side, signature), self.means.get(("document", signature)))
+            keys: list[Key] = [(side, signature), ("document", signature), ("document", POOLED)]
+            mean = next((self.means[key] for key in keys if key in self.means), None)
             if mean is not None:
                 rows = torch.tensor([s == signature for s in signatures])
-                if rows.all():  # without two copies of a corpus of one kind
+                if rows.all():  # without two copies of a corpus of one signature
                     moved -= mean
                 else:
                     moved[rows] -= mean
@@ -71,66 +121,230 @@ class Geometry:
             moved = moved @ self.transform
         return moved if self.kind == "none" else unit(moved)
 
+    def calibration(self, queries: Float[Tensor, "q hidden"]) -> dict[str, Affine]:
+        """What puts the cosines of every signature on one scale, query by query.
 
-class Moments:
-    """Counts, sums and second moments of unit vectors by signature: one pass, any corpus size."""
+        The cosines of a signature, standardised by their mean and upper semideviation over its
+        documents, are brought back to the mean and deviation over all documents, so that scores
+        still read as cosines. All gains are positive: within a signature the order stays.
 
-    def __init__(self) -> None:
-        self.count: dict[str, int] = {}
-        self.total: dict[str, Tensor] = {}
-        self.square: dict[str, Tensor] = {}
+        Args:
+            queries: Mapped unit vectors.
 
-    @classmethod
-    def of(cls, documents: Vectors) -> "Moments":
-        """Those of raw vectors by signature."""
-        moments = cls()
-        for signature, vectors in documents.items():
-            moments.add(signature, vectors)
-        return moments
+        Returns:
+            By document signature; empty where all documents have the same: their cosines are the
+            scores.
+        """
+        if not self.scales:
+            return {}
+        counts = torch.tensor([scale.count for scale in self.scales.values()], dtype=torch.double)
+        pairs = [scale.of(queries) for scale in self.scales.values()]
+        means = torch.stack([mean for mean, _ in pairs])
+        deviations = torch.stack([deviation for _, deviation in pairs]).clamp_min(SMALLEST)
+        share = (counts / counts.sum())[:, None]
+        gains = (share * deviations).sum(0) / deviations
+        shifts = (share * means).sum(0) - gains * means
+        return {
+            signature: Affine(gain.float(), shift.float())
+            for signature, gain, shift in zip(self.scales, gains, shifts, strict=True)
+        }
 
-    def add(self, signature: str, vectors: Float[Tensor, "n hidden"]) -> None:
-        """Take in raw vectors of one signature."""
-        units = unit(vectors).double()
-        if signature not in self.count:
-            size = units.shape[1]
-            self.count[signature] = 0
-            self.total[signature] = torch.zeros(size, dtype=torch.double)
-            self.square[signature] = torch.zeros(size, size, dtype=torch.double)
-        self.count[signature] += len(units)
-        self.total[signature] += units.sum(0)
-        self.square[signature] += units.T @ units
+    def with_queries(
+        self,
+        signatures: Iterable[str],
+        reference: Reference,
+        examples: Mapping[str, Float[Tensor, "_ hidden"]] | None = None,
+    ) -> "Geometry":
+        """The same geometry with a mean for queries of each signature.
 
-    def fit(
-        self, kind: Kind, queries: Vectors | None = None, shrinkage: float | None = None
-    ) -> Geometry:
-        """The geometry of everything taken in. Raises ValueError for an unknown kind."""
+        Args:
+            signatures: Those of the queries.
+            reference: Supplies the mean of a signature that the corpus does not hold.
+            examples: Raw vectors of example queries by signature; their mean goes before any other.
+        """
+        if self.kind == "none":
+            return self
+        means = dict(self.means)
+        known = {signature for _, signature in means}
+        for signature in sorted(set(signatures) - known):
+            vectors = reference("query", signature)
+            if vectors is not None:
+                means["query", signature] = unit(vectors).mean(0)
+        for signature, vectors in (examples or {}).items():
+            means["query", signature] = unit(vectors).mean(0)
+        return replace(self, means=means)
+
+
+class CorpusGeometry:
+    """Fits the geometry of a corpus of any size in one pass: `add` its documents, then `fit`.
+
+    Holds counts, sums and second moments of unit vectors by signature, and a sample of each.
+    """
+
+    def __init__(self, kind: Kind):
+        """Raises BadSetting for an unknown kind."""
         if kind not in KINDS:
             raise BadSetting(f"{kind!r} is not a geometry; choose one of {', '.join(KINDS)}")
-        if kind == "none":
+        self.kind: Kind = kind
+        self.moments: dict[str, Moments] = {}
+        self.samples: dict[str, dict[bytes, Tensor]] = {}
+
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        ids: Sequence[str],
+        signatures: Sequence[str],
+        vectors: Float[Tensor, "n hidden"],
+        reference: Reference,
+    ) -> Geometry:
+        """The geometry of a corpus in memory."""
+        corpus = cls(kind)
+        corpus.add(ids, signatures, vectors)
+        return corpus.fit(reference)
+
+    def add(
+        self, ids: Sequence[str], signatures: Sequence[str], vectors: Float[Tensor, "n hidden"]
+    ) -> None:
+        """Take in raw vectors of documents."""
+        if self.kind == "none":
+            return
+        for signature in dict.fromkeys(signatures):
+            places = [i for i, s in enumerate(signatures) if s == signature]
+            rows = vectors if len(places) == len(ids) else vectors[torch.tensor(places)]
+            self.moments.setdefault(signature, Moments()).add(rows)
+            self._sample(signature, [ids[i] for i in places], rows)
+
+    def fit(self, reference: Reference) -> Geometry:
+        """The geometry of everything taken in.
+
+        Args:
+            reference: Asked only for signatures of which there are fewer than FEW documents.
+        """
+        if self.kind == "none":
             return Geometry()
-        means: dict[tuple[Side, str], Tensor] = {
-            ("document", s): self.total[s] / n
-            for s, n in self.count.items()
-            if n > 1  # a lone vector would be its own mean, and vanish
-        }
-        transform = None
-        if kind == "whiten" and means:
-            scatter = sum(
-                (
-                    self.square[s] - self.count[s] * torch.outer(mean, mean)
-                    for (_, s), mean in means.items()
-                ),
-                torch.zeros(()),
+        few = [s for s, moments in self.moments.items() if moments.count < FEW]
+        priors: Priors = {(side, s): reference(side, s) for s in few for side in SIDES}
+        means = self._means(priors)
+        geometry = Geometry(self.kind, means, self._transform(priors))
+        return replace(geometry, scales=self._scales(geometry, priors))
+
+    def _means(self, priors: "Priors") -> dict[Key, Tensor]:
+        if sum(moments.count for moments in self.moments.values()) < 2:
+            return {}  # a lone vector would be its own mean, and vanish
+        pooled = functools.reduce(Moments.joined, self.moments.values()).mean
+        means: dict[Key, Tensor] = {("document", POOLED): pooled}
+        for signature, moments in self.moments.items():
+            means["document", signature] = moments.mean
+        for (side, signature), vectors in priors.items():
+            moments = self.moments[signature]
+            prior = pooled if vectors is None else unit(vectors).double().mean(0)
+            means[side, signature] = _blend(
+                moments.mean, prior, moments.count, mean_mass(moments.count)
             )
-            everything = sum(self.count.values())
-            transform = whitening(scatter / everything, everything, shrinkage)
-        own = (queries or {}).items()
-        means |= {("query", s): unit(v).double().mean(0) for s, v in own if len(v)}
-        return Geometry(kind, {key: mean.float() for key, mean in means.items()}, transform)
+        return {key: mean.float() for key, mean in means.items()}
+
+    def _transform(self, priors: "Priors") -> Tensor | None:
+        if self.kind != "whiten" or not self.moments:
+            return None
+        scatter, count = torch.zeros((), dtype=torch.double), 0.0
+        for signature, moments in self.moments.items():
+            scatter, count = scatter + moments.scatter, count + moments.count
+            vectors = priors.get(("document", signature))
+            if vectors is not None:
+                prior, mass = Moments.of(vectors), scatter_mass(moments.count)
+                scatter, count = scatter + mass / prior.count * prior.scatter, count + mass
+        return whitening(scatter / count, count)
+
+    def _scales(self, geometry: Geometry, priors: "Priors") -> dict[str, Scale]:
+        if len(self.moments) < 2:
+            return {}
+        mapped = {
+            s: geometry.map(torch.stack(list(rows.values())), [s] * len(rows), "document")
+            for s, rows in self.samples.items()
+        }
+        scales = {}
+        for signature, moments in self.moments.items():
+            prior = mapped[signature][:0]
+            if moments.count < FEW:
+                vectors = priors["document", signature]
+                prior = (
+                    torch.cat([rows for s, rows in mapped.items() if s != signature])
+                    if vectors is None
+                    else geometry.map(vectors, [signature] * len(vectors), "document")
+                )
+            scales[signature] = Scale(mapped[signature], moments.count, prior)
+        return scales
+
+    def _sample(self, signature: str, ids: Sequence[str], rows: Tensor) -> None:
+        """Keep the rows with the smallest hashes of their ids: the same whatever their order."""
+        keys = [blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id in ids]
+        kept = self.samples.setdefault(signature, {})
+        last = max(kept) if len(kept) == SAMPLE else b"\xff" * 9
+        kept |= {key: rows[i].clone() for i, key in enumerate(keys) if key < last}
+        for key in sorted(kept)[SAMPLE:]:
+            del kept[key]
+
+
+Priors = Mapping[Key, Tensor | None]
+"""Raw vectors of the reference items of every signature that has few documents."""
+
+
+class Moments:
+    """Count, sum and second moment of unit vectors, float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total: Tensor = torch.zeros((), dtype=torch.double)
+        self.square: Tensor = torch.zeros((), dtype=torch.double)
+
+    @classmethod
+    def of(cls, vectors: Float[Tensor, "n hidden"]) -> "Moments":
+        """Those of raw vectors."""
+        moments = cls()
+        moments.add(vectors)
+        return moments
+
+    def add(self, vectors: Float[Tensor, "n hidden"]) -> None:
+        """Take in raw vectors."""
+        units = unit(vectors).double()
+        self.count += len(units)
+        self.total = self.total + units.sum(0)
+        self.square = self.square + units.T @ units
+
+    def joined(self, other: "Moments") -> "Moments":
+        """Those of both together."""
+        moments = Moments()
+        moments.count = self.count + other.count
+        moments.total, moments.square = self.total + other.total, self.square + other.square
+        return moments
+
+    @property
+    def mean(self) -> Float[Tensor, " hidden"]:
+        return self.total / self.count
+
+    @property
+    def scatter(self) -> Float[Tensor, "hidden hidden"]:
+        """Sum of outer products around the mean."""
+        return self.square - self.count * torch.outer(self.mean, self.mean)
+
+
+def mean_mass(count: int) -> float:
+    """Documents that a prior counts for beside `count` of the corpus; none from FEW on."""
+    return MEAN_WEIGHT * max(0.0, 1 - count / FEW)
+
+
+def scatter_mass(count: int) -> float:
+    """The same for a prior covariance, which takes more vectors than a mean."""
+    return float(max(0, FEW - count))
+
+
+def _blend(own: Tensor, prior: Tensor, count: int, mass: float) -> Tensor:
+    return (count * own + mass * prior) / (count + mass)
 
 
 def whitening(
-    covariance: Float[Tensor, "hidden hidden"], count: int, shrinkage: float | None = None
+    covariance: Float[Tensor, "hidden hidden"], count: float | int, shrinkage: float | None = None
 ) -> Float[Tensor, "hidden hidden"]:
     """The symmetric (ZCA) root W = (C + λ·tr(C)/d·I)^(-1/2) of a covariance of unit vectors."""
     weight = default_shrinkage(count, len(covariance)) if shrinkage is None else shrinkage
@@ -140,8 +354,8 @@ def whitening(
     return (vectors * root @ vectors.T).float()
 
 
-def default_shrinkage(count: int, size: int) -> float:
-    """λ = 1 + d/n: one mean eigenvalue at least, more when there are few vectors a dimension."""
+def default_shrinkage(count: float | int, size: int) -> float:
+    """λ = 1 + d/n: one mean eigenvalue at least, more when there are few vectors per dimension."""
     return 1.0 + size / max(count, 1)
 
 

@@ -5,7 +5,7 @@ A prompt turns an item into `Prompted`: trusted instructions (str) around untrus
 `ControlPrompt` carries the paper's three priors, each a switch; the others are named baselines.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from probes.errors import BadSetting
@@ -71,21 +71,16 @@ class ControlPrompt:
     """The paper's control prompt (§3.3): task alignment, semantic grounding, noise suppression.
 
     Instructions stand before the content, so that all items of one side share a prefix.
-    `hierarchical` puts them into the system turn (arXiv 2508.00955); `echo` repeats the content.
     """
 
     task: str | None = "same meaning"
     grounding: bool = True
     denoise: bool = True
-    hierarchical: bool = False
-    echo: bool = False
 
     @property
     def name(self) -> str:
         priors = [self.task or "no task"]
-        priors += [
-            word for word in ("grounding", "denoise", "hierarchical", "echo") if getattr(self, word)
-        ]
+        priors += [word for word in ("grounding", "denoise") if getattr(self, word)]
         return f"control({', '.join(priors)})"
 
     def instructions(self, side: Side) -> str:
@@ -101,12 +96,12 @@ class ControlPrompt:
         return " ".join(parts)
 
     def apply(self, item: Item, side: Side = "document") -> Prompted:
-        instructions = self.instructions(side)
-        content = (*item.parts, "\n", *item.parts) if self.echo else item.parts
-        lead = () if self.hierarchical else (f"{instructions}\n\n",)
         return Prompted(
-            user=(*lead, 'Input: "', *content, '"\n\nIn one word, the input means:'),
-            system=instructions if self.hierarchical else None,
+            user=(
+                f'{self.instructions(side)}\n\nInput: "',
+                *item.parts,
+                '"\n\nIn one word, the input means:',
+            ),
             prefill='"',
         )
 
@@ -172,10 +167,26 @@ NAMED: dict[str, Prompt] = {
 """Prompts that can be asked for by name, and that the diagnostic compares."""
 
 
-def as_prompt(prompt: "str | Prompt") -> Prompt:
-    """A prompt by its name in NAMED, or itself. Raises ValueError for an unknown name."""
-    if not isinstance(prompt, str):
-        return prompt
-    if prompt not in NAMED:
-        raise BadSetting(f"there is no prompt {prompt!r}; named prompts: {', '.join(NAMED)}")
-    return NAMED[prompt]
+def as_prompt(prompt: "str | Prompt", task: str | None = None) -> Prompt:
+    """A prompt by its name in NAMED, or itself, for a task.
+
+    Args:
+        prompt: A name in NAMED, or a prompt.
+        task: A key of TASKS or free text, which replaces the prompt's task prior. A prompt without
+            a task prior stays as it is, and None leaves every prompt as it is.
+
+    Raises:
+        BadSetting: There is no prompt of this name.
+    """
+    if isinstance(prompt, str):
+        if prompt not in NAMED:
+            raise BadSetting(f"there is no prompt {prompt!r}; named prompts: {', '.join(NAMED)}")
+        prompt = NAMED[prompt]
+    if task is not None and isinstance(prompt, ControlPrompt) and has_task(prompt):
+        return replace(prompt, task=task)
+    return prompt
+
+
+def has_task(prompt: Prompt) -> bool:
+    """Whether a prompt states the task of retrieval."""
+    return isinstance(prompt, ControlPrompt) and prompt.task is not None

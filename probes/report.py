@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from probes.backbone import Backbone
-from probes.diagnostic import Setting, diagnose
+from probes.diagnostic import Setting, best_setting, diagnose
 from probes.errors import BadFile
 from probes.files import read_format, write_json
 from probes.framing import FrameBias, best_frame, framing_bias
@@ -98,8 +98,7 @@ def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> Probe
     frame = best_frame(framing)
     reranking = []
     if frame.discriminates:
-        setting = max(diagnostic, key=lambda s: s.reciprocal_rank.mean)
-        reranking = timed("reranking", rerank_gain, setting, frame.frame)
+        reranking = timed("reranking", rerank_gain, best_setting(diagnostic), frame.frame)
     return ProbeReport(
         fingerprint=backbone.fingerprint(),
         curves=timed("curves", curves_by_prompt),

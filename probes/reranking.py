@@ -1,20 +1,23 @@
 """Does stage 2 help? Stage-1 candidates of the paraphrase set, judged by the best frame.
 
-For the best setting of the diagnostic, every sentence's first candidates are judged and the two
-scores fused at several weights: standardised stage-1 score + w · log-odds. A weight is worth its
-cost only where it beats stage 1 alone beyond noise, sentence by sentence.
+At the extraction that the diagnostic supports, every sentence's first candidates are judged and
+the two scores fused at several weights: standardised stage-1 score + w · log-odds. A weight is
+worth its cost only where it beats stage 1 alone beyond noise, sentence by sentence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from probes.backbone import Backbone
 from probes.data import paraphrases
-from probes.diagnostic import SIDES, Setting, embed_diagnostic
+from probes.diagnostic import Setting, embed_diagnostic, in_geometry
 from probes.framing import FRAMES, judge
-from probes.geometry import Geometry
 from probes.items import Item
 from probes.prompts import NAMED
 from probes.stats import Interval, mean_interval
@@ -35,49 +38,89 @@ class Fusion:
     """Paired difference to stage 1 alone."""
 
 
+def fuse(
+    stage1: Sequence[float] | Float[np.ndarray, " candidates"],
+    margins: Sequence[float] | Float[np.ndarray, " candidates"],
+    weight: float | None,
+) -> Float[np.ndarray, " candidates"]:
+    """One query's candidates by both stages: standardised stage-1 score + weight · log-odds.
+
+    Args:
+        stage1: Stage-1 scores. Equal ones standardise to 0.
+        margins: Log-odds of a match.
+        weight: None leaves the log-odds alone to decide.
+
+    Returns:
+        Fused scores, float64; higher is better.
+    """
+    second = np.asarray(margins, dtype=float)
+    if weight is None:
+        return second
+    first = np.asarray(stage1, dtype=float)
+    spread = first.std()
+    return (first - first.mean()) / (spread if spread > 0 else 1.0) + weight * second
+
+
 def rerank_gain(
     backbone: Backbone, setting: Setting, frame: str, *, seed: int = 0, progress: bool = False
 ) -> list[Fusion]:
-    """One entry for each weight, on sentences whose own near-miss stands among the candidates."""
-    stage1, candidates = _candidates(backbone, setting, progress)
-    texts = [row["paraphrase"] for row in paraphrases()]
-    texts += [row["near_miss"] for row in paraphrases()]
-    margins = []
-    for sentence, chosen in enumerate(candidates.tolist()):
-        query = Item(paraphrases()[sentence]["sentence"])
-        margins.append(judge(backbone, FRAMES[frame], [(query, Item(texts[i])) for i in chosen]))
-    second = np.array(margins)
-    first = stage1.double().numpy()
-    standard = (first - first.mean(1, keepdims=True)) / first.std(1, keepdims=True)
-    right = candidates.numpy() == np.arange(len(candidates))[:, None]
-    alone = _reciprocal_rank(standard, right)
-    found = []
-    for weight in WEIGHTS:
-        fused = second if weight is None else standard + weight * second
-        ranks = _reciprocal_rank(fused, right)
-        gain = mean_interval(ranks - alone, seed)
-        found.append(Fusion(frame, weight, mean_interval(ranks, seed), gain))
-    return found
+    """What judging gains over stage 1, sentence by sentence, at each weight of WEIGHTS.
 
+    Args:
+        backbone: Embeds and judges.
+        setting: The extraction of stage 1.
+        frame: A name in FRAMES.
+        seed: Of the bootstrap intervals.
+        progress: Whether to show a bar.
 
-def _candidates(backbone: Backbone, setting: Setting, progress: bool) -> tuple:
-    """Stage-1 scores and pool indices of the partner and its closest rivals, best first."""
+    Returns:
+        One entry for each weight, over the first SENTENCES sentences and their CANDIDATES closest
+        paraphrases and near-misses, the partner always among them.
+    """
     vectors = embed_diagnostic(backbone, NAMED[setting.prompt], [setting.site], progress=progress)
-    at_site = {column: v[:, 0] for column, v in vectors.items()}
-    pool = torch.cat([at_site["paraphrase"], at_site["near_miss"]])
-    geometry = Geometry.fit(setting.geometry, {"text": pool})
-    mapped = geometry.map(pool, ["text"] * len(pool), "document")
-    asked = at_site["sentence"][:SENTENCES]
-    scores = geometry.map(asked, ["text"] * len(asked), SIDES["sentence"]) @ mapped.T
-    # The partner always stands among the candidates: this is about the second stage only.
+    at_site = {column: states[:, 0] for column, states in vectors.items()}
+    sentences, partners, near = in_geometry(setting.geometry, at_site)
+    bar = {"desc": f"reranking, {frame}", "disable": not progress, "delay": 2}
+    scores, candidates = closest(sentences[:SENTENCES] @ torch.cat([partners, near]).T)
+    rows = paraphrases()
+    texts = [row["paraphrase"] for row in rows] + [row["near_miss"] for row in rows]
+    margins = []
+    for row, places in zip(rows, tqdm(candidates.tolist(), **bar), strict=False):
+        pairs = [(Item(row["sentence"]), Item(texts[place])) for place in places]
+        margins.append(judge(backbone, FRAMES[frame], pairs))  # one query: they share its prefix
+    partner = candidates.numpy() == np.arange(len(candidates))[:, None]
+    first = scores.double().numpy()
+    alone = reciprocal_ranks(first, partner)
+    fusions = []
+    for weight in WEIGHTS:
+        fused = np.stack([fuse(s, m, weight) for s, m in zip(first, margins, strict=True)])
+        together = reciprocal_ranks(fused, partner)
+        gain = mean_interval(together - alone, seed)
+        fusions.append(Fusion(frame, weight, mean_interval(together, seed), gain))
+    return fusions
+
+
+def closest(
+    scores: Float[Tensor, "queries pool"],
+) -> tuple[Float[Tensor, "queries candidates"], Int[Tensor, "queries candidates"]]:
+    """Each query's partner, which stands at its own place of the pool, and its closest rivals.
+
+    Returns:
+        Stage-1 scores and places in the pool, best first. The partner is among them whatever its
+        rank, since this is about the second stage alone.
+    """
+    own = torch.arange(len(scores))
     lifted = scores.clone()
-    lifted[torch.arange(len(asked)), torch.arange(len(asked))] = float("inf")
-    chosen = lifted.topk(CANDIDATES).indices
-    order = scores.gather(1, chosen).argsort(dim=1, descending=True, stable=True)
-    chosen = chosen.gather(1, order)
-    return scores.gather(1, chosen), chosen
+    lifted[own, own] = torch.inf
+    places = lifted.topk(CANDIDATES).indices
+    order = scores.gather(1, places).argsort(dim=1, descending=True, stable=True)
+    places = places.gather(1, order)
+    return scores.gather(1, places), places
 
 
-def _reciprocal_rank(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    own = scores[right][:, None]
-    return 1 / ((scores > own).sum(1) + 1)
+def reciprocal_ranks(
+    scores: Float[np.ndarray, "queries candidates"],
+    partner: Bool[np.ndarray, "queries candidates"],
+) -> Float[np.ndarray, " queries"]:
+    """1 / rank of the partner among the candidates; ties count against it."""
+    return 1 / (scores >= scores[partner][:, None]).sum(1)

@@ -16,6 +16,8 @@ from typing import Literal
 
 from probes.errors import BadSetting
 
+PAPER_SITE = "attn[-1]"
+"""Where the paper reads: h^Attn_L."""
 _PATTERN = re.compile(r"(attn|mlp)\[(-?\d+)\]")
 
 
@@ -52,6 +54,16 @@ class Site:
         site = self.resolve(num_layers)
         layer = {"embed": -1, "norm": num_layers}.get(site.kind, site.layer)
         return layer, ("embed", "attn", "mlp", "norm").index(site.kind)
+
+    @property
+    def distance_to_end(self) -> int:
+        """Sublayers between this site and `norm`, for a layer counted from the end: 0 for `norm`,
+        1 for mlp[-1], 2 for attn[-1]. Raises BadSetting for a layer counted from the start."""
+        if self.kind == "norm":
+            return 0
+        if self.kind == "embed" or self.layer >= 0:
+            raise BadSetting(f"{self} is not counted from the end; write it as in attn[-1]")
+        return -2 * self.layer - (self.kind == "mlp")
 
     def __str__(self) -> str:
         return self.kind if self.kind in ("embed", "norm") else f"{self.kind}[{self.layer}]"

@@ -1,5 +1,6 @@
 """Blocks change nothing: the best of all, ties by id, filters, whatever fits in memory."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from freeret.corpus_geometry import fit_geometry, own_vectors
-from freeret.embedder import Embedder
+from freeret.corpus_geometry import fit_geometry
 from freeret.exact import Block, best, condition, passes, stored
 from freeret.store import Record, Store
 from probes import Geometry
-from probes.geometry import unit
+from probes.geometry import Affine, CorpusGeometry, unit
+from probes.reference import no_reference
 
 SIZE = 16
 
@@ -32,7 +33,7 @@ def corpus(count: int, seed: int = 0, distinct: int = 10**9) -> tuple[list[str],
 def cut(ids: list[str], vectors: Tensor, sizes: list[int]) -> Iterator[Block]:
     start = 0
     for size in [*sizes, len(ids)]:
-        yield ids[start : start + size], vectors[start : start + size]
+        yield Block(ids[start : start + size], vectors[start : start + size])
         start += size
 
 
@@ -136,7 +137,7 @@ def test_what_the_disk_holds_back_would_not_pass(wanted: dict[str, Any], store: 
         id for id, facts in zip(store.vectors().ids, store.vectors().metadata, strict=True)
         if passes(facts, wanted)
     )  # fmt: skip
-    found = [id for ids, _ in stored(store, Geometry(), 30, wanted) for id in ids]
+    found = [id for block in stored(store, Geometry(), 30, wanted) for id in block.ids]
     assert sorted(found) == expected
     if condition(wanted):
         read = sum(len(b.ids) for b in store.blocks(where=condition(wanted)))
@@ -144,7 +145,9 @@ def test_what_the_disk_holds_back_would_not_pass(wanted: dict[str, Any], store: 
 
 
 def test_a_function_filters_every_block(store: Store) -> None:
-    found = [id for ids, _ in stored(store, Geometry(), 7, lambda m: "year" in m) for id in ids]
+    found = [
+        id for block in stored(store, Geometry(), 7, lambda m: "year" in m) for id in block.ids
+    ]
     assert sorted(found) == [f"{k:03}" for k in range(100) if "year" in METADATA[k % 7]]
 
 
@@ -160,11 +163,48 @@ def test_blocks_hold_no_more_rows_than_asked_for(rows: int, store: Store) -> Non
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])
-def test_geometry_is_fitted_in_passing(kind: Any, tiny: Any, tmp_path: Path) -> None:
+def test_geometry_is_fitted_in_one_pass(kind: Any, tmp_path: Path) -> None:
     store, _ = filled(tmp_path, 200)
-    at_once = Geometry.fit(kind, store.vectors().by_signature())
-    passed = fit_geometry(kind, store, own_vectors(Embedder(tiny("llama")).encode))
+    loaded = store.vectors()
+    at_once = CorpusGeometry.of(kind, loaded.ids, loaded.signatures, loaded.vectors, no_reference)
+    passed = fit_geometry(kind, store, no_reference)
     vectors = torch.randn(5, SIZE)
     for signature in ("text", "image"):
         ours, theirs = (g.map(vectors, [signature] * 5, "query") for g in (passed, at_once))
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    queries = passed.map(vectors, ["text"] * 5, "query")
+    ours, theirs = (g.calibration(queries) for g in (passed, at_once))
+    assert ours.keys() == theirs.keys() == {"text", "image"}
+    for signature, affine in ours.items():
+        torch.testing.assert_close(tuple(affine), tuple(theirs[signature]), atol=1e-5, rtol=0)
+
+
+# --------------------------------------------------------------------- several signatures at once
+
+
+@given(st.integers(0, 40), st.integers(1, 9), st.integers(1, 12))
+def test_each_signature_is_scored_on_its_scale(texts: int, pictures: int, top: int) -> None:
+    """All items, cut into blocks of one signature each, ranked as by gain · cosine + shift."""
+    (ids, vectors), draw = corpus(texts + pictures), torch.Generator().manual_seed(3)
+    queries = unit(torch.randn(2, SIZE, generator=draw))
+    affine = {
+        "text": Affine(torch.tensor([0.5, 2.0]), torch.tensor([0.1, -0.3])),
+        "image": Affine(torch.tensor([1.5, 1.0]), torch.tensor([-0.2, 0.4])),
+    }
+    signatures = ["text"] * texts + ["image"] * pictures
+    blocks = [
+        Block(ids[start:stop], vectors[start:stop], signature)
+        for signature, edges in (("text", (0, texts // 2, texts)), ("image", (texts, len(ids))))
+        for start, stop in itertools.pairwise(edges)
+    ]
+    found = best(blocks, queries, top, affine)
+    for place, query in enumerate(queries):
+        scores = {
+            id: float(affine[s].gain[place] * (v @ query) + affine[s].shift[place])
+            for id, s, v in zip(ids, signatures, vectors, strict=True)
+        }
+        expected = sorted(ids, key=lambda id: -scores[id])[:top]
+        assert [id for id, _ in found[place]] == expected
+        assert [s for _, s in found[place]] == pytest.approx(
+            [scores[i] for i in expected], abs=1e-5
+        )

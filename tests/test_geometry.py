@@ -8,7 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from probes.geometry import KINDS, Geometry, Kind, Moments, default_shrinkage, unit, whitening
+from probes.geometry import (
+    FEW,
+    KINDS,
+    SAMPLE,
+    CorpusGeometry,
+    Geometry,
+    Kind,
+    Moments,
+    default_shrinkage,
+    unit,
+    whitening,
+)
+from probes.prompts import Side
+from probes.reference import Reference, no_reference
 
 SIZE = 6
 
@@ -18,6 +31,19 @@ def vectors(count: int, seed: int = 0, size: int = SIZE, shift: float = 0.0) -> 
     draw = torch.Generator().manual_seed(seed)
     values = torch.randn(count, size, generator=draw) * torch.linspace(0.3, 3, size) + 1.0
     return values + shift * torch.nn.functional.one_hot(torch.tensor(0), size)
+
+
+def fit(kind: Kind, documents: dict[str, Tensor], reference: Reference = no_reference) -> Geometry:
+    """The geometry of documents given by signature."""
+    signatures = [s for s, rows in documents.items() for _ in rows]
+    rows = torch.cat(list(documents.values())) if documents else vectors(0)
+    ids = [f"{place:05}" for place in range(len(rows))]
+    return CorpusGeometry.of(kind, ids, signatures, rows, reference)
+
+
+def referring(**rows: Tensor) -> Reference:
+    """A reference that knows `document_text=…` and the like."""
+    return lambda side, signature: rows.get(f"{side}_{signature}")
 
 
 def covariance(raw: Tensor) -> Tensor:
@@ -34,7 +60,7 @@ def right(similarity: Tensor) -> float:
 def test_every_kind_maps_to_unit_vectors(kind: Kind, dtype: torch.dtype) -> None:
     raw = vectors(20).to(dtype)
     kept = raw.clone()
-    mapped = Geometry.fit(kind, {"text": raw}).map(raw, ["text"] * 20, "document")
+    mapped = fit(kind, {"text": raw}).map(raw, ["text"] * 20, "document")
     assert mapped.dtype == torch.float32
     assert torch.equal(raw, kept)
     torch.testing.assert_close(mapped.norm(dim=-1), torch.ones(20))
@@ -44,7 +70,7 @@ def test_every_kind_maps_to_unit_vectors(kind: Kind, dtype: torch.dtype) -> None
 def test_the_length_of_a_raw_vector_does_not_matter(kind: Kind) -> None:
     raw = vectors(20)
     scaled = raw * torch.linspace(0.1, 100, 20)[:, None]
-    geometries = [Geometry.fit(kind, {"text": v}) for v in (raw, scaled)]
+    geometries = [fit(kind, {"text": v}) for v in (raw, scaled)]
     mapped = [
         g.map(v, ["text"] * 20, "query") for g, v in zip(geometries, (raw, scaled), strict=True)
     ]
@@ -53,7 +79,7 @@ def test_the_length_of_a_raw_vector_does_not_matter(kind: Kind) -> None:
 
 def test_none_is_the_cosine() -> None:
     raw = vectors(9)
-    mapped = Geometry.fit("none", {"text": raw}).map(raw, ["text"] * 9, "document")
+    mapped = fit("none", {"text": raw}).map(raw, ["text"] * 9, "document")
     cosines = torch.cosine_similarity(raw[:, None], raw[None], dim=-1)
     torch.testing.assert_close(mapped @ mapped.T, cosines)
 
@@ -62,7 +88,7 @@ def test_centre_subtracts_the_mean_direction() -> None:
     raw = vectors(30)
     units = raw / raw.norm(dim=1, keepdim=True)
     expected = units - units.mean(0)
-    mapped = Geometry.fit("centre", {"text": raw}).map(raw, ["text"] * 30, "document")
+    mapped = fit("centre", {"text": raw}).map(raw, ["text"] * 30, "document")
     torch.testing.assert_close(mapped, expected / expected.norm(dim=1, keepdim=True))
 
 
@@ -78,20 +104,15 @@ def test_whitening_is_the_inverse_root(shrinkage: float) -> None:
 
 
 def test_whitened_vectors_have_no_preferred_direction() -> None:
+    """Up to the shrinkage, which leaves every eigenvalue v as v / (v + λ·mean)."""
     raw = vectors(400)
-    geometry = Geometry.fit("whiten", {"text": raw}, shrinkage=0.0)
+    geometry = fit("whiten", {"text": raw})
     assert geometry.transform is not None
     moved = (unit(raw) - unit(raw).mean(0)) @ geometry.transform
-    torch.testing.assert_close(torch.cov(moved.T, correction=0), torch.eye(SIZE), atol=1e-4, rtol=0)
-
-
-def test_much_shrinkage_is_centring() -> None:
-    raw = vectors(50)
-    mapped = [
-        Geometry.fit(kind, {"text": raw}, shrinkage=1e6).map(raw, ["text"] * 50, "document")
-        for kind in ("centre", "whiten")
-    ]
-    torch.testing.assert_close(mapped[0], mapped[1], atol=1e-4, rtol=0)
+    values = torch.linalg.eigvalsh(covariance(raw))
+    expected = values / (values + (1 + SIZE / 400) * values.mean())
+    found = torch.linalg.eigvalsh(torch.cov(moved.double().T, correction=0))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_fewer_vectors_are_shrunk_more() -> None:
@@ -108,7 +129,7 @@ def test_the_gap_between_modalities_goes(kind: Kind) -> None:
     """The same contents as text and as pictures, which lie far off and are found again."""
     texts = vectors(40, size=32)
     pictures = texts + 0.3 * vectors(40, seed=1, size=32) - 20 * torch.eye(32)[3]
-    geometry = Geometry.fit(kind, {"text": texts, "image": pictures})
+    geometry = fit(kind, {"text": texts, "image": pictures})
     signatures = ["text"] * 40 + ["image"] * 40
     everything = torch.cat([texts, pictures])
 
@@ -128,15 +149,15 @@ def test_the_gap_between_modalities_goes(kind: Kind) -> None:
 def test_the_gap_is_not_whitened_for_a_direction() -> None:
     """The covariance is that within signatures, weighted by their sizes."""
     texts, pictures = vectors(30), vectors(70, seed=1, shift=30.0)
-    transform = Geometry.fit("whiten", {"text": texts, "image": pictures}, shrinkage=0.4).transform
+    transform = fit("whiten", {"text": texts, "image": pictures}).transform
     pooled = 0.3 * covariance(texts) + 0.7 * covariance(pictures)
-    torch.testing.assert_close(transform, whitening(pooled, 100, 0.4), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(transform, whitening(pooled, 100), atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mixed_list_is_mapped_as_its_parts(kind: Kind) -> None:
     texts, pictures = vectors(5), vectors(4, seed=1, shift=5.0)
-    geometry = Geometry.fit(kind, {"text": texts, "image": pictures})
+    geometry = fit(kind, {"text": texts, "image": pictures})
     mixed = torch.stack([texts[0], pictures[0], pictures[1], texts[1]])
     mapped = geometry.map(mixed, ["text", "image", "image", "text"], "document")
     alone = [geometry.map(texts[:2], ["text"] * 2, "document")]
@@ -144,31 +165,151 @@ def test_a_mixed_list_is_mapped_as_its_parts(kind: Kind) -> None:
     torch.testing.assert_close(mapped[[0, 3, 1, 2]], torch.cat(alone))
 
 
-def test_queries_have_their_own_mean_or_that_of_documents() -> None:
-    documents, queries, asked = vectors(20), vectors(20, seed=1, shift=5.0), vectors(3, seed=2)
-    shared = Geometry.fit("centre", {"text": documents})
-    torch.testing.assert_close(
-        shared.map(asked, ["text"] * 3, "query"), shared.map(asked, ["text"] * 3, "document")
-    )
-    own = Geometry.fit("centre", {"image": documents}, {"text": queries})
-    torch.testing.assert_close(
-        own.map(asked, ["text"] * 3, "query"), unit(unit(asked) - unit(queries).mean(0))
-    )
+def test_queries_take_the_mean_of_the_documents_the_reference_or_all() -> None:
+    documents, asked = vectors(120), vectors(3, seed=2)
+    queries, examples = vectors(20, seed=1, shift=5.0), vectors(4, seed=3, shift=-2.0)
+    geometry = fit("centre", {"image": documents})
+    reference = referring(query_text=queries, query_image=queries)
 
+    def mapped(found: Geometry, signature: str) -> Tensor:
+        return found.map(asked, [signature] * 3, "query")
 
-def test_a_kind_that_was_never_seen_is_left_as_it_is() -> None:
-    geometry, asked = Geometry.fit("centre", {"text": vectors(20)}), vectors(3, seed=1)
-    torch.testing.assert_close(geometry.map(asked, ["audio"] * 3, "query"), unit(asked))
+    def around(rows: Tensor) -> Tensor:
+        return unit(unit(asked) - unit(rows).mean(0))
+
+    full = geometry.with_queries(["text", "image", "audio"], reference)
+    torch.testing.assert_close(mapped(full, "image"), around(documents))
+    torch.testing.assert_close(mapped(full, "text"), around(queries))
+    torch.testing.assert_close(mapped(full, "audio"), around(documents), msg="all documents")
+    given = geometry.with_queries(["image"], reference, {"image": examples})
+    torch.testing.assert_close(mapped(given, "image"), around(examples), msg="examples go first")
+    assert Geometry().with_queries(["text"], reference, {"text": examples}) == Geometry()
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])
-def test_a_document_alone_of_its_kind_is_not_lost(kind: Kind) -> None:
-    """It is its own mean; what that leaves is rounding, and points anywhere."""
+def test_a_document_alone_of_its_signature_is_not_lost(kind: Kind) -> None:
+    """Were it its own mean, what that leaves would be rounding, and point anywhere."""
     picture = vectors(1, seed=1, shift=5.0)
-    geometry = Geometry.fit(kind, {"text": vectors(200), "image": picture})
-    nearly = picture * (1 + 1e-5 * torch.linspace(-1, 1, SIZE))
-    mapped = [geometry.map(raw, ["image"], "document") for raw in (picture, nearly)]
-    assert (mapped[0] * mapped[1]).sum() > 0.99
+    for documents in ({"text": vectors(200), "image": picture}, {"image": picture}):
+        geometry = fit(kind, documents)
+        nearly = picture * (1 + 1e-5 * torch.linspace(-1, 1, SIZE))
+        mapped = [geometry.map(raw, ["image"], "document") for raw in (picture, nearly)]
+        assert (mapped[0] * mapped[1]).sum() > 0.99
+
+
+# --------------------------------------------------------------- what few documents cannot tell
+
+
+@pytest.mark.parametrize("side", ["document", "query"])
+@pytest.mark.parametrize("count", [1, 20, 99])
+def test_the_mean_of_few_documents_leans_on_the_reference(count: int, side: Side) -> None:
+    """The reference weighs 5 · (1 - n / 100) documents."""
+    documents, other = vectors(count, seed=1), vectors(30, seed=2, shift=4.0)
+    near, far = vectors(40, seed=3, shift=2.0), vectors(40, seed=4, shift=-2.0)
+    reference = referring(document_text=near, query_text=far)
+    geometry = fit("centre", {"text": documents, "image": other}, reference)
+    mass = 5 * (1 - count / 100)
+    prior = near if side == "document" else far
+    expected = (unit(documents).sum(0) + mass * unit(prior).mean(0)) / (count + mass)
+    torch.testing.assert_close(geometry.means[side, "text"], expected)
+
+
+def test_enough_documents_ask_no_reference() -> None:
+    def reference(side: Side, signature: str) -> None:
+        raise AssertionError(f"{side} {signature} was asked for")
+
+    geometry = fit("whiten", {"text": vectors(FEW), "image": vectors(FEW, seed=1)}, reference)
+    torch.testing.assert_close(geometry.means["document", "text"], unit(vectors(FEW)).mean(0))
+
+
+def test_few_documents_without_a_reference_lean_on_all_documents() -> None:
+    sounds, texts = vectors(10, seed=1, shift=4.0), vectors(300)
+    geometry = fit("centre", {"audio": sounds, "text": texts})
+    pooled = unit(torch.cat([sounds, texts])).mean(0)
+    expected = (unit(sounds).sum(0) + 4.5 * pooled) / 14.5
+    torch.testing.assert_close(geometry.means["document", "audio"], expected)
+
+
+def test_the_covariance_of_few_documents_is_filled_up_to_a_hundred() -> None:
+    documents, reference = vectors(30, seed=1), vectors(50, seed=2)
+    geometry = fit("whiten", {"text": documents}, referring(document_text=reference))
+    filled = 0.3 * covariance(documents) + 0.7 * covariance(reference)
+    torch.testing.assert_close(geometry.transform, whitening(filled, 100), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["centre", "whiten"])
+def test_no_cliff_at_any_count(kind: Kind) -> None:
+    """One more document moves every score by less than a document may."""
+    everything, pictures = vectors(104, seed=1), vectors(30, seed=2, shift=3.0)
+    reference = referring(
+        document_text=vectors(60, seed=3), query_text=vectors(60, seed=4), document_image=pictures
+    )
+    queries, previous = vectors(5, seed=5), None
+    for count in range(90, 104):
+        geometry = fit(kind, {"text": everything[:count], "image": pictures}, reference)
+        asked = geometry.map(queries, ["text"] * 5, "query")
+        pool = geometry.map(everything[:90], ["text"] * 90, "document")
+        gain, shift = geometry.calibration(asked)["text"]
+        scores = gain[:, None] * (asked @ pool.T) + shift[:, None]
+        if previous is not None:
+            assert (scores - previous).abs().max() < 0.05
+        previous = scores
+
+
+# ------------------------------------------------------------------ one scale for all signatures
+
+
+def test_scores_of_all_signatures_are_on_one_scale() -> None:
+    """By hand: (cosine - mean) / upper semideviation, times and plus those of all documents."""
+    documents = {"text": vectors(150, shift=2.0), "image": vectors(250, seed=1, shift=-3.0)}
+    geometry = fit("centre", documents)
+    queries = geometry.map(vectors(4, seed=2), ["text"] * 4, "query")
+    calibration = geometry.calibration(queries)
+    means, deviations = {}, {}
+    for signature, rows in documents.items():
+        pool = geometry.map(rows, [signature] * len(rows), "document")
+        cosines = (queries @ pool.T).double()
+        means[signature] = cosines.mean(1)
+        above = (cosines - cosines.mean(1, keepdim=True)).clamp_min(0)
+        deviations[signature] = above.square().mean(1).sqrt()
+    mean = (150 * means["text"] + 250 * means["image"]) / 400
+    deviation = (150 * deviations["text"] + 250 * deviations["image"]) / 400
+    for signature in documents:
+        gain, shift = (a.double() for a in calibration[signature])
+        torch.testing.assert_close(gain, deviation / deviations[signature], atol=1e-5, rtol=1e-5)
+        expected = mean - gain * means[signature]
+        torch.testing.assert_close(shift, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_cosines_of_one_signature_are_the_scores() -> None:
+    geometry = fit("centre", {"text": vectors(50)})
+    assert geometry.calibration(unit(vectors(3))) == {}
+    assert fit("none", {"text": vectors(50), "image": vectors(9)}).calibration(vectors(1)) == {}
+
+
+def test_equal_documents_have_a_scale() -> None:
+    same = vectors(1).repeat(120, 1)
+    geometry = fit("centre", {"text": vectors(200), "image": same})
+    queries = geometry.map(vectors(3, seed=1), ["text"] * 3, "query")
+    for affine in geometry.calibration(queries).values():
+        assert all(part.isfinite().all() for part in affine)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 700))
+def test_the_sample_depends_on_ids_alone(seed: int, size: int) -> None:
+    """Shards and actors write in any order, and in blocks of any size."""
+    count = SAMPLE + 90
+    rows, ids = vectors(count), [f"id {i}" for i in range(count)]
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    corpora = [CorpusGeometry("centre") for _ in range(2)]
+    corpora[0].add(ids, ["text"] * count, rows)
+    for start in range(0, count, size):
+        part = order[start : start + size]
+        corpora[1].add([ids[i] for i in part], ["text"] * len(part), rows[part])
+    ours, theirs = (dict(sorted(c.samples["text"].items())) for c in corpora)
+    assert len(ours) == SAMPLE
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True))
 
 
 # ------------------------------------------------------------------------- fitted in passing
@@ -176,11 +317,12 @@ def test_a_document_alone_of_its_kind_is_not_lost(kind: Kind) -> None:
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.sampled_from(KINDS))
 def test_moments_add_up(sizes: list[int], kind: Kind) -> None:
-    raw, moments, start = vectors(sum(sizes)), Moments(), 0
+    raw, corpus, start = vectors(sum(sizes)), CorpusGeometry(kind), 0
     for size in sizes:
-        moments.add("text", raw[start : start + size])
+        ids = [f"{start + place:05}" for place in range(size)]
+        corpus.add(ids, ["text"] * size, raw[start : start + size])
         start += size
-    at_once, in_parts = Geometry.fit(kind, {"text": raw}), moments.fit(kind)
+    at_once, in_parts = fit(kind, {"text": raw}), corpus.fit(no_reference)
     assert at_once.means.keys() == in_parts.means.keys()
     for key, mean in at_once.means.items():
         torch.testing.assert_close(in_parts.means[key], mean)
@@ -188,18 +330,25 @@ def test_moments_add_up(sizes: list[int], kind: Kind) -> None:
         torch.testing.assert_close(in_parts.transform, at_once.transform, rtol=1e-3, atol=1e-2)
 
 
+def test_moments_are_those_of_unit_vectors() -> None:
+    raw = vectors(40)
+    moments = Moments.of(raw)
+    torch.testing.assert_close(moments.mean, unit(raw).double().mean(0))
+    torch.testing.assert_close(moments.scatter / 40, covariance(raw))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_degenerate_corpora_give_finite_vectors(kind: Kind) -> None:
     asked = vectors(2, seed=1)
     flat = vectors(9) * torch.tensor([1.0, 1, 0, 0, 0, 0])
     for raw in (vectors(1), vectors(1).repeat(5, 1), torch.zeros(3, SIZE), flat, vectors(0)):
-        mapped = Geometry.fit(kind, {"text": raw}).map(asked, ["text"] * 2, "query")
+        mapped = fit(kind, {"text": raw}).map(asked, ["text"] * 2, "query")
         assert mapped.isfinite().all()
         torch.testing.assert_close(mapped.norm(dim=1), torch.ones(2))
-    assert Geometry.fit(kind, {}).map(asked, ["text"] * 2, "query").isfinite().all()
+    assert fit(kind, {}).map(asked, ["text"] * 2, "query").isfinite().all()
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="'zca' is not a geometry; choose one of none, centre"):
-        Moments().fit("zca")  # type: ignore[arg-type]
+        CorpusGeometry("zca")  # type: ignore[arg-type]

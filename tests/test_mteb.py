@@ -69,10 +69,11 @@ def test_pictures_lie_around_their_own_mean(tiny: Tiny) -> None:
     """Uncentred, a picture's kind would outweigh all else in its similarity to a text."""
     encoder = MtebEncoder(tiny("qwen2.5-vl"), dataclasses.replace(RECIPE, geometry="centre"))
     kept = encoder._fit(Embedder(encoder.backbone, "attn[-1]", "prompteol"))
-    assert {("document", kind) for kind in ("text", "image", "image+text")} == set(kept.means)
+    kinds = {("document", kind) for kind in ("text", "image", "image+text")}
+    assert kinds < set(kept.means)
     blind = MtebEncoder(tiny("llama"), encoder.recipe)
     kept = blind._fit(Embedder(blind.backbone, "attn[-1]", "prompteol"))
-    assert set(kept.means) == {("document", "text")}
+    assert {signature for _, signature in kept.means} == {"text", ""}
 
 
 def test_reranking_runs_with_the_cross_encoder(tiny: Tiny) -> None:

@@ -45,7 +45,7 @@ def test_a_site_gives_way_to_one_nearer_the_papers_unless_it_is_surely_better() 
             setting("prompteol", "attn[-1]", "centre", 0.78, half=0.06)]  # fmt: skip
     recipe = chosen(diagnostic=REFERENCES + rows)
     assert recipe.site == "attn[-1]"
-    assert any("Of 3 sites" in reason and "attn[-1] is" in reason for reason in recipe.reasons)
+    assert any("3 sites are within one" in r and "attn[-1] is" in r for r in recipe.reasons)
     sure = [dataclasses.replace(row, reciprocal_rank=around(row.reciprocal_rank.mean, 0.001))
             for row in rows]  # fmt: skip
     assert chosen(diagnostic=REFERENCES + sure).site == "mlp[-2]"
@@ -142,6 +142,8 @@ def test_no_frame_for_a_backbone_that_cannot_tell() -> None:
     assert recipe.frame is None
     assert recipe.reasons[-1].startswith("No reranking")
     assert str(framing[1].auc) in recipe.reasons[-1]
+    assert recipe.why_not_reranked in recipe.reasons[-1]
+    assert "includes chance" in recipe.why_not_reranked
 
 
 def test_no_frame_when_judging_gains_nothing() -> None:

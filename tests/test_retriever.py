@@ -17,18 +17,17 @@ from PIL import Image
 from scipy.special import expit
 
 from freeret.ann import measure_recall
-from freeret.corpus_geometry import kept_own, with_queries
 from freeret.embedder import Embedder
 from freeret.indexing import BLOCK, Indexed
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
-from freeret.retriever import FreeRet, fuse
+from freeret.retriever import FreeRet
 from freeret.store import Record, Store
-from probes import Backbone, Geometry, Item
-from probes.data import paraphrases
+from probes import Backbone, ControlPrompt, Item
 from probes.errors import BadItem, BadSetting, StoreError, StoreMismatch
-from probes.geometry import unit
-from probes.own import own_captions
+from probes.geometry import CorpusGeometry, unit
+from probes.reference import captions, no_reference, reference_items, sentences
+from probes.reranking import fuse
 
 Tiny = Callable[[str], Backbone]
 SEARCHES = 1000
@@ -83,7 +82,8 @@ def test_search_is_exact(geometry: Any, query: str, backbone: Backbone, tmp_path
     retriever.index(items[::-1], tmp_path / "s")
     embedder = Embedder(backbone, "attn[-1]", "e5v")
     rows = torch.cat([embedder.encode([item["text"]]) for item in items])
-    fitted = Geometry.fit(geometry, {"text": rows})
+    names = [item["id"] for item in items]
+    fitted = CorpusGeometry.of(geometry, names, ["text"] * len(rows), rows, no_reference)
     mapped = fitted.map(rows, ["text"] * len(rows), "document").double()
     asked = fitted.map(embedder.encode_query(query), ["text"], "query").double()
     scores = (mapped @ asked[0]).tolist()
@@ -157,29 +157,27 @@ def test_an_unchanged_corpus_writes_nothing(backbone: Backbone, tmp_path: Path) 
     assert FreeRet.load(tmp_path / "s", backbone).recipe.frame == "yes_no"
 
 
-def test_queries_may_have_a_mean_of_their_own(backbone: Backbone, tmp_path: Path) -> None:
-    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", None))
-    retriever.index(texts(120), tmp_path / "s")
-    asked = ["the word", "17 of", "of the word"]
-    before = retriever.search("17 of")
-    retriever.expect(asked)
-    scores = {hit.id: hit.score for hit in retriever.search("17 of")}
+def test_examples_tell_how_queries_lie(backbone: Backbone, tmp_path: Path) -> None:
+    """Their mean goes before that of the corpus, whatever its size."""
+    recipe, asked = Recipe("e5v", "attn[-1]", "centre", None), ["the word", "17 of", "of the word"]
+    plain = FreeRet(backbone, recipe)
+    plain.index(texts(120), tmp_path / "s")
+    retriever = FreeRet.load(tmp_path / "s", backbone, examples=asked)
+    scores = {hit.id: hit.score for hit in retriever.search("17 of", top_n=120)}
     raw = retriever.embedder.encode_query(asked)
-    geometry = retriever.store.geometry()  # type: ignore[union-attr]
+    geometry = retriever._opened().geometry()
+    assert geometry is not None
     centred = unit(unit(raw) - unit(raw).mean(0))[1]
-    loaded = retriever.store.vectors()  # type: ignore[union-attr]
+    loaded = retriever._opened().vectors()
     pool = geometry.map(loaded.vectors, loaded.signatures, "document")
     expected = dict(zip(loaded.ids, (pool @ centred).tolist(), strict=True))
-    assert all(score == pytest.approx(expected[id], abs=1e-5) for id, score in scores.items())
+    assert scores == pytest.approx(expected, abs=1e-5)
     with pytest.raises(BadSetting, match="one example of text"):
-        retriever.expect(["alone"])
-    retriever.expect([])
-    assert retriever.search("17 of") == before
-    plain = FreeRet(backbone, PLAIN)
-    plain.index(texts(10), tmp_path / "plain")
-    before = plain.search("17 of")
-    plain.expect(asked)
-    assert plain.search("17 of") == before, "without a geometry nothing is centred"
+        FreeRet(backbone, recipe, examples=["alone"])
+    raw_store = FreeRet(backbone, PLAIN)
+    raw_store.index(texts(10), tmp_path / "plain")
+    given = FreeRet.load(tmp_path / "plain", backbone, examples=asked)
+    assert given.search("17 of") == raw_store.search("17 of"), "no geometry, nothing is centred"
 
 
 def test_none_asked_for_is_none_found(filled: FreeRet) -> None:
@@ -416,76 +414,169 @@ def test_geometry_changes_without_encoding_again(backbone: Backbone, tmp_path: P
     assert kept.kind == "whiten"
 
 
-def test_a_small_corpus_is_helped_by_the_projects_sentences(
-    backbone: Backbone, tmp_path: Path
-) -> None:
-    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq"))
+def test_a_small_corpus_leans_on_the_reference(backbone: Backbone, tmp_path: Path) -> None:
+    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "whiten", "mcq"))
     retriever.index(texts(10), tmp_path / "s")
-    embedder = retriever.embedder
-    sentences = [row["sentence"] for row in paraphrases()]
-    rows = embedder.encode([item["text"] for item in texts(10)])
-    fitted = Geometry.fit("centre", {"text": torch.cat([rows, embedder.encode(sentences)])})
+    encode = retriever.embedder.encode
+    rows = encode([item["text"] for item in texts(10)])
+    reference = {"document": encode(sentences()), "query": encode([*sentences(), *captions()])}
+    ids = [item["id"] for item in texts(10)]
+    fitted = CorpusGeometry.of(
+        "whiten", ids, ["text"] * 10, rows, lambda side, signature: reference[side]
+    )
     kept = retriever._opened().geometry()
     assert kept is not None
-    torch.testing.assert_close(
-        kept.means["document", "text"], fitted.means["document", "text"], atol=1e-5, rtol=0
-    )
+    for side in ("document", "query"):
+        ours, theirs = (g.means[side, "text"] for g in (kept, fitted))
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    query = fitted.map(encode(["the word"], "query"), ["text"], "query")
+    pool = fitted.map(rows, ["text"] * 10, "document")
+    expected = dict(zip(ids, (pool @ query[0]).tolist(), strict=True))
+    scores = {hit.id: hit.score for hit in retriever.search("the word")}
+    assert scores == pytest.approx(expected, abs=1e-4)
 
 
-def test_queries_of_an_unknown_kind_are_centred_on_the_projects_own(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+COLOURS = ("teal", "red", "blue")
+
+
+def pictures(size: int = 48) -> list[dict[str, Any]]:
+    return [{"id": colour, "image": Image.new("RGB", (size, size), colour)} for colour in COLOURS]
+
+
+def test_queries_of_a_signature_that_is_not_stored_take_the_reference_mean(
+    tiny: Tiny, tmp_path: Path
 ) -> None:
-    """Captions beside pictures: half sentences, half captions; encoded once for a store."""
+    """Captions beside pictures: half sentences, half captions of drawn scenes."""
     backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
     retriever = FreeRet(backbone, recipe)
-    pictures = {c: Image.new("RGB", (48, 48), c) for c in ("teal", "red", "blue")}
-    retriever.index([{"id": c, "image": p} for c, p in pictures.items()], tmp_path / "s")
+    retriever.index(pictures(), tmp_path / "s")
     encode = retriever.embedder.encode
-    shown = encode([Item(images=[p]) for p in pictures.values()])
-    sentences = [Item(row["sentence"]) for row in paraphrases()]
-    asked = encode([*sentences, *own_captions()], "query")
-    geometry = Geometry.fit("centre", {"image": shown}, {"text": asked})
+    stored = encode([Item(images=[p["image"]]) for p in pictures()])
+    reference = {
+        ("document", "image"): encode(reference_items("document", "image")),
+        ("query", "image"): encode(reference_items("query", "image"), "query"),
+        ("query", "text"): encode([*sentences(), *captions()], "query"),
+    }
+    geometry = CorpusGeometry.of(
+        "centre", COLOURS, ["image"] * 3, stored, lambda *key: reference.get(key)
+    ).with_queries(["text"], lambda *key: reference.get(key))
     query = geometry.map(encode(["the word"], "query"), ["text"], "query")
-    expected = query @ geometry.map(shown, ["image"] * 3, "document").T
-    found = {hit.id: hit.score for hit in retriever.search("the word")}
-    assert found == pytest.approx(dict(zip(pictures, expected[0].tolist(), strict=True)), abs=1e-5)
-
-    loaded, encoded = FreeRet.load(tmp_path / "s", backbone), []
-    rows = loaded.embedder.rows
-    monkeypatch.setattr(
-        loaded.embedder, "rows", lambda item, side: encoded.append(item) or rows(item, side)
-    )
-    again = loaded.search("the word")
-    assert [item.text for item in encoded] == ["the word"]
-    assert {hit.id: hit.score for hit in again} == pytest.approx(found, abs=1e-5)
+    expected = query @ geometry.map(stored, ["image"] * 3, "document").T
+    scores = {hit.id: hit.score for hit in retriever.search("the word")}
+    assert scores == pytest.approx(dict(zip(COLOURS, expected[0].tolist(), strict=True)), abs=1e-5)
 
 
-def test_a_text_among_pictures_does_not_tell_how_texts_ask(tiny: Tiny, tmp_path: Path) -> None:
+def test_reference_items_are_encoded_once_for_a_backbone(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for a store, nor for a process; and another prompt has others."""
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
     backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
-    pictures = [{"id": c, "image": Image.new("RGB", (48, 48), c)} for c in ("teal", "red")]
-    queries, found = {}, {"pictures": pictures, "both": [*pictures, "a note"]}
-    for name, items in found.items():
-        retriever = FreeRet(backbone, recipe)
-        retriever.index(items, tmp_path / name)
-        retriever.search("the word")
-        own = with_queries(
-            retriever._opened().geometry() or Geometry(), ["text"],
-            kept_own(retriever._opened(), retriever.embedder, {}),
-        )  # fmt: skip
-        queries[name] = own.means["query", "text"]
-    torch.testing.assert_close(queries["both"], queries["pictures"], atol=1e-6, rtol=0)
+    first = FreeRet(backbone, recipe)
+    first.index(pictures(), tmp_path / "s")
+    hits = first.search("the word")
+    for store in ("s", "t"):
+        later, encoded = FreeRet(backbone, recipe), []
+        rows = later.embedder.rows
+        monkeypatch.setattr(
+            later.embedder,
+            "rows",
+            lambda item, side="document", rows=rows, to=encoded: (
+                to.append(item) or rows(item, side)
+            ),
+        )
+        later.index(pictures(), tmp_path / store)
+        again = later.search("the word")
+        assert len(encoded) == (1 if store == "s" else 4), "what is asked, and what is stored"
+        assert [h.score for h in again] == pytest.approx([h.score for h in hits], abs=1e-5)
+    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 1
+    FreeRet(backbone, Recipe("prompteol", "attn[-1]", "centre", None)).index(pictures())
+    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 2
+
+
+def test_a_damaged_reference_is_made_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    recipe = Recipe("e5v", "attn[-1]", "centre", None)
+    scores = []
+    for name in "st":
+        retriever = FreeRet(tiny("qwen2.5-vl"), recipe)
+        retriever.index(pictures(), tmp_path / name)
+        scores.append([hit.score for hit in retriever.search("the word")])
+        for file in (tmp_path / "cache" / "reference").iterdir():
+            file.write_bytes(file.read_bytes()[:100])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
 def test_a_search_does_not_need_the_right_to_write(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "cache").write_text("no folder can be made here")
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
     retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None))
-    pictures = [{"id": c, "image": Image.new("RGB", (48, 48), c)} for c in ("teal", "red")]
-    retriever.index(pictures, tmp_path / "s")
-    (tmp_path / "s" / "own.lance").touch()  # no folder can be made there
+    retriever.index(pictures(), tmp_path / "s")
     first = retriever.search("the word")
     assert ids(retriever.search("the word")) == ids(first)
-    assert {hit.id for hit in first} == {"teal", "red"}
+    assert {hit.id for hit in first} == set(COLOURS)
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0])
+@pytest.mark.parametrize("ann", [False, True])
+def test_signatures_are_put_on_one_scale(
+    memory: float, ann: bool, tiny: Tiny, tmp_path: Path
+) -> None:
+    """In memory, streamed and approximate: gain · cosine + shift, by hand."""
+    backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
+    rng = np.random.default_rng(0)
+    shown = [
+        {"id": f"p{i}", "image": rng.integers(0, 255, (56, 56, 3), dtype=np.uint8)}
+        for i in range(40)
+    ]
+    retriever = FreeRet(backbone, recipe, memory=memory)
+    retriever.index([*shown, *texts(230)], tmp_path / "s")
+    if ann:
+        retriever.build_ann()
+    geometry, loaded = retriever._opened().geometry(), retriever._opened().vectors()
+    assert geometry is not None
+    query = geometry.map(retriever.embedder.encode_query(["17 of"]), ["text"], "query")
+    calibration = geometry.calibration(query)
+    pool = geometry.map(loaded.vectors, loaded.signatures, "document")
+    expected = {
+        id: float(calibration[s].gain * cosine + calibration[s].shift)
+        for id, s, cosine in zip(
+            loaded.ids, loaded.signatures, (pool @ query[0]).tolist(), strict=True
+        )
+    }
+    hits = retriever.search("17 of", top_n=30, ann=ann)
+    ranked = sorted(expected, key=lambda id: -expected[id])[:30]
+    assert {hit.id: hit.score for hit in hits} == pytest.approx(
+        {id: expected[id] for id in ids(hits)}, abs=1e-5
+    )
+    assert len(set(ids(hits)) & set(ranked)) >= (28 if ann else 30)
+    assert any(id.startswith("p") for id in ids(hits))
+    assert any(not id.startswith("p") for id in ids(hits))
+
+
+def test_a_task_is_for_the_query_alone(backbone: Backbone, tmp_path: Path) -> None:
+    recipe = Recipe("control", "attn[-1]", "none", None, task="question")
+    retriever = FreeRet(backbone, recipe)
+    retriever.index(texts(5), tmp_path / "s")
+    documents = retriever._opened().vectors()
+    asked = Embedder(backbone, "attn[-1]", ControlPrompt(task="question"))
+    encoded = asked.encode_document([item["text"] for item in texts(5)])
+    torch.testing.assert_close(documents.vectors, encoded, atol=1e-5, rtol=0)
+    for task, prompt in ((None, "question"), ("caption", "caption"), ("Name it.", "Name it.")):
+        other = Embedder(backbone, "attn[-1]", ControlPrompt(task=prompt)).encode_query(["17 of"])
+        expected = (unit(other) @ unit(documents.vectors).T)[0].tolist()
+        scores = {hit.id: hit.score for hit in retriever.search("17 of", task=task)}
+        assert scores == pytest.approx(dict(zip(documents.ids, expected, strict=True)), abs=1e-5)
+    with pytest.raises(StoreMismatch):
+        FreeRet(backbone, Recipe("control", "attn[-1]", "none", None)).index([], tmp_path / "s")
+    wordless = FreeRet(backbone, PLAIN)
+    wordless.index(texts(3), tmp_path / "t")
+    with pytest.raises(BadSetting, match="states no task"):
+        wordless.search("17 of", task="caption")
 
 
 def test_kinds_are_found_across(tiny: Tiny, tmp_path: Path) -> None:
@@ -544,13 +635,14 @@ def test_fuse() -> None:
 
 
 def test_reranking_that_is_off_by_recipe_warns(backbone: Backbone, tmp_path: Path) -> None:
-    reasons = ("first", "AUC 0.50 reaches chance")
-    retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "none", None, reasons=reasons))
+    why = "AUC 0.50 includes chance"
+    recipe = Recipe("e5v", "attn[-1]", "none", None, reasons=("site",), why_not_reranked=why)
+    retriever = FreeRet(backbone, recipe)
     retriever.index(texts(10), tmp_path / "s")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plain = retriever.search("the word", top_n=5)
-    with pytest.warns(UserWarning, match="not reranked. AUC 0.50 reaches chance"):
+    with pytest.warns(UserWarning, match="not reranked: AUC 0.50 includes chance"):
         assert retriever.search("the word", top_n=5, rerank=3) == plain
 
 

@@ -10,11 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from freeret.corpus_geometry import fit_geometry
 from freeret.payload import content_hash, encode_metadata, pack, unpack
 from freeret.store import Record, Store, matrix
 from probes import Geometry, Item
 from probes.errors import BadItem, StoreError, StoreMismatch
+from probes.geometry import Kind
 from probes.items import Part
+from probes.reference import no_reference
 
 IDENTITY: dict[str, Any] = {
     "backbone": {"model": "m", "weights": "abc", "versions": {"torch": "2.14", "nnsight": "0.8"}},
@@ -41,6 +44,10 @@ def made(id: str, item: Item | None = None, seed: int = 0) -> Record:
     vector = np.random.default_rng([seed, *id.encode()]).normal(size=SIZE).astype(np.float32)
     digest = content_hash(item, parts, blobs)
     return Record(id, digest, item.signature, parts, blobs, encode_metadata(item), vector)
+
+
+def fitted(kind: Kind, store: Store) -> Geometry:
+    return fit_geometry(kind, store, no_reference)
 
 
 @pytest.fixture
@@ -202,16 +209,11 @@ def test_a_creation_cut_short_is_made_anew(inside: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("inside", ["", "_transactions", "_versions"])
 def test_a_table_beside_that_was_cut_short_is_none(inside: str, store: Store) -> None:
     store.write([made(id) for id in "abc"])
-    for name in ("geometry", "own"):
-        Path(store.location, f"{name}.lance", inside).mkdir(parents=True)
+    Path(store.location, "geometry.lance", inside).mkdir(parents=True)
     there = Store.open(store.location)
     assert there.geometry() is None
-    assert there.own() == {}
-    there.save_geometry(Geometry.fit("centre", there.vectors().by_signature()))
-    there.save_own({"query:text": torch.ones(2, SIZE)})
-    kept = Store.open(store.location)
-    assert kept.geometry() is not None
-    assert list(kept.own()) == ["query:text"]
+    there.save_geometry(fitted("centre", there))
+    assert Store.open(store.location).geometry() is not None
 
 
 # ------------------------------------------------------------------------------------ geometry
@@ -220,8 +222,8 @@ def test_a_table_beside_that_was_cut_short_is_none(inside: str, store: Store) ->
 @pytest.mark.parametrize("kind", ["none", "centre", "whiten"])
 def test_geometry_maps_as_before_it_was_kept(kind: Any, store: Store) -> None:
     store.write([made(id) for id in "abcdefgh"])
-    rows = store.vectors().by_signature()
-    geometry = Geometry.fit(kind, rows, {"image": torch.randn(5, SIZE)})
+    store.write([made(id, Item(images=[Image.new("RGB", (9, 9))])) for id in "xyz"])
+    geometry = fitted(kind, store)
     store.save_geometry(geometry)
     kept = Store.open(store.location).geometry()
     assert kept is not None
@@ -232,16 +234,30 @@ def test_geometry_maps_as_before_it_was_kept(kind: Any, store: Store) -> None:
             signatures = [signature] * 6
             ours, theirs = (g.map(vectors, signatures, side) for g in (geometry, kept))
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    queries = geometry.map(vectors, ["text"] * 6, "query")
+    ours, theirs = (g.calibration(queries) for g in (geometry, kept))
+    assert ours.keys() == theirs.keys() == (set() if kind == "none" else {"text", "image"})
+    for signature, affine in ours.items():
+        torch.testing.assert_close(tuple(affine), tuple(theirs[signature]), atol=1e-6, rtol=0)
+
+
+def test_a_geometry_of_another_format_is_fitted_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write([made("a"), made("b")])
+    store.save_geometry(fitted("centre", store))
+    monkeypatch.setattr("freeret.store.GEOMETRY_FORMAT", 10**6)
+    assert store.geometry() is None
 
 
 def test_geometry_is_of_one_version_of_the_items(store: Store) -> None:
     assert store.geometry() is None
     store.write([made("a"), made("b")])
-    store.save_geometry(Geometry.fit("centre", store.vectors().by_signature()))
+    store.save_geometry(fitted("centre", store))
     assert store.geometry() is not None
     store.write([made("c")])
     assert store.geometry() is None
-    store.save_geometry(Geometry.fit("centre", store.vectors().by_signature()))
+    store.save_geometry(fitted("centre", store))
     store.delete(["c"])
     assert store.geometry() is None
 
@@ -249,19 +265,10 @@ def test_geometry_is_of_one_version_of_the_items(store: Store) -> None:
 def test_old_geometries_are_not_kept(store: Store) -> None:
     """A transform of 3584 dimensions has 51 MB; one is enough."""
     store.write([made(id) for id in "abcdefgh"])
-    geometry = Geometry.fit("whiten", store.vectors().by_signature())
+    geometry = fitted("whiten", store)
     for _ in range(12):
         store.save_geometry(geometry)
     assert len(list(Path(store.location, "geometry.lance", "data").iterdir())) <= 3
-
-
-def test_the_probes_own_vectors_are_kept(store: Store) -> None:
-    own = {"document:text": torch.randn(3, SIZE), "query:text": torch.randn(2, SIZE)}
-    assert store.own() == {}
-    store.save_own(own)
-    kept = Store.open(store.location).own()
-    assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in own.items()}
-    assert all(torch.equal(kept[key], own[key]) for key in own)
 
 
 # ------------------------------------------------------------------------------------- payload

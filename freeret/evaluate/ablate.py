@@ -7,7 +7,6 @@ of every difference is the paper's choice of the same stage: the control prompt 
 geometry, and the A/B question.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,17 +14,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from freeret.corpus_geometry import Own, own_vectors
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import SPEARMAN, Figure, Run, difference, figure
 from freeret.evaluate.stage2 import Margins, judge_run, rerank_run
-from freeret.evaluate.vectors import aligned, rank
+from freeret.evaluate.vectors import rank
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
 from probes.framing import content_free_margin
 from probes.geometry import KINDS, Kind
-from probes.prompts import NAMED, Prompt, Side
+from probes.prompts import NAMED, Prompt, Side, as_prompt
+from probes.reference import at_column, reference_vectors
 from probes.sites import Site
 from probes.states import prompted_states
 from probes.stats import auc
@@ -125,26 +124,19 @@ def _grid(
 ) -> dict[Setting, Run]:
     """Runs of one prompt at every late site, in every geometry."""
     sites = list(dict.fromkeys([*late_sites(min(LAYERS, backbone.num_layers)), extra]))
-    prompt = aligned(PROMPTS[name], dataset.task)
+    prompt = as_prompt(PROMPTS[name], dataset.task)
 
     def encode(items: Sequence[Item], side: Side) -> Tensor:
         title = f"{name}: {side}" if progress else None
         return prompted_states(backbone, prompt, items, side, sites, progress=title)
 
-    all_own = functools.cache(own_vectors(encode))
-
-    def own_at(column: int) -> Own:
-        def own(side: Side, signature: str) -> Tensor | None:
-            states = all_own(side, signature)
-            return None if states is None else states[:, column]
-
-        return own
+    at_all_sites = reference_vectors(encode)
 
     queries = encode(dataset.queries, "query")
     documents = encode(dataset.documents, "document")
     return {
         (name, site, kind): rank(
-            dataset, queries[:, column], documents[:, column], kind, own_at(column)
+            dataset, queries[:, column], documents[:, column], kind, at_column(at_all_sites, column)
         )
         for column, site in enumerate(sites)
         for kind in KINDS

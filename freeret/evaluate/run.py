@@ -96,7 +96,7 @@ def _rerank(
 def _reranker(system: System) -> Reranker | None:
     """Stage 2 of a system; None, with a warning, where there is none."""
     if system.recipe is None or system.backbone is None or system.recipe.frame is None:
-        why = system.recipe.reasons[-1] if system.recipe else "it has no stage 2"
+        why = system.recipe.why_not_reranked if system.recipe else "it has no stage 2"
         log.warning("%s is not reranked: %s", system.name, why)
         return None
     return Reranker.from_recipe(system.backbone, system.recipe)

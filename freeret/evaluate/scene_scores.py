@@ -10,10 +10,10 @@ from torch import Tensor
 
 from freeret.evaluate.metrics import per_query, to_run
 from freeret.evaluate.scenes import FAILURES, TASKS, Ground
-from freeret.evaluate.vectors import aligned
-from probes import Backbone, Geometry, Item
-from probes.geometry import Kind
-from probes.prompts import Prompt, Side
+from probes import Backbone, Geometry
+from probes.geometry import CorpusGeometry, Kind
+from probes.prompts import Prompt, Side, as_prompt
+from probes.reference import Reference, at_column, reference_vectors
 from probes.states import prompted_states
 from probes.stats import Interval, mean_interval
 
@@ -77,14 +77,17 @@ def score_scenes(
     for prompt in dict.fromkeys(setting.prompt for setting in settings):
         asked = [setting for setting in settings if setting.prompt == prompt]
         sites = list(dict.fromkeys(setting.site for setting in asked))
+        references = reference_states(backbone, prompt, sites)
         for ground in grounds:
             states = embed_ground(backbone, ground, prompt, sites, progress=progress)
             for setting in asked:
-                at_site = {name: s[:, sites.index(setting.site)] for name, s in states.items()}
+                column, kind = sites.index(setting.site), setting.geometry
+                at_site = {name: s[:, column] for name, s in states.items()}
+                here = {task: at_column(r, column) for task, r in references.items()}
                 tasks, failures = found[setting]
-                for task, values in precisions(ground, at_site, setting.geometry).items():
+                for task, values in precisions(ground, at_site, kind, here).items():
                     tasks[task].append(values)
-                for failure, values in discernment(ground, at_site, setting.geometry).items():
+                for failure, values in discernment(ground, at_site, kind, here).items():
                     failures[failure].append(values)
 
     def over_all(values: dict[str, list]) -> dict[str, Interval]:
@@ -105,19 +108,37 @@ def embed_ground(
     found = {}
     for name, items in ground.items.items():
         task, side = _instruction(name)
-        put = aligned(prompt, task)
+        put = as_prompt(prompt, task)
         title = f"{put.name}: {name}" if progress else None
         found[name] = prompted_states(backbone, put, items, side, sites, progress=title)
     return found
 
 
+def reference_states(
+    backbone: Backbone, prompt: str | Prompt, sites: Sequence[str]
+) -> dict[str, Reference]:
+    """Raw states `[items, sites, hidden]` of the reference items, by the task that they are
+    embedded under."""
+
+    def of(task: str, side: Side) -> Reference:
+        put = as_prompt(prompt, task)
+        return reference_vectors(
+            lambda items, _: prompted_states(backbone, put, items, side, sites), symmetric=True
+        )
+
+    return {task: of(task, side) for task, side in (CHANGE, CAPTION)}
+
+
 def precisions(
-    ground: Ground, vectors: dict[str, Float[Tensor, "items hidden"]], kind: Kind
+    ground: Ground,
+    vectors: dict[str, Float[Tensor, "items hidden"]],
+    kind: Kind,
+    references: dict[str, Reference],
 ) -> dict[str, Float[np.ndarray, " queries"]]:
     """Precision@1 of each query by task."""
     found = {}
     for dataset, (asking, searched) in zip(ground.datasets(), ground.tasks.values(), strict=True):
-        geometry = _fit(ground, vectors, kind, asking, searched)
+        geometry = _fit(ground, vectors, kind, asking, searched, references)
         queries = _map(geometry, ground, vectors, asking, "query")
         documents = _map(geometry, ground, vectors, searched, "document")
         scores = queries @ documents.T
@@ -127,14 +148,17 @@ def precisions(
 
 
 def discernment(
-    ground: Ground, vectors: dict[str, Float[Tensor, "items hidden"]], kind: Kind
+    ground: Ground,
+    vectors: dict[str, Float[Tensor, "items hidden"]],
+    kind: Kind,
+    references: dict[str, Reference],
 ) -> dict[str, Float[np.ndarray, " negatives"]]:
     """1 where the right answer scores above the hard negative, both directions, by failure."""
     found: dict[str, list[np.ndarray]] = {failure: [] for failure in ground.hard}
     if not found:
         return {}
     for asking, searched in (("captions", "pictures"), ("pictures", "captions")):
-        geometry = _fit(ground, vectors, kind, asking, searched)
+        geometry = _fit(ground, vectors, kind, asking, searched, references)
         queries = _map(geometry, ground, vectors, asking, "query")
         right = (queries * _map(geometry, ground, vectors, searched, "document")).sum(-1)
         for failure, scenes in ground.hard.items():
@@ -144,18 +168,32 @@ def discernment(
     return {failure: np.concatenate(values) for failure, values in found.items()}
 
 
+CAPTION: tuple[str, Side] = ("caption", "document")
+CHANGE: tuple[str, Side] = ("composed change", "query")
+
+
 def _instruction(name: str) -> tuple[str, Side]:
     """Which task of the control prompt a set is embedded under, and from which side."""
-    return ("composed change", "query") if name == "changes" else ("caption", "document")
+    return CHANGE if name == "changes" else CAPTION
 
 
 def _fit(
-    ground: Ground, vectors: dict[str, Tensor], kind: Kind, asking: str, searched: str
+    ground: Ground,
+    vectors: dict[str, Tensor],
+    kind: Kind,
+    asking: str,
+    searched: str,
+    references: dict[str, Reference],
 ) -> Geometry:
-    """Fitted on the pool; queries of a signature that the pool lacks give a mean of their own."""
-    documents, queries = (_signature(ground.items[name]) for name in (searched, asking))
-    own = {queries: vectors[asking]} if queries != documents else None
-    return Geometry.fit(kind, {documents: vectors[searched]}, own)
+    """The geometry of the pool, with a mean for the queries: as in `FreeRet`, no query sees
+    another."""
+    pool = ground.items[searched]
+    ids = [item.id or "" for item in pool]
+    signatures = [item.signature for item in pool]
+    reference = references[_instruction(searched)[0]]
+    geometry = CorpusGeometry.of(kind, ids, signatures, vectors[searched], reference)
+    asked = {item.signature for item in ground.items[asking]}
+    return geometry.with_queries(asked, references[_instruction(asking)[0]])
 
 
 def _map(
@@ -163,8 +201,3 @@ def _map(
 ) -> Tensor:
     items = ground.items[name]
     return geometry.map(vectors[name], [item.signature for item in items], side)
-
-
-def _signature(items: Sequence[Item]) -> str:
-    """Of a set, all of whose items are of one kind."""
-    return items[0].signature

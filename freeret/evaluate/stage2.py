@@ -7,7 +7,7 @@ import numpy as np
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import Run, ordered
-from freeret.retriever import fuse
+from probes.reranking import fuse
 
 Margins = dict[str, dict[str, float]]
 """Query id -> document id -> log-odds of a match."""

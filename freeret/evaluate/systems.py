@@ -27,18 +27,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freeret.corpus_geometry import own_vectors
 from freeret.embedder import Embedder
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import to_run
-from freeret.evaluate.vectors import aligned, rank
+from freeret.evaluate.vectors import rank
 from freeret.recipe import Recipe
 from probes import Backbone, Item, TemplatePrompt
 from probes.batching import run_batches
 from probes.encoding import Batch
 from probes.errors import BadSetting
 from probes.geometry import Kind
-from probes.prompts import Prompt, Side
+from probes.prompts import Prompt, Side, as_prompt
+from probes.reference import reference_vectors
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step when imported
 
@@ -89,7 +89,7 @@ def run_vectors(system: Vectors, dataset: Dataset, progress: bool) -> Ranking:
         return system.encode(items, side, dataset.task, progress=progress)
 
     queries, documents = encode(dataset.queries, "query"), encode(dataset.documents, "document")
-    return rank(dataset, queries, documents, system.geometry, own_vectors(encode))
+    return rank(dataset, queries, documents, system.geometry, reference_vectors(encode))
 
 
 META_EOL: list[str | Prompt] = [
@@ -126,7 +126,7 @@ class Prompted:
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
     ) -> Tensor:
         """Raises BadItem, naming the item."""
-        prompts: list[str | Prompt] = [aligned(prompt, task) for prompt in self.prompts]
+        prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
         return Embedder(self.backbone, self.site, prompts).encode(items, side, progress=progress)
 
     def identity(self) -> dict[str, Any]:

@@ -1,17 +1,12 @@
 """From vectors to a run: the geometry of the pool, then the best documents of each query."""
 
-from dataclasses import replace
-
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from freeret.corpus_geometry import Own, fit_corpus, with_queries
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import to_run
-from probes import ControlPrompt
-from probes.geometry import Kind
-from probes.prompts import Prompt, as_prompt
+from probes.geometry import CorpusGeometry, Kind
+from probes.reference import Reference
 
 
 def rank(
@@ -19,34 +14,36 @@ def rank(
     queries: Float[Tensor, "queries hidden"],
     documents: Float[Tensor, "documents hidden"],
     kind: Kind,
-    own: Own,
+    reference: Reference,
 ) -> dict[str, dict[str, float]]:
-    """Cosine in the geometry that the retriever would fit on these documents.
+    """The run that the retriever gives over a store of these documents.
 
-    `own` gives the project's own items, for a pool with little text and for queries of a kind that
-    it does not hold. No other query and no judgement is seen.
+    Args:
+        dataset: Its queries, documents and candidates; judgements are not looked at.
+        queries: Raw vectors.
+        documents: Raw vectors.
+        kind: The geometry, fitted on the documents alone: no query sees another.
+        reference: For what the documents cannot tell.
+
+    Returns:
+        Query id -> document id -> score.
     """
     asked = [query.signature for query in dataset.queries]
     pool = [document.signature for document in dataset.documents]
-    geometry = with_queries(fit_corpus(kind, by_signature(pool, documents), own), asked, own)
-    a = geometry.map(queries, asked, "query")
-    b = geometry.map(documents, pool, "document")
-    return to_run(dataset, lambda i, places: (b if places is None else b[places]) @ a[i])
+    ids = [document.id or "" for document in dataset.documents]
+    geometry = CorpusGeometry.of(kind, ids, pool, documents, reference)
+    geometry = geometry.with_queries(asked, reference)
+    a, b = geometry.map(queries, asked, "query"), geometry.map(documents, pool, "document")
+    calibration = geometry.calibration(a)
 
+    def score(query: int, places: Int[Tensor, " pool"] | None) -> Float[Tensor, " pool"]:
+        chosen = range(len(pool)) if places is None else places.tolist()
+        cosines = (b if places is None else b[places]) @ a[query]
+        if not calibration:
+            return cosines
+        gains, shifts = (
+            cosines.new_tensor([calibration[pool[i]][k][query] for i in chosen]) for k in (0, 1)
+        )
+        return gains * cosines + shifts
 
-def by_signature(
-    signatures: list[str], vectors: Float[Tensor, "n hidden"]
-) -> dict[str, Float[Tensor, "_ hidden"]]:
-    """Vectors of each modality signature."""
-    return {
-        signature: vectors[torch.tensor([s == signature for s in signatures])]
-        for signature in dict.fromkeys(signatures)
-    }
-
-
-def aligned(prompt: str | Prompt, task: str) -> Prompt:
-    """A prompt whose task prior, where it has one, is that of the dataset."""
-    chosen = as_prompt(prompt)
-    if isinstance(chosen, ControlPrompt) and chosen.task is not None:
-        return replace(chosen, task=task)
-    return chosen
+    return to_run(dataset, score)
