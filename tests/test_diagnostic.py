@@ -18,11 +18,20 @@ from torch import Tensor
 
 from probes.backbone import Backbone
 from probes.data import paraphrases
-from probes.diagnostic import SIDES, Setting, diagnose, embed_diagnostic, in_geometry
+from probes.diagnostic import (
+    SCENES,
+    SIDES,
+    Setting,
+    _scenes,
+    diagnose,
+    embed_diagnostic,
+    in_geometry,
+)
 from probes.diagnostic import ranks_on_diagonal as ranks
 from probes.geometry import KINDS, Kind
 from probes.items import Item
-from probes.prompts import E5V, ControlPrompt, Prompt, Side
+from probes.prompts import E5V, PROMPT_EOL, ControlPrompt, Prompt, Side
+from probes.reference import captions as reference_captions
 from probes.stats import Interval, mean_interval
 
 Tiny = Callable[[str], Backbone]
@@ -63,9 +72,7 @@ def mapped(kind: Kind, documents: Array, mean: Array | None = None) -> Callable[
 
 
 def rank_of_partner(scores: Array) -> Array:
-    return np.array(
-        [sum(other >= row[i] for other in row) for i, row in enumerate(scores.tolist())]
-    )
+    return (scores >= np.diag(scores)[:, None]).sum(1)
 
 
 def by_hooks(
@@ -226,9 +233,6 @@ def test_captions_find_their_pictures(
 
 
 def test_scenes_are_drawn_for_models_that_see(tiny: Tiny) -> None:
-    from probes.diagnostic import SCENES, _scenes
-    from probes.reference import captions as reference_captions
-
     assert not tiny("llama").sees
     scenes = _scenes()
     assert len(scenes["caption", "query"]) == len(scenes["picture", "document"]) == SCENES == 100
@@ -238,16 +242,14 @@ def test_scenes_are_drawn_for_models_that_see(tiny: Tiny) -> None:
 
 
 def test_real_paraphrases_are_found(smollm2: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PromptEOL finds the partner among thirty far above chance, and centring helps."""
-    few = paraphrases()[:30]
+    """PromptEOL finds the partner among fifteen, but a near-miss shares more words and wins."""
+    few = paraphrases()[:15]
     monkeypatch.setattr("probes.diagnostic.paraphrases", lambda: few)
-    from probes.prompts import PROMPT_EOL
-
     found: dict[str, Setting] = {
         s.geometry: s for s in diagnose(smollm2, {"eol": PROMPT_EOL}, ["attn[-1]"])
     }
-    assert found["none"].reciprocal_rank.mean > 0.6
-    assert found["whiten"].reciprocal_rank.mean > found["none"].reciprocal_rank.mean
+    assert found["none"].reciprocal_rank.mean > 0.8
+    assert found["none"].beats_near_miss.mean < 0.3
     vectors: dict[str, Tensor] = embed_diagnostic(smollm2, PROMPT_EOL, ["attn[-1]"])
     raw = {name: v[:, 0].double().numpy() for name, v in vectors.items()}
     documents = np.concatenate([raw["paraphrase"], raw["near_miss"]])

@@ -14,7 +14,7 @@ from probes.backbone import Backbone
 from probes.data import paraphrases
 from probes.diagnostic import Setting
 from probes.framing import FRAMES
-from probes.geometry import KINDS, Kind
+from probes.geometry import Kind
 from probes.items import Item
 from probes.prompts import NAMED
 from probes.reranking import WEIGHTS, closest, fuse, reciprocal_ranks, rerank_gain
@@ -101,7 +101,3 @@ def test_gains_follow_their_definition(
         same(fusion.reciprocal_rank, ranks, 8)
         same(fusion.gain, ranks - np.array(alone), 8)
     assert {np.sign(f.gain.mean) for f in found} - {0.0}, "a gain of the other sign would pass"
-
-
-def test_all_geometries_are_tried_above() -> None:
-    assert set(KINDS) == {"none", "centre", "whiten"}
