@@ -3,7 +3,7 @@ PYTHON ?= python3
 STAMP := .venv/.ready-$(shell sha256sum pyproject.toml | cut -c1-16)
 BIN := .venv/bin
 
-.PHONY: demo test lint figures chromium clean
+.PHONY: demo test lint figures mutants chromium clean
 
 demo: $(STAMP)
 	$(BIN)/freeret demo --out out
@@ -32,6 +32,10 @@ $(STAMP):
 
 figures: $(STAMP)
 	for script in figures/*.py; do $(BIN)/python $$script || exit 1; done
+
+# Small mistakes planted in the core modules, one at a time: an hour or more, and no part of the tests.
+mutants: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py
 
 clean:
 	rm -rf .venv out
