@@ -20,11 +20,12 @@ import torch
 from scipy.special import expit
 
 from freeret import ann as approximate
+from freeret import indexing, sources
 from freeret.ann import Recall
 from freeret.corpus_geometry import Own, fit_geometry, kept_own, with_queries
 from freeret.embedder import Embedder
 from freeret.exact import Block, Filter, best, block_rows, passing, stored
-from freeret.indexing import Indexed, index_items
+from freeret.indexing import Indexed, check_on_error, index_items
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
@@ -123,10 +124,11 @@ class FreeRet:
 
     def index(
         self,
-        items: Iterable[Any],
+        items: Any,
         store: str | Path | None = None,
         *,
         on_error: str = "raise",
+        prune: bool = False,
         shards: str | None = None,
         engine: Engine = "local",
         num_actors: int | None = None,
@@ -134,34 +136,53 @@ class FreeRet:
     ) -> Indexed:
         """Embed and store items; those already stored unchanged are not embedded again.
 
-        Without `store` the store opened before is used, or a temporary one. Killed at any moment,
-        the same call goes on where it stopped. `on_error="skip"` reports bad items instead of
-        raising BadItem. `shards="k/n"` takes only that part of the items, beside other processes
-        that take the others; `index([])` after all of them, or else the first search, fits the
-        geometry. `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here
-        or on the cluster at `address`.
+        Items are a list or stream of any accepted forms; a lone one is a list of one. A path, or
+        `freeret.sources.Files`, stands for all that is in the file or folder; how many files in it
+        are not read is counted in `Indexed.passed_over`. Without `store` the store opened before is
+        used, or a temporary one. Killed at any moment, the same call goes on where it stopped.
+        `on_error="skip"` reports bad items instead of raising BadItem. `prune` removes what came
+        from the same files and folders and is in them no more.
+
+        `shards="k/n"` takes only that part of the items, beside other processes that take the
+        others; `index([])` after all of them, or else the first search, fits the geometry.
+        `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here or on the
+        cluster at `address`.
         """
+        check_on_error(on_error)
+        shard = Shard.parse(shards) if shards is not None else None
+        listing, passed_over = sources.listed(items), Counter[str]()
+        if listing is not None:
+            passed_over = listing.passed_over
+            if listing.bad and on_error == "raise":
+                raise listing.bad[0]
+        elif prune:
+            raise BadSetting(
+                "to prune, give the files and folders: paths, or freeret.sources.Files"
+            )
+        stream: Iterable[Any] = listing or sources.opened(items, passed_over)
         if store is None and self.store is None:
             store = tempfile.mkdtemp(prefix="freeret-")
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
         opened = self._opened()
-        shard = Shard.parse(shards) if shards is not None else None
         if shard is not None:
-            items = shard.of(items)
+            stream = shard.of(stream)
         if engine == "ray":
             from freeret.ray_engine import index_with_ray
 
             done = index_with_ray(
-                opened, self.backbone, self.recipe, items, on_error=on_error,
+                opened, self.backbone, self.recipe, stream, on_error=on_error,
                 num_actors=num_actors, address=address, progress=self.progress,
             )  # fmt: skip
             opened.refresh()
         else:
             done = index_items(
-                opened, self.embedder, items,
+                opened, self.embedder, stream,
                 on_error=on_error, among=shard, progress=self.progress,
             )  # fmt: skip
+        done.passed_over = dict(passed_over)
+        if prune and listing is not None:
+            done.pruned = indexing.prune(opened, listing, done, shard)
         if shard is None:
             opened.compact()
             self._geometry(opened)

@@ -153,6 +153,12 @@ class Store:
             found.update((id, hash) for id, hash in pairs if among is None or id in among)
         return found
 
+    def parts(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
+        """Id and packed parts (`freeret.payload`) of the ids given that are stored, or of all."""
+        query = self.table.search().select(["id", "parts"]).limit(None)
+        for batch in stream(query if ids is None else query.where(_among(ids)), self):
+            yield from zip(batch["id"].to_pylist(), batch["parts"].to_pylist(), strict=True)
+
     def write(self, records: Sequence[Record]) -> "Written":
         """Insert, or replace by id, in one commit; safe beside other processes that write."""
         if not records:
@@ -166,10 +172,9 @@ class Store:
     def delete(self, ids: Sequence[str]) -> int:
         """Remove items; returns how many there were."""
         before = len(self)
-        quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
         if ids:
             with storage_errors(self.location):
-                self.table.delete(f"id IN ({quoted})")
+                self.table.delete(_among(ids))
         return before - len(self)
 
     def take(self, other: "Store") -> None:
@@ -213,10 +218,9 @@ class Store:
 
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The stored items, in the order asked for."""
-        quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
         columns = ["id", "parts", "blobs", "metadata"]
         with storage_errors(self.location):
-            query = self.table.search().where(f"id IN ({quoted})").select(columns)
+            query = self.table.search().where(_among(ids)).select(columns)
             rows = query.limit(len(ids)).to_list() if ids else []
         found = {row["id"]: unpack(**{name: row[name] for name in columns}) for row in rows}
         return [found[id] for id in ids]
@@ -348,6 +352,12 @@ def stream(query: Any, store: Store, rows: int | None = None) -> Iterator[pa.Rec
         while (batch := ahead.result()) is not None:
             ahead = reader.submit(next, batches, None)
             yield batch
+
+
+def _among(ids: Sequence[str]) -> str:
+    """An SQL condition."""
+    quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
+    return f"id IN ({quoted})"
 
 
 def _holds(database: Any, location: str | Path, name: str) -> bool:

@@ -94,7 +94,7 @@ def test_folders_of_pictures_and_videos_are_searched(
     store = tmp_path / "store"
     how: list[Any] = ["--store", store, "--model", tmp_path / "model", "--recipe", recipe]
     assert run("index", folder, *how) == 1
-    assert "broken.jpg': cannot read the image" in capsys.readouterr().err
+    assert "in/broken.jpg': cannot read the image" in capsys.readouterr().err
     assert run("index", folder, "--skip-bad", *how) == 0
     assert "5 added, 0 replaced, 0 unchanged, 1 skipped" in capsys.readouterr().out
 
@@ -103,11 +103,11 @@ def test_folders_of_pictures_and_videos_are_searched(
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     first = hits("--image", folder / "1.png")[0]
-    assert (first["id"], first["score"]) == ("1.png", pytest.approx(1, abs=1e-5))
+    assert (first["id"], first["score"]) == ("in/1.png", pytest.approx(1, abs=1e-5))
     assert first["media"] == [{"kind": "image", "path": str(folder / "1.png")}]
     with_text = hits("the word", "--image", folder / "1.png", "--top-n", 2)
     assert len(with_text) == 2
-    assert hits("the word")[0]["id"] == "note.txt"
+    assert hits("the word")[0]["id"] == "in/note.txt"
     assert all(hit["stage2_score"] for hit in hits("the word", "--rerank", 5))
     assert run("search", store, "--image", folder / "1.png") == 0
     assert "1.png" in capsys.readouterr().out

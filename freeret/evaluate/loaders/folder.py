@@ -31,7 +31,7 @@ def load_folder(folder: str | Path) -> Dataset:
     lines = list(lines_of(root / "queries.jsonl", SOURCE))
     said = "\n".join(lines_of(task, SOURCE)).strip() if task.is_file() else "same meaning"
     try:
-        found = Files([root / "documents"])
+        found = Files([root / "documents"], folder_names=False)
         documents = [item for item in found if isinstance(item, Item)]
     except BadItem as error:
         raise BadFile(f"{root}/documents: {error}; {SOURCE}") from None
