@@ -120,8 +120,8 @@ class Files:
                 for value in _values(row.get(name) if name else None)
             ]
             text = row.get(self.text_field)
-            if isinstance(text, str) and (text.strip() or not parts):
-                parts.append(Part("text", text))
+            if isinstance(text, str):
+                parts += [Part("text", text)] if text.strip() or not parts else []
             elif text is not None or not parts:
                 raise BadItem(self._no_content(row, place), id)
             used = {self.text_field, self.id_field, *fields.values()}

@@ -7,7 +7,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,14 +63,14 @@ def rows(file: Any) -> Iterator[tuple[int, Row | BadRow]]:
             yield number + 1, BadRow(f"what follows is not {error.encoding} text ({error.reason})")
 
 
-def _unpacked(file: BinaryIO, kind: str) -> Any:
+def _unpacked(file: Any, kind: str) -> Any:
     return gzip.open(file, "rb") if kind.endswith(PACKED) else file
 
 
 Line = tuple[int, str]
 
 
-def _numbered(file: BinaryIO) -> Iterator[Line]:
+def _numbered(file: Any) -> Iterator[Line]:
     with open_text(file) as lines:
         yield from enumerate(lines, start=1)
 
@@ -203,4 +203,6 @@ def _value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except (ValueError, OverflowError, pa.ArrowException):
-        return str(scalar.cast(pa.string())).replace(" ", "T", 1)
+        text = str(scalar.cast(pa.string()))
+        # Of a year beyond all calendars Arrow knows the number alone.
+        return getattr(scalar, "value", None) if "<" in text else text.replace(" ", "T", 1)

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from probes.errors import BadFile
 
@@ -24,13 +24,13 @@ NO_TEXT = re.compile("[\udc80-\udcff\0]")
 bytes of UTF-16 without its mark."""
 
 
-def open_text(file: BinaryIO, newline: str | None = "") -> io.TextIOWrapper:
+def open_text(file: Any, newline: str | None = "") -> io.TextIOWrapper:
     """The text of an open binary file: UTF-8, or as its byte order mark says, which is left out.
 
     A byte that cannot be decoded does not end the reading: it stands in its line as a character
     that `undecoded` finds.
     """
-    buffered: Any = file if hasattr(file, "peek") else io.BufferedReader(file)  # type: ignore[arg-type]
+    buffered = file if hasattr(file, "peek") else io.BufferedReader(file)
     head = buffered.peek(4)[:4]
     marked = (encoding for mark, encoding in BYTE_ORDER_MARKS if head.startswith(mark))
     encoding = next(marked, "utf-8")
@@ -46,7 +46,7 @@ def undecoded(text: str) -> str | None:
     return f"byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8"
 
 
-def read_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
+def read_lines(file: Any) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, each with its number in the file and without its end.
 
     A line ends with a newline and nothing else: `str.splitlines` also cuts at U+2028, U+0085 and

@@ -15,7 +15,6 @@ import contextlib
 import io
 import itertools
 import math
-import numbers
 import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -160,7 +159,7 @@ def as_id(value: Any) -> str | None:
             return value.decode("utf-8")
         except UnicodeDecodeError:
             pass
-    elif isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool):
+    elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         with contextlib.suppress(ValueError, OverflowError):  # NaN and infinity
             if value == int(value):
                 return str(int(value))
@@ -232,11 +231,11 @@ def _from_mapping(value: Mapping, id: str | None) -> Item:
     if not any(kind in value for kind in KINDS):
         raise BadItem(f"{name}: a dict needs at least one of the keys {', '.join(KINDS)}", id)
     rest = {key: v for key, v in value.items() if key not in (*KINDS, "id", "metadata")}
-    content = {key: value[key] for key in value if key in KINDS}
+    content: dict[Any, Any] = {key: value[key] for key in value if key in KINDS}
     return Item(parts=in_order(content, name, id), id=id, metadata={**rest, **(metadata or {})})
 
 
-def in_order(content: Mapping[Any, Any], name: str, id: str | None) -> list[Part]:
+def in_order(content: Mapping[Kind, Any], name: str, id: str | None) -> list[Part]:
     """Parts of `kind: value or values`: kinds in the order given, lists paired up by position.
 
     Raises BadItem for lists that are not of one length.
@@ -363,11 +362,11 @@ def _part_from_path(path: Path, name: str, id: str | None) -> Part:
         raise BadItem(f"{name}: {path} needs {needed}: pip install 'freeret[formats]'", id)
     if kind is None:
         raise BadItem(f"{name}: cannot tell what {path} is; known endings: {known_endings()}", id)
-    if not path.is_file():
-        raise BadItem(f"{name}: there is no file {path}", id)
-    if kind != "text":
-        return Part(kind, path)
     try:
+        if not path.is_file():
+            raise BadItem(f"{name}: there is no file {path}", id)
+        if kind != "text":
+            return Part(kind, path)
         with path.open("rb") as file:
             return text_part(file, f"{name}: {path}", id)
     except OSError as error:

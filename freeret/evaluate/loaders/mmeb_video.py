@@ -96,7 +96,7 @@ def _classification(root: Path, name: str, task: Task, rows: list[dict]) -> Data
     listed = _table(root, task).with_suffix(".labels.txt")
     labels: list[str] = [str(row[task.text]) for row in rows]
     if listed.is_file():
-        labels += lines_of(listed, SOURCE)
+        labels += [label for _, label in lines_of(listed, SOURCE)]
     for row in rows if own else []:
         labels += [str(label) for label in row["neg_text"]]
     labels = sorted({label for label in labels if label.strip()})
@@ -154,7 +154,7 @@ def _table(root: Path, task: Task) -> Path:
 
 def _rows(root: Path, task: Task) -> Iterator[dict[str, Any]]:
     table = _table(root, task)
-    for number, line in enumerate(lines_of(table, SOURCE), start=1):
+    for number, line in lines_of(table, SOURCE):
         try:
             row = json.loads(line)
         except ValueError:
