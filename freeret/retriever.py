@@ -24,14 +24,14 @@ from freeret import indexing, sources
 from freeret.ann import Recall
 from freeret.corpus_geometry import Own, fit_geometry, kept_own, with_queries
 from freeret.embedder import Embedder
-from freeret.exact import Block, Filter, best, block_rows, passing, stored
+from freeret.exact import Block, Filter, best, block_rows, check_filter, passing, stored
 from freeret.indexing import Indexed, check_on_error, index_items
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
 from freeret.sharding import Shard
 from freeret.store import Loaded, Store
-from probes import Backbone, Geometry, Item, as_item
+from probes import Backbone, Geometry, Item, as_item, as_items
 from probes.errors import BadSetting, StoreError
 from probes.geometry import unit
 from probes.prompts import Prompted, Side
@@ -68,18 +68,21 @@ class Answer:
 class FreeRet:
     """A retriever over one store. Without a recipe, the backbone's own report decides.
 
+    The backbone is a loaded one, or what `Backbone.load` takes: an alias, a folder or a hub id.
+
     `memory` is how many GiB the stored vectors may take while they are loaded, which is three times
     what they take then; a search of more reads them from the store block by block.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | str | Path,
         recipe: Recipe | None = None,
         *,
         progress: bool = False,
         memory: float = MEMORY,
     ):
+        backbone = backbone if isinstance(backbone, Backbone) else Backbone.load(backbone)
         self.backbone, self.progress, self.memory = backbone, progress, memory
         self.recipe = recipe or own_recipe(backbone, progress=progress)
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
@@ -97,7 +100,7 @@ class FreeRet:
     def load(
         cls,
         store: str | Path,
-        backbone: Backbone | None = None,
+        backbone: Backbone | str | Path | None = None,
         *,
         progress: bool = False,
         memory: float = MEMORY,
@@ -217,7 +220,7 @@ class FreeRet:
         """
         return self.search_many([query], top_n, rerank, filter, ann=ann)[0]
 
-    def expect(self, queries: Sequence[Any]) -> None:
+    def expect(self, queries: Any) -> None:
         """Unlabelled examples of what will be asked, from now on.
 
         Queries of each kind among them are centred on their own mean: a corpus of pictures cannot
@@ -226,7 +229,7 @@ class FreeRet:
         and those decide again. Raises BadSetting for a lone example of its kind: it would be its
         own mean, and vanish.
         """
-        asked = [as_item(query) for query in queries]
+        asked = as_items(queries)
         kinds = [item.signature for item in asked]
         for kind, count in Counter(kinds).items():
             if count == 1:
@@ -239,15 +242,16 @@ class FreeRet:
 
     def search_many(
         self,
-        queries: Sequence[Any],
+        queries: Any,
         top_n: int = 50,
         rerank: int = 0,
         filter: Filter | None = None,
         *,
         ann: bool = False,
     ) -> list[list[Hit]]:
-        """`search` for many queries at once: what is stored is passed over once for all."""
-        asked = [as_item(query) for query in queries]
+        """`search` for many queries at once: what is stored is passed over once for all. A lone
+        query is a list of one."""
+        asked, filter = as_items(queries), check_filter(filter)
         opened = self._opened()
         geometry = self._fitted(opened)
         raw, kinds = self.embedder.encode_query(asked), [item.signature for item in asked]

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from freeret.remote import RemoteFile
 from probes.files import open_text, undecoded
 
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
-"""Tables of lines by their ending, which `.gz` may follow."""
+FORMATS = {".jsonl": None, ".ndjson": None, ".csv": ",", ".tsv": "\t"}
+"""Tables of lines by their ending, which `.gz` may follow, with what stands between cells."""
 PACKED = ".gz"
 ENDINGS = (*FORMATS, *(ending + PACKED for ending in FORMATS), ".parquet")
 ROWS = 256
@@ -51,9 +51,8 @@ def rows(file: Any) -> Iterator[tuple[int, Row | BadRow]]:
         return
     number = 0
     with file.open("rb") as stored, _unpacked(stored, kind) as binary:
-        read = _jsonl if FORMATS[kind.removesuffix(PACKED)] == "jsonl" else _delimited
-        lines = _numbered(binary)
-        found = read(lines) if read is _jsonl else read(lines, "\t" if ".tsv" in kind else ",")
+        lines, delimiter = _numbered(binary), FORMATS[kind.removesuffix(PACKED)]
+        found = _jsonl(lines) if delimiter is None else _delimited(lines, delimiter)
         try:
             for number, row in found:
                 yield number, row

@@ -240,7 +240,7 @@ def in_order(content: Mapping[Kind, Any], name: str, id: str | None) -> list[Par
 
     Raises BadItem for lists that are not of one length.
     """
-    lists = {
+    lists: dict[Kind, list[Any]] = {
         kind: list(value)
         for kind, value in content.items()
         if isinstance(value, list | tuple) and not (kind == "video" and _are_frames(value))

@@ -99,14 +99,14 @@ def default_prompts(count: int = 48) -> list:
 
 def lexicalization_curves(
     backbone: Backbone,
-    prompts: Sequence[Source] | None = None,
+    prompts: Source | Sequence[Source] | None = None,
     *,
     seed: int = 0,
     progress: bool = False,
 ) -> Curves:
     """Measure all curves over `prompts` (default: `default_prompts()`)."""
     sites = all_sites(backbone.num_layers)
-    rows = [backbone.row(prompt) for prompt in (default_prompts() if prompts is None else prompts)]
+    rows = backbone.rows(default_prompts() if prompts is None else prompts)
 
     def forward(batch: Any) -> list[tuple]:
         states = record(backbone, batch, sites, logits=True)
