@@ -27,7 +27,7 @@ from probes.framing import as_frames, framing_bias
 from probes.injection import injection_shifts
 from probes.items import Item, as_item, as_items, several
 from probes.prompts import E5V
-from probes.sites import Site
+from probes.sites import Site, as_sites
 
 Tiny = Callable[[str], Backbone]
 PLAIN = Recipe("e5v", "attn[-1]", "none", "mcq")
