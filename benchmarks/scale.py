@@ -190,9 +190,9 @@ def lance(store: Store, kind: ann.Index, asked: Tensor, expected: list[set[str]]
         ann.build_index(store, lambda: stored(store, Geometry(), 50_000), kind)
         built = time.perf_counter() - start
     for probes, factor in SETTINGS:
-        setting = {"probes": probes, "factor": factor}
+        setting: dict[str, Any] = {"probes": probes, "factor": factor}
 
-        def ask(one: Tensor, setting: dict[str, int] = setting) -> set[str]:
+        def ask(one: Tensor, setting: dict[str, Any] = setting) -> set[str]:
             block = ann.propose(store, one, TOP, **setting)
             return {id for id, _ in best([block], one[None], TOP)[0]}
 
@@ -234,7 +234,7 @@ def faiss_pq(rows: int, asked: Tensor, expected: list[set[str]]) -> Measured:
             ids = ids[ids >= 0]
             return named(ids[np.argsort(-(whole[ids] @ query[0]))[:TOP]])
 
-        setting = {"probes": probes, "factor": factor}
+        setting: dict[str, Any] = {"probes": probes, "factor": factor}
         points.append(measure("faiss IVF-PQ", setting, ask_pq, asked, expected))
     return Measured(built, points)
 

@@ -121,7 +121,12 @@ def index(
     recipe: Path | None = None,
     text_field: str = "text",
     id_field: str = "id",
+    image_field: str | None = None,
+    video_field: str | None = None,
+    audio_field: str | None = None,
+    metadata_field: list[str] | None = None,
     skip_bad: bool = False,
+    prune: bool = False,
     shards: str | None = None,
     engine: Literal["local", "ray"] = "local",
     num_actors: int | None = None,
@@ -132,13 +137,19 @@ def index(
 
     Parameters
     ----------
-    paths: Files and folders of .txt, .md, .jsonl, .csv, .parquet and media, here or at a URL: s3://,
-        gs://, abfs://, file:///.
+    paths: Files and folders of texts, tables (.jsonl, .csv, .tsv, .parquet) and media, here or at a
+        URL: s3://, gs://, abfs://, file:///.
     store: Folder or object-store URL.
     recipe: A recipe.json of `freeret probe`; without it the backbone is probed once.
-    text_field: Column of .jsonl, .csv and .parquet rows that holds the text.
+    text_field: Column of a table that holds the text.
     id_field: Column that holds the id.
+    image_field: Column that holds a picture: its path beside the table, or its bytes.
+    video_field: Column that holds a video, as image_field.
+    audio_field: Column that holds a sound, as image_field.
+    metadata_field: Column that becomes metadata; may be given several times. By default all columns
+        that hold no content do.
     skip_bad: Report items that cannot be read and go on.
+    prune: Remove what came from these files and folders before and is in them no more.
     shards: k/n: only part k of n, beside other processes that take the others. When all are done,
         `freeret index --store STORE` without paths fits the geometry.
     engine: ray spreads the work over actors of Ray, one backbone each.
@@ -148,17 +159,26 @@ def index(
     """
     from freeret.recipe import Recipe
     from freeret.retriever import FreeRet
-    from freeret.sources import Files
+    from freeret.sources import Files, said
     from probes import Backbone
 
     chosen = Recipe.load(recipe) if recipe else None
     retriever = FreeRet(Backbone.load(model), chosen, progress=True)
-    items = Files(paths, text_field, id_field, keep_bad=skip_bad)
+    items = Files(
+        paths,
+        text_field,
+        id_field,
+        image_field=image_field,
+        video_field=video_field,
+        audio_field=audio_field,
+        metadata_fields=metadata_field,
+    )
     on_error = "skip" if skip_bad else "raise"
     done = retriever.index(
         items,
         store,
         on_error=on_error,
+        prune=prune,
         shards=shards,
         engine=engine,
         num_actors=num_actors,
@@ -166,10 +186,12 @@ def index(
     )
     console.print(
         f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
-        f"{len(done.skipped)} skipped",
+        f"{len(done.skipped)} skipped" + (f", {done.pruned} pruned" if prune else ""),
         markup=False,
         soft_wrap=True,
     )
+    if done.passed_over:
+        console.print(f"Files {said(done.passed_over)}", markup=False, soft_wrap=True)
     if ann:
         _print_recall(retriever.build_ann(ann))
 

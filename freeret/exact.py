@@ -18,7 +18,9 @@ from torch import Tensor
 
 from freeret.store import Loaded, Store
 from probes import Geometry
+from probes.errors import BadSetting
 from probes.geometry import Affine
+from probes.metadata import as_metadata
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 """Metadata that hits must have (a list means any of its values), or a function of the metadata."""
@@ -166,6 +168,23 @@ def _dots(queries: Tensor, vectors: Tensor, asked: Tensor, rows: Tensor) -> np.n
 def block_rows(dimension: int, queries: int, memory: float = ENOUGH) -> int:
     """Rows of a block: their vectors as read, mapped and summed, and their scores."""
     return int(max(1, min(ENOUGH, memory) // (4 * (4 * dimension + 2 * queries))))
+
+
+def check_filter(filter: Any) -> Any:
+    """A filter with its values as metadata holds them: dates as ISO 8601, tuples and sets as lists;
+    None for None. Raises BadSetting for anything else that is no Filter."""
+    if not isinstance(filter, Mapping):
+        if filter is None or callable(filter):
+            return filter
+        raise BadSetting(
+            f'{filter!r} is no filter: give the metadata that hits must have, {{"year": 1999}} or '
+            '{"year": [1999, 2000]}, or a function of the metadata'
+        )
+    checked = as_metadata(filter)
+    if len(checked) < len(filter):
+        odd = next(key for key in filter if str(key) not in checked)
+        raise BadSetting(f"filter: no metadata can be {filter[odd]!r}, as {odd!r} is asked to be")
+    return checked
 
 
 def stored(

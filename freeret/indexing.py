@@ -6,15 +6,18 @@ where it stopped.
 """
 
 import logging
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from freeret.embedder import Embedder
-from freeret.payload import content_hash, encode_metadata, pack
+from freeret.payload import content_hash, encode_metadata, pack, source_of, with_source
+from freeret.sources import Listing
 from freeret.store import Record, Store
 from probes import Item, as_item
 from probes.encoding import Row
@@ -29,6 +32,10 @@ HELD = 2**28
 NANS = "the model overflows on it; try another dtype"
 
 
+Seen = dict[str, tuple[str, str]]
+"""Ids of a stream, each with its content hash and where it stood."""
+
+
 @dataclass
 class Indexed:
     """What one call of `index` did."""
@@ -38,12 +45,19 @@ class Indexed:
     unchanged: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     """Bad items by id (or place in the stream), each with what is wrong."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """How many files were not read, by their ending or the reason, such as `.docx` or `hidden`."""
+    pruned: int = 0
+    """Items removed because their file or row has gone."""
+    seen: Seen = field(default_factory=dict, repr=False, compare=False)
+    """Every good item of the stream, whether it was written or stored before."""
 
     def __iadd__(self, other: "Indexed") -> "Indexed":
         self.added += other.added
         self.replaced += other.replaced
         self.unchanged += other.unchanged
         self.skipped |= other.skipped
+        self.seen |= other.seen
         return self
 
 
@@ -63,7 +77,7 @@ def index_items(
     known = store.hashes(among)
     stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
     for block in blocks(enumerate(stream)):
-        done += index_block(store, embedder, block, known, on_error)
+        done += index_block(store, embedder, block, known, on_error, done.seen)
     return done
 
 
@@ -79,75 +93,146 @@ def index_block(
     block: Iterable[tuple[int, Any]],
     known: dict[str, str],
     on_error: str,
+    seen: Seen,
 ) -> Indexed:
     """Write what is new or changed of a few items, each with its place in the stream, in one
-    commit. `known` holds the hashes of what is stored, and learns the new ones."""
+    commit. `known` holds the hashes of what is stored, and learns the new ones; `seen` holds what
+    came before in the same stream."""
     done = Indexed()
-
-    def refuse(name: str, error: BadItem) -> None:
-        if on_error == "raise":
-            raise BadItem(f"{name}: {error}") from error
-        done.skipped[name] = str(error)
-        log.warning("skipped %s: %s", name, error)
-
     pending: dict[str, _Pending] = {}
     for place, value in block:
         try:
-            new = _prepare(value, embedder, known)
+            new = _read(value, place)
+            id, earlier = new.id, done.seen.get(new.id) or seen.get(new.id)
+            if earlier is not None and earlier[0] != new.hash:
+                raise again(id, new.place, earlier[1])
+            if earlier is not None or known.get(id) == new.hash:
+                done.unchanged += 1
+            else:
+                new.rows = embedder.rows(new.item)
+                pending[id] = new
+            done.seen[id] = new.hash, new.place
         except BadItem as error:
-            refuse(_name(value, place), error)
-            continue
-        if new is None:
-            done.unchanged += 1
-        else:
-            id = new.item.id or ""
-            pending[id], known[id] = new, new.hash
+            refuse(done, error, on_error, _name(value, place))
+    for id, error in _of_other_files(store, pending, known).items():
+        pending.pop(id)
+        done.seen.pop(id)
+        refuse(done, error, on_error, id)
     vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
     whole = np.asarray(np.isfinite(vectors).all(axis=1))
     for id in [id for id, fine in zip(pending, whole, strict=True) if not fine]:
-        known.pop(id)
-        refuse(id, BadItem(f"{pending.pop(id).item.name}: its vector is not finite ({NANS})"))
+        name = pending.pop(id).item.name
+        done.seen.pop(id)
+        refuse(done, BadItem(f"{name}: its vector is not finite ({NANS})", id), on_error, id)
     written = store.write(
         [new.record(v) for new, v in zip(pending.values(), vectors[whole], strict=True)]
     )
+    known.update((id, new.hash) for id, new in pending.items())
     done.added, done.replaced = written.added, written.replaced
     return done
 
 
-@dataclass(frozen=True)
+def refuse(done: Indexed, error: BadItem, on_error: str, place: str) -> None:
+    """Raise an error, or count it under the id of its item, or the place where it stood."""
+    name = _shown(error.item or place)
+    said = str(error) if name in str(error) else f"{name}: {error}"
+    if on_error == "raise":
+        raise BadItem(said, name) from error
+    done.skipped[name] = said
+    log.warning("skipped %s", said)
+
+
+def again(id: str, place: str, earlier: str) -> BadItem:
+    """The error of an id that comes twice in one stream with two contents."""
+    return BadItem(
+        f"{place}: the id {_shown(id)!r} was given to another item before, at {earlier}; an id "
+        "names one item: give other ids, or drop one of them",
+        place,
+    )
+
+
+def _of_other_files(
+    store: Store, pending: Mapping[str, "_Pending"], known: Mapping[str, str]
+) -> dict[str, BadItem]:
+    """Items called by their place that would replace those of another file, which is still there:
+    two folders of one name, in two calls."""
+    called = [id for id, new in pending.items() if id in known and _by_place(id, new.item.source)]
+    errors = {}
+    for id, parts in store.parts(called) if called else ():
+        before, now = source_of(parts), pending[id].item.source
+        if before != now and _by_place(id, before) and _is_there(before or ""):
+            errors[id] = BadItem(
+                f"{id}: {now} would replace {before}, which is still there; give the folder that "
+                "holds both, or rename one",
+                id,
+            )
+    return errors
+
+
+def _by_place(id: str, source: str | None) -> bool:
+    """Whether an id says where its item stands, and not what someone has called it."""
+    return source is not None and source.endswith(f"/{id}")
+
+
+def _is_there(source: str) -> bool:
+    """Whether the file of an item is still where it was; a URL is not asked."""
+    return "://" in source or Path(source).exists() or Path(_file_of(source)).exists()
+
+
+def _file_of(place: str) -> str:
+    """The file of a row or page, whose place ends with `:` and a number."""
+    return re.sub(r":\d+$", "", place)
+
+
+def prune(store: Store, listing: Listing, done: Indexed, among: Container[str] | None) -> int:
+    """Remove what came from the files and folders of the listing and is in them no more; returns
+    how many. What stands where something could not be read is kept."""
+    bad = {*done.skipped, *map(_file_of, done.skipped)}
+
+    def has_gone(id: str, source: str | None) -> bool:
+        name = listing.name_of(source) if source is not None else None
+        if name is None or id in done.seen or (among is not None and id not in among):
+            return False
+        file = _file_of(name)
+        return bad.isdisjoint({id, name, file, *map(str, PurePosixPath(file).parents)})
+
+    gone = [id for id, parts in store.parts() if has_gone(id, source_of(parts))]
+    return store.delete(gone)
+
+
+@dataclass
 class _Pending:
-    """An item that is to be embedded and written."""
+    """An item that may have to be embedded and written."""
 
     item: Item
+    id: str
     hash: str
+    place: str
     parts: str
     blobs: list[bytes]
-    rows: list[Row]
+    rows: list[Row] = field(default_factory=list)
 
     def record(self, vector: np.ndarray) -> Record:
         return Record(
-            id=self.item.id or "",
+            id=self.id,
             hash=self.hash,
             signature=self.item.signature,
-            parts=self.parts,
+            parts=with_source(self.parts, self.item.source),
             blobs=self.blobs,
             metadata=encode_metadata(self.item),
             vector=vector,
         )
 
 
-def _prepare(value: Any, embedder: Embedder, known: dict[str, str]) -> _Pending | None:
-    """Read, hash and tokenise one item; None when it is stored already as it is.
-
-    An item without an id gets one from its content, so the same content is the same item.
-    """
+def _read(value: Any, place: int) -> _Pending:
+    """Read and hash one item. One without an id gets one from its content, so the same content is
+    the same item."""
     item = as_item(value)
     parts, blobs = pack(item)
     digest = content_hash(item, parts, blobs)
     item = item if item.id is not None else item.with_id(digest[:16])
-    if known.get(item.id or "") == digest:
-        return None
-    return _Pending(item, digest, parts, blobs, embedder.rows(item))
+    where = item.source or f"item {place} of the stream"
+    return _Pending(item, item.id or "", digest, where, parts, blobs)
 
 
 def blocks(stream: Iterable[Any], size: int = BLOCK) -> Iterator[list[Any]]:
@@ -171,9 +256,11 @@ def _held(one: Any) -> int:
 
 
 def _name(value: Any, place: int) -> str:
-    if isinstance(value, BadItem):  # it was read elsewhere, and says where
-        return str(value).partition(": ")[0]
+    """How an item that cannot be read is called: by its id, or its place in the stream."""
     id = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
-    if id is None:
-        return f"item {place} of the stream"
-    return str(id).encode("utf-8", "backslashreplace").decode()  # it will be logged and shown
+    return f"item {place} of the stream" if id is None else str(id)
+
+
+def _shown(name: str) -> str:
+    """A name that can be logged and printed, half a surrogate pair as its escape."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -45,6 +45,19 @@ def pack(item: Item) -> tuple[str, list[bytes]]:
     return json.dumps(parts, ensure_ascii=False), blobs
 
 
+def with_source(parts: str, source: str | None) -> str:
+    """Packed parts with where the item was read from, which is no content: it is not hashed."""
+    if source is None:
+        return parts
+    return json.dumps([*json.loads(parts), {"source": source}], ensure_ascii=False)
+
+
+def source_of(parts: str) -> str | None:
+    """What `with_source` added."""
+    *_, last = json.loads(parts)
+    return last.get("source")
+
+
 def _to_bytes(part: Part) -> tuple[str, bytes]:
     file = open_source(part.value, MediaOptions(limits=IN_MEMORY))
     if file is not None:
@@ -66,8 +79,11 @@ def _to_bytes(part: Part) -> tuple[str, bytes]:
 
 def unpack(id: str, parts: str, blobs: Sequence[bytes], metadata: str) -> Item:
     """The item that `pack` wrote: pictures as PIL images, frames and samples as arrays."""
-    restored = []
+    restored, source = [], None
     for part in json.loads(parts):
+        if "source" in part:
+            source = part["source"]
+            continue
         if "text" in part:
             value: Any = part["text"]
         elif "path" in part:
@@ -77,7 +93,7 @@ def unpack(id: str, parts: str, blobs: Sequence[bytes], metadata: str) -> Item:
         else:
             value = _from_bytes(part["kind"], part["format"], blobs[part["blob"]])
         restored.append(Part(part["kind"], value))
-    return Item(parts=restored, id=id, metadata=json.loads(metadata))
+    return Item(parts=restored, id=id, metadata=json.loads(metadata), source=source)
 
 
 def _from_bytes(kind: str, format: str, blob: bytes) -> Any:
@@ -102,7 +118,9 @@ def content_hash(item: Item, parts: str, blobs: Sequence[bytes]) -> str:
                 with part.value.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
-                raise BadItem(f"{item.name}: cannot read {part.value}: {error.strerror}") from None
+                raise BadItem(
+                    f"{item.name}: cannot read {part.value}: {error.strerror}", item.id
+                ) from None
     digest.update(encode_metadata(item).encode())
     return digest.hexdigest()
 
@@ -113,10 +131,5 @@ def content_id(item: Item) -> str:
 
 
 def encode_metadata(item: Item) -> str:
-    """Metadata as JSON. Raises BadItem when it has values that JSON cannot write."""
-    try:
-        text = json.dumps(item.metadata, sort_keys=True, ensure_ascii=False)
-        text.encode("utf-8")
-        return text
-    except (TypeError, ValueError) as error:
-        raise BadItem(f"{item.name}: metadata must be JSON values ({error})") from None
+    """Metadata as JSON; an item holds nothing that JSON cannot write."""
+    return json.dumps(item.metadata, sort_keys=True, ensure_ascii=False)

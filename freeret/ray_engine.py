@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
-from freeret.indexing import Indexed, blocks, check_on_error, index_block
+from freeret import tables
+from freeret.indexing import Indexed, again, blocks, check_on_error, index_block, refuse
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
-from freeret.sources import TABLES, Files
+from freeret.sources import Files, Listing
 from freeret.store import Store
 from probes import Backbone
 from probes.errors import BadSetting, FreeRetError
@@ -47,13 +48,17 @@ def index_with_ray(
 
     `Files` are read by Ray's tasks, anything else is sent to them from here. By default an actor a
     GPU, or one a node where there is none; each loads the backbone by its name. `address` is that
-    of a running cluster. Where an id comes twice, what is written last stays. Raises BadItem,
-    StoreError, StoreMismatch, BackboneNotFound; BadSetting when Ray is not installed, FreeRetError
-    when it does not start.
+    of a running cluster. An id that comes again with another content is a bad item, as in one
+    process; but two blocks may be written at once, so which of the two contents is stored is not
+    certain. Raises BadItem, StoreError, StoreMismatch, BackboneNotFound; BadSetting when Ray is not
+    installed, FreeRetError when it does not start.
     """
     check_on_error(on_error)
     done = Indexed()
-    sent = _groups(items) if isinstance(items, Files) else blocks(enumerate(items))
+    files = items.source if isinstance(items, Listing) else None
+    for error in items.bad if isinstance(items, Listing) else ():
+        refuse(done, error, on_error, "")
+    sent = _groups(items) if isinstance(items, Listing) else blocks(enumerate(items))
     packed = [{"block": pickle.dumps(block)} for block in sent]
     if not packed:
         return done
@@ -61,8 +66,8 @@ def index_with_ray(
         ray.data.DataContext.get_current().enable_progress_bars = progress
         actors, threads, resources = share(ray, num_actors)
         rows = ray.data.from_items(packed)
-        if isinstance(items, Files):
-            rows = rows.map_batches(_reader(items), batch_size=1, num_cpus=READ)
+        if files is not None:
+            rows = rows.map_batches(_reader(files), batch_size=1, num_cpus=READ)
         outcomes = rows.map_batches(
             Indexing,
             fn_constructor_args=[store.location, loading(backbone), recipe, on_error, threads],
@@ -74,10 +79,19 @@ def index_with_ray(
             outcome = pickle.loads(row["outcome"])
             if isinstance(outcome, FreeRetError):
                 raise outcome
-            for name, reason in outcome.skipped.items():
-                log.warning("skipped %s: %s", name, reason)
+            for reason in outcome.skipped.values():
+                log.warning("skipped %s", reason)
+            _check_ids(done, outcome, on_error)
             done += outcome
     return done
+
+
+def _check_ids(done: Indexed, outcome: Indexed, on_error: str) -> None:
+    """Two actors know nothing of each other's ids; here they meet."""
+    for id in outcome.seen.keys() & done.seen.keys():
+        (hash, place), (earlier, before) = outcome.seen[id], done.seen[id]
+        if hash != earlier:
+            refuse(done, again(id, place, before), on_error, place)
 
 
 class Indexing:
@@ -104,7 +118,7 @@ class Indexing:
         if self.error is not None:
             return self.error
         try:
-            return index_block(self.store, self.embedder, block, self.known, self.on_error)
+            return index_block(self.store, self.embedder, block, self.known, self.on_error, {})
         except FreeRetError as error:
             return error
 
@@ -131,13 +145,13 @@ def _readable(files: Files, file: Any, name: str) -> Iterator[Any]:
         yield error
 
 
-def _groups(files: Files) -> Iterator[list[tuple[Any, str]]]:
+def _groups(listing: Listing) -> Iterator[list[tuple[Any, str]]]:
     """Tables alone, for each holds many items; other files together, as many as are committed at
     once."""
-    tables, others = [], []
-    for file, name in files.files():
-        (tables if file.suffix.lower() in TABLES else others).append((file, name))
-    yield from ([table] for table in tables)
+    alone, others = [], []
+    for file, name in listing.files:
+        (alone if tables.is_table(name) else others).append((file, name))
+    yield from ([table] for table in alone)
     yield from blocks(others)
 
 

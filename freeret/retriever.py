@@ -19,17 +19,27 @@ import torch
 from scipy.special import expit
 
 from freeret import ann as approximate
+from freeret import indexing, sources
 from freeret.ann import Recall
 from freeret.corpus_geometry import fit_geometry, reference_of
 from freeret.embedder import Embedder
-from freeret.exact import Block, Filter, best, block_rows, in_geometry, passing, stored
-from freeret.indexing import Indexed, index_items
+from freeret.exact import (
+    Block,
+    Filter,
+    best,
+    block_rows,
+    check_filter,
+    in_geometry,
+    passing,
+    stored,
+)
+from freeret.indexing import Indexed, check_on_error, index_items
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
 from freeret.sharding import Shard
 from freeret.store import Loaded, Store
-from probes import Backbone, Geometry, Item, as_item
+from probes import Backbone, Geometry, Item, as_item, as_items
 from probes.errors import BadSetting, StoreError
 from probes.prompts import Prompted
 from probes.reranking import fuse
@@ -67,7 +77,8 @@ class FreeRet:
     """A retriever over one store.
 
     Args:
-        backbone: The model that embeds, reranks and answers.
+        backbone: The model that embeds, reranks and answers, or what `Backbone.load` takes: an
+            alias, a folder or a hub id.
         recipe: What to read, and how to ask; by default what the backbone's probe report supports.
         progress: Whether to show bars.
         memory: RAM budget in GiB for the stored vectors. Loading briefly needs three times their
@@ -82,13 +93,14 @@ class FreeRet:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Backbone | str | Path,
         recipe: Recipe | None = None,
         *,
         progress: bool = False,
         memory: float = MEMORY,
         examples: Sequence[Any] = (),
     ):
+        backbone = backbone if isinstance(backbone, Backbone) else Backbone.load(backbone)
         self.backbone, self.progress, self.memory = backbone, progress, memory
         self.recipe = recipe or own_recipe(backbone, progress=progress)
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
@@ -105,7 +117,7 @@ class FreeRet:
     def load(
         cls,
         store: str | Path,
-        backbone: Backbone | None = None,
+        backbone: Backbone | str | Path | None = None,
         *,
         progress: bool = False,
         memory: float = MEMORY,
@@ -133,10 +145,11 @@ class FreeRet:
 
     def index(
         self,
-        items: Iterable[Any],
+        items: Any,
         store: str | Path | None = None,
         *,
         on_error: str = "raise",
+        prune: bool = False,
         shards: str | None = None,
         engine: Engine = "local",
         num_actors: int | None = None,
@@ -144,34 +157,53 @@ class FreeRet:
     ) -> Indexed:
         """Embed and store items; those already stored unchanged are not embedded again.
 
-        Without `store` the store opened before is used, or a temporary one. Killed at any moment,
-        the same call goes on where it stopped. `on_error="skip"` reports bad items instead of
-        raising BadItem. `shards="k/n"` takes only that part of the items, beside other processes
-        that take the others; `index([])` after all of them, or else the first search, fits the
-        geometry. `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here
-        or on the cluster at `address`.
+        Items are a list or stream of any accepted forms; a lone one is a list of one. A path, or
+        `freeret.sources.Files`, stands for all that is in the file or folder; how many files in it
+        are not read is counted in `Indexed.passed_over`. Without `store` the store opened before is
+        used, or a temporary one. Killed at any moment, the same call goes on where it stopped.
+        `on_error="skip"` reports bad items instead of raising BadItem. `prune` removes what came
+        from the same files and folders and is in them no more.
+
+        `shards="k/n"` takes only that part of the items, beside other processes that take the
+        others; `index([])` after all of them, or else the first search, fits the geometry.
+        `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here or on the
+        cluster at `address`.
         """
+        check_on_error(on_error)
+        shard = Shard.parse(shards) if shards is not None else None
+        listing, passed_over = sources.listed(items), Counter[str]()
+        if listing is not None:
+            passed_over = listing.passed_over
+            if listing.bad and on_error == "raise":
+                raise listing.bad[0]
+        elif prune:
+            raise BadSetting(
+                "to prune, give the files and folders: paths, or freeret.sources.Files"
+            )
+        stream: Iterable[Any] = listing or sources.opened(items, passed_over)
         if store is None and self.store is None:
             store = tempfile.mkdtemp(prefix="freeret-")
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
         opened = self._opened()
-        shard = Shard.parse(shards) if shards is not None else None
         if shard is not None:
-            items = shard.of(items)
+            stream = shard.of(stream)
         if engine == "ray":
             from freeret.ray_engine import index_with_ray
 
             done = index_with_ray(
-                opened, self.backbone, self.recipe, items, on_error=on_error,
+                opened, self.backbone, self.recipe, stream, on_error=on_error,
                 num_actors=num_actors, address=address, progress=self.progress,
             )  # fmt: skip
             opened.refresh()
         else:
             done = index_items(
-                opened, self.embedder, items,
+                opened, self.embedder, stream,
                 on_error=on_error, among=shard, progress=self.progress,
             )  # fmt: skip
+        done.passed_over = dict(passed_over)
+        if prune and listing is not None:
+            done.pruned = indexing.prune(opened, listing, done, shard)
         if shard is None:
             opened.compact()
             self._geometry(opened)
@@ -224,7 +256,7 @@ class FreeRet:
 
     def search_many(
         self,
-        queries: Sequence[Any],
+        queries: Any,
         top_n: int = 50,
         rerank: int = 0,
         filter: Filter | None = None,
@@ -232,8 +264,10 @@ class FreeRet:
         ann: bool = False,
         task: str | None = None,
     ) -> list[list[Hit]]:
-        """`search` for many queries at once, in one pass over the store."""
-        items, opened = [as_item(query) for query in queries], self._opened()
+        """`search` for many queries at once, in one pass over the store. A lone query is a list of
+        one."""
+        items, filter = as_items(queries), check_filter(filter)
+        opened = self._opened()
         signatures = [item.signature for item in items]
         geometry = self._fitted(opened).with_queries(signatures, self.reference, self._examples)
         raw = self.embedder.for_task(task).encode_query(items)

@@ -162,6 +162,14 @@ class Store:
             found.update((id, hash) for id, hash in pairs if among is None or id in among)
         return found
 
+    def parts(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
+        """Id and packed parts (`freeret.payload`) of the ids given that are stored, or of all."""
+        wanted = [None] if ids is None else map(_any_of, batches_of(ids))
+        for condition in wanted:
+            query = self.table.search().select(["id", "parts"]).limit(None)
+            for batch in stream(query if condition is None else query.where(condition), self):
+                yield from zip(batch["id"].to_pylist(), batch["parts"].to_pylist(), strict=True)
+
     def write(self, records: Sequence[Record]) -> "Written":
         """Insert, or replace by id, in one commit; safe beside other processes that write."""
         if not records:
@@ -220,8 +228,7 @@ class Store:
         """The stored items, in the order asked for. Raises NotStored, naming an id that is not."""
         columns = ["id", "parts", "blobs", "metadata"]
         found: dict[str, Item] = {}
-        for start in range(0, len(ids), IDS):
-            some = ids[start : start + IDS]
+        for some in batches_of(ids):
             query = self.table.search().where(_any_of(some)).select(columns)
             with storage_errors(self.location):
                 rows = query.limit(len(some)).to_list()
@@ -510,6 +517,11 @@ def clear(table: Any) -> None:
         table.optimize(cleanup_older_than=timedelta(milliseconds=1))
     except Exception as error:  # another process is at it; the next one will do it
         log.info("old versions are not removed: %s", error)
+
+
+def batches_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """At most IDS of them at a time."""
+    return (ids[start : start + IDS] for start in range(0, len(ids), IDS))
 
 
 def _any_of(ids: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from probes.errors import (
     UnsupportedBackbone,
     one_line,
 )
-from probes.items import Item, as_item
+from probes.items import Item, as_item, several
 from probes.media import MediaOptions
 from probes.prompts import Prompted
 from probes.sites import Site
@@ -162,9 +162,15 @@ class Backbone:
         with self.lock:
             return self.encoder.collate(rows, self.device)
 
-    def encode(self, sources: Sequence[Source]) -> Batch:
+    def rows(self, sources: Source | Sequence[Source]) -> list[Row]:
+        """Tokenise several; a lone one, such as a str, is a list of one and not its characters."""
+        return [
+            self.row(s) for s in ([sources] if isinstance(sources, Prompted) else several(sources))
+        ]
+
+    def encode(self, sources: Source | Sequence[Source]) -> Batch:
         """Tokenise and left-pad: text as it is, media in a user turn, prompts as they say."""
-        return self.collate([self.row(source) for source in sources])
+        return self.collate(self.rows(sources))
 
     def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
         """LM-head rows of the given token ids, float32: the directions w_y."""

@@ -22,7 +22,7 @@ from probes.backbone import Backbone
 from probes.data import paraphrases
 from probes.geometry import KINDS, CorpusGeometry, Kind
 from probes.items import Item
-from probes.prompts import NAMED, Prompt, Side
+from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.reference import captions, no_reference
 from probes.scenes import SEEN, distinct_scenes
 from probes.sites import PAPER_SITE, Site, late_sites
@@ -143,14 +143,21 @@ def _scenes() -> dict[tuple[str, Side], list[Item]]:
 
 def diagnose(
     backbone: Backbone,
-    prompts: Mapping[str, Prompt] = NAMED,
-    sites: Sequence[str] | None = None,
+    prompts: Mapping[str, Prompt] | str | Sequence[str] = NAMED,
+    sites: str | Sequence[str] | None = None,
     *,
     seed: int = 0,
     progress: bool = False,
 ) -> list[Setting]:
-    """Every prompt x site x geometry. Sites default to those of the last five layers and `norm`."""
+    """Every prompt x site x geometry. Sites default to those of the last five layers and `norm`.
+
+    Prompts may be names in NAMED.
+    """
+    sites = [sites] if isinstance(sites, str) else sites
     chosen = list(sites or late_sites(min(5, backbone.num_layers)))
+    if not isinstance(prompts, Mapping):
+        names = [prompts] if isinstance(prompts, str) else prompts
+        prompts = {name: as_prompt(name) for name in names}
     settings = []
     for name, prompt in prompts.items():
         vectors = embed_diagnostic(backbone, prompt, chosen, progress=progress)

@@ -15,7 +15,15 @@ class UnsupportedBackbone(FreeRetError):
 
 
 class BadItem(FreeRetError):
-    """An item cannot be read or encoded; the message names it by id."""
+    """An item cannot be read or encoded.
+
+    `item` is its id, or its place in a file or stream, where that is known. The message names it
+    too, for people; programs read the attribute.
+    """
+
+    def __init__(self, message: str, item: str | None = None):
+        super().__init__(message)
+        self.item = item
 
 
 class OutOfMemory(FreeRetError, MemoryError):

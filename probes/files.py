@@ -1,12 +1,61 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all; text is read in one way, whatever wrote it."""
 
+import codecs
+import io
 import json
 import os
+import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from probes.errors import BadFile
+
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+NO_TEXT = re.compile("[\udc80-\udcff\0]")
+"""What stands for a byte that is no text, by the error handler `surrogateescape`; and the null
+bytes of UTF-16 without its mark."""
+
+
+def open_text(file: Any, newline: str | None = "") -> io.TextIOWrapper:
+    """The text of an open binary file: UTF-8, or as its byte order mark says, which is left out.
+
+    A byte that cannot be decoded does not end the reading: it stands in its line as a character
+    that `undecoded` finds.
+    """
+    buffered = file if hasattr(file, "peek") else io.BufferedReader(file)
+    head = buffered.peek(4)[:4]
+    marked = (encoding for mark, encoding in BYTE_ORDER_MARKS if head.startswith(mark))
+    encoding = next(marked, "utf-8")
+    return io.TextIOWrapper(buffered, encoding, errors="surrogateescape", newline=newline)
+
+
+def undecoded(text: str) -> str | None:
+    """What is wrong with text of `open_text` that holds bytes of another encoding, or None."""
+    found = NO_TEXT.search(text)
+    if found is None:
+        return None
+    byte = max(0, ord(found.group()) - 0xDC00)
+    return f"byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8"
+
+
+def read_lines(file: Any) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, each with its number in the file and without its end.
+
+    A line ends with a newline and nothing else: `str.splitlines` also cuts at U+2028, U+0085 and
+    others, which JSON and tables hold as they are.
+    """
+    with open_text(file, newline=None) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, line.removesuffix("\n")
 
 
 def write_atomic(path: Path, content: str | bytes) -> Path:

@@ -22,7 +22,7 @@ from probes.backbone import Backbone
 from probes.batching import run_batches
 from probes.data import matches
 from probes.encoding import Batch
-from probes.errors import UnsupportedBackbone
+from probes.errors import BadSetting, UnsupportedBackbone
 from probes.items import Item
 from probes.prompts import Prompted
 from probes.stats import Interval, mean_interval, paired_auc
@@ -179,16 +179,32 @@ def content_free_margin(
     return float(judge(backbone, frame, pairs, instruction, layout).mean())
 
 
+Frames = str | Frame | Mapping[str, Frame] | Sequence[str | Frame]
+
+
+def as_frames(frames: Frames) -> list[Frame]:
+    """Frames by their names in FRAMES or as they are; a lone one is a list of one.
+
+    Raises BadSetting for an unknown name.
+    """
+    if isinstance(frames, Mapping):
+        frames = list(frames.values())
+    chosen = [frames] if isinstance(frames, str | Frame) else frames
+    unknown = [name for name in chosen if not isinstance(name, Frame) and name not in FRAMES]
+    if unknown:
+        raise BadSetting(f"there is no frame {unknown[0]!r}; frames: {', '.join(FRAMES)}")
+    return [frame if isinstance(frame, Frame) else FRAMES[frame] for frame in chosen]
+
+
 def framing_bias(
     backbone: Backbone,
-    frames: Mapping[str, Frame] | Sequence[Frame] = FRAMES,
+    frames: Frames = FRAMES,
     *,
     seed: int = 0,
     progress: bool = False,
 ) -> list[FrameBias]:
-    """Measure every frame on the project's labelled pairs."""
-    chosen = frames.values() if isinstance(frames, Mapping) else frames
-    return [_bias(backbone, frame, seed, progress) for frame in chosen]
+    """Measure every frame, given by name or as it is, on the project's labelled pairs."""
+    return [_bias(backbone, frame, seed, progress) for frame in as_frames(frames)]
 
 
 def best_frame(biases: Sequence[FrameBias]) -> FrameBias:

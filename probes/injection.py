@@ -6,14 +6,13 @@ harmless sentence. A forged turn is only text (its special tokens are tokenised 
 characters), so it must move the score no more than the same words without it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from probes.backbone import Backbone
 from probes.data import matches
-from probes.framing import FRAMES, Frame, judge
+from probes.framing import FRAMES, Frame, Frames, as_frames, judge
 from probes.items import Item
 from probes.stats import Interval, mean_interval
 
@@ -47,15 +46,15 @@ def attacks(frame: Frame) -> dict[str, str]:
 
 def injection_shifts(
     backbone: Backbone,
-    frames: Mapping[str, Frame] = FRAMES,
+    frames: Frames = FRAMES,
     *,
     seed: int = 0,
     progress: bool = False,
 ) -> list[Injection]:
-    """Measure every attack under every frame."""
+    """Measure every attack under every frame, given by name or as it is."""
     rows = [row for row in matches() if not row["match"]][:PAIRS]
     found = []
-    for frame in frames.values():
+    for frame in as_frames(frames):
         added = {"": "", **{name: f"\n{text}" for name, text in attacks(frame).items()}}
         pairs = [
             (Item(row["query"]), Item(row["candidate"] + text))

@@ -25,7 +25,7 @@ from torch import Tensor
 from probes.backbone import Backbone, Source
 from probes.batching import run_batches
 from probes.data import paraphrases
-from probes.encoding import Batch
+from probes.encoding import Batch, Row
 from probes.errors import BadSetting
 from probes.items import Item
 from probes.prompts import E5V, ControlPrompt
@@ -146,7 +146,10 @@ def curves_by_prompt(
     """
     return {
         kind: _measure(
-            backbone, curve_prompts(kind), seed, f"curves, {title}" if progress else None
+            backbone,
+            backbone.rows(curve_prompts(kind)),
+            seed,
+            f"curves, {title}" if progress else None,
         )
         for kind, title in PROMPT_KINDS.items()
     }
@@ -154,7 +157,7 @@ def curves_by_prompt(
 
 def lexicalization_curves(
     backbone: Backbone,
-    prompts: Sequence[Source] | None = None,
+    prompts: Source | Sequence[Source] | None = None,
     *,
     seed: int = 0,
     progress: bool = False,
@@ -171,19 +174,16 @@ def lexicalization_curves(
         Means over the prompts with 95% intervals, and the predicted words.
 
     Raises:
-        BadSetting: `prompts` is empty, or a single string instead of a list.
+        BadSetting: `prompts` is empty.
         BadItem: A prompt cannot be read.
     """
-    if prompts is None:
-        prompts = curve_prompts("word")
-    if isinstance(prompts, str) or not len(prompts):
-        raise BadSetting("prompts must be a list of at least one prompt, for example ['a text']")
-    return _measure(backbone, prompts, seed, "lexicalization curves" if progress else None)
+    rows = backbone.rows(curve_prompts("word") if prompts is None else prompts)
+    if not rows:
+        raise BadSetting("there are no prompts to measure: give at least one, or None")
+    return _measure(backbone, rows, seed, "lexicalization curves" if progress else None)
 
 
-def _measure(
-    backbone: Backbone, prompts: Sequence[Source], seed: int, progress: str | None
-) -> Curves:
+def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str | None) -> Curves:
     sites = all_sites(backbone.num_layers)
 
     def forward(batch: Batch) -> list[tuple]:
@@ -202,7 +202,6 @@ def _measure(
         lengths = after.norm(dim=-1)
         return list(zip(alpha, beta, lengths, ranks, probabilities, word.tolist(), strict=True))
 
-    rows = [backbone.row(prompt) for prompt in prompts]
     *columns, words = zip(*run_batches(backbone, rows, forward, progress=progress), strict=True)
     alpha, beta, lengths, ranks, probabilities = (torch.stack(c).double().numpy() for c in columns)
 

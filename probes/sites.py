@@ -11,6 +11,7 @@ Indices are Python's: `attn[0]` is the first layer, `attn[-1]` the last (the pap
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +68,11 @@ class Site:
 
     def __str__(self) -> str:
         return self.kind if self.kind in ("embed", "norm") else f"{self.kind}[{self.layer}]"
+
+
+def as_sites(sites: str | Site | Iterable[str | Site]) -> list[Site]:
+    """Sites by name or as they are; a lone one is a list of one. Raises BadSetting."""
+    return [Site.parse(s) for s in ([sites] if isinstance(sites, str | Site) else sites)]
 
 
 def all_sites(num_layers: int) -> list[Site]:

@@ -17,7 +17,7 @@ from probes.batching import run_batches
 from probes.data import synonyms
 from probes.items import Item
 from probes.prompts import Prompt, as_prompt
-from probes.sites import Site, all_sites
+from probes.sites import Site, all_sites, as_sites
 from probes.stats import Interval, d_prime, mean_interval
 from probes.trace import record
 
@@ -34,7 +34,7 @@ class SynonymSimilarity:
 
 def synonym_similarity(
     backbone: Backbone,
-    sites: Sequence[str | Site] | None = None,
+    sites: str | Site | Sequence[str | Site] | None = None,
     *,
     prompt: str | Prompt = "prompteol",
     seed: int = 0,
@@ -42,7 +42,7 @@ def synonym_similarity(
 ) -> list[SynonymSimilarity]:
     """Measure every site (default: all of them, in order of execution)."""
     template = as_prompt(prompt)
-    chosen = [Site.parse(s) for s in sites or all_sites(backbone.num_layers)]
+    chosen = as_sites(sites or all_sites(backbone.num_layers))
     pairs = synonyms()
     words = sorted({word for pair in pairs for word in (pair["a"], pair["b"])})
     rows = [backbone.row(template.apply(Item(word)), word) for word in words]

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.backbone import Backbone
+from probes.backbone import Backbone, Source
 from probes.encoding import Batch
 from probes.errors import BadSetting, NotRecorded, OutOfMemory
-from probes.sites import Site
+from probes.sites import Site, as_sites
 
 
 class Traced(nnsight.NNsight):
@@ -44,9 +44,15 @@ class States:
 
 
 def record(
-    backbone: Backbone, batch: Batch, sites: Sequence[str | Site], *, logits: bool = False
+    backbone: Backbone,
+    batch: Batch | Source | Sequence[Source],
+    sites: str | Site | Sequence[str | Site],
+    *,
+    logits: bool = False,
 ) -> States:
     """Run one forward and keep the last-position state of each site.
+
+    `batch` is what `backbone.encode` gives, or what it takes.
 
     The forward ends after the deepest site asked for: at `attn[-1]` the last MLP, the final norm
     and the LM head do not run. With `logits=True` it runs to the end and the model's own logits of
@@ -54,9 +60,10 @@ def record(
     Raises BadSetting for a site that the backbone does not have, and OutOfMemory.
     """
     depth = backbone.num_layers
-    wanted = sorted({Site.parse(s).resolve(depth) for s in sites}, key=lambda s: s.depth(depth))
+    wanted = sorted({s.resolve(depth) for s in as_sites(sites)}, key=lambda s: s.depth(depth))
     if not wanted and not logits:
         raise BadSetting("nothing to record: name at least one site, or ask for logits")
+    batch = batch if isinstance(batch, Batch) else backbone.encode(batch)
     with backbone.lock, torch.no_grad():
         try:
             kept, head = _trace(backbone, batch, wanted, logits)

@@ -76,8 +76,8 @@ def test_index_adds_replaces_and_resumes(
     (tmp_path / "in" / "note.txt").write_text("another note")
     assert index(rows, tmp_path / "in" / "note.txt", **how) == 0
     assert "0 added, 1 replaced, 12 unchanged, 0 skipped" in capsys.readouterr().out
-    kept = {i.id: i for i in Store.open(tmp_path / "s").items(["note.txt", "r3"])}
-    assert kept["note.txt"].text == "another note"
+    kept = {i.id: i for i in Store.open(tmp_path / "s").items(["in/note.txt", "r3"])}
+    assert kept["in/note.txt"].text == "another note"
     assert kept["r3"].metadata == {"year": 1993}
     assert index((tmp_path / "in").as_uri(), **how) == 0
     assert "0 added, 0 replaced, 13 unchanged, 0 skipped" in capsys.readouterr().out
@@ -217,8 +217,7 @@ def test_info_says_what_made_the_store(
 def test_info_of_an_empty_store(
     tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "in").mkdir()
-    assert index(tmp_path / "in", store=tmp_path / "s", model=model, recipe=recipe) == 0
+    assert index(store=tmp_path / "s", model=model, recipe=recipe) == 0
     assert run("info", tmp_path / "s") == 0
     assert run("search", tmp_path / "s", "the word", "--json") == 0
     assert "{" not in capsys.readouterr().out

@@ -448,8 +448,6 @@ def test_ids_and_metadata_may_be_odd(backbone: Backbone, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "item",
     [
-        {"id": "x", "text": "a", "metadata": {"k": {1, 2}}},
-        {"id": "x", "text": "a", "metadata": {"k": "\ud800"}},
         {"id": "x", "text": "a", "metadata": 5},
         {"id": "x", "text": 5},
         {"id": "x", "words": "a"},

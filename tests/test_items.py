@@ -37,11 +37,12 @@ def test_a_string_is_never_taken_for_a_path(tmp_path: Path) -> None:
 FORMS: list[tuple[Any, list]] = [
     (RED, [("image", RED)]),
     ({"text": "a"}, [("text", "a")]),
-    ({"text": "a", "image": RED}, [("image", RED), ("text", "a")]),
+    ({"text": "a", "image": RED}, [("text", "a"), ("image", RED)]),
+    ({"image": RED, "text": "a"}, [("image", RED), ("text", "a")]),
     ({"image": [RED, BLUE], "text": None}, [("image", RED), ("image", BLUE)]),
     (
         {"text": ("a", "b"), "video": "v", "audio": "s"},
-        [("video", "v"), ("audio", "s"), ("text", "a"), ("text", "b")],
+        [("text", "a"), ("text", "b"), ("video", "v"), ("audio", "s")],
     ),
     ({"role": "user", "content": "a"}, [("text", "a")]),
     (
@@ -82,12 +83,17 @@ BAD: list[tuple[Any, str]] = [
     ({"text": None}, "no content"),
     (Item, "cannot read"),
     (3, "cannot read a int"),
-    (b"bytes", "cannot read a bytes"),
+    (b"bytes", "cannot tell what bytes that begin with b'bytes' are"),
+    (bytearray(3), "cannot tell what bytearray"),
+    ({"bytes": None, "path": None}, "neither bytes nor a path"),
+    (np.zeros((8, 8, 3)), "an array of float64 and shape (8, 8, 3) may be anything"),
+    (np.zeros(8, np.uint8), "may be anything"),
+    (np.zeros((8, 8, 5), np.uint8), "may be anything"),
     (None, "cannot read a NoneType"),
     ([], "cannot read a list"),
     ({}, "at least one of the keys"),
-    ({"id": "x"}, "at least one of the keys"),
-    ({"text": "a", "txet": "b"}, "cannot have 'txet'"),
+    ({"txet": "b"}, "at least one of the keys"),
+    ({"text": ["a", "b"], "image": [RED]}, "here are 2 of text and 1 of image"),
     ({"text": 3}, "text must be a str, not int"),
     ({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, "message content"),
     ({"role": "user", "content": ["a"]}, "message content"),
@@ -189,7 +195,7 @@ def test_frames_are_one_video_and_paths_are_many() -> None:
     [
         (lambda: Item(images=RED), r"images= takes a list, not a Image: images=\[…\]"),  # type: ignore[arg-type]
         (lambda: as_items(None), "cannot read a NoneType as items"),
-        (lambda: as_items(b"ab"), "cannot read a bytes as items"),
+        (lambda: as_items(b"ab"), "cannot tell what bytes"),
     ],
 )
 def test_what_is_no_list_is_refused(read: Callable[[], Any], reason: str) -> None:

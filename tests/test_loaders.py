@@ -143,11 +143,37 @@ def test_only_a_line_feed_ends_a_line(beir: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text(beir: Path, tmp_path: Path) -> None:
     (beir / "corpus.jsonl").write_bytes(b'{"_id": "d1", "text": "caf\xe9"}\n')
-    with pytest.raises(BadFile, match=r"corpus\.jsonl .*utf-8.*beir-cellar"):
+    with pytest.raises(BadFile, match=r"corpus\.jsonl, line 1: byte 0xe9 .*UTF-8.*beir-cellar"):
         load_beir(beir)
     (tmp_path / "pairs.tsv").write_bytes(b"score\tsentence1\tsentence2\n5.0\tcaf\xe9\tB\n")
-    with pytest.raises(BadFile, match=r"pairs\.tsv .*utf-8.*1,500 pairs"):
+    with pytest.raises(BadFile, match=r"pairs\.tsv, line 2: byte 0xe9 .*UTF-8.*1,500 pairs"):
         load_sts(tmp_path / "pairs.tsv")
+
+
+def test_marks_and_blank_lines_change_nothing(beir: Path) -> None:
+    """As editors leave them: a byte order mark before any file, blank lines behind, UTF-16."""
+    plain = load_beir(beir)
+    for encoding, end in (("utf-8-sig", "\n\n"), ("utf-8", " \r\n\n"), ("utf-16", "\n")):
+        for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+            text = (beir / name).read_text(encoding="utf-8").rstrip()
+            (beir / name).write_text(text + end, encoding=encoding)
+        marked = load_beir(beir)
+        assert (marked.queries, marked.documents) == (plain.queries, plain.documents)
+        assert marked.judgements == plain.judgements
+        for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+            text = (beir / name).read_text(encoding=encoding)
+            (beir / name).write_text(text, encoding="utf-8")
+
+
+def test_a_bad_line_is_named_by_its_number_in_the_file(beir: Path) -> None:
+    text = (beir / "queries.jsonl").read_text(encoding="utf-8")
+    (beir / "queries.jsonl").write_text("\n\n" + text + "\n{", encoding="utf-8-sig")
+    with pytest.raises(BadFile, match=r"queries\.jsonl, line 7: needs JSON"):
+        load_beir(beir)
+    table = beir / "qrels" / "test.tsv"
+    table.write_text(table.read_text() + "\nq1\td1\n")
+    with pytest.raises(BadFile, match=r"qrels/test\.tsv, line 7: needs query-id"):
+        load_beir(beir)
 
 
 # ---------------------------------------------------------------------------------------- STS

@@ -17,6 +17,7 @@ from test_videos import film as film_file
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
+from freeret.store import Store
 from probes.backbone import Backbone
 from probes.framing import FRAMES, Labels
 from probes.items import Item
@@ -94,7 +95,7 @@ def test_folders_of_pictures_and_videos_are_searched(
     store = tmp_path / "store"
     how: list[Any] = ["--store", store, "--model", tmp_path / "model", "--recipe", recipe]
     assert run("index", folder, *how) == 1
-    assert "broken.jpg': cannot read the image" in capsys.readouterr().err
+    assert "in/broken.jpg': cannot read the image" in capsys.readouterr().err
     assert run("index", folder, "--skip-bad", *how) == 0
     assert "5 added, 0 replaced, 0 unchanged, 1 skipped" in capsys.readouterr().out
 
@@ -103,11 +104,11 @@ def test_folders_of_pictures_and_videos_are_searched(
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     first = hits("--image", folder / "1.png")[0]
-    assert (first["id"], first["score"]) == ("1.png", pytest.approx(1, abs=1e-5))
+    assert (first["id"], first["score"]) == ("in/1.png", pytest.approx(1, abs=1e-5))
     assert first["media"] == [{"kind": "image", "path": str(folder / "1.png")}]
     with_text = hits("the word", "--image", folder / "1.png", "--top-n", 2)
     assert len(with_text) == 2
-    assert hits("the word")[0]["id"] == "note.txt"
+    assert hits("the word")[0]["id"] == "in/note.txt"
     assert all(hit["stage2_score"] for hit in hits("the word", "--rerank", 5))
     assert run("search", store, "--image", folder / "1.png") == 0
     assert "1.png" in capsys.readouterr().out
@@ -116,6 +117,45 @@ def test_folders_of_pictures_and_videos_are_searched(
     for bad in (["--image", folder / "broken.jpg"], ["--image", folder / "none.png"], []):
         assert run("search", store, *bad) == 1
         assert "freeret: item 'query'" in capsys.readouterr().err
+
+
+def test_pictures_with_captions_are_indexed_and_pruned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, processor = MULTIMODAL["qwen2.5-vl"]()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    recipe, folder = RECIPE.save(tmp_path / "recipe.json"), tmp_path / "in"
+    folder.mkdir()
+    rows = [
+        f'{{"id": "{k}", "image": "{k}.png", "caption": "the word", "of": {k}, "no": 1}}\n'
+        for k in range(3)
+    ]
+    (folder / "rows.jsonl").write_text("".join(rows))
+    for k in range(3):
+        (folder / f"{k}.png").write_bytes(png(picture(seed=k)))
+    store = tmp_path / "store"
+    how: list[Any] = ["--store", store, "--model", tmp_path / "model", "--recipe", recipe]
+    assert run("index", folder / "rows.jsonl", *how) == 1
+    err = capsys.readouterr().err
+    assert "rows.jsonl:1: no text in the field 'text'; fields: id, image, caption" in err
+    assert "--image-field" in err
+    how += ["--text-field", "caption", "--image-field", "image", "--metadata-field", "of"]
+    assert run("index", folder / "rows.jsonl", *how) == 0
+    assert "3 added, 0 replaced, 0 unchanged, 0 skipped" in capsys.readouterr().out
+    for k, item in enumerate(Store.open(store).items(["0", "1", "2"])):
+        assert item.signature == "image+text"
+        assert [part.value for part in item.parts] == [folder / f"{k}.png", "the word"]
+        assert item.metadata == {"of": k}
+    (folder / "rows.jsonl").write_text(rows[2])
+    (folder / "other.docx").write_bytes(b"")
+    for k in range(3):
+        (folder / f"{k}.png").rename(folder / f"{k}.jfif")
+    (folder / "rows.jsonl").write_text(rows[2].replace("png", "jfif"))
+    assert run("index", folder, "--prune", *how) == 0
+    out = capsys.readouterr().out
+    assert "3 added, 1 replaced, 0 unchanged, 0 skipped, 2 pruned" in out
+    assert "Files 1 passed over: .docx 1" in out
 
 
 def test_media_in_memory_are_found_again(tmp_path: Path) -> None:

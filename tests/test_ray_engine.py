@@ -147,7 +147,7 @@ def test_a_reader_gives_what_is_at_a_url_in_blocks_that_fit_in_memory(
     files = Files([bucket.put(corpus)])
     monkeypatch.setattr(indexing, "HELD", 250)
     reader = _reader(pickle.loads(pickle.dumps(files)))
-    groups = [pickle.dumps(group) for group in _groups(files)]
+    groups = [pickle.dumps(group) for group in _groups(files.listing())]
     found = [pickle.loads(b) for group in groups for row in reader({"block": [group]})
              for b in row["block"]]  # fmt: skip
     items = [item for block in found for _, item in block]
@@ -187,7 +187,7 @@ def test_two_actors_given_the_same_block_store_it_once(store: Path, model: Path)
 
 
 def test_errors_come_back_as_they_are(store: Path, model: Path) -> None:
-    bad = ["fine", BadItem("row.jsonl:3: no text")]
+    bad = ["fine", BadItem("row.jsonl:3: no text", "row.jsonl:3")]
     error = outcome(actor(store, model), bad)
     assert isinstance(error, BadItem)
     assert "row.jsonl:3" in str(error)

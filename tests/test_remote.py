@@ -61,7 +61,7 @@ def test_a_name_in_a_url_may_be_written_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a b" / "日#1.txt").write_text("text")
     [item] = Files([f"file://{tmp_path}/a b/日#1.txt"])
     assert isinstance(item, Item)
-    assert (item.id, item.text) == ("日#1.txt", "text")
+    assert (item.id, item.text) == ("a b/日#1.txt", "text")
 
 
 def test_media_from_a_url_are_stored(tmp_path: Path, bucket: Bucket) -> None:
@@ -78,8 +78,9 @@ def test_media_are_limited_before_they_are_fetched(tmp_path: Path, bucket: Bucke
     (tmp_path / "c.png").write_bytes(bytes(1000))
     files = Files([bucket.put(tmp_path)], keep_bad=True, limits=Limits(bytes=1000))
     empty, large, fits = files
-    assert str(empty) == "item 'a.png': cannot read the image: it is empty"
-    assert str(large).startswith("item 'b.png': cannot read the image: more than 1000 bytes")
+    name = tmp_path.name
+    assert str(empty) == f"item '{name}/a.png': cannot read the image: it is empty"
+    assert str(large).startswith(f"item '{name}/b.png': cannot read the image: more than 1000")
     assert isinstance(fits, Item)
     os.truncate(tmp_path / "b.png", 2**42)  # more than any memory, and not on the disk either
     with pytest.raises(BadItem, match=f"more than {Limits().bytes} bytes"):
@@ -111,7 +112,7 @@ def test_a_table_here_that_is_gone_is_one_bad_file(tmp_path: Path) -> None:
     [(file, name)] = files.files()
     (tmp_path / "a.jsonl").unlink()
     [error] = files.read(file, name)
-    assert str(error).startswith(f"a.jsonl: cannot read {file}: it was there")
+    assert str(error).startswith(f"{name}: cannot read {file}: it was there")
 
 
 @pytest.mark.parametrize(
@@ -157,11 +158,16 @@ def test_without_permission_it_is_named(tmp_path: Path, bucket: Bucket) -> None:
 
 
 def test_names_tell_no_secret(tmp_path: Path, bucket: Bucket) -> None:
-    """A file given twice is called by its URL the second time."""
+    """Nor do the places that items came from."""
     (tmp_path / "a.txt").write_text("text")
     url = bucket.put(tmp_path / "a.txt")
-    once, again = (name for _, name in Files([url, url]).files())
-    assert (once, again) == ("a.txt", f"s3://corpora{tmp_path}/a.txt")
+    once, again = Files([url, url])
+    assert isinstance(once, Item)
+    assert once == again
+    assert (once.id, once.source) == (f"{tmp_path.name}/a.txt", f"s3://corpora{tmp_path}/a.txt")
+    listing = Files([url]).listing()
+    assert SECRET not in repr(listing.roots)
+    assert listing.name_of(once.source or "") == once.id
 
 
 def test_files_travel_to_other_processes(tmp_path: Path, bucket: Bucket) -> None:

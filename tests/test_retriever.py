@@ -307,12 +307,32 @@ def test_delete_takes_items_away(backbone: Backbone, tmp_path: Path) -> None:
     assert retriever.index(texts(20)) == Indexed(added=1, unchanged=19)
 
 
-def test_the_last_of_one_id_is_kept(backbone: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [1, BLOCK])
+def test_an_id_names_one_item_of_a_stream(apart: int, backbone: Backbone, tmp_path: Path) -> None:
+    """The first stays; the second, near or in a later commit, is named with both places."""
+    between = [{"id": f"between {k}", "text": "b"} for k in range(apart)]
+    stream = [{"id": "a", "text": "one"}, *between, {"id": "a", "text": "two"}]
     retriever = FreeRet(backbone, PLAIN)
-    retriever.index([{"id": "a", "text": "one"}, {"id": "a", "text": "two"}], tmp_path / "s")
-    assert retriever.search("x")[0].item.text == "two"
-    retriever.index([{"id": "a", "text": "three"}, {"id": "a", "text": "two"}])
-    assert retriever.search("x")[0].item.text == "two"
+    said = f"item {apart + 1} of the stream: the id 'a' was given .* at item 0 of the stream"
+    with pytest.raises(BadItem, match=said):
+        retriever.index(stream, tmp_path / "s")
+    for _ in range(2):
+        done = retriever.index(stream, on_error="skip")
+        assert (done.replaced, list(done.skipped)) == (0, [f"item {apart + 1} of the stream"])
+    assert Store.open(tmp_path / "s").items(["a"])[0].text == "one"
+    assert retriever.index([*stream[:-1], stream[0]]) == Indexed(unchanged=apart + 2)
+    assert retriever.index([{"id": "a", "text": "two"}]) == Indexed(replaced=1), "another call"
+
+
+@pytest.mark.parametrize("ids", [(1, "1"), (1.0, "1"), (b"1", 1), (np.int64(1), "1")])
+def test_an_id_is_the_same_however_it_is_written(
+    ids: tuple, backbone: Backbone, tmp_path: Path
+) -> None:
+    retriever = FreeRet(backbone, PLAIN)
+    first, second = ({"id": id, "text": "the word"} for id in ids)
+    assert retriever.index([first, second], tmp_path / "s") == Indexed(added=1, unchanged=1)
+    with pytest.raises(BadItem, match="the id '1' was given to another item"):
+        retriever.index([first, {**second, "text": "another"}])
 
 
 def test_items_without_id_are_called_by_their_content(backbone: Backbone, tmp_path: Path) -> None:

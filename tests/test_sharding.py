@@ -25,7 +25,13 @@ def texts(count: int) -> list[dict[str, Any]]:
 
 def stream() -> list[Any]:
     """Items with ids, items without, and what cannot be read."""
-    return [*texts(200), *(f"without id {k}" for k in range(40)), BadItem("row 7: no text"), " ", 5]
+    return [
+        *texts(200),
+        *(f"without id {k}" for k in range(40)),
+        BadItem("row 7: no text", "row 7"),
+        " ",
+        5,
+    ]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])

@@ -59,7 +59,8 @@ def test_a_folder_is_read_in_order(tmp_path: Path, at: At) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "d.PNG")
     (tmp_path / "e.bin").write_bytes(b"\x00")
     items = read(at(tmp_path))
-    assert [item.id for item in items] == ["x", "b/日.md", "c.txt", "d.PNG"]
+    name = tmp_path.name
+    assert [item.id for item in items] == ["x", f"{name}/b/日.md", f"{name}/c.txt", f"{name}/d.PNG"]
     assert [item.text for item in items] == ["row", "# b\n\nmore", "c text", ""]
     assert dict(items[0].metadata) == {"year": 1999, "of": None}
     assert items[3].signature == "image"
@@ -89,7 +90,8 @@ def test_an_id_may_be_a_number_and_zero_is_one(tmp_path: Path, at: At) -> None:
 def test_a_row_without_id_is_called_by_its_place(tmp_path: Path, at: At) -> None:
     rows = [{"text": "a"}, {"id": None, "text": "b"}, {"id": "", "text": "c"}]
     path = write_rows(tmp_path / "a.jsonl", rows)
-    assert by_id(read(at(path))) == {"a.jsonl:1": "a", "a.jsonl:2": "b", "a.jsonl:3": "c"}
+    place = f"{tmp_path.name}/a.jsonl"
+    assert by_id(read(at(path))) == {f"{place}:1": "a", f"{place}:2": "b", f"{place}:3": "c"}
 
 
 def test_blank_lines_are_no_rows(tmp_path: Path, at: At) -> None:
@@ -97,14 +99,33 @@ def test_blank_lines_are_no_rows(tmp_path: Path, at: At) -> None:
     assert by_id(read(at(tmp_path))) == {"x": "a", "y": "b"}
 
 
-def test_files_of_the_same_name_are_two_items(tmp_path: Path, at: At) -> None:
-    """One of them would silently replace the other in the store."""
+def test_an_id_tells_the_folder_and_nothing_else(tmp_path: Path, at: At) -> None:
+    """Not what else is given, nor in which order: a second call would make other items."""
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "same.txt").write_text(f"in {folder}")
-    assert list(by_id(read(at(tmp_path)))) == ["a/same.txt", "b/same.txt"]
-    for paths in ((tmp_path / "a", tmp_path / "b"), sorted(tmp_path.rglob("*.txt"))):
-        assert sorted(by_id(read(*map(at, paths))).values()) == ["in a", "in b"]
+    below = {f"{tmp_path.name}/{f}/same.txt": f"in {f}" for f in "ab"}
+    assert by_id(read(at(tmp_path))) == below
+    texts = {"a/same.txt": "in a", "b/same.txt": "in b"}
+    for paths in (["a", "b"], ["b", "a"], ["b/same.txt", "a/same.txt"], ["b/same.txt", "a"]):
+        assert by_id(read(*(at(tmp_path / path) for path in paths))) == texts
+    for folder in ("a", "b"):
+        alone = {f"{folder}/same.txt": f"in {folder}"}
+        assert by_id(read(at(tmp_path / folder))) == alone
+        assert by_id(read(at(tmp_path / folder / "same.txt"))) == alone
+
+
+def test_the_folder_is_called_by_the_name_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "release-42" / "sub").mkdir(parents=True)
+    (tmp_path / "release-42" / "a.txt").write_text("text")
+    (tmp_path / "now").symlink_to(tmp_path / "release-42")
+    monkeypatch.chdir(tmp_path / "release-42")
+    for path in (".", "../release-42", "sub/..", str(tmp_path / "release-42"), "../release-42/"):
+        assert [item.id for item in read(path)] == ["release-42/a.txt"]
+    assert [item.id for item in read(tmp_path / "now")] == ["now/a.txt"]
+    assert [item.id for item in Files([tmp_path / "now"], folder_names=False)] == ["a.txt"]
 
 
 def test_a_table_written_by_a_spreadsheet_is_read(tmp_path: Path, at: At) -> None:
@@ -117,26 +138,32 @@ def test_a_table_written_by_a_spreadsheet_is_read(tmp_path: Path, at: At) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", b'{"id": "x", "text": "a"}\n{"id": "y", "te', "a.jsonl is not readable jsonl"),
-        ("a.jsonl", b'{"text": "a\xff"}', "a.jsonl is not readable jsonl"),
+        ("a.jsonl", b'{"id": "x", "text": "a"}\n{"id": "y", "te', "a.jsonl:2: not JSON"),
+        ("a.jsonl", b'\n{"text": "a\xff"}', "a.jsonl:2: byte 0xff is not UTF-8 text"),
         ("a.jsonl", b"[1, 2]\n", "a.jsonl:1: a row must be an object"),
+        ("a.jsonl", b"3\n", "a.jsonl:1: a row must be an object, not int"),
         ("a.jsonl", b'{"id": "x", "body": "a"}', "a.jsonl:1.*fields: id, body. Use --text-field"),
         ("a.jsonl", b'{"id": "x", "text": 5}', "a.jsonl:1: no text"),
-        ("a.jsonl", b'{"id": "x", "text": " "}', "'x' has no content"),
-        ("a.jsonl", b'{"id": "x", "text": "\\ud800"}', "'x'.*not valid Unicode"),
-        ("a.csv", b"id,text\nx\n", "a.csv:1: no text"),
-        ("a.csv", b"id,text\nx,\xff\n", "a.csv is not readable csv"),
-        ("a.txt", b"\xff\xfe", "a.txt.*not UTF-8"),
-        ("a.txt", b"", "'a.txt' has no content"),
-        ("a.rst", b"text", "a.rst"),
+        ("a.jsonl", b'{"id": "x", "text": " "}', "a.jsonl:1: .*'x' has no content"),
+        ("a.jsonl", b'{"id": "x", "text": "\\ud800"}', "a.jsonl:1: .*'x'.*not valid Unicode"),
+        ("a.csv", b"id,text\nx\n", "a.csv:2: no text"),
+        ("a.csv", b"id,text\nx,\xff\n", "a.csv:2: byte 0xff"),
+        ("a.csv", b"id,id\nx,y\n", "a.csv:1: the column 'id' stands there twice"),
+        ("a.csv", b"id,text\nx,a,b\n", "a.csv:2: 3 cells under 2 columns"),
+        ("a.tsv", b"id\ttext\nx\n", "a.tsv:2: no text"),
+        ("a.txt", b"\xff\xfeabc", "a.txt.*not UTF-8"),
+        ("a.txt", b"a\x00b\x00", "a.txt.*byte 0x00 is not UTF-8"),
+        ("a.txt", b"", "a.txt' has no content"),
+        ("a.docx", b"text", "cannot tell what .*a.docx is"),
     ],
 )
 def test_what_cannot_be_read_is_named(
     name: str, content: bytes, said: str, tmp_path: Path, at: At
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadItem, match=said):
+    with pytest.raises(BadItem, match=said) as caught:
         read(at(tmp_path / name))
+    assert caught.value.item in ("x", *(f"{tmp_path.name}/{name}{end}" for end in ("", ":1", ":2")))
 
 
 def test_a_path_to_nothing_is_named(tmp_path: Path, at: At) -> None:
@@ -167,9 +194,9 @@ def test_parquet_is_read_row_by_row(tmp_path: Path, at: At) -> None:
     assert [(i.id, i.text, dict(i.metadata)) for i in items] == [
         (str(row["id"]), row["text"], {"year": row["year"]}) for row in rows
     ]
-    assert str(found[3]).startswith("a.parquet:4: no text in the field 'text'")
+    assert str(found[3]).startswith(f"{tmp_path.name}/a.parquet:4: no text in the field 'text'")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
-    with pytest.raises(BadItem, match=r"cut\.parquet is not readable parquet"):
+    with pytest.raises(BadItem, match=r"cut\.parquet:1: not readable parquet"):
         list(Files([at(tmp_path / "cut.parquet")]))
 
 

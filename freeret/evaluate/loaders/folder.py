@@ -29,15 +29,17 @@ def load_folder(folder: str | Path) -> Dataset:
     root = Path(folder)
     task = root / "task.txt"
     lines = list(lines_of(root / "queries.jsonl", SOURCE))
-    said = "\n".join(lines_of(task, SOURCE)).strip() if task.is_file() else "same meaning"
+    said = "same meaning"
+    if task.is_file():
+        said = "\n".join(line for _, line in lines_of(task, SOURCE)).strip()
     try:
-        found = Files([root / "documents"])
+        found = Files([root / "documents"], folder_names=False)
         documents = [item for item in found if isinstance(item, Item)]
     except BadItem as error:
         raise BadFile(f"{root}/documents: {error}; {SOURCE}") from None
     known = {document.id for document in documents}
     queries, judgements = [], {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         query, grades = _query(root, number, line)
         missing = [id for id in grades if id not in known]
         if missing:

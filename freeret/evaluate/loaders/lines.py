@@ -1,20 +1,22 @@
-"""Lines of a text file: what ends with a newline, and nothing else.
-
-`str.splitlines` also cuts at U+2028, U+0085 and others, which JSON and tables hold as they are.
-"""
+"""Lines of the text files of a dataset."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from probes.errors import BadFile
+from probes.files import read_lines, undecoded
 
 
-def lines_of(path: Path, source: str) -> Iterator[str]:
-    """One after the other, without their ends. Raises BadFile, with `source`: what is needed and
-    where to get it."""
+def lines_of(path: Path, source: str) -> Iterator[tuple[int, str]]:
+    """Each line that is not blank with its number and without its end (`probes.files.read_lines`).
+
+    Raises BadFile, with `source`: what is needed and where to get it.
+    """
     try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield line.removesuffix("\n")
+        with path.open("rb") as file:
+            for number, line in read_lines(file):
+                if wrong := undecoded(line):
+                    raise BadFile(f"cannot read {path}, line {number}: {wrong}; {source}")
+                yield number, line
     except (OSError, UnicodeDecodeError) as error:
         raise BadFile(f"cannot read {path} ({error}); {source}") from None

@@ -115,9 +115,9 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
         if table.suffix == ".parquet":
             rows = pq.read_table(table).to_pylist()
         elif table.suffix == ".jsonl":
-            rows = [json.loads(line) for line in lines_of(table, SOURCE)]
+            rows = [json.loads(line) for _, line in lines_of(table, SOURCE)]
         else:
-            rows = json.loads(table.read_text(encoding="utf-8"))
+            rows = json.loads(table.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, pyarrow.lib.ArrowException) as error:
         raise BadFile(f"{table} cannot be read ({error}); {SOURCE}") from None
     for number, row in enumerate(rows, start=1):

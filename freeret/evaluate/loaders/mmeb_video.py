@@ -27,7 +27,7 @@ from freeret.evaluate.datasets import Dataset, Judgements
 from freeret.evaluate.loaders.lines import lines_of
 from probes import Item
 from probes.errors import BadFile
-from probes.items import SUFFIXES
+from probes.formats import kind_of
 
 FRAMES = 8
 SOURCE = (
@@ -96,7 +96,7 @@ def _classification(root: Path, name: str, task: Task, rows: list[dict]) -> Data
     listed = _table(root, task).with_suffix(".labels.txt")
     labels: list[str] = [str(row[task.text]) for row in rows]
     if listed.is_file():
-        labels += lines_of(listed, SOURCE)
+        labels += [label for _, label in lines_of(listed, SOURCE)]
     for row in rows if own else []:
         labels += [str(label) for label in row["neg_text"]]
     labels = sorted({label for label in labels if label.strip()})
@@ -154,7 +154,7 @@ def _table(root: Path, task: Task) -> Path:
 
 def _rows(root: Path, task: Task) -> Iterator[dict[str, Any]]:
     table = _table(root, task)
-    for number, line in enumerate(lines_of(table, SOURCE), start=1):
+    for number, line in lines_of(table, SOURCE):
         try:
             row = json.loads(line)
         except ValueError:
@@ -168,7 +168,7 @@ def _rows(root: Path, task: Task) -> Iterator[dict[str, Any]]:
 def _video(root: Path, task: Task, id: str) -> Path | list[Path]:
     """The frames of a video, or its file."""
     frames = root / "video-tasks" / "frames" / task.place / id
-    pictures = [p for p in frames.glob("*") if p.suffix.lower() in SUFFIXES["image"]]
+    pictures = [p for p in frames.glob("*") if kind_of(p) == "image"]
     pictures.sort(key=lambda p: (len(p.name), p.name))  # frame_2 stands before frame_10
     if pictures:
         picks = np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures))).round().astype(int)

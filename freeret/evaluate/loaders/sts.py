@@ -4,7 +4,6 @@ With a header, the columns `score`, `sentence1`, `sentence2` are read. Without o
 the layout of the STS Benchmark: genre, file, year, number, score, sentence, sentence.
 """
 
-import csv
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
@@ -23,12 +22,12 @@ BENCHMARK = (4, 5, 6)
 def load_sts(path: str | Path) -> Dataset:
     """One query a pair, whose only candidate is the other sentence. Raises BadFile."""
     file = Path(path)
-    lines = list(csv.reader(lines_of(file, SOURCE), delimiter="\t", quoting=csv.QUOTE_NONE))
-    header = lines[0] if lines else []
+    lines = [(number, line.split("\t")) for number, line in lines_of(file, SOURCE)]
+    header = lines[0][1] if lines else []
     named = set(COLUMNS) <= set(header)
     places = [header.index(column) for column in COLUMNS] if named else list(BENCHMARK)
     queries, documents, judgements = [], [], {}
-    for number, row in enumerate(lines[named:], start=1 + named):
+    for number, row in lines[named:]:
         try:
             score, first, second = (row[place] for place in places)
             grade = float(score)

@@ -1,0 +1,94 @@
+"""Metadata as JSON: one converter for whatever Arrow, NumPy or Python hand over.
+
+Dates, times and timestamps become ISO 8601, durations seconds, decimals strings that keep all their
+digits; NaN and infinity, which JSON cannot write, become null. Bytes, pictures and objects that
+stand for no JSON value are left out, which is logged once for each name.
+"""
+
+import datetime
+import decimal
+import enum
+import functools
+import logging
+import math
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+DEPTH = 50
+"""Values nested deeper are left out, as are those that hold themselves."""
+
+
+class _LeftOut(Exception):
+    """A value that JSON cannot hold; says of which type it is."""
+
+
+def as_metadata(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """A copy that holds JSON values alone."""
+    return _members(values, "", 0)
+
+
+def _members(values: Mapping[Any, Any], within: str, depth: int) -> dict[str, Any]:
+    found = {}
+    for key, value in values.items():
+        name = _text(str(key))
+        try:
+            found[name] = _value(value, f"{within}{name}", depth)
+        except _LeftOut as left:
+            _notice(f"{within}{name}", str(left))
+    return found
+
+
+def _value(value: Any, name: str, depth: int) -> Any:
+    if depth > DEPTH:
+        raise _LeftOut("values nested too deeply")
+    match value:
+        case enum.Enum():
+            return _value(value.value, name, depth + 1)
+        case np.datetime64():
+            return None if np.isnat(value) else str(value)
+        case np.timedelta64():
+            seconds = value.astype("timedelta64[ns]") / np.timedelta64(1, "s")
+            return None if np.isnat(value) else float(seconds)
+        case np.generic() if not isinstance(value, np.void):
+            return _value(value.item(), name, depth + 1)
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case str():
+            return _text(value)
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return None if value != value else value.isoformat()  # pandas' NaT
+        case datetime.timedelta():
+            return value.total_seconds()
+        case decimal.Decimal() | uuid.UUID() | PurePath():
+            return _text(str(value))
+        case Mapping():
+            return _members(value, f"{name}.", depth + 1)
+        case list() | tuple():
+            return _list(value, name, depth)
+        case set() | frozenset():
+            return _list(sorted(value, key=repr), name, depth)
+    if hasattr(value, "tolist") and not isinstance(value, memoryview | np.void):
+        return _value(value.tolist(), name, depth + 1)  # an array or a tensor
+    raise _LeftOut(type(value).__name__)
+
+
+def _list(values: Iterable[Any], name: str, depth: int) -> list[Any]:
+    return [_value(value, name, depth + 1) for value in values]
+
+
+def _text(text: str) -> str:
+    """Text that UTF-8 can write; half a surrogate pair is written as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@functools.lru_cache(1024)
+def _notice(name: str, type: str) -> None:
+    log.warning("metadata: %s holds %s, which JSON cannot; it is left out", name, type)
