@@ -3,7 +3,7 @@
     python figures/stage1_table.py --data DATA_FOLDER --model smollm2-135m
 
 Writes figures/stage1_<data>_<model>.json and prints the table; without --data it only draws what
-was measured. The recipe comes from the probe report in figures/reports; the judgements are
+was measured. The recipe comes from the probe report in probes/data/reports; the judgements are
 used for scoring alone.
 """
 
@@ -22,6 +22,7 @@ from freeret.evaluate.metrics import Figure, difference, figure
 from freeret.evaluate.plots import draw_methods
 from freeret.evaluate.vectors import rank
 from probes import Backbone, ProbeReport
+from probes.data import REPORTS
 from probes.files import write_json
 from probes.geometry import Kind
 from probes.plots import save
@@ -59,7 +60,7 @@ def main(*, data: Path | None = None, model: str = "smollm2-135m") -> None:
 
 def measure(data: Path, model: str) -> None:
     dataset, backbone = load_beir(data), Backbone.load(model)
-    recipe = Recipe.from_report(ProbeReport.load(HERE / "reports" / f"{model}.json"))
+    recipe = Recipe.from_report(ProbeReport.load(REPORTS / f"{model}.json"))
     rows = methods(recipe)
     encoded: dict[tuple[Prompt, str], tuple[Tensor, Tensor]] = {}
     found: dict[str, Figure] = {}

@@ -5,7 +5,7 @@
 Writes figures/stage2_<data>_<model>.json and prints the table; without --data it only draws what
 was measured. Each frame in both orders of its options, averaged, and calibrated; the A/B question
 also with its options after the candidate, which leaves less to share; stage 1 alone and the recipe
-stand beside. The recipe comes from the probe report in figures/reports.
+stand beside. The recipe comes from the probe report in probes/data/reports.
 """
 
 from pathlib import Path
@@ -23,6 +23,7 @@ from freeret.evaluate.metrics import Figure, difference
 from freeret.evaluate.plots import draw_methods
 from freeret.retriever import fuse
 from probes import FRAMES, Backbone, Geometry, ProbeReport
+from probes.data import REPORTS
 from probes.files import write_json
 from probes.framing import SWAPPED, content_free_margin
 from probes.plots import save
@@ -42,7 +43,7 @@ def main(*, data: Path | None = None, model: str = "qwen2.5-coder-0.5b", top_n: 
 
 def measure(data: Path, model: str, top_n: int) -> None:
     dataset, backbone = load_beir(data), Backbone.load(model)
-    recipe = Recipe.from_report(ProbeReport.load(HERE / "reports" / f"{model}.json"))
+    recipe = Recipe.from_report(ProbeReport.load(REPORTS / f"{model}.json"))
     scores, chosen = first_stage(dataset, backbone, recipe, top_n)
     pairs = [
         (query, dataset.documents[i])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from freeret.counting import count_items
 from freeret.embedder import Embedder
 from freeret.payload import content_hash, encode_metadata, pack
 from freeret.store import Record, Store
@@ -61,9 +62,11 @@ def index_items(
     check_on_error(on_error)
     done = Indexed()
     known = store.hashes(among)
-    stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
-    for block in blocks(enumerate(stream)):
-        done += index_block(store, embedder, block, known, on_error)
+    total = count_items(items) if progress else None
+    with tqdm(total=total, desc="indexing", unit="item", disable=not progress) as bar:
+        for block in blocks(enumerate(items)):
+            done += index_block(store, embedder, block, known, on_error, progress=progress)
+            bar.update(len(block))  # they are committed now
     return done
 
 
@@ -79,6 +82,8 @@ def index_block(
     block: Iterable[tuple[int, Any]],
     known: dict[str, str],
     on_error: str,
+    *,
+    progress: bool = False,
 ) -> Indexed:
     """Write what is new or changed of a few items, each with its place in the stream, in one
     commit. `known` holds the hashes of what is stored, and learns the new ones."""
@@ -102,7 +107,8 @@ def index_block(
         else:
             id = new.item.id or ""
             pending[id], known[id] = new, new.hash
-    vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
+    rows = [new.rows for new in pending.values()]
+    vectors = embedder.encode_rows(rows, progress=progress).numpy()
     whole = np.asarray(np.isfinite(vectors).all(axis=1))
     for id in [id for id, fine in zip(pending, whole, strict=True) if not fine]:
         known.pop(id)

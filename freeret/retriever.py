@@ -80,7 +80,7 @@ class FreeRet:
         memory: float = MEMORY,
     ):
         self.backbone, self.progress, self.memory = backbone, progress, memory
-        self.recipe = recipe or own_recipe(backbone, progress=progress)
+        self.recipe = recipe or own_recipe(backbone)
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.store: Store | None = None
         self._reranker: Reranker | None = None
@@ -143,25 +143,32 @@ class FreeRet:
         """
         if store is None and self.store is None:
             store = tempfile.mkdtemp(prefix="freeret-")
+        shard = Shard.parse(shards) if shards is not None else None
+        fresh = store is not None and shard is None and not Store.exists(store)
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
         opened = self._opened()
-        shard = Shard.parse(shards) if shards is not None else None
         if shard is not None:
             items = shard.of(items)
-        if engine == "ray":
-            from freeret.ray_engine import index_with_ray
+        try:
+            if engine == "ray":
+                from freeret.ray_engine import index_with_ray
 
-            done = index_with_ray(
-                opened, self.backbone, self.recipe, items, on_error=on_error,
-                num_actors=num_actors, address=address, progress=self.progress,
-            )  # fmt: skip
-            opened.refresh()
-        else:
-            done = index_items(
-                opened, self.embedder, items,
-                on_error=on_error, among=shard, progress=self.progress,
-            )  # fmt: skip
+                done = index_with_ray(
+                    opened, self.backbone, self.recipe, items, on_error=on_error,
+                    num_actors=num_actors, address=address, progress=self.progress,
+                )  # fmt: skip
+                opened.refresh()
+            else:
+                done = index_items(
+                    opened, self.embedder, items,
+                    on_error=on_error, among=shard, progress=self.progress,
+                )  # fmt: skip
+        except BaseException:
+            # Not beside other shards: their processes may be about to write.
+            if fresh and opened.remove_if_empty():
+                self.store = None
+            raise
         if shard is None:
             opened.compact()
             self._geometry(opened)

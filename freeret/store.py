@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from freeret.identity import differences, in_words
 from freeret.payload import unpack
 from probes.errors import StoreError, StoreMismatch
 from probes.geometry import Geometry
@@ -115,20 +116,21 @@ class Store:
             return _holds(lancedb.connect(str(location)), location, ITEMS)
 
     def require(self, identity: dict[str, Any]) -> None:
-        """Raise StoreMismatch, naming what differs, unless the store was made the same way.
+        """Raise StoreMismatch, saying what differs, unless the store was made the same way.
 
         What is only RECORDED may differ: a geometry is fitted anew, and a model that has moved has
         the same weights.
         """
-        ours, theirs = _flat(identity), _flat(self.identity)
-        different = sorted(
-            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
-        )
+        different = differences(self.identity, identity)
         decisive = [key for key in different if not key.startswith(RECORDED)]
         if decisive:
-            said = "; ".join(f"{k}: store {theirs.get(k)!r}, now {ours.get(k)!r}" for k in decisive)
+            remedy = (
+                "Use the model and the settings that made it, or another folder"
+                if len(self)
+                else "It holds no items: delete it, or use another folder"
+            )
             raise StoreMismatch(
-                f"{self.location} was made otherwise ({said}); use what made it, or another folder"
+                f"{self.location} {in_words(self.identity, identity, decisive)}. {remedy}"
             )
 
     def __len__(self) -> int:
@@ -171,6 +173,19 @@ class Store:
             with storage_errors(self.location):
                 self.table.delete(f"id IN ({quoted})")
         return before - len(self)
+
+    def remove_if_empty(self) -> bool:
+        """Delete a store that holds no items, with its folder when nothing else is in it; returns
+        whether it was deleted. Only for a store that no other process uses."""
+        self.refresh()
+        if len(self):
+            return False
+        with storage_errors(self.location):
+            self.database.drop_all_tables()
+        if "://" not in self.location:
+            with suppress(OSError):
+                Path(self.location).rmdir()
+        return True
 
     def take(self, other: "Store") -> None:
         """Copy everything of another store into this one."""
@@ -356,16 +371,6 @@ def _holds(database: Any, location: str | Path, name: str) -> bool:
     folder = Path(location, f"{name}.lance")
     hollow = folder.is_dir() and not any(folder.glob("_versions/*.manifest"))
     return not hollow and name in database.list_tables().tables
-
-
-def _flat(identity: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in json.loads(json.dumps(identity)).items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from tqdm.auto import tqdm
 
 from probes.backbone import Backbone
 from probes.diagnostic import Setting, diagnose
@@ -20,6 +21,7 @@ from probes.reranking import Fusion, rerank_gain
 from probes.synonyms import SynonymSimilarity, synonym_similarity
 
 FORMAT = 1
+PARTS = 6
 _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
@@ -83,10 +85,19 @@ class ProbeReport:
 def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> ProbeReport:
     """Run all probes. A few minutes for a 135M model on two CPU cores."""
     timings: dict[str, float] = {}
+    bar = tqdm(
+        total=PARTS,
+        desc=f"probing {backbone.name}",
+        bar_format="{desc}: {n_fmt} of {total_fmt} parts |{bar:20}| {elapsed}{postfix}",
+        disable=not progress,
+    )
 
     def timed(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
+        bar.set_postfix_str(name)
         with _clock(timings, name):
-            return measure(backbone, *arguments, seed=seed, progress=progress)
+            found = measure(backbone, *arguments, seed=seed, progress=progress)
+        bar.update()
+        return found
 
     framing = timed("framing", framing_bias)
     diagnostic = timed("diagnostic", diagnose)
@@ -95,7 +106,9 @@ def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> Probe
     if frame.discriminates:
         setting = max(diagnostic, key=lambda s: s.reciprocal_rank.mean)
         reranking = timed("reranking", rerank_gain, setting, frame.frame)
-    return ProbeReport(
+    else:
+        bar.update()
+    report = ProbeReport(
         fingerprint=backbone.fingerprint(),
         curves=timed("curves", lexicalization_curves),
         synonyms=timed("synonyms", synonym_similarity),
@@ -106,6 +119,8 @@ def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> Probe
         seed=seed,
         timings=timings,
     )
+    bar.close()
+    return report
 
 
 @contextmanager

@@ -1,17 +1,20 @@
 """The command `freeret`: what is typed is done, and what cannot be done is one clear line."""
 
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from cyclopts import App
 from models import TEXT, tokenizer
 from stores import save_tiny
 
-from freeret.cli import main
+from freeret.cli import app, main
 from freeret.output import as_trec
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
@@ -270,7 +273,7 @@ def test_every_mistake_is_one_line_and_an_exit_code(
         (("search", tmp_path / "none", "q"), "there is no store at"),
         (("info", tmp_path / "none"), "there is no store at"),
         (("answer", tmp_path / "none", "q"), "there is no store at"),
-        (("search", store, " "), "no content"),
+        (("search", store, " "), "nothing to search with"),
         (("search", store, "q", "--model", "nosuch/model"), "cannot load 'nosuch/model'"),
         (("search", store, "q", "--model", tmp_path), "is not a model folder"),
         (("probe", "nosuch"), "cannot load 'nosuch'"),
@@ -298,7 +301,9 @@ def test_another_models_store_is_refused(
     TEXT["qwen2"]().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     assert run("search", store, "q", "--model", tmp_path) == 1
-    assert "weights" in own_lines(capsys.readouterr().err)[0]
+    line = own_lines(capsys.readouterr().err)[0]
+    made_with = Store.open(store).identity["backbone"]["model"]
+    assert f"{store} was made with {made_with}, you asked for {tmp_path}." in line
 
 
 def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,14 +312,117 @@ def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> Non
     assert run("index", "x", "--top-n", "3") != 0
 
 
-@pytest.mark.parametrize("command", ["probe", "check", "demo", "index", "search", "answer", "info"])
-def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def commands() -> dict[str, App]:
+    """Every command of the app by its name."""
+    return {name: app[name] for name in app if not name.startswith("-")}
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_help_says_all_of_every_option(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentences that were written for each parameter stand in the text that is shown."""
+    monkeypatch.setenv("COLUMNS", "400")
     assert run("--help") == 0
-    assert f" {command} " in capsys.readouterr().out
+    listed = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(f"│ {command} ")
+    )
+    function = commands()[command].default_command
+    written = inspect.getdoc(function) or ""
+    assert written.splitlines()[0] in listed
     assert run(command, "--help") == 0
     out = capsys.readouterr().out
     assert f"Usage: freeret {command}" in out
-    assert "Parameters\n----" not in out, "the docstring's parameters belong to the options"
+    shown = " ".join(out.split())
+    described = dict(re.findall(r"^    (\w+): (.+(?:\n        .+)*)", written, re.MULTILINE))
+    hints = get_type_hints(function, include_extras=True)
+    for name in inspect.signature(function).parameters:
+        said = described.get(name) or next(
+            note.help for note in hints[name].__metadata__ if getattr(note, "help", None)
+        )
+        sentence = " ".join(said.replace("`", "").split())
+        assert len(sentence.split()) >= 4, f"{name} is hardly described"
+        assert sentence[0].isupper()
+        assert sentence[-1] == ".", name
+        assert sentence in shown, name
+    assert set(described) <= set(inspect.signature(function).parameters)
+
+
+# ------------------------------------------------------------------------------- before a model
+
+
+NEVER = ("torch", "transformers", "lancedb")
+
+
+def imported(*arguments: Any) -> tuple[int, str, set[str]]:
+    """Exit code and standard error of a command in a process of its own, and which of the slow
+    packages it imported."""
+    code = """if True:
+        import sys
+        from freeret.cli import app, main
+        try:
+            main(sys.argv[2:])
+        finally:
+            print(*(set(sys.argv[1].split()) & set(sys.modules)), file=sys.stderr)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, " ".join(NEVER), *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    *said, packages = done.stderr.splitlines()
+    return done.returncode, "\n".join(said), set(packages.split())
+
+
+@pytest.mark.parametrize("arguments", ["--version", "--help", "index --help", "eval --help"])
+def test_help_is_fast(arguments: str) -> None:
+    assert imported(*arguments.split()) == (0, "", set())
+
+
+def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "cut.json").write_text('{"prompt": "e5')
+    text, new = tmp_path / "a.txt", ("--store", tmp_path / "s")
+    mistakes: list[tuple[tuple, str]] = [
+        (("index", tmp_path / "none", *new), "there is nothing at"),
+        (("index", text, tmp_path / "none", *new), "there is nothing at"),
+        (("index", *new), "name at least one file"),
+        (("index", text, *new, "--num-actors", 2), "--num-actors goes with --engine ray"),
+        (("index", text, *new, "--address", "auto"), "--address goes with --engine ray"),
+        (("index", text, *new, "--engine", "ray", "--num-actors", 0), "Must be >= 1"),
+        (("index", text, *new, "--engine", "spark"), "spark"),
+        (("index", text, *new, "--shards", "3/2"), "write k/n"),
+        (("index", text, "--store", tmp_path / "file"), "Not a directory"),
+        (("index", text, "--store", tmp_path / "file" / "s"), "Not a directory"),
+        (("index", text, "--store", "/proc/s"), "cannot write to /proc/s"),
+        (("index", text, *new, "--recipe", tmp_path / "none.json"), "cannot read"),
+        (("index", text, *new, "--recipe", tmp_path / "cut.json"), "is not JSON"),
+        (("search", tmp_path / "none", "q"), "there is no store at"),
+        (("search", tmp_path, "q", "--model", "smollm2-135m"), "there is no store at"),
+        (("search", tmp_path / "none", "q", "--top-n", 0), "Must be >= 1"),
+        (("answer", tmp_path / "none", "q"), "there is no store at"),
+        (("info", tmp_path / "none"), "there is no store at"),
+        (("probe", "smollm2-135m", "--out", tmp_path / "file" / "out"), "Not a directory"),
+        (("demo", "--out", tmp_path / "file"), "Not a directory"),
+        (("eval", "nosuch:suite"), "'nosuch:suite' is not a suite"),
+        (("eval", f"beir:{tmp_path}"), "cannot read"),
+        (("eval", "scenes:1", "--system", "recipe", "--system", "bert"), "no system 'bert'"),
+        (("eval", "scenes:1", "--rerank", "ten"), "--rerank takes depths"),
+        (("eval", "scenes:1", "--recipe", tmp_path / "none.json"), "cannot read"),
+        (("eval", "scenes:1", "--out", tmp_path / "file"), "Not a directory"),
+        (("eval", "scenes:1", "--num-actors", 2), "--num-actors goes with --engine ray"),
+        (("ablate", f"sts:{tmp_path / 'none'}"), "cannot read"),
+        (("ablate", "scenes:1", "--recipe", tmp_path / "none.json"), "cannot read"),
+        (("compare", tmp_path / "none.json", tmp_path / "none.json"), "cannot read"),
+        (("scenes", "smolsight", "--recipe", tmp_path / "none.json"), "cannot read"),
+        (("scenes", "smolsight", "--seeds", 0), "Must be >= 1"),
+    ]
+    for arguments, said in mistakes:
+        code, message, packages = imported(*arguments)
+        assert (code, packages) == (1, set()), (arguments, message)
+        assert message.startswith("freeret: "), arguments
+        assert said in message, arguments
+    assert not (tmp_path / "s").exists()
 
 
 # --------------------------------------------------------------------------------- as a process
