@@ -126,7 +126,11 @@ class Encoder:
         contents = [p.value for p in source.user if isinstance(p, Part) and p.kind == "text"]
         media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
         if media and self.perception is None:
-            raise BadItem(f"{name}: this backbone reads text only, the item holds {media[0].kind}")
+            raise BadItem(
+                f"{name}: this backbone reads text only, the item holds {media[0].kind}. Choose a "
+                "model that reads it, such as HuggingFaceTB/SmolVLM-256M-Instruct, or without a "
+                "download smolsight, which sees drawn shapes only"
+            )
         marked = _mark(source.user)
         pieces: list[Piece] = []
         per_token: dict[str, list[int]] = {}

@@ -1,25 +1,36 @@
 """The command `freeret`: what is typed is done, and what cannot be done is one clear line."""
 
+import functools
 import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cyclopts import App
 from models import TEXT, tokenizer
+from PIL import Image
 from stores import save_tiny
+from test_report import make_report
+from tqdm.auto import tqdm
 
 from freeret.cli import app, main
+from freeret.counting import count_items
+from freeret.indexing import blocks
 from freeret.output import as_trec
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
+from freeret.sources import Files
 from freeret.store import Store
-from probes import Backbone, Item
+from probes import Backbone, Item, ProbeReport
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 ROWS = [{"id": f"r{k}", "text": f"{k} of the word", "year": 1990 + k} for k in range(12)]
@@ -423,6 +434,126 @@ def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -
         assert message.startswith("freeret: "), arguments
         assert said in message, arguments
     assert not (tmp_path / "s").exists()
+
+
+# ------------------------------------------------------------------------------- recipes, stores
+
+
+@pytest.fixture
+def probed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """An empty cache, and a probe that only counts: its report is a made-up one."""
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    asked: list[str] = []
+
+    def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> ProbeReport:
+        asked.append(backbone.name)
+        assert progress, "minutes of work are shown"
+        return make_report(fingerprint=backbone.fingerprint(), seed=seed)
+
+    monkeypatch.setattr("freeret.reports.probe", probe)
+    return lambda: asked
+
+
+def test_what_one_command_probes_no_other_probes_again(
+    probed: Callable[[], list[str]], model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "sts.tsv").write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\tc\td\n")
+    assert run("probe", model, "--out", tmp_path / "out") == 0
+    assert probed() == [str(model)]
+    moved = tmp_path / "moved"
+    shutil.copytree(model, moved)
+    for k, folder in enumerate((model, moved)):
+        store = tmp_path / f"s{k}"
+        assert run("index", tmp_path / "a.txt", "--store", store, "--model", folder) == 0
+        assert Store.open(store).recipe()["prompt"] == "prompteol", "that of the report"
+    assert (
+        run("eval", f"sts:{tmp_path / 'sts.tsv'}", "--model", moved, "--out", tmp_path / "e") == 0
+    )
+    assert run("probe", model, "--out", tmp_path / "out") == 0
+    assert len(probed()) == 2, "`freeret probe` measures whenever it is asked"
+
+
+def test_the_papers_recipe_needs_no_probing(
+    probed: Callable[[], list[str]], model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    how = ("--store", tmp_path / "s", "--model", model)
+    assert run("index", tmp_path / "a.txt", *how, "--recipe", "paper") == 0
+    assert Store.open(tmp_path / "s").recipe()["prompt"] == "control"
+    # The store keeps its recipe, and its backbone is not probed for it.
+    assert run("index", tmp_path / "a.txt", *how) == 0
+    assert probed() == []
+
+
+def test_a_store_of_another_model_is_refused_before_probing(
+    probed: Callable[[], list[str]],
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    TEXT["qwen2"]().save_pretrained(tmp_path / "other")
+    tokenizer().save_pretrained(tmp_path / "other")
+    assert run("index", tmp_path / "a.txt", "--store", store, "--model", tmp_path / "other") == 1
+    assert f"you asked for {tmp_path / 'other'}" in own_lines(capsys.readouterr().err)[0]
+    assert probed() == []
+
+
+def test_a_first_run_that_fails_leaves_no_store(
+    model: Path,
+    recipe: Path,
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.txt").write_text("b")
+    how: dict[str, Any] = {"store": tmp_path / "s", "model": model, "recipe": recipe}
+    assert index(tmp_path / "a.png", tmp_path / "b.txt", **how) == 1
+    line = own_lines(capsys.readouterr().err)[0]
+    assert "reads text only" in line
+    assert "smolsight" in line, "it names a model that reads pictures"
+    assert not (tmp_path / "s").exists()
+    # A store that was there before, and what was committed, stay.
+    how["store"] = shutil.copytree(store, tmp_path / "kept")
+    assert index(tmp_path / "a.png", **how) == 1
+    assert len(Store.open(tmp_path / "kept")) == len(ROWS)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.txt").write_text("")
+    how["store"] = tmp_path / "here"
+    assert index(tmp_path / "a.png", **how) == 1
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["mine.txt"]
+
+
+def test_the_bar_counts_what_is_committed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three blocks of items from tables and files: the total is known from the start, and the
+    count never runs ahead of the store."""
+    monkeypatch.setattr("freeret.indexing.blocks", functools.partial(blocks, size=4))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text(
+        "\n".join(json.dumps(row) for row in ROWS[:6]) + "\n\n"
+    )
+    (tmp_path / "in" / "b.csv").write_text('id,text\nx,"one\ntwo"\ny,three\n')
+    pq.write_table(pa.table({"id": ["p"], "text": ["four"]}), tmp_path / "in" / "c.parquet")
+    (tmp_path / "in" / "d.txt").write_text("five")
+    retriever = FreeRet(Backbone.load(model), Recipe.paper(), progress=True)
+    seen: list[tuple[int, int, int]] = []
+    update = tqdm.update
+
+    def watched(bar: tqdm, n: float = 1) -> None:
+        update(bar, n)
+        if bar.desc == "indexing":
+            seen.append((bar.n, bar.total, len(Store.open(tmp_path / "s"))))
+
+    monkeypatch.setattr(tqdm, "update", watched)
+    retriever.index(Files([tmp_path / "in"]), tmp_path / "s")
+    assert seen == [(4, 10, 4), (8, 10, 8), (10, 10, 10)]
+    assert count_items(["a", "b"]) == 2
+    assert count_items(iter(["a", "b"])) is None
+    assert count_items(Files([(tmp_path / "in" / "b.csv").as_uri()])) is None
 
 
 # --------------------------------------------------------------------------------- as a process
