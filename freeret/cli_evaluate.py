@@ -214,20 +214,22 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show(files: Sequence[Path]) -> None:
-    """The main metric of every dataset and run, and the means, each with its interval."""
+    """Every metric of every dataset and run, and the means of several datasets, with intervals."""
     from freeret.evaluate.results import Result
 
     results = [Result.load(file) for file in files]
     rows = []
     for name in dict.fromkeys(name for result in results for name in result.datasets):
-        for result in (result for result in results if name in result.datasets):
-            entry = result.datasets[name]
-            measured = entry.metrics[entry.main]
-            rows.append([name, entry.main, result.run, _cell(measured.interval)])
-    for group in dict.fromkeys(group for result in results for group in result.means):
-        for result in (result for result in results if group in result.means):
+        entries = [(r.run, r.datasets[name]) for r in results if name in r.datasets]
+        for metric in dict.fromkeys(m for _, entry in entries for m in entry.metrics):
+            for run, entry in entries:
+                if metric in entry.metrics:
+                    rows.append([name, metric, run, _cell(entry.metrics[metric].interval)])
+    several = [result for result in results if len(result.datasets) > 1]
+    for group in dict.fromkeys(group for result in several for group in result.means):
+        for result in (result for result in several if group in result.means):
             rows.append([f"mean of {group}", "main", result.run, _cell(result.means[group])])
-    print_table("Evaluation", ["dataset", "metric", "run", "[95% interval]"], rows)
+    print_table("Evaluation", ["dataset", "metric", "run", "value [95% interval]"], rows)
     for file in files:
         say(str(file))
 
@@ -244,6 +246,7 @@ def _show_ablations(found: "Ablations") -> None:
     from freeret.evaluate.ablations import regrets
 
     for name, ablation in found.datasets.items():
+        judged = any(row.auc is not None for row in ablation.rows)
         rows = [
             [
                 row.part,
@@ -251,18 +254,20 @@ def _show_ablations(found: "Ablations") -> None:
                 _cell(row.interval),
                 _signed(row.difference),
                 f"{row.p:.4f}",
-                "" if row.auc is None else f"{row.auc:.3f}",
-                "" if row.accuracy is None else f"{row.accuracy:.3f}",
+                *(["" if row.auc is None else f"{row.auc:.3f}"] * judged),
+                *(["" if row.accuracy is None else f"{row.accuracy:.3f}"] * judged),
             ]
             for row in ablation.rows
         ]
-        columns = ["part", "", ablation.metric, "minus the paper's choice", "p", "AUC", "accuracy"]
+        columns = ["part", "choice", f"{ablation.metric} [95%]", "minus the paper's choice", "p"]
         print_table(
-            f"{name}, {ablation.queries} queries, {ablation.documents} documents", columns, rows
+            f"{name}: {ablation.queries} queries, {ablation.documents} documents",
+            [*columns, *(["AUC", "accuracy"] if judged else [])],
+            rows,
         )
     print_table(
         "Regret of the recipe's choices",
-        ["dataset", "choice", "chosen", "", "best", "", "worst", "", "regret"],
+        ["dataset", "choice", "chosen", "value", "best", "value", "worst", "value", "regret"],
         [
             [
                 r.dataset, r.part, r.chosen, f"{r.value:.3f}", r.best, f"{r.best_value:.3f}",

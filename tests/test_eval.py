@@ -566,6 +566,7 @@ def test_eval_and_compare_as_commands(
     said = capsys.readouterr().out
     assert "1.000 [1.000, 1.000]" in said
     assert "mean of all" in said
+    assert all(f" {metric} " in said for metric in ("nDCG@10", "P@1"))
     names = {"recipe.json", "recipe-top2.json", "recipe-top4.json", "bm25.json"}
     assert {file.name for file in tmp_path.glob("*.json")} == names
     assert run("compare", tmp_path / "recipe.json", tmp_path / "bm25.json") == 0
@@ -580,6 +581,7 @@ def test_ablate_as_a_command(
     said = capsys.readouterr().out
     assert "no task" in said
     assert "regret" in said
+    assert "AUC" not in said, "nothing was reranked"
     assert {f.name for f in tmp_path.iterdir()} == {
         "ablation.json", "ablation-one.png", "ablation-one.svg",
     }  # fmt: skip

@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,22 @@ def test_a_message_is_safe_and_says_its_level() -> None:
     assert is_clean(shown)
     record.levelno = logging.INFO
     assert MessageFormatter().format(record).startswith("skipped ")
+
+
+def test_what_the_log_says_is_shown_as_one_line() -> None:
+    """Information without a level, and Python's warnings without the place in the code."""
+    code = """if True:
+        import logging, warnings
+        from freeret.output import messages
+        with messages():
+            logging.getLogger("freeret.reports").info("probing now")
+            logging.getLogger("freeret.indexing").info("a detail")
+            logging.getLogger("freeret.indexing").warning("skipped %s", "\\x1b[2J")
+            warnings.warn("not reranked", stacklevel=1)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = ["probing now", "warning: skipped \\x1b[2J", "warning: not reranked"]
+    assert done.stderr.splitlines() == expected
 
 
 # ---------------------------------------------------------------------------------- whole commands
