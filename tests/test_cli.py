@@ -348,9 +348,8 @@ def test_help_says_all_of_every_option(
     described = dict(re.findall(r"^    (\w+): (.+(?:\n        .+)*)", written, re.MULTILINE))
     hints = get_type_hints(function, include_extras=True)
     for name in inspect.signature(function).parameters:
-        said = described.get(name) or next(
-            note.help for note in hints[name].__metadata__ if getattr(note, "help", None)
-        )
+        notes = getattr(hints[name], "__metadata__", ())
+        said = described.get(name) or next((note.help for note in notes if note.help), "")
         sentence = " ".join(said.replace("`", "").split())
         assert len(sentence.split()) >= 4, f"{name} is hardly described"
         assert sentence[0].isupper()
