@@ -6,7 +6,7 @@
 
 The documents are in a store already; a query is embedded, searched for, and its first candidates
 are judged, one query at a time, the ways in turn. DATA is a BEIR folder of paraphrases; the recipe
-is that of figures/reports/<model>.json. Writes benchmarks/results/latency_<model>.json;
+is that of probes/data/reports/<model>.json. Writes benchmarks/results/latency_<model>.json;
 figures/latency.py draws it.
 """
 
@@ -23,6 +23,7 @@ from freeret import FreeRet, Recipe
 from freeret.evaluate.datasets import sample
 from freeret.evaluate.loaders import load_beir
 from probes import Backbone, ProbeReport
+from probes.data import REPORTS
 from probes.stats import mean_interval
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,7 @@ def main(
     *, data: Path, model: str, depth: tuple[int, ...] = (), queries: int | None = None
 ) -> None:
     backbone = Backbone.load(model)
-    report = ProbeReport.load(ROOT / "figures" / "reports" / f"{model}.json")
+    report = ProbeReport.load(REPORTS / f"{model}.json")
     dataset = sample(load_beir(data, task="same meaning", metrics=("P@1",)), queries)
     ways = {
         "E5-V extraction": (Recipe.e5v(), 0),

@@ -22,6 +22,7 @@ from freeret import Recipe
 from freeret.evaluate.ablations import Ablations, Regret, mean_regret, regrets
 from freeret.evaluate.plots import draw_ablation, draw_regrets
 from probes import ProbeReport
+from probes.data import REPORTS
 from probes.files import write_atomic
 from probes.plots import save
 
@@ -38,7 +39,7 @@ def main() -> None:
     found: dict[str, list[Regret]] = {}
     for file in sorted((HERE / "results").glob("*/ablation/ablation.json")):
         model = file.parent.parent.name
-        report = ProbeReport.load(HERE / "reports" / f"{model}.json")
+        report = ProbeReport.load(REPORTS / f"{model}.json")
         # What the rule chooses now, whatever it chose when the grid was measured.
         recipe = Recipe.from_report(report)
         found[model] = regrets(Ablations.load(file), recipe)

@@ -1,13 +1,14 @@
 """Where several backbones lexicalize, under each kind of prompt.
 
 freeret probe smollm2-135m --out out/smollm2-135m    (and gemma3-270m)
-cp out/smollm2-135m/report.json figures/reports/smollm2-135m.json
+cp out/smollm2-135m/report.json probes/data/reports/smollm2-135m.json
 python figures/curves.py
 """
 
 from pathlib import Path
 
 from probes import ProbeReport
+from probes.data import REPORTS
 from probes.plots import save, turns_figure
 
 HERE = Path(__file__).parent
@@ -19,8 +20,7 @@ BACKBONES = {
 
 
 def main() -> None:
-    reports = HERE / "reports"
-    curves = {n: ProbeReport.load(reports / f"{f}.json").curves for n, f in BACKBONES.items()}
+    curves = {n: ProbeReport.load(REPORTS / f"{f}.json").curves for n, f in BACKBONES.items()}
     save(turns_figure(curves), HERE / "curves")
 
 

@@ -1,6 +1,6 @@
 """Synonyms and their controls by site, and what separates them, for several backbones.
 
-freeret probe MODEL --out out/MODEL; cp out/MODEL/report.json figures/reports/MODEL.json
+freeret probe MODEL --out out/MODEL; cp out/MODEL/report.json probes/data/reports/MODEL.json
 python figures/synonyms.py
 """
 
@@ -10,13 +10,14 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from probes import ProbeReport
+from probes.data import REPORTS
 from probes.plots import STYLE, draw_separation, draw_synonyms, save
 
 HERE = Path(__file__).parent
 
 
 def main() -> None:
-    reports = {path.stem: ProbeReport.load(path) for path in sorted(HERE.glob("reports/*.json"))}
+    reports = {path.stem: ProbeReport.load(path) for path in sorted(REPORTS.glob("*.json"))}
     with rc_context(STYLE):
         figure = Figure(figsize=(1.6 + 4.2 * len(reports), 6), layout="constrained")
         panels = figure.subplots(2, len(reports), sharex="col", sharey="row", squeeze=False)

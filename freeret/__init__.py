@@ -1,15 +1,30 @@
 """FreeRet: training-free two-stage retrieval with one untouched multimodal language model."""
 
 import os
+from typing import TYPE_CHECKING
+
+from probes.lazy import lazy_names
 
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every new table; read at its import
 
-from freeret.embedder import Embedder
-from freeret.recipe import Recipe
-from freeret.reranker import Ranked, Reranker
-from freeret.retriever import Answer, FreeRet, Hit
-from probes import ControlPrompt
+if TYPE_CHECKING:
+    from freeret.embedder import Embedder
+    from freeret.recipe import Recipe
+    from freeret.reranker import Ranked, Reranker
+    from freeret.retriever import Answer, FreeRet, Hit
+    from probes import ControlPrompt
 
 __all__ = [
     "Answer", "ControlPrompt", "Embedder", "FreeRet", "Hit", "Ranked", "Recipe", "Reranker",
 ]  # fmt: skip
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "freeret.embedder": "Embedder",
+        "freeret.recipe": "Recipe",
+        "freeret.reranker": "Ranked Reranker",
+        "freeret.retriever": "Answer FreeRet Hit",
+        "probes.prompts": "ControlPrompt",
+    },
+)

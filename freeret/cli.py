@@ -1,18 +1,22 @@
-"""The command `freeret`: probe a backbone, check it, retrieve with it."""
+"""The command `freeret`: probe a backbone, check it, retrieve with it.
 
-import logging
+Commands import what they need when they run, and check what was typed before they load a model.
+"""
+
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
-from freeret import cli_evaluate
-from probes.errors import FreeRetError
+from freeret import cli_evaluate, preflight, scene_command
+from freeret.options import Actors, Address, Count, Engine, Model, Moved, Positive, RecipeName
+from freeret.output import complain, messages, print_lines, print_table, say
+from probes.errors import BadSetting, FreeRetError
 
 if TYPE_CHECKING:
     from freeret.ann import Recall
@@ -23,31 +27,27 @@ app = App(
     help="Look inside a language model, then retrieve with the same untouched weights.",
 )
 cli_evaluate.register(app)
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-
-Model = Annotated[
-    str,
-    Parameter(help="Alias of an embedded default (smollm2-135m), a model folder, or a hub id."),
-]
+app.command(scene_command.scenes)
 
 
 @app.command
 def probe(model: Model, /, *, out: Path = Path("out"), seed: int = 0) -> None:
     """Measure where a backbone lexicalizes and how its labels are biased.
 
-    Parameters
-    ----------
-    out: Folder for report.json, recipe.json, summary.md and the figures (PNG and SVG).
-    seed: Seed of the bootstrap intervals.
+    The report is also kept in the cache, where every other command finds it.
+
+    Args:
+        out: Folder for report.json, recipe.json, summary.md and the figures (PNG and SVG).
+        seed: Seed of the bootstrap intervals.
     """
-    from freeret.probing import probe_into
+    preflight.check_writable(out)
+    from freeret.probing import write_report
+    from freeret.reports import probe_and_keep
     from probes import Backbone
 
-    backbone = Backbone.load(model)
-    out.mkdir(parents=True, exist_ok=True)  # an impossible place is known before the work
-    _, recipe = probe_into(backbone, out, seed)
+    recipe = write_report(probe_and_keep(Backbone.load(model), seed=seed), out)
     _print_recipe(recipe.reasons)
-    console.print(f"Report, recipe, summary and figures are in {out}", markup=False, soft_wrap=True)
+    say(f"Report, recipe, summary and figures are in {out}")
 
 
 @app.command
@@ -59,7 +59,7 @@ def check(model: Model, /) -> None:
     checks = run_checks(Backbone.load(model))
     print_table(
         f"Check of {model}",
-        ["check", "found", ""],
+        ["check", "found", "result"],
         [[c.what, c.found, "ok" if c.passed else "FAILED"] for c in checks],
     )
     if not all(c.passed for c in checks):
@@ -68,22 +68,25 @@ def check(model: Model, /) -> None:
 
 @app.command
 def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
-    """Probe the embedded default, choose a recipe, and search passages, pictures and clips with it.
+    """Choose a recipe for the embedded default, and search passages, pictures and clips with it.
 
-    Parameters
-    ----------
-    out: Everything is written under this folder; open its index.html.
+    A backbone whose weights have no probe report yet is probed first.
+
+    Args:
+        out: Folder for everything that is written; open its index.html.
     """
+    preflight.check_writable(out)
     from freeret.demo import built_in_corpus, run_all, write_hits
     from freeret.demo_pictures import search_everything
     from freeret.evaluate.metrics import figure
     from freeret.gallery import Table, write_page
-    from freeret.probing import probe_into
+    from freeret.probing import write_report
+    from freeret.reports import report_of
     from freeret.retriever import FreeRet
     from probes import Backbone
 
     backbone = Backbone.load(model)
-    _, recipe = probe_into(backbone, out / "probe", seed=0)
+    recipe = write_report(report_of(backbone), out / "probe")
     _print_recipe(recipe.reasons)
     corpus = built_in_corpus()
     runs = run_all(backbone, recipe, corpus)
@@ -110,7 +113,7 @@ def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
         [compared, mixed],
         [gallery for gallery, _ in searched],
     )
-    console.print(f"Look at {out / 'index.html'}", markup=False, soft_wrap=True)
+    say(f"Open {out / 'index.html'} in a browser")
 
 
 @app.command
@@ -118,52 +121,57 @@ def index(
     *paths: str,
     store: str,
     model: Model = "smollm2-135m",
-    recipe: Path | None = None,
+    recipe: RecipeName = "auto",
     text_field: str = "text",
     id_field: str = "id",
     image_field: str | None = None,
     video_field: str | None = None,
     audio_field: str | None = None,
     metadata_field: list[str] | None = None,
+    task: str | None = None,
     skip_bad: bool = False,
     prune: bool = False,
     shards: str | None = None,
-    engine: Literal["local", "ray"] = "local",
-    num_actors: int | None = None,
-    address: str | None = None,
+    engine: Engine = "local",
+    num_actors: Actors = None,
+    address: Address = None,
     ann: Literal["hnsw", "pq"] | None = None,
 ) -> None:
     """Embed files into a store; run it again to add, to replace what changed, or to resume.
 
-    Parameters
-    ----------
-    paths: Files and folders of texts, tables (.jsonl, .csv, .tsv, .parquet) and media, here or at a
-        URL: s3://, gs://, abfs://, file:///.
-    store: Folder or object-store URL.
-    recipe: A recipe.json of `freeret probe`; without it the backbone is probed once.
-    text_field: Column of a table that holds the text.
-    id_field: Column that holds the id.
-    image_field: Column that holds a picture: its path beside the table, or its bytes.
-    video_field: Column that holds a video, as image_field.
-    audio_field: Column that holds a sound, as image_field.
-    metadata_field: Column that becomes metadata; may be given several times. By default all columns
-        that hold no content do.
-    skip_bad: Report items that cannot be read and go on.
-    prune: Remove what came from these files and folders before and is in them no more.
-    shards: k/n: only part k of n, beside other processes that take the others. When all are done,
-        `freeret index --store STORE` without paths fits the geometry.
-    engine: ray spreads the work over actors of Ray, one backbone each.
-    num_actors: How many; by default one a GPU, or one a machine that has none.
-    address: Of a running Ray cluster, or auto; without it Ray is started on this machine.
-    ann: Build an approximate index over everything stored.
-    """
-    from freeret.recipe import Recipe
-    from freeret.retriever import FreeRet
-    from freeret.sources import Files, said
-    from probes import Backbone
+    A store keeps the recipe that it was made with, unless --recipe names another.
 
-    chosen = Recipe.load(recipe) if recipe else None
-    retriever = FreeRet(Backbone.load(model), chosen, progress=True)
+    Args:
+        paths: Files and folders of texts, tables (.jsonl, .csv, .tsv, .parquet) and media, on this
+            machine or at a URL (s3://, gs://, abfs://, file:///). Without any, the geometry of an
+            existing store is fitted again.
+        store: Folder or object-store URL of the store.
+        text_field: Column of a table that holds the text.
+        id_field: Column that holds the id.
+        image_field: Column that holds a picture: its path beside the table, or its bytes.
+        video_field: Column that holds a video, in the same way as --image-field.
+        audio_field: Column that holds a sound, in the same way as --image-field.
+        metadata_field: Column that becomes metadata; may be given several times. By default all
+            columns that hold no content do.
+        task: What the store will be searched for (same meaning, question, caption, …, or a sentence
+            of your own): the task prior of a recipe with the control prompt.
+        skip_bad: Report items that cannot be read, and go on with the others.
+        prune: Remove what came from these files and folders before and is no longer in them.
+        shards: Index only part k of n, written k/n, while other processes index the other parts.
+            When all are done, fit the geometry with `freeret index --store STORE`.
+        ann: Build an approximate index over everything stored.
+    """
+    preflight.check_engine(engine, num_actors, address)
+    preflight.check_writable(store)
+    preflight.check_recipe(recipe)
+    if not paths and not preflight.store_exists(store):
+        raise BadSetting("name at least one file or folder to index")
+    from freeret.output import printable
+    from freeret.sharding import Shard
+    from freeret.sources import Files, said
+
+    if shards is not None:
+        Shard.parse(shards)
     items = Files(
         paths,
         text_field,
@@ -173,25 +181,24 @@ def index(
         audio_field=audio_field,
         metadata_fields=metadata_field,
     )
-    on_error = "skip" if skip_bad else "raise"
+    replace(items, keep_bad=skip_bad).listing()  # raises BadItem before a model is loaded
+    retriever = _retriever_for(store, model, recipe, task)
     done = retriever.index(
         items,
         store,
-        on_error=on_error,
+        on_error="skip" if skip_bad else "raise",
         prune=prune,
         shards=shards,
         engine=engine,
         num_actors=num_actors,
         address=address,
     )
-    console.print(
+    say(
         f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
-        f"{len(done.skipped)} skipped" + (f", {done.pruned} pruned" if prune else ""),
-        markup=False,
-        soft_wrap=True,
+        f"{len(done.skipped)} skipped" + (f", {done.pruned} pruned" if prune else "")
     )
     if done.passed_over:
-        console.print(f"Files {said(done.passed_over)}", markup=False, soft_wrap=True)
+        say(printable(f"Files {said(done.passed_over)}"))
     if ann:
         _print_recall(retriever.build_ann(ann))
 
@@ -203,37 +210,44 @@ def search(
     /,
     *,
     image: Path | None = None,
-    top_n: int = 50,
-    rerank: int = 0,
+    top_n: Positive = 50,
+    rerank: Count = 0,
     ann: bool = False,
-    memory: float = 4.0,
+    task: str | None = None,
+    memory: Annotated[float, Parameter(validator=Number(gte=0))] = 4.0,
     json: bool = False,
     trec: str | None = None,
-    model: str | None = None,
+    model: Moved = None,
 ) -> None:
-    """Search a store, by a text, a picture or both.
+    """Search a store by a text, a picture or both.
 
-    Parameters
-    ----------
-    image: A picture to search with.
-    top_n: How many hits.
-    rerank: How many of the first hits the model judges again.
-    ann: Score only what the approximate index proposes.
-    memory: GiB for vectors; a larger store is read block by block.
-    json: One JSON object a hit, one a line.
-    trec: Print TREC run lines with this run tag.
-    model: Where the backbone is now, if not where it was when the store was made.
+    Args:
+        store: Folder or object-store URL of the store.
+        query: The text to search with.
+        image: File of a picture to search with.
+        top_n: Number of hits to show.
+        rerank: Number of first hits that the model judges again.
+        ann: Score only what the approximate index proposes.
+        task: What is searched for (same meaning, question, caption, …, or a sentence of your own),
+            where the store's prompt states a task.
+        memory: GiB that the vectors may take in memory; a larger store is read block by block.
+        json: Print one JSON object per hit (JSON Lines).
+        trec: Print the hits as lines of a TREC run with this run tag.
     """
+    preflight.check_store(store)
+    if not query.strip() and image is None:
+        raise BadSetting("nothing to search with: give a text, --image FILE, or both")
+    if image is not None and not image.is_file():
+        raise BadSetting(f"there is no picture at {image}")
     from freeret.output import as_json, as_trec, summary
     from probes import Item
 
     asked = Item(query or None, images=[image] if image else [], id="query")
-    opened = _open(store, model, memory)
-    hits = opened.search(asked, top_n=top_n, rerank=rerank, ann=ann)
+    hits = _open(store, model, memory).search(asked, top_n=top_n, rerank=rerank, ann=ann, task=task)
     if json:
-        sys.stdout.writelines(as_json(hit) + "\n" for hit in hits)
+        print_lines(as_json(hit) for hit in hits)
     elif trec:
-        sys.stdout.writelines(line + "\n" for line in as_trec("q", hits, trec))
+        print_lines(as_trec("q", hits, trec))
     else:
         rows = [[f"{hit.score:.3f}", hit.id, summary(hit.item)[:300]] for hit in hits]
         print_table(summary(asked), ["score", "id", "content"], rows)
@@ -241,34 +255,42 @@ def search(
 
 @app.command
 def answer(
-    store: str, question: str, /, *, top_n: int = 5, rerank: int = 0, model: str | None = None
+    store: str,
+    question: str,
+    /,
+    *,
+    top_n: Positive = 5,
+    rerank: Count = 0,
+    model: Moved = None,
 ) -> None:
     """Answer a question from what the store holds, naming the sources.
 
-    Parameters
-    ----------
-    top_n: How many hits the model reads.
-    rerank: How many of the first hits the model judges before.
-    model: Where the backbone is now, if not where it was when the store was made.
+    Args:
+        store: Folder or object-store URL of the store.
+        question: The question in words.
+        top_n: Number of hits that the model reads.
+        rerank: Number of first hits that the model judges again before it reads.
     """
-    from freeret.output import summary
+    preflight.check_store(store)
+    if not question.strip():
+        raise BadSetting("the question is empty")
+    from freeret.output import printable, summary
 
     found = _open(store, model).answer(question, top_n=top_n, rerank=rerank)
-    console.print(found.text, markup=False, soft_wrap=True)
+    say(found.text)
     for number, hit in enumerate(found.sources, start=1):
-        console.print(
-            f"[{number}] {hit.id}: {summary(hit.item)[:200]}", markup=False, soft_wrap=True
-        )
+        say(printable(f"[{number}] {hit.id}: {summary(hit.item)[:200]}"))
 
 
 @app.command
 def info(store: str, /, *, measure_recall: bool = False) -> None:
     """Say what a store holds and what made it.
 
-    Parameters
-    ----------
-    measure_recall: Compare the first hits of the approximate index with the exact ones.
+    Args:
+        store: Folder or object-store URL of the store.
+        measure_recall: Compare the first hits of the approximate index with the exact ones.
     """
+    preflight.check_store(store)
     from freeret import ann
     from freeret.output import store_facts
     from freeret.store import Store
@@ -279,7 +301,19 @@ def info(store: str, /, *, measure_recall: bool = False) -> None:
         _print_recall(ann.measure_recall(opened, n))
 
 
-app.command("freeret.scene_command:scenes", name="scenes")
+def _retriever_for(store: str, model: str, recipe: str, task: str | None) -> "FreeRet":
+    """A retriever to index with: a store that exists keeps its recipe, unless one is named."""
+    from freeret.reports import named_recipe, own_recipe
+    from freeret.retriever import FreeRet
+    from freeret.store import Store
+    from probes import Backbone
+
+    chosen = named_recipe(recipe)
+    backbone = Backbone.load(model)
+    if chosen is None and task is None and Store.exists(store):
+        return FreeRet.load(store, backbone, progress=True)
+    chosen = chosen or own_recipe(backbone)
+    return FreeRet(backbone, replace(chosen, task=task or chosen.task), progress=True)
 
 
 def _open(store: str, model: str | None, memory: float = 4.0) -> "FreeRet":
@@ -291,45 +325,31 @@ def _open(store: str, model: str | None, memory: float = 4.0) -> "FreeRet":
 
 
 def _print_recall(found: "Recall") -> None:
-    console.print(
+    say(
         f"recall@{found.n} of the approximate index: {found.recall:.3f} "
-        f"({found.queries} documents as queries, against exact search)",
-        soft_wrap=True,
+        f"({found.queries} documents as queries, against exact search)"
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; an expected error is one clear line and exit code 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    for noisy in ("huggingface_hub", "bm25s"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    try:
-        app(arguments)
-    except (FreeRetError, OSError) as error:
-        Console(stderr=True, highlight=False).print(
-            f"freeret: {error}", markup=False, soft_wrap=True
-        )
-        sys.exit(1)
-    except ImportError as error:
-        Console(stderr=True, highlight=False).print(
-            f"freeret: a dependency is missing ({error}); reinstall with pip install freeret",
-            markup=False,
-            soft_wrap=True,
-        )
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _print_recipe(reasons: Sequence[str]) -> None:
     for reason in reasons:
-        console.print(f"• {reason}", markup=False, soft_wrap=True)
+        say(f"• {reason}")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=Text(title), title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # content is not markup
-    console.print(table)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an expected error is one clear line and exit code 1."""
+    try:
+        with messages():
+            app(arguments, exit_on_error=False, print_error=False)
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(1)
+    except (FreeRetError, OSError, CycloptsError) as error:
+        complain(str(error))
+        sys.exit(1)
+    except ImportError as error:
+        complain(f"a dependency is missing ({error}); pip install 'freeret[eval,scale]' brings all")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

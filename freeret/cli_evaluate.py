@@ -1,10 +1,16 @@
 """The commands that measure: `freeret eval`, `freeret compare`, `freeret ablate`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
+
+from freeret import preflight
+from freeret.options import Actors, Address, Engine, Model, Positive, RecipeName
+from freeret.output import print_table, say
+from probes.errors import BadSetting
+from probes.files import read_json
 
 if TYPE_CHECKING:
     from freeret.evaluate.ablations import Ablations
@@ -15,8 +21,17 @@ if TYPE_CHECKING:
 Suites = Annotated[
     str,
     Parameter(
-        help="beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, mmeb:FOLDER[/DATASET], "
-        "mmeb-v2:FOLDER[/DATASET], scenes:POOLS, folder:FOLDER."
+        help="What to measure on: beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, "
+        "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], scenes:POOLS, folder:FOLDER."
+    ),
+]
+Queries = Annotated[
+    Positive | None, Parameter(help="Keep a seeded draw of at most this many queries.")
+]
+Pool = Annotated[
+    Positive | None,
+    Parameter(
+        help="Keep at most this many documents: all judged ones and a seeded draw of the others."
     ),
 ]
 
@@ -30,44 +45,41 @@ def register(app: App) -> None:
 
 def evaluate(
     *suites: Suites,
-    model: str = "smollm2-135m",
-    recipe: str = "auto",
+    model: Model = "smollm2-135m",
+    recipe: RecipeName = "auto",
     system: tuple[str, ...] = ("recipe",),
     rerank: str = "",
-    queries: int | None = None,
-    pool: int | None = None,
+    queries: Queries = None,
+    pool: Pool = None,
     out: Path = Path("out/eval"),
     seed: int = 0,
-    engine: Literal["local", "ray"] = "local",
-    num_actors: int | None = None,
-    address: str | None = None,
+    engine: Engine = "local",
+    num_actors: Actors = None,
+    address: Address = None,
 ) -> None:
     """Evaluate systems on suites; run it again to go on where it stopped.
 
-    Parameters
-    ----------
-    model: Alias of an embedded default, a model folder, or a hub id.
-    recipe: auto (what the probes choose), paper, or a recipe.json.
-    system: recipe, paper, e5v, prompteol, metaeol, hierarchical, realign, echo, mean, last, bm25,
-        st:MODEL; may be given several times.
-    rerank: Depths of stage 2, such as 5,10,50.
-    queries: Keep a seeded draw of so many queries.
-    pool: Keep all judged documents and a seeded draw of the others, so many in all.
-    out: Folder for one JSON and one TREC run file a run.
-    seed: Seed of the intervals and of the draw.
-    engine: ray spreads the work over actors of Ray, one backbone each.
-    num_actors: How many; by default one a GPU, or one a machine that has none.
-    address: Of a running Ray cluster, or auto; without it Ray is started on this machine.
+    Args:
+        system: What to evaluate: recipe, paper, e5v, prompteol, metaeol, hierarchical, realign,
+            echo, mean, last, bm25 or st:MODEL. May be given several times.
+        rerank: Depths of stage 2, such as 5,10,50.
+        out: Folder for one JSON file per run and one TREC run file per dataset.
+        seed: Seed of the intervals and of the draw.
     """
+    depths = _numbers(rerank)
+    preflight.check_systems(system)
+    preflight.check_engine(engine, num_actors, address)
+    preflight.check_recipe(recipe)
+    preflight.check_writable(out)
+    loaders = _loaders(suites, queries, pool, seed)
     import contextlib
 
     from freeret.evaluate.run import evaluate as run_one
     from freeret.evaluate.spread import ray_actors
     from freeret.evaluate.systems import system as named
 
-    loaders = _loaders(suites, queries, pool, seed)
     load, choose = _once(model, recipe)
-    depths, files = _numbers(rerank), []
+    files = []
     spread = ray_actors(num_actors, address) if engine == "ray" else contextlib.nullcontext()
     with spread as actors:
         for name in system:
@@ -79,8 +91,14 @@ def evaluate(
 
 
 def compare(a: Path, b: Path, /) -> None:
-    """Compare two result files query by query: a minus b, its 95% interval and p-value."""
-    from freeret.cli import print_table
+    """Compare two result files query by query: a minus b, its 95% interval and p-value.
+
+    Args:
+        a: JSON file of one run, as `freeret eval` wrote it.
+        b: JSON file of the run that is subtracted.
+    """
+    for file in (a, b):
+        read_json(file)
     from freeret.evaluate.results import Result
     from freeret.evaluate.results import compare as compare_results
 
@@ -105,42 +123,44 @@ def compare(a: Path, b: Path, /) -> None:
 
 def ablate(
     *suites: Suites,
-    model: str = "smollm2-135m",
-    recipe: str = "auto",
+    model: Model = "smollm2-135m",
+    recipe: RecipeName = "auto",
     prompt: tuple[str, ...] = (),
     rerank: str = "",
-    queries: int | None = None,
-    pool: int | None = None,
+    queries: Queries = None,
+    pool: Pool = None,
     out: Path = Path("out/ablate"),
     seed: int = 0,
 ) -> None:
     """Measure each part of the method: sites, priors, prompts, geometry, frames.
 
-    Parameters
-    ----------
-    model: Alias of an embedded default, a model folder, or a hub id.
-    recipe: auto (what the probes choose), paper, or a recipe.json.
-    prompt: Only these prompts beside the recipe's, the paper's and E5-V's; may be given several
-        times. Every prompt is one pass over the data.
-    rerank: Depths of stage 2, such as 5,10,50; without it there is no stage 2.
-    queries: Keep a seeded draw of so many queries.
-    pool: Keep all judged documents and a seeded draw of the others, so many in all.
-    out: Folder for ablation.json and its figure (PNG and SVG).
-    seed: Seed of the intervals and of the draw.
+    Args:
+        prompt: Measure only this prompt beside the recipe's, the paper's and E5-V's. May be given
+            several times; every prompt is one pass over the data.
+        rerank: Depths of stage 2, such as 5,10,50; without it there is no stage 2.
+        out: Folder for ablation.json and its figure (PNG and SVG).
+        seed: Seed of the intervals and of the draw.
     """
+    depths = _numbers(rerank)
+    preflight.check_recipe(recipe)
+    preflight.check_writable(out)
+    loaders = _loaders(suites, queries, pool, seed)
     from freeret.evaluate.ablate import PROMPTS
     from freeret.evaluate.ablations import ablate_all
     from freeret.evaluate.plots import draw_ablation
     from probes.plots import save
 
+    unknown = [name for name in prompt if name not in PROMPTS]
+    if unknown:
+        raise BadSetting(f"there is no prompt {unknown[0]!r}; there are {', '.join(PROMPTS)}")
     load, choose = _once(model, recipe)
     found = ablate_all(
         load(),
         choose(),
-        _loaders(suites, queries, pool, seed),
+        loaders,
         out / "ablation.json",
         prompts=prompt or tuple(PROMPTS),
-        depths=_numbers(rerank),
+        depths=depths,
         seed=seed,
         progress=True,
     )
@@ -154,7 +174,6 @@ def _loaders(
 ) -> list["Loader"]:
     from freeret.evaluate.datasets import sample
     from freeret.evaluate.loaders import suite
-    from probes.errors import BadSetting
 
     if not suites:
         raise BadSetting("name at least one suite, such as beir:FOLDER; see freeret eval --help")
@@ -163,13 +182,15 @@ def _loaders(
     return [lambda dataset=dataset: dataset for dataset in datasets]
 
 
-def _once(model: str, recipe: str) -> tuple:
-    """Makers of the backbone and of its recipe, each made at first use and kept."""
+def _once(model: str, recipe: str) -> tuple[Callable[[], "Backbone"], Callable[[], "Recipe"]]:
+    """Makers of the backbone and of its recipe, each made at first use and kept. Raises BadFile
+    for a recipe file that names what does not exist."""
     import functools
 
-    from freeret.recipe import Recipe
-    from freeret.reports import own_recipe
+    from freeret.reports import named_recipe, own_recipe
     from probes import Backbone
+
+    chosen = named_recipe(recipe)
 
     @functools.cache
     def load() -> "Backbone":
@@ -177,18 +198,12 @@ def _once(model: str, recipe: str) -> tuple:
 
     @functools.cache
     def choose() -> "Recipe":
-        if recipe == "paper":
-            return Recipe.paper()
-        if recipe == "auto":
-            return own_recipe(load(), progress=True)
-        return Recipe.load(recipe)
+        return chosen or own_recipe(load())
 
     return load, choose
 
 
 def _numbers(text: str) -> list[int]:
-    from probes.errors import BadSetting
-
     try:
         found = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
@@ -199,23 +214,24 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show(files: Sequence[Path]) -> None:
-    """The main metric of every dataset and run, and the means, each with its interval."""
-    from freeret.cli import console, print_table
+    """Every metric of every dataset and run, and the means of several datasets, with intervals."""
     from freeret.evaluate.results import Result
 
     results = [Result.load(file) for file in files]
     rows = []
     for name in dict.fromkeys(name for result in results for name in result.datasets):
-        for result in (result for result in results if name in result.datasets):
-            entry = result.datasets[name]
-            measured = entry.metrics[entry.main]
-            rows.append([name, entry.main, result.run, _cell(measured.interval)])
-    for group in dict.fromkeys(group for result in results for group in result.means):
-        for result in (result for result in results if group in result.means):
+        entries = [(r.run, r.datasets[name]) for r in results if name in r.datasets]
+        for metric in dict.fromkeys(m for _, entry in entries for m in entry.metrics):
+            for run, entry in entries:
+                if metric in entry.metrics:
+                    rows.append([name, metric, run, _cell(entry.metrics[metric].interval)])
+    several = [result for result in results if len(result.datasets) > 1]
+    for group in dict.fromkeys(group for result in several for group in result.means):
+        for result in (result for result in several if group in result.means):
             rows.append([f"mean of {group}", "main", result.run, _cell(result.means[group])])
-    print_table("Evaluation", ["dataset", "metric", "run", "[95% interval]"], rows)
+    print_table("Evaluation", ["dataset", "metric", "run", "value [95% interval]"], rows)
     for file in files:
-        console.print(str(file), markup=False, soft_wrap=True)
+        say(str(file))
 
 
 def _cell(interval: tuple[float, float, float]) -> str:
@@ -227,10 +243,10 @@ def _signed(interval: Sequence[float]) -> str:
 
 
 def _show_ablations(found: "Ablations") -> None:
-    from freeret.cli import print_table
     from freeret.evaluate.ablations import regrets
 
     for name, ablation in found.datasets.items():
+        judged = any(row.auc is not None for row in ablation.rows)
         rows = [
             [
                 row.part,
@@ -238,18 +254,20 @@ def _show_ablations(found: "Ablations") -> None:
                 _cell(row.interval),
                 _signed(row.difference),
                 f"{row.p:.4f}",
-                "" if row.auc is None else f"{row.auc:.3f}",
-                "" if row.accuracy is None else f"{row.accuracy:.3f}",
+                *(["" if row.auc is None else f"{row.auc:.3f}"] * judged),
+                *(["" if row.accuracy is None else f"{row.accuracy:.3f}"] * judged),
             ]
             for row in ablation.rows
         ]
-        columns = ["part", "", ablation.metric, "minus the paper's choice", "p", "AUC", "accuracy"]
+        columns = ["part", "choice", f"{ablation.metric} [95%]", "minus the paper's choice", "p"]
         print_table(
-            f"{name}, {ablation.queries} queries, {ablation.documents} documents", columns, rows
+            f"{name}: {ablation.queries} queries, {ablation.documents} documents",
+            [*columns, *(["AUC", "accuracy"] if judged else [])],
+            rows,
         )
     print_table(
         "Regret of the recipe's choices",
-        ["dataset", "choice", "chosen", "", "best", "", "worst", "", "regret"],
+        ["dataset", "choice", "chosen", "value", "best", "value", "worst", "value", "regret"],
         [
             [
                 r.dataset, r.part, r.chosen, f"{r.value:.3f}", r.best, f"{r.best_value:.3f}",

@@ -16,7 +16,7 @@ from probes import Backbone, Item
 
 def built_in_corpus() -> Dataset:
     """180 short passages on mixed subjects and 60 questions, written for this project; exactly one
-    passage answers a question."""
+    passage answers each question."""
     passages, questions = _rows("demo_corpus.jsonl"), _rows("demo_questions.jsonl")
     return Dataset(
         name="demo",
@@ -37,7 +37,7 @@ def run_all(backbone: Backbone, recipe: Recipe, corpus: Dataset) -> dict[str, Ru
 
 
 def write_hits(path: Path, corpus: Dataset, runs: Mapping[str, Run], top: int = 3) -> None:
-    """One row a question: the passage that answers it, and the first hits of each method."""
+    """One row per question: the passage that answers it, and the first hits of each method."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from freeret.counting import count_items
 from freeret.embedder import Embedder
 from freeret.payload import content_hash, encode_metadata, pack, source_of, with_source
 from freeret.sources import Listing
@@ -75,9 +76,13 @@ def index_items(
     check_on_error(on_error)
     done = Indexed()
     known = store.hashes(among)
-    stream = tqdm(items, desc="indexing", unit="item", disable=not progress)
-    for block in blocks(enumerate(stream)):
-        done += index_block(store, embedder, block, known, on_error, done.seen)
+    total = count_items(items) if progress else None
+    with tqdm(total=total, desc="indexing", unit="item", disable=not progress) as bar:
+        for block in blocks(enumerate(items)):
+            done += index_block(
+                store, embedder, block, known, on_error, done.seen, progress=progress
+            )
+            bar.update(len(block))  # they are committed now
     return done
 
 
@@ -94,6 +99,8 @@ def index_block(
     known: dict[str, str],
     on_error: str,
     seen: Seen,
+    *,
+    progress: bool = False,
 ) -> Indexed:
     """Write what is new or changed of a few items, each with its place in the stream, in one
     commit. `known` holds the hashes of what is stored, and learns the new ones; `seen` holds what
@@ -118,7 +125,8 @@ def index_block(
         pending.pop(id)
         done.seen.pop(id)
         refuse(done, error, on_error, id)
-    vectors = embedder.encode_rows([new.rows for new in pending.values()]).numpy()
+    rows = [new.rows for new in pending.values()]
+    vectors = embedder.encode_rows(rows, progress="embedding" if progress else None).numpy()
     whole = np.asarray(np.isfinite(vectors).all(axis=1))
     for id in [id for id, fine in zip(pending, whole, strict=True) if not fine]:
         name = pending.pop(id).item.name

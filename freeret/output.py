@@ -1,29 +1,121 @@
-"""Hits and stores as lines that other programs read."""
+"""What the command line prints: tables, lines and messages, none of which can steer a terminal.
+
+Texts, ids and file names come from anywhere. All output passes through the functions of this file,
+which show control characters as escapes.
+"""
 
 import json
+import logging
+import re
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from freeret.retriever import Hit
-from freeret.store import Store
-from probes import Item
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from freeret.retriever import Hit
+    from freeret.store import Store
+    from probes import Item
+
+UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0 with ESC, DEL, and C1 with CSI and OSC
+    "\u2028\u2029"  # line and paragraph separators
+    "\u202a-\u202e\u2066-\u2069"  # bidirectional embeddings, overrides and isolates
+    "\ud800-\udfff]"  # lone surrogates, which cannot be encoded
+)
+BLOCK = "\n\t"
+"""What may stay as it is in a text of several lines."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+log = logging.getLogger("freeret")
 
 
-def summary(item: Item) -> str:
-    """An item in one line: its text, and what stands for its media."""
-    return " ".join(
+def printable(text: str, keep: str = "") -> str:
+    """The text with every character that could steer a terminal shown as an escape, as in `\\x1b`.
+
+    Args:
+        text: Any text.
+        keep: Characters that stay as they are, such as `BLOCK`.
+    """
+    return UNSAFE.sub(lambda m: m[0] if m[0] in keep else ascii(m[0])[1:-1], text)
+
+
+def say(text: str) -> None:
+    """Print a text of one or more lines on standard output."""
+    console.print(printable(text, BLOCK), markup=False, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Print an error on standard error, after the name of the command."""
+    Console(stderr=True, highlight=False).print(
+        f"freeret: {printable(text, BLOCK)}", markup=False, soft_wrap=True
+    )
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output, every cell on one line of text that may wrap."""
+    table = Table(title=Text(printable(title)), title_justify="left")
+    for column in columns:
+        table.add_column(Text(printable(column)))
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))  # content is not markup
+    console.print(table)
+
+
+def print_lines(lines: Iterator[str]) -> None:
+    """Print lines for other programs on standard output, as they are made."""
+    sys.stdout.writelines(printable(line) + "\n" for line in lines)
+
+
+class MessageFormatter(logging.Formatter):
+    """Log records as the command line shows them: the level of warnings and errors, the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = printable(super().format(record), BLOCK)
+        if record.levelno <= logging.INFO:
+            return message
+        return f"{record.levelname.lower()}: {message}"
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """Show the log of this project and Python's warnings on standard error, one line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(MessageFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("freeret.reports").setLevel(logging.INFO)
+    for noisy in ("huggingface_hub", "bm25s"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show 日 is no reason to stop
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
+        yield
+
+
+def summary(item: "Item") -> str:
+    """An item on one line: its text, and what stands for its media."""
+    parts = (
         part.value if part.kind == "text" else f"[{part.kind}{_where(part.value)}]"
         for part in item.parts
     )
+    return " ".join(" ".join(parts).split())
 
 
 def _where(value: object) -> str:
     return f" {value}" if isinstance(value, Path) else ""
 
 
-def as_json(hit: Hit) -> str:
+def as_json(hit: "Hit") -> str:
     """One hit as one line of JSON; media by path say where they are."""
-    return json.dumps(
+    line = json.dumps(
         {
             "id": hit.id,
             "score": hit.score,
@@ -38,16 +130,19 @@ def as_json(hit: Hit) -> str:
         },
         ensure_ascii=False,
     )
+    # JSON escapes the characters below a space itself; the others only stand inside strings.
+    return UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", line)
 
 
-def as_trec(query_id: str, hits: Sequence[Hit], tag: str) -> Iterator[str]:
+def as_trec(query_id: str, hits: "Sequence[Hit]", tag: str) -> Iterator[str]:
     """TREC run lines: query, Q0, id, rank, score, tag. White space in ids becomes `_`."""
     for rank, hit in enumerate(hits, start=1):
-        yield f"{query_id} Q0 {'_'.join(hit.id.split())} {rank} {hit.score:.9f} {tag}"
+        id = printable("_".join(hit.id.split()))
+        yield f"{query_id} Q0 {id} {rank} {hit.score:.9f} {tag}"
 
 
-def store_facts(store: Store) -> list[list[str]]:
-    """What `freeret info` shows."""
+def store_facts(store: "Store") -> list[list[str]]:
+    """The rows that `freeret info` shows."""
     backbone, recipe = store.identity["backbone"], store.recipe()
     geometry = store.geometry()
     return [

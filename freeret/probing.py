@@ -1,22 +1,20 @@
-"""Run the probes and write what they found where people will look for it."""
+"""Write a probe report where people will look for it: figures, a summary, and the recipe."""
 
 from pathlib import Path
 
 from freeret.recipe import Recipe
-from probes import Backbone, ProbeReport, plots
-from probes import probe as run_probes
+from probes import ProbeReport, plots
 from probes.files import write_atomic
 
 
-def probe_into(backbone: Backbone, folder: Path, seed: int) -> tuple[ProbeReport, Recipe]:
-    """Probe, choose, and write report.json, recipe.json, summary.md and the figures."""
-    report = run_probes(backbone, seed=seed, progress=True)
+def write_report(report: ProbeReport, folder: Path) -> Recipe:
+    """Write report.json, recipe.json, summary.md and the figures; returns the recipe chosen."""
     recipe = Recipe.from_report(report)
     report.save(folder / "report.json")
     recipe.save(folder / "recipe.json")
     write_atomic(folder / "summary.md", summary(report, recipe))
     draw(report, folder)
-    return report, recipe
+    return recipe
 
 
 def draw(report: ProbeReport, folder: Path) -> None:

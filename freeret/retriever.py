@@ -102,7 +102,7 @@ class FreeRet:
     ):
         backbone = backbone if isinstance(backbone, Backbone) else Backbone.load(backbone)
         self.backbone, self.progress, self.memory = backbone, progress, memory
-        self.recipe = recipe or own_recipe(backbone, progress=progress)
+        self.recipe = recipe or own_recipe(backbone)
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.reference = reference_of(self.embedder, progress=progress)
         self.store: Store | None = None
@@ -183,24 +183,31 @@ class FreeRet:
         stream: Iterable[Any] = listing or sources.opened(items, passed_over)
         if store is None and self.store is None:
             store = tempfile.mkdtemp(prefix="freeret-")
+        fresh = store is not None and shard is None and not Store.exists(store)
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
         opened = self._opened()
         if shard is not None:
             stream = shard.of(stream)
-        if engine == "ray":
-            from freeret.ray_engine import index_with_ray
+        try:
+            if engine == "ray":
+                from freeret.ray_engine import index_with_ray
 
-            done = index_with_ray(
-                opened, self.backbone, self.recipe, stream, on_error=on_error,
-                num_actors=num_actors, address=address, progress=self.progress,
-            )  # fmt: skip
-            opened.refresh()
-        else:
-            done = index_items(
-                opened, self.embedder, stream,
-                on_error=on_error, among=shard, progress=self.progress,
-            )  # fmt: skip
+                done = index_with_ray(
+                    opened, self.backbone, self.recipe, stream, on_error=on_error,
+                    num_actors=num_actors, address=address, progress=self.progress,
+                )  # fmt: skip
+                opened.refresh()
+            else:
+                done = index_items(
+                    opened, self.embedder, stream,
+                    on_error=on_error, among=shard, progress=self.progress,
+                )  # fmt: skip
+        except BaseException:
+            # Not beside other shards: their processes may be about to write.
+            if fresh and opened.remove_if_empty():
+                self.store = None
+            raise
         done.passed_over = dict(passed_over)
         if prune and listing is not None:
             done.pruned = indexing.prune(opened, listing, done, shard)

@@ -2,16 +2,18 @@
 
 from pathlib import Path
 
-from freeret.cli import Model, console, print_table
+from freeret import preflight
+from freeret.options import Model, Positive
+from freeret.output import print_table, say
 
 
 def scenes(
     model: Model,
     /,
     *,
-    recipe: Path | None = None,
-    size: int = 100,
-    seeds: int = 3,
+    recipe: str | None = None,
+    size: Positive = 100,
+    seeds: Positive = 3,
     out: Path | None = None,
 ) -> None:
     """Measure retrieval among compositional pictures and clips that are made on the spot.
@@ -19,29 +21,35 @@ def scenes(
     The last rows are what CLIP-like models are known to fail at: the share of hard negatives
     told apart, where 0.5 is chance.
 
-    Parameters
-    ----------
-    recipe: A recipe.json of `freeret probe`, measured beside the presets.
-    size: Documents in the pool of every task.
-    seeds: How many pools are drawn.
-    out: JSON file for every figure.
+    Args:
+        recipe: Measure this recipe beside the presets: auto (by the backbone's probe report),
+            paper, or the path of a recipe.json.
+        size: Number of documents in the pool of every task.
+        seeds: Number of pools that are drawn.
+        out: JSON file for every figure.
     """
+    if recipe is not None:
+        preflight.check_recipe(recipe)
+    if out is not None:
+        preflight.check_writable(out.parent)
     from freeret.evaluate.scene_scores import PRESETS, Setting, score_scenes
     from freeret.evaluate.scenes import FAILURES, TASKS, make_ground
-    from freeret.recipe import Recipe
+    from freeret.reports import named_recipe, own_recipe
     from probes import Backbone
     from probes.files import write_json
 
     settings = dict(PRESETS)
-    if recipe is not None:
-        chosen = Recipe.load(recipe)
-        settings["recipe"] = Setting(chosen.prompt, chosen.site, chosen.geometry)
+    chosen = None if recipe is None else named_recipe(recipe)
     backbone = Backbone.load(model)
+    if recipe is not None:
+        chosen = chosen or own_recipe(backbone)
+        settings["recipe"] = Setting(chosen.prompt, chosen.site, chosen.geometry)
     grounds = [make_ground(seed, size) for seed in range(seeds)]
     scores = score_scenes(backbone, grounds, list(settings.values()), progress=True)
     measured = [score.tasks | score.failures for score in scores]
     print_table(
-        f"{model}: {seeds} pools of {size} scenes, Precision@1 (chance {1 / size:.2f}) and hard "
+        f"{model}: {seeds} {'pool' if seeds == 1 else 'pools'} of {size} scenes, "
+        f"Precision@1 (chance {1 / size:.2f}) and hard "
         "negatives told apart (chance 0.50)",
         ["", *settings],
         [
@@ -53,4 +61,4 @@ def scenes(
         found = {name: score.to_json() for name, score in zip(settings, scores, strict=True)}
         about = {"size": size, "seeds": seeds, "fingerprint": backbone.fingerprint()}
         write_json(out, {**about, "settings": found})
-        console.print(f"Figures are in {out}", markup=False, soft_wrap=True)
+        say(f"Figures are in {out}")

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from freeret.payload import content_id
 from probes.errors import BadItem, BadSetting
 from probes.items import as_item
 
@@ -36,6 +35,10 @@ class Shard:
     def of(self, stream: Iterable[Any]) -> Iterator[Any]:
         """The items of this shard. What cannot be read belongs to one shard too, by what is wrong
         with it, and stands in the stream as that error."""
+        from freeret.payload import (
+            content_id,
+        )  # it imports torch, and the name of a shard needs none
+
         for value in stream:
             try:
                 found = as_item(value)

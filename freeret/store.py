@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
+from freeret.identity import differences, in_words
 from freeret.payload import unpack
 from probes.errors import FreeRetError, NotStored, StoreError, StoreMismatch
 from probes.geometry import Geometry, Scale
@@ -124,20 +125,21 @@ class Store:
             return _opened(lancedb.connect(str(location)), ITEMS) is not None
 
     def require(self, identity: dict[str, Any]) -> None:
-        """Raise StoreMismatch, naming what differs, unless the store was made the same way.
+        """Raise StoreMismatch, saying what differs, unless the store was made the same way.
 
         What is only RECORDED may differ: a geometry is fitted anew, and a model that has moved has
         the same weights.
         """
-        ours, theirs = _flat(identity), _flat(self.identity)
-        different = sorted(
-            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
-        )
+        different = differences(self.identity, identity)
         decisive = [key for key in different if not key.startswith(RECORDED)]
         if decisive:
-            said = "; ".join(f"{k}: store {theirs.get(k)!r}, now {ours.get(k)!r}" for k in decisive)
+            remedy = (
+                "Use the model and the settings that made it, or another folder"
+                if len(self)
+                else "It holds no items: delete it, or use another folder"
+            )
             raise StoreMismatch(
-                f"{self.location} was made otherwise ({said}); use what made it, or another folder"
+                f"{self.location} {in_words(self.identity, identity, decisive)}. {remedy}"
             )
 
     def __len__(self) -> int:
@@ -183,6 +185,19 @@ class Store:
         if not ids:
             return 0
         return self._commit(lambda: self.table.delete(_any_of(ids))).num_deleted_rows
+
+    def remove_if_empty(self) -> bool:
+        """Delete a store that holds no items, with its folder when nothing else is in it; returns
+        whether it was deleted. Only for a store that no other process uses."""
+        self.refresh()
+        if len(self):
+            return False
+        with storage_errors(self.location):
+            self.database.drop_all_tables()
+        if "://" not in self.location:
+            with suppress(OSError):
+                Path(self.location).rmdir()
+        return True
 
     def take(self, other: "Store") -> None:
         """Copy everything of another store into this one."""
@@ -527,16 +542,6 @@ def batches_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 def _any_of(ids: Sequence[str]) -> str:
     """SQL that holds for these ids."""
     return "id IN ({})".format(", ".join("'" + id.replace("'", "''") + "'" for id in ids))
-
-
-def _flat(identity: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in json.loads(json.dumps(identity)).items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def run_batches(
     """`forward` of every row, one result a row, in the order of `rows`.
 
     `share_prefix=False` is for what reads every position: a shared prefix is not in the batch.
-    `progress` names the bar; it is shown when the work is long enough to be waited for.
+    `progress` names the bar; it is shown when the work is long enough to be waited for, and below
+    another bar it vanishes when it is done.
     Raises FreeRetError when a single row does not fit in memory.
     """
     prefix = _prefix(backbone, rows) if share_prefix else None
@@ -51,7 +52,7 @@ def run_batches(
     pending = _cut(order, [len(row) - skip for row in rows], token_budget)[::-1]
     results: dict[int, Result] = {}
     with tqdm(
-        total=len(rows), desc=progress, unit="item", disable=progress is None, delay=2
+        total=len(rows), desc=progress, unit="item", disable=progress is None, delay=2, leave=None
     ) as bar:
         while pending:
             chosen = pending.pop()

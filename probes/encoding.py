@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 MARKER = re.compile("\ue000(\\d+)\ue001")
 MAX_TOKENS = 8192
 """Default cap of a row's length, whatever longer context the model claims."""
+SEEING = "HuggingFaceTB/SmolVLM-256M-Instruct, or without a download smolsight (drawn shapes only)"
+READERS = {"image": SEEING, "video": SEEING, "audio": "Qwen/Qwen2.5-Omni-3B"}
+"""Models to try where a backbone reads text only."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,10 @@ class Encoder:
         contents = [p.value for p in source.user if isinstance(p, Part) and p.kind == "text"]
         media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
         if media and self.perception is None:
-            raise BadItem(f"{name}: this backbone reads text only, the item holds {media[0].kind}")
+            raise BadItem(
+                f"{name}: this backbone reads text only, the item holds {media[0].kind}. "
+                f"Choose a model (--model) that reads it, such as {READERS[media[0].kind]}"
+            )
         marked = _mark(source.user)
         pieces: list[Piece] = []
         per_token: dict[str, list[int]] = {}

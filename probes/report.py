@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from tqdm.auto import tqdm
 
 from probes.backbone import Backbone
 from probes.diagnostic import Setting, best_setting, diagnose
@@ -20,6 +21,7 @@ from probes.reranking import Fusion, rerank_gain
 from probes.synonyms import SynonymSimilarity, synonym_similarity
 
 FORMAT = 2
+PARTS = 6
 _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
@@ -88,10 +90,19 @@ class ProbeReport:
 def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> ProbeReport:
     """Run all probes. A few minutes for a 135M model on two CPU cores."""
     timings: dict[str, float] = {}
+    bar = tqdm(
+        total=PARTS,
+        desc=f"probing {backbone.name}",
+        bar_format="{desc}: {n_fmt} of {total_fmt} parts |{bar:20}| {elapsed}{postfix}",
+        disable=not progress,
+    )
 
     def timed(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
+        bar.set_postfix_str(name)
         with _clock(timings, name):
-            return measure(backbone, *arguments, seed=seed, progress=progress)
+            found = measure(backbone, *arguments, seed=seed, progress=progress)
+        bar.update()
+        return found
 
     framing = timed("framing", framing_bias)
     diagnostic = timed("diagnostic", diagnose)
@@ -99,7 +110,9 @@ def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> Probe
     reranking = []
     if frame.discriminates:
         reranking = timed("reranking", rerank_gain, best_setting(diagnostic), frame.frame)
-    return ProbeReport(
+    else:
+        bar.update()
+    report = ProbeReport(
         fingerprint=backbone.fingerprint(),
         curves=timed("curves", curves_by_prompt),
         synonyms=timed("synonyms", synonym_similarity),
@@ -110,6 +123,8 @@ def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> Probe
         seed=seed,
         timings=timings,
     )
+    bar.close()
+    return report
 
 
 @contextmanager

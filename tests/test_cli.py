@@ -1,22 +1,36 @@
 """The command `freeret`: what is typed is done, and what cannot be done is one clear line."""
 
+import functools
+import inspect
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from cyclopts import App
 from models import TEXT, tokenizer
+from PIL import Image
 from stores import save_tiny
+from test_report import make_report
+from tqdm.auto import tqdm
 
-from freeret.cli import main
+from freeret.cli import app, main
+from freeret.counting import count_items
+from freeret.indexing import blocks
 from freeret.output import as_trec
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
+from freeret.sources import Files
 from freeret.store import Store
-from probes import Backbone, Item
+from probes import Backbone, Item, ProbeReport
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 ROWS = [{"id": f"r{k}", "text": f"{k} of the word", "year": 1990 + k} for k in range(12)]
@@ -269,7 +283,7 @@ def test_every_mistake_is_one_line_and_an_exit_code(
         (("search", tmp_path / "none", "q"), "there is no store at"),
         (("info", tmp_path / "none"), "there is no store at"),
         (("answer", tmp_path / "none", "q"), "there is no store at"),
-        (("search", store, " "), "no content"),
+        (("search", store, " "), "nothing to search with"),
         (("search", store, "q", "--model", "nosuch/model"), "cannot load 'nosuch/model'"),
         (("search", store, "q", "--model", tmp_path), "is not a model folder"),
         (("probe", "nosuch"), "cannot load 'nosuch'"),
@@ -297,7 +311,9 @@ def test_another_models_store_is_refused(
     TEXT["qwen2"]().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     assert run("search", store, "q", "--model", tmp_path) == 1
-    assert "weights" in own_lines(capsys.readouterr().err)[0]
+    line = own_lines(capsys.readouterr().err)[0]
+    made_with = Store.open(store).identity["backbone"]["model"]
+    assert f"{store} was made with {made_with}, you asked for {tmp_path}." in line
 
 
 def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,14 +322,236 @@ def test_a_wrong_command_exits_with_2(capsys: pytest.CaptureFixture[str]) -> Non
     assert run("index", "x", "--top-n", "3") != 0
 
 
-@pytest.mark.parametrize("command", ["probe", "check", "demo", "index", "search", "answer", "info"])
-def test_help_reads_well(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def commands() -> dict[str, App]:
+    """Every command of the app by its name."""
+    return {name: app[name] for name in app if not name.startswith("-")}
+
+
+@pytest.mark.parametrize("command", list(commands()))
+def test_help_says_all_of_every_option(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentences that were written for each parameter stand in the text that is shown."""
+    monkeypatch.setenv("COLUMNS", "400")
     assert run("--help") == 0
-    assert f" {command} " in capsys.readouterr().out
+    listed = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(f"│ {command} ")
+    )
+    function = commands()[command].default_command
+    written = inspect.getdoc(function) or ""
+    assert written.splitlines()[0] in listed
     assert run(command, "--help") == 0
     out = capsys.readouterr().out
     assert f"Usage: freeret {command}" in out
-    assert "Parameters\n----" not in out, "the docstring's parameters belong to the options"
+    shown = " ".join(out.split())
+    described = dict(re.findall(r"^    (\w+): (.+(?:\n        .+)*)", written, re.MULTILINE))
+    hints = get_type_hints(function, include_extras=True)
+    for name in inspect.signature(function).parameters:
+        notes = getattr(hints[name], "__metadata__", ())
+        said = described.get(name) or next((note.help for note in notes if note.help), "")
+        sentence = " ".join(said.replace("`", "").split())
+        assert len(sentence.split()) >= 4, f"{name} is hardly described"
+        assert sentence[0].isupper()
+        assert sentence[-1] == ".", name
+        assert sentence in shown, name
+    assert set(described) <= set(inspect.signature(function).parameters)
+
+
+# ------------------------------------------------------------------------------- before a model
+
+
+NEVER = ("torch", "transformers", "lancedb")
+
+
+def imported(*arguments: Any) -> tuple[int, str, set[str]]:
+    """Exit code and standard error of a command in a process of its own, and which of the slow
+    packages it imported."""
+    code = """if True:
+        import sys
+        from freeret.cli import app, main
+        try:
+            main(sys.argv[2:])
+        finally:
+            print(*(set(sys.argv[1].split()) & set(sys.modules)), file=sys.stderr)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, " ".join(NEVER), *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    *said, packages = done.stderr.splitlines()
+    return done.returncode, "\n".join(said), set(packages.split())
+
+
+@pytest.mark.parametrize("arguments", ["--version", "--help", "index --help", "eval --help"])
+def test_help_is_fast(arguments: str) -> None:
+    assert imported(*arguments.split()) == (0, "", set())
+
+
+def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "cut.json").write_text('{"prompt": "e5')
+    text, new = tmp_path / "a.txt", ("--store", tmp_path / "s")
+    mistakes: list[tuple[tuple, str]] = [
+        (("index", tmp_path / "none", *new), "there is nothing at"),
+        (("index", text, tmp_path / "none", *new), "there is nothing at"),
+        (("index", *new), "name at least one file"),
+        (("index", text, *new, "--num-actors", 2), "--num-actors goes with --engine ray"),
+        (("index", text, *new, "--address", "auto"), "--address goes with --engine ray"),
+        (("index", text, *new, "--engine", "ray", "--num-actors", 0), "Must be >= 1"),
+        (("index", text, *new, "--engine", "spark"), "spark"),
+        (("index", text, *new, "--shards", "3/2"), "write k/n"),
+        (("index", text, "--store", tmp_path / "file"), "Not a directory"),
+        (("index", text, "--store", tmp_path / "file" / "s"), "Not a directory"),
+        (("index", text, "--store", "/proc/s"), "cannot write to /proc/s"),
+        (("index", text, *new, "--recipe", tmp_path / "none.json"), "cannot read"),
+        (("index", text, *new, "--recipe", tmp_path / "cut.json"), "is not JSON"),
+        (("search", tmp_path / "none", "q"), "there is no store at"),
+        (("search", tmp_path, "q", "--model", "smollm2-135m"), "there is no store at"),
+        (("search", tmp_path / "none", "q", "--top-n", 0), "Must be >= 1"),
+        (("answer", tmp_path / "none", "q"), "there is no store at"),
+        (("info", tmp_path / "none"), "there is no store at"),
+        (("probe", "smollm2-135m", "--out", tmp_path / "file" / "out"), "Not a directory"),
+        (("demo", "--out", tmp_path / "file"), "Not a directory"),
+        (("eval", "nosuch:suite"), "'nosuch:suite' is not a suite"),
+        (("eval", f"beir:{tmp_path}"), "cannot read"),
+        (("eval", "scenes:1", "--system", "recipe", "--system", "bert"), "no system 'bert'"),
+        (("eval", "scenes:1", "--rerank", "ten"), "--rerank takes depths"),
+        (("eval", "scenes:1", "--recipe", tmp_path / "none.json"), "cannot read"),
+        (("eval", "scenes:1", "--out", tmp_path / "file"), "Not a directory"),
+        (("eval", "scenes:1", "--num-actors", 2), "--num-actors goes with --engine ray"),
+        (("ablate", f"sts:{tmp_path / 'none'}"), "cannot read"),
+        (("ablate", "scenes:1", "--recipe", tmp_path / "none.json"), "cannot read"),
+        (("compare", tmp_path / "none.json", tmp_path / "none.json"), "cannot read"),
+        (("scenes", "smolsight", "--recipe", tmp_path / "none.json"), "cannot read"),
+        (("scenes", "smolsight", "--seeds", 0), "Must be >= 1"),
+    ]
+    for arguments, said in mistakes:
+        code, message, packages = imported(*arguments)
+        assert (code, packages) == (1, set()), (arguments, message)
+        assert message.startswith("freeret: "), arguments
+        assert said in message, arguments
+    assert not (tmp_path / "s").exists()
+
+
+# ------------------------------------------------------------------------------- recipes, stores
+
+
+@pytest.fixture
+def probed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """An empty cache, and a probe that only counts: its report is a made-up one."""
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    asked: list[str] = []
+
+    def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> ProbeReport:
+        asked.append(backbone.name)
+        assert progress, "minutes of work are shown"
+        return make_report(fingerprint=backbone.fingerprint(), seed=seed)
+
+    monkeypatch.setattr("freeret.reports.probe", probe)
+    return lambda: asked
+
+
+def test_what_one_command_probes_no_other_probes_again(
+    probed: Callable[[], list[str]], model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "sts.tsv").write_text("score\tsentence1\tsentence2\n1\ta\tb\n2\tc\td\n")
+    assert run("probe", model, "--out", tmp_path / "out") == 0
+    assert probed() == [str(model)]
+    moved = tmp_path / "moved"
+    shutil.copytree(model, moved)
+    for k, folder in enumerate((model, moved)):
+        store = tmp_path / f"s{k}"
+        assert run("index", tmp_path / "a.txt", "--store", store, "--model", folder) == 0
+        assert Store.open(store).recipe()["prompt"] == "prompteol", "that of the report"
+    assert (
+        run("eval", f"sts:{tmp_path / 'sts.tsv'}", "--model", moved, "--out", tmp_path / "e") == 0
+    )
+    assert run("probe", model, "--out", tmp_path / "out") == 0
+    assert len(probed()) == 2, "`freeret probe` measures whenever it is asked"
+
+
+def test_the_papers_recipe_needs_no_probing(
+    probed: Callable[[], list[str]], model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    how = ("--store", tmp_path / "s", "--model", model)
+    assert run("index", tmp_path / "a.txt", *how, "--recipe", "paper") == 0
+    assert Store.open(tmp_path / "s").recipe()["prompt"] == "control"
+    # The store keeps its recipe, and its backbone is not probed for it.
+    assert run("index", tmp_path / "a.txt", *how) == 0
+    assert probed() == []
+
+
+def test_a_store_of_another_model_is_refused_before_probing(
+    probed: Callable[[], list[str]],
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    TEXT["qwen2"]().save_pretrained(tmp_path / "other")
+    tokenizer().save_pretrained(tmp_path / "other")
+    assert run("index", tmp_path / "a.txt", "--store", store, "--model", tmp_path / "other") == 1
+    assert f"you asked for {tmp_path / 'other'}" in own_lines(capsys.readouterr().err)[0]
+    assert probed() == []
+
+
+def test_a_first_run_that_fails_leaves_no_store(
+    model: Path,
+    recipe: Path,
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.txt").write_text("b")
+    how: dict[str, Any] = {"store": tmp_path / "s", "model": model, "recipe": recipe}
+    assert index(tmp_path / "a.png", tmp_path / "b.txt", **how) == 1
+    line = own_lines(capsys.readouterr().err)[0]
+    assert "reads text only" in line
+    assert "smolsight" in line, "it names a model that reads pictures"
+    assert not (tmp_path / "s").exists()
+    # A store that was there before, and what was committed, stay.
+    how["store"] = shutil.copytree(store, tmp_path / "kept")
+    assert index(tmp_path / "a.png", **how) == 1
+    assert len(Store.open(tmp_path / "kept")) == len(ROWS)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.txt").write_text("")
+    how["store"] = tmp_path / "here"
+    assert index(tmp_path / "a.png", **how) == 1
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["mine.txt"]
+
+
+def test_the_bar_counts_what_is_committed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three blocks of items from tables and files: the total is known from the start, and the
+    count never runs ahead of the store."""
+    monkeypatch.setattr("freeret.indexing.blocks", functools.partial(blocks, size=4))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_text(
+        "\n".join(json.dumps(row) for row in ROWS[:6]) + "\n\n"
+    )
+    (tmp_path / "in" / "b.csv").write_text('id,text\nx,"one\ntwo"\ny,three\n')
+    pq.write_table(pa.table({"id": ["p"], "text": ["four"]}), tmp_path / "in" / "c.parquet")
+    (tmp_path / "in" / "d.txt").write_text("five")
+    retriever = FreeRet(Backbone.load(model), Recipe.paper(), progress=True)
+    seen: list[tuple[int, int, int]] = []
+    update = tqdm.update
+
+    def watched(bar: tqdm, n: float = 1) -> None:
+        update(bar, n)
+        if bar.desc == "indexing":
+            seen.append((bar.n, bar.total, len(Store.open(tmp_path / "s"))))
+
+    monkeypatch.setattr(tqdm, "update", watched)
+    retriever.index(Files([tmp_path / "in"]), tmp_path / "s")
+    assert seen == [(4, 10, 4), (8, 10, 8), (10, 10, 10)]
+    assert count_items(["a", "b"]) == 2
+    assert count_items(iter(["a", "b"])) is None
+    assert count_items(Files([(tmp_path / "in" / "b.csv").as_uri()]).listing()) is None
 
 
 # --------------------------------------------------------------------------------- as a process

@@ -27,7 +27,8 @@ from freeret.evaluate.plots import draw_ablation, draw_regrets, draw_systems
 from freeret.evaluate.results import Result, compare
 from freeret.evaluate.run import evaluate
 from freeret.evaluate.stage2 import judge_run, rerank_run
-from freeret.evaluate.systems import BM25, NAMES, Pooled, Prompted, SentenceTransformers, system
+from freeret.evaluate.systems import BM25, Pooled, Prompted, SentenceTransformers, system
+from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
@@ -69,7 +70,7 @@ def pairs(count: int = 8) -> Dataset:
 # ------------------------------------------------------------------------------------- systems
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_finds_what_was_asked_for(name: str, tiny: Tiny) -> None:
     """Queries are documents word for word; the lowest vectors can do is to find them."""
     found = system(name, lambda: tiny("llama"), lambda: RECIPE)
@@ -83,9 +84,9 @@ def test_every_system_finds_what_was_asked_for(name: str, tiny: Tiny) -> None:
 
 
 def test_systems_differ_and_say_so(tiny: Tiny) -> None:
-    built = [system(name, lambda: tiny("llama"), lambda: RECIPE) for name in NAMES]
-    assert [one.name for one in built] == list(NAMES)
-    assert len({json.dumps(one.identity(), sort_keys=True) for one in built}) == len(NAMES)
+    built = [system(name, lambda: tiny("llama"), lambda: RECIPE) for name in SYSTEMS]
+    assert [one.name for one in built] == list(SYSTEMS)
+    assert len({json.dumps(one.identity(), sort_keys=True) for one in built}) == len(SYSTEMS)
 
 
 def test_a_recipe_ranks_as_the_retriever_does(tiny: Tiny, tmp_path: Path) -> None:
@@ -339,11 +340,12 @@ def test_a_finished_dataset_is_not_measured_again(tiny: Tiny, tmp_path: Path) ->
 def test_another_backbone_or_recipe_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     evaluate([dataset], Prompted.of("recipe", tiny("llama"), RECIPE), tmp_path)
     other = Recipe("prompteol", "attn[-2]", "centre", "mcq", 0.2)
-    with pytest.raises(StoreMismatch, match=r"recipe\.json was made with another system"):
+    said = r"recipe\.json was made with other settings: .*site attn\[3\], now attn\[2\]"
+    with pytest.raises(StoreMismatch, match=said):
         evaluate([dataset], Prompted.of("recipe", tiny("llama"), other), tmp_path)
-    with pytest.raises(StoreMismatch, match=r"another (system, )?fingerprint"):
+    with pytest.raises(StoreMismatch, match=r"was made with \S+, you asked for \S+\. Give"):
         evaluate([dataset], Prompted.of("recipe", tiny("qwen2"), RECIPE), tmp_path)
-    with pytest.raises(StoreMismatch, match="another seed"):
+    with pytest.raises(StoreMismatch, match="other settings: seed 0, now 1"):
         evaluate([dataset], Prompted.of("recipe", tiny("llama"), RECIPE), tmp_path, seed=1)
 
 
@@ -564,6 +566,7 @@ def test_eval_and_compare_as_commands(
     said = capsys.readouterr().out
     assert "1.000 [1.000, 1.000]" in said
     assert "mean of all" in said
+    assert all(f" {metric} " in said for metric in ("nDCG@10", "P@1"))
     names = {"recipe.json", "recipe-top2.json", "recipe-top4.json", "bm25.json"}
     assert {file.name for file in tmp_path.glob("*.json")} == names
     assert run("compare", tmp_path / "recipe.json", tmp_path / "bm25.json") == 0
@@ -578,6 +581,7 @@ def test_ablate_as_a_command(
     said = capsys.readouterr().out
     assert "no task" in said
     assert "regret" in said
+    assert "AUC" not in said, "nothing was reranked"
     assert {f.name for f in tmp_path.iterdir()} == {
         "ablation.json", "ablation-one.png", "ablation-one.svg",
     }  # fmt: skip
@@ -587,7 +591,7 @@ def test_ablate_as_a_command(
     ("bad", "said"),
     [
         (["eval"], "name at least one suite"),
-        (["eval", "nonsense:x"], "is no suite"),
+        (["eval", "nonsense:x"], "is not a suite"),
         (["eval", "beir:/nowhere"], "beir-cellar"),
         (["eval", "PLACE", "--system", "nonsense"], "no system 'nonsense'"),
         (["eval", "PLACE", "--system", "bm25", "--rerank", "five"], "--rerank takes depths"),

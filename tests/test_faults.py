@@ -326,8 +326,8 @@ def test_a_truncated_table_is_said_to_be_one(
 @pytest.mark.parametrize(
     ("recipe", "named"),
     [
-        ({"prompt": "prompteol"}, "embedder.prompts"),
-        ({"site": "mlp[-1]"}, "embedder.site"),
+        ({"prompt": "prompteol"}, "prompt e5v, now prompteol"),
+        ({"site": "mlp[-1]"}, r"site \S+, now mlp\[3\]"),
     ],
 )
 def test_another_prompt_or_site_is_refused(
@@ -348,9 +348,9 @@ def test_changed_wording_of_a_prompt_is_refused(
 
     with monkeypatch.context() as patch:
         patch.setitem(NAMED, "e5v", replace(E5V, after="\nIn one word: "))
-        with pytest.raises(StoreMismatch, match=r"embedder\.prompts"):
+        with pytest.raises(StoreMismatch, match="another wording of the prompt e5v"):
             FreeRet(backbone, Recipe(**RECIPE)).index(["new"], copy)
-        with pytest.raises(StoreMismatch, match=r"embedder\.prompts"):
+        with pytest.raises(StoreMismatch, match="another wording of the prompt e5v"):
             FreeRet.load(copy, backbone)
     assert same_search(copy, whole, backbone)
 

@@ -24,7 +24,8 @@ from freeret.evaluate.results import Result
 from freeret.evaluate.run import evaluate
 from freeret.evaluate.spread import Actors, ray_actors
 from freeret.evaluate.stage2 import judge_run
-from freeret.evaluate.systems import NAMES, Prompted, Vectors, system
+from freeret.evaluate.systems import Prompted, Vectors, system
+from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import Backbone, Item
@@ -140,7 +141,7 @@ def test_the_command_with_ray_writes_what_it_writes_without(
     assert set(engines.values()) == {("ray", 2)}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "bm25"])
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "bm25"])
 def test_vectors_are_those_of_one_process(name: str, actors: Actors, backbone: Backbone) -> None:
     alone = system(name, lambda: backbone, lambda: RECIPE)
     assert isinstance(alone, Vectors)

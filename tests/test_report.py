@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from models import TEXT, tokenizer
+from models import MULTIMODAL, TEXT, tokenizer
 
 from freeret.recipe import Recipe
-from freeret.reports import cached_report, report_path
-from probes import Backbone, ProbeReport, probe
-from probes.data import matches, paraphrases
+from freeret.reports import known_report, named_recipe, report_of, report_path
+from freeret.retriever import FreeRet
+from probes import Backbone, MediaOptions, ProbeReport, probe
+from probes.data import REPORTS, matches, paraphrases
 from probes.diagnostic import Setting
+from probes.embedded import ALIASES
 from probes.errors import BadFile
 from probes.framing import FrameBias
 from probes.injection import Injection
@@ -195,19 +199,109 @@ def test_a_real_report_is_whole_repeatable_and_readable(tmp_path: Path) -> None:
     assert Recipe.from_report(loaded) == Recipe.from_report(report)
 
 
-@pytest.mark.usefixtures("few")
-def test_a_backbone_is_probed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("FREERET_CACHE", str(tmp_path))
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.usefixtures("few", "cache")
+def test_a_backbone_is_probed_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "freeret.reports")
     backbone = Backbone.load(TEXT["llama"](), tokenizer=tokenizer())
-    first = cached_report(backbone)
-    assert "probing" in caplog.text
+    assert known_report(backbone) is None
+    first = report_of(backbone)
+    [announced] = caplog.records
+    assert announced.levelno == logging.INFO, "probing is no fault"
+    for said in ("less than a minute", "recipe `paper`", str(report_path(backbone))):
+        assert said in announced.getMessage()
     caplog.clear()
-    assert plain(cached_report(backbone)) == plain(first)
-    assert caplog.text == ""
-    other = Backbone.load(TEXT["llama"](), tokenizer=tokenizer(chat=False))
-    assert report_path(other) != report_path(backbone)
+    assert plain(report_of(backbone)) == plain(first)
+    assert caplog.records == []
     # A kept report that was damaged must not stand in the way for ever.
     report_path(backbone).write_text('{"format": 1')
-    assert plain(cached_report(backbone))["framing"] == first.framing
+    assert plain(report_of(backbone))["framing"] == first.framing
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_report_serves_the_same_weights_under_any_name_and_settings(tmp_path: Path) -> None:
+    """A copy of the folder, half the precision of weights that have no more, eager attention."""
+    model = TEXT["llama"].__wrapped__()
+    for weight in model.parameters():  # bfloat16 holds these exactly
+        weight.data = weight.data.bfloat16().float()
+    for folder in ("first", "second"):
+        model.save_pretrained(tmp_path / folder)
+        tokenizer().save_pretrained(tmp_path / folder)
+    first = Backbone.load(tmp_path / "first")
+    make_report(fingerprint=first.fingerprint()).save(report_path(first))
+    others = [
+        Backbone.load(tmp_path / "second"),
+        Backbone.load(tmp_path / "first", dtype="bfloat16"),
+        Backbone.load(tmp_path / "first", attn_implementation="eager"),
+        Backbone.load(model, tokenizer=tokenizer()),
+    ]
+    for other in others:
+        found = known_report(other)
+        assert found is not None, other.fingerprint()
+        assert found.fingerprint["model"] == str(tmp_path / "first")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_report_serves_no_other_weights_tokenizer_or_pictures(tmp_path: Path) -> None:
+    backbone = Backbone.load(TEXT["llama"](), tokenizer=tokenizer())
+    make_report(fingerprint=backbone.fingerprint()).save(report_path(backbone))
+    assert known_report(backbone) is not None
+    changed = TEXT["llama"].__wrapped__()
+    changed.lm_head.weight.data[0] += 1
+    for other in (
+        Backbone.load(changed, tokenizer=tokenizer()),
+        Backbone.load(TEXT["llama"](), tokenizer=tokenizer(chat=False)),
+        Backbone.load(TEXT["qwen2"](), tokenizer=tokenizer()),
+    ):
+        assert known_report(other) is None
+    model, processor = MULTIMODAL["qwen2-vl"]()
+    seeing = Backbone.load(model, processor=processor)
+    make_report(fingerprint=seeing.fingerprint()).save(report_path(seeing))
+    frames, small = (
+        MediaOptions(frames=2),
+        MediaOptions(images={"size": {"shortest_edge": 784, "longest_edge": 3136}}),
+    )
+    assert known_report(Backbone.load(model, processor=processor, media=frames)) is not None
+    assert known_report(Backbone.load(model, processor=processor, media=small)) is None
+
+
+@pytest.mark.usefixtures("cache")
+def test_embedded_backbones_come_with_their_report(
+    smollm2: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {path.stem for path in REPORTS.glob("*.json")} == set(ALIASES)
+    shipped = ProbeReport.load(REPORTS / "smollm2-135m.json")
+    monkeypatch.setattr("freeret.reports.probe", None)  # it would be an error to probe
+    found = report_of(smollm2)
+    assert plain(found) == plain(shipped)
+    assert FreeRet(smollm2).recipe == Recipe.from_report(shipped)
+    # A measurement of one's own comes first.
+    make_report(fingerprint=smollm2.fingerprint()).save(report_path(smollm2))
+    assert plain(report_of(smollm2)) == plain(make_report(fingerprint=smollm2.fingerprint()))
+
+
+@pytest.mark.usefixtures("few", "cache")
+def test_probing_shows_one_bar_over_its_parts(
+    tiny: Callable[[str], Backbone], capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe(tiny("llama"), progress=True)
+    err = capsys.readouterr().err
+    assert f"probing {tiny('llama').name}: 0 of 6 parts" in err
+    for part in ("framing", "diagnostic", "curves", "synonyms", "injection"):
+        assert part in err
+    assert ": 6 of 6 parts" in err
+
+
+def test_recipes_are_named_alike_everywhere(tmp_path: Path) -> None:
+    chosen = Recipe("e5v", "attn[-2]", "centre", None)
+    assert named_recipe("auto") is None
+    assert named_recipe("paper") == Recipe.paper()
+    assert named_recipe(str(chosen.save(tmp_path / "recipe.json"))) == chosen
+    with pytest.raises(BadFile, match="cannot read Paper"):
+        named_recipe("Paper")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from freeret.evaluate.ablate import PROMPTS, RECIPE, STAGE1, Ablation, Point, ablate
 from freeret.evaluate.loaders import Loader
 from freeret.evaluate.run import hardware
+from freeret.identity import differences, in_words
 from freeret.recipe import Recipe
 from probes import Backbone, Site
 from probes.errors import BadFile, StoreMismatch
@@ -35,6 +36,11 @@ class Ablations:
 
     def save(self, path: Path) -> Path:
         return write_json(path, _ADAPTER.dump_python(self, mode="json"))
+
+    def identity(self) -> dict[str, Any]:
+        """What two calls must share for one to go on with the other's file."""
+        left_out = {"datasets": True, "timings": True, "recipe": {"reasons"}}
+        return _ADAPTER.dump_python(self, mode="json", exclude=left_out)
 
     @classmethod
     def load(cls, path: str | Path) -> "Ablations":
@@ -67,10 +73,10 @@ def ablate_all(
     found = Ablations(backbone.fingerprint(), recipe, list(prompts), list(depths), seed, {}, {})
     if file.is_file():
         earlier = Ablations.load(file)
-        if replace(earlier, datasets={}, timings={}) != found:
+        made, asked = earlier.identity(), found.identity()
+        if different := differences(made, asked):
             raise StoreMismatch(
-                f"{file} was made with another backbone, recipe, prompts, depths or "
-                "seed; give another --out"
+                f"{file} {in_words(made, asked, different)}. Give another --out, or delete it"
             )
         found = earlier
     for load in loaders:

@@ -24,6 +24,7 @@ from freeret.evaluate.results import DatasetResult, Measured, Result, write_trec
 from freeret.evaluate.spread import Actors
 from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
 from freeret.evaluate.systems import Prompts, System, Vectors
+from freeret.identity import differences, in_words
 from freeret.reranker import Reranker
 from probes.errors import BadSetting, StoreMismatch
 
@@ -127,13 +128,13 @@ def _go_on(file: Path, blank: Result) -> Result:
     blank = Result.model_validate(blank.model_dump(mode="json"))
     if not file.is_file():
         return blank
-    found, wanted = Result.load(file).identity(), blank.identity()
-    if found != wanted:
-        other = ", ".join(key for key in wanted if found.get(key) != wanted[key])
+    kept = Result.load(file)
+    found, wanted = kept.identity(), blank.identity()
+    if different := differences(found, wanted):
         raise StoreMismatch(
-            f"{file} was made with another {other}; give another --out, or delete it"
+            f"{file} {in_words(found, wanted, different)}. Give another --out, or delete it"
         )
-    return Result.load(file)
+    return kept
 
 
 def _finished(result: Result, dataset: Dataset) -> bool:

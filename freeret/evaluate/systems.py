@@ -31,6 +31,7 @@ from freeret.embedder import Embedder
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import to_run
 from freeret.evaluate.vectors import rank
+from freeret.preflight import check_systems
 from freeret.recipe import Recipe
 from probes import Backbone, Item, TemplatePrompt
 from probes.batching import run_batches
@@ -303,17 +304,12 @@ def _sentence_transformer(model: str) -> Any:
         raise BadSetting(f"sentence-transformers has no model {model!r}: {error}") from None
 
 
-NAMES = (
-    "recipe", "paper", "e5v", "prompteol", "metaeol", "hierarchical", "realign", "echo", "mean",
-    "last", "bm25",
-)  # fmt: skip
-
-
 def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Recipe]) -> System:
     """A system by its name; backbone and recipe are made only where they are needed.
 
     Raises BadSetting for an unknown name.
     """
+    check_systems([name])
     prompted: dict[str, tuple[list[str | Prompt], Kind]] = {
         "e5v": (["e5v"], "none"),
         "prompteol": (["prompteol"], "none"),
@@ -333,6 +329,5 @@ def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Rec
             return Pooled(pooling, backbone())
         case ["bm25"]:
             return BM25()
-        case ["st", model] if model:
-            return SentenceTransformers(model)
-    raise BadSetting(f"there is no system {name!r}; there are {', '.join(NAMES)}, st:MODEL")
+        case _:
+            return SentenceTransformers(name.removeprefix("st:"))

@@ -4,7 +4,11 @@ import csv
 import functools
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
+
+REPORTS = Path(__file__).parent / "reports"
+"""Probe reports of the embedded backbones, `<alias>.json`, as `freeret probe` wrote them."""
 
 
 @functools.cache

@@ -42,7 +42,7 @@ def suite(spec: str) -> list[Loader]:
     kind, colon, where = spec.partition(":")
     if not colon or kind not in KINDS or not where:
         listed = "\n".join(f"  {kind}:…  {said}" for kind, said in KINDS.items())
-        raise BadSetting(f"{spec!r} is no suite; write one of\n{listed}")
+        raise BadSetting(f"{spec!r} is not a suite; write one of\n{listed}")
     match kind:
         case "beir":
             return [lambda: load_beir(where)]

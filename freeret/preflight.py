@@ -1,0 +1,72 @@
+"""Cheap checks of what was typed, before torch is imported or a model is loaded or probed.
+
+Nothing here imports torch, transformers or LanceDB. Each check raises the error that the work
+itself would raise later.
+"""
+
+import importlib.util
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from probes.errors import BadSetting, StoreError
+from probes.files import read_json
+
+SYSTEMS = (
+    "recipe", "paper", "e5v", "prompteol", "metaeol", "hierarchical", "realign", "echo", "mean",
+    "last", "bm25",
+)  # fmt: skip
+
+
+def check_writable(location: str | Path) -> None:
+    """Raise StoreError unless files can be written at a local location, which need not exist yet.
+    A URL is not looked at."""
+    if "://" in str(location):
+        return
+    place = Path(location).absolute()
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()  # permissions alone do not tell
+    except OSError as error:
+        raise StoreError(f"cannot write to {location}: {error.strerror}: {existing}") from None
+
+
+def store_exists(location: str | Path) -> bool:
+    """Whether there may be a store: a local folder must hold a table, a URL is not looked at."""
+    return "://" in str(location) or any(Path(location).glob("*.lance"))
+
+
+def check_store(location: str | Path) -> None:
+    """Raise StoreError when there is no store at a local location."""
+    if not store_exists(location):
+        raise StoreError(f"there is no store at {location}; make one with `freeret index`")
+
+
+def check_recipe(name: str) -> None:
+    """Raise BadFile unless it is `auto`, `paper` or a file of JSON."""
+    if name not in ("auto", "paper"):
+        read_json(Path(name))
+
+
+def check_engine(engine: str, num_actors: int | None, address: str | None) -> None:
+    """Raise BadSetting for options of Ray without it, and for Ray that is not installed."""
+    if engine == "ray":
+        if importlib.util.find_spec("ray") is None:
+            raise BadSetting(
+                "engine ray needs Ray, which is not installed: pip install 'freeret[scale]'"
+            )
+    elif num_actors is not None or address is not None:
+        option = "--address" if num_actors is None else "--num-actors"
+        raise BadSetting(f"{option} goes with --engine ray")
+
+
+def check_systems(names: Sequence[str]) -> None:
+    """Raise BadSetting for the name of a system that does not exist."""
+    for name in names:
+        kind, _, model = name.partition(":")
+        if name not in SYSTEMS and not (kind == "st" and model):
+            raise BadSetting(
+                f"there is no system {name!r}; there are {', '.join(SYSTEMS)}, st:MODEL"
+            )
+        if kind == "st" and importlib.util.find_spec("sentence_transformers") is None:
+            raise BadSetting("sentence-transformers is not installed: pip install 'freeret[eval]'")
