@@ -134,9 +134,11 @@ def check_filter(filter: Any) -> Filter | None:
 
     Raises BadSetting for what is no filter.
     """
+    if filter is None:
+        return None
     if not isinstance(filter, Mapping):
-        if filter is None or callable(filter):
-            return filter
+        if callable(filter):
+            return lambda metadata: bool(filter(metadata))
         raise BadSetting(
             f'{filter!r} is no filter: give the metadata that hits must have, {{"year": 1999}} or '
             '{"year": [1999, 2000]}, or a function of the metadata'
