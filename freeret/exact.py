@@ -170,12 +170,16 @@ def block_rows(dimension: int, queries: int, memory: float = ENOUGH) -> int:
     return int(max(1, min(ENOUGH, memory) // (4 * (4 * dimension + 2 * queries))))
 
 
-def check_filter(filter: Any) -> Any:
-    """A filter with its values as metadata holds them: dates as ISO 8601, tuples and sets as lists;
-    None for None. Raises BadSetting for anything else that is no Filter."""
+def check_filter(filter: Any) -> Filter | None:
+    """A filter with its values as metadata holds them: dates as ISO 8601, tuples and sets as lists.
+
+    Raises BadSetting for what is no filter.
+    """
+    if filter is None:
+        return None
     if not isinstance(filter, Mapping):
-        if filter is None or callable(filter):
-            return filter
+        if callable(filter):
+            return lambda metadata: bool(filter(metadata))
         raise BadSetting(
             f'{filter!r} is no filter: give the metadata that hits must have, {{"year": 1999}} or '
             '{"year": [1999, 2000]}, or a function of the metadata'
