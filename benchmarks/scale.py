@@ -187,7 +187,7 @@ def lance(store: Store, kind: ann.Index, asked: Tensor, expected: list[set[str]]
     table, built, points = ann.current(store), None, []
     if table is None or not any(kind in i.index_type.lower() for i in table.list_indices()):
         start = time.perf_counter()
-        ann.build_index(store, stored(store, Geometry(), 50_000), kind)
+        ann.build_index(store, lambda: stored(store, Geometry(), 50_000), kind)
         built = time.perf_counter() - start
     for probes, factor in SETTINGS:
         setting = {"probes": probes, "factor": factor}

@@ -6,9 +6,8 @@ their own beside the items, so exact search in blocks can read them too.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,16 @@ from lancedb.index import IvfHnswSq, IvfPq
 from torch import Tensor
 
 from freeret.exact import Block, best
-from freeret.store import Loaded, Store, matrix, storage_errors, stream
+from freeret.store import (
+    Loaded,
+    Store,
+    alone,
+    clear,
+    commit,
+    matrix,
+    storage_errors,
+    stream,
+)
 from probes.errors import BadSetting, StoreError
 
 ANN = "ann"
@@ -38,11 +46,18 @@ class Recall:
     recall: float
 
 
-def build_index(store: Store, blocks: Iterable[Block], kind: Index = "hnsw") -> None:
-    """Index the mapped vectors of this version of the store, given block by block.
+def build_index(store: Store, blocks: Callable[[], Iterable[Block]], kind: Index = "hnsw") -> None:
+    """Index the mapped vectors of this version of the store.
 
-    `hnsw` keeps a byte a dimension and finds more; `pq` a byte for every eight dimensions.
-    Raises StoreError when there are fewer than MINIMUM items.
+    Args:
+        store: Where the items lie, and the index will lie beside them.
+        blocks: Gives the mapped vectors, block by block; called again where another process built
+            an index at the same time.
+        kind: `hnsw` keeps a byte a dimension and finds more; `pq` a byte for every eight.
+
+    Raises:
+        StoreError: There are fewer than MINIMUM items, or the store cannot be written.
+        BadSetting: There is no index of that kind.
     """
     if kind not in ("hnsw", "pq"):
         raise BadSetting(f"{kind!r} is not an index; choose hnsw or pq")
@@ -59,11 +74,15 @@ def build_index(store: Store, blocks: Iterable[Block], kind: Index = "hnsw") -> 
         },
         metadata={b"of": _made_from(store).encode(), b"kind": kind.encode()},
     )
-    with storage_errors(store.location):
-        data = pa.RecordBatchReader.from_batches(schema, _batches(blocks, schema))
+
+    def write() -> None:
+        data = pa.RecordBatchReader.from_batches(schema, _batches(blocks(), schema))
         table = store.database.create_table(ANN, data=data, schema=schema, mode="overwrite")
         table.create_index("vector", config=_config(kind, store.dimension))
-        table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+        clear(table)
+
+    with alone(store.location, ANN):
+        commit(store.location, write)
 
 
 def current(store: Store) -> Any:

@@ -234,7 +234,7 @@ def _show_ablations(found: "Ablations") -> None:
         rows = [
             [
                 row.part,
-                row.name,
+                row.label,
                 _cell(row.interval),
                 _signed(row.difference),
                 f"{row.p:.4f}",

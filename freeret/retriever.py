@@ -254,7 +254,8 @@ class FreeRet:
         """Build LanceDB's approximate index and measure its recall against exact search."""
         opened = self._opened()
         rows = self._rows(1)
-        approximate.build_index(opened, stored(opened, self._fitted(opened), rows), kind)
+        geometry = self._fitted(opened)
+        approximate.build_index(opened, lambda: stored(opened, geometry, rows), kind)
         return approximate.measure_recall(opened, rows=rows)
 
     def _rerank(self, query: Item, hits: list[Hit], count: int) -> list[Hit]:
@@ -349,5 +350,5 @@ class FreeRet:
         if kept is not None and Recipe.from_json(store.recipe()) == self.recipe:
             return kept
         geometry = fit_geometry(self.recipe.geometry, store, self.reference)
-        store.save_geometry(geometry, self.recipe.to_json())
+        store.keep_geometry(geometry, self.recipe.to_json())
         return geometry

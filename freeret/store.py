@@ -1,35 +1,42 @@
 """Store: a LanceDB folder (or object-store URL) of items, their raw vectors and their geometry.
 
-Every write is one atomic commit of LanceDB. The identity of what made the vectors travels in the
-schema of the table, so the two can never part. Vectors are raw: the geometry is fitted over them
-and kept beside, and can be changed without encoding again.
+Every write is one atomic commit of LanceDB, tried again where another process was faster. The
+identity of what made the vectors travels in the schema of the table, so the two can never part.
+Vectors are raw: the geometry is fitted over them and kept beside, and can be changed without
+encoding again. Geometry and reference vectors are a cache: anybody can compute them again, so a
+search that cannot keep them goes on without.
 """
 
 import json
 import logging
+import random
+import re
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import lancedb
 import numpy as np
 import pyarrow as pa
 import torch
+from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
 from freeret.payload import unpack
-from probes.errors import StoreError, StoreMismatch
+from probes.errors import FreeRetError, NotStored, StoreError, StoreMismatch
 from probes.geometry import Geometry, Scale
 from probes.items import Item
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ITEMS, GEOMETRY = "items", "geometry"
 GEOMETRY_FORMAT = 2
@@ -42,6 +49,16 @@ BLOCK_BYTES = 2**27
 """Vectors read at once where a block is not asked to be smaller; more is no faster."""
 RECORDED = ("recipe", "backbone.versions", "backbone.model", "backbone.revision")
 """What the identity records without deciding any vector."""
+IDS = 10_000
+"""Ids looked up by one query: it is parsed whole, which takes kilobytes of memory an id."""
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+"""Seconds before each further try of a commit that lost a race, more or less by chance."""
+LOST_RACE = re.compile(
+    r"commit conflict|concurrent (transaction|writers|commit)|please retry|not found: \S+\.lance/",
+    re.IGNORECASE,
+)
+"""What LanceDB says when a commit may succeed on top of the one that came before it, or when files
+of the version that is read were removed because there is a later one."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +90,6 @@ class Store:
         Raises StoreMismatch when it was made with another identity, StoreError when the place
         cannot be written.
         """
-        if cls.exists(location):
-            store = cls.open(location)
-            store.require(identity)
-            return store
         schema = pa.schema(
             {
                 "hash": pa.string(),
@@ -90,15 +103,9 @@ class Store:
         ).insert(0, pa.field("id", pa.string(), nullable=False, metadata=PRIMARY_KEY))
         with storage_errors(location):
             database = lancedb.connect(str(location))
-            try:
-                table = database.create_table(ITEMS, schema=schema)
-            except ValueError:  # another process is making it or has made it, or was cut short
-                for _ in range(5):
-                    if _holds(database, location, ITEMS):
-                        return cls.create(location, identity, dimension)
-                    time.sleep(0.1)
-                table = database.create_table(ITEMS, schema=schema, mode="overwrite")
-            return cls(location, database, table)
+            store = cls(location, database, create(database, location, ITEMS, schema))
+        store.require(identity)
+        return store
 
     @classmethod
     def open(cls, location: str | Path) -> "Store":
@@ -114,7 +121,7 @@ class Store:
         if "://" not in str(location) and not Path(location).is_dir():
             return False
         with storage_errors(location):
-            return _holds(lancedb.connect(str(location)), location, ITEMS)
+            return _opened(lancedb.connect(str(location)), ITEMS) is not None
 
     def require(self, identity: dict[str, Any]) -> None:
         """Raise StoreMismatch, naming what differs, unless the store was made the same way.
@@ -160,35 +167,31 @@ class Store:
         if not records:
             return Written(0, 0)
         data = pa.Table.from_pylist([vars(record) for record in records], schema=self.table.schema)
-        with storage_errors(self.location):
-            merge = self.table.merge_insert("id").when_matched_update_all()
-            done = merge.when_not_matched_insert_all().execute(data)
+        done = self._commit(lambda: self._upsert().execute(data))
         return Written(done.num_inserted_rows, done.num_updated_rows)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove items; returns how many there were."""
-        before = len(self)
-        quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
-        if ids:
-            with storage_errors(self.location):
-                self.table.delete(f"id IN ({quoted})")
-        return before - len(self)
+        """Remove items in one commit; returns how many there were."""
+        if not ids:
+            return 0
+        return self._commit(lambda: self.table.delete(_any_of(ids))).num_deleted_rows
 
     def take(self, other: "Store") -> None:
         """Copy everything of another store into this one."""
-        with storage_errors(self.location):
-            merge = self.table.merge_insert("id").when_matched_update_all()
-            merge.when_not_matched_insert_all().execute(other.table.to_arrow())
+        self._commit(lambda: self._upsert().execute(other.table.to_arrow()))
 
     def compact(self) -> None:
-        """Merge the small fragments that many commits leave, unless another process is at it."""
-        with storage_errors(self.location):
-            try:
-                self.table.optimize(cleanup_older_than=timedelta(days=1))
-            except RuntimeError as error:
-                if "commit conflict" not in str(error):
-                    raise
-                log.info("store %s is not compacted: another process writes", self.location)
+        """Merge the small fragments that many commits leave.
+
+        Of several processes that finish together one does it, and the others find it done; on an
+        object store those that begin together do it once each, and one result stays. What cannot be
+        compacted serves as well as before, so nothing is raised.
+        """
+        try:
+            with alone(self.location, ITEMS):
+                self._commit(lambda: self.table.optimize(cleanup_older_than=timedelta(days=1)))
+        except StoreError as error:
+            log.warning("not compacted: %s", error)
 
     @property
     def dimension(self) -> int:
@@ -214,19 +217,34 @@ class Store:
             yield Loaded.read(batch)
 
     def items(self, ids: Sequence[str]) -> list[Item]:
-        """The stored items, in the order asked for."""
-        quoted = ", ".join("'" + id.replace("'", "''") + "'" for id in ids)
+        """The stored items, in the order asked for. Raises NotStored, naming an id that is not."""
         columns = ["id", "parts", "blobs", "metadata"]
-        with storage_errors(self.location):
-            query = self.table.search().where(f"id IN ({quoted})").select(columns)
-            rows = query.limit(len(ids)).to_list() if ids else []
-        found = {row["id"]: unpack(**{name: row[name] for name in columns}) for row in rows}
+        found: dict[str, Item] = {}
+        for start in range(0, len(ids), IDS):
+            some = ids[start : start + IDS]
+            query = self.table.search().where(_any_of(some)).select(columns)
+            with storage_errors(self.location):
+                rows = query.limit(len(some)).to_list()
+            found |= {row["id"]: unpack(**{name: row[name] for name in columns}) for row in rows}
+        if missing := [id for id in ids if id not in found]:
+            raise NotStored(
+                f"store {self.location} holds no item {missing[0]!r}"
+                + (f", nor {len(missing) - 1} more of those asked for" if len(missing) > 1 else "")
+            )
         return [found[id] for id in ids]
 
     # -- geometry ------------------------------------------------------------------------------
 
+    def keep_geometry(self, geometry: Geometry, recipe: dict[str, Any] | None = None) -> None:
+        """`save_geometry`, where the store can be written: a search must not need the right to."""
+        try:
+            self.save_geometry(geometry, recipe)
+        except StoreError as error:
+            log.warning("the geometry is not kept, and will be fitted again: %s", error)
+
     def save_geometry(self, geometry: Geometry, recipe: dict[str, Any] | None = None) -> None:
-        """Keep the geometry fitted on this version of the items, and the recipe behind it."""
+        """Keep the geometry fitted on this version of the items, and the recipe behind it, unless
+        one of a later version is kept already. Raises StoreError."""
         tensors = {f"mean:{side}:{name}": mean for (side, name), mean in geometry.means.items()}
         if geometry.transform is not None:
             tensors["transform"] = geometry.transform
@@ -237,29 +255,30 @@ class Store:
             for name, tensor in tensors.items()
             for row in torch.atleast_2d(tensor)
         ]
+        version = self.version
         about = {
             "format": GEOMETRY_FORMAT,
             "kind": geometry.kind,
-            "version": self.version,
+            "version": version,
             "recipe": recipe or self.recipe(),
             "counts": {name: scale.count for name, scale in geometry.scales.items()},
         }
-        self._replace(GEOMETRY, rows, {IDENTITY: json.dumps(about).encode()})
+
+        def write() -> None:
+            table = create(self.database, self.location, GEOMETRY, SIDE)
+            if _about(table).get("version", 0) <= version:
+                _replace(table, rows, about)
+
+        commit(self.location, write)
 
     def geometry(self) -> Geometry | None:
         """The saved geometry, or None when there is none for this version of the items."""
-        table = self.extra(GEOMETRY)
-        if table is None:
+        about, rows = self._side(GEOMETRY)
+        if (about.get("format"), about.get("version")) != (GEOMETRY_FORMAT, self.version):
             return None
-        about = json.loads(table.schema.metadata[IDENTITY])
-        if (about.get("format"), about["version"]) != (GEOMETRY_FORMAT, self.version):
-            return None
-        with storage_errors(self.location):
-            rows = table.to_arrow()
-        names, values = rows["name"].to_pylist(), rows["values"].to_pylist()
         tensors: dict[str, list[list[float]]] = {}
-        for name, row in zip(names, values, strict=True):
-            tensors.setdefault(name, []).append(row)
+        for row in rows:
+            tensors.setdefault(row["name"], []).append(row["values"])
         means: Any = {
             tuple(name.split(":")[1:]): torch.tensor(mean[0])
             for name, mean in tensors.items()
@@ -279,9 +298,8 @@ class Store:
 
     def recipe(self) -> dict[str, Any]:
         """The recipe in use: that of the last geometry, else that of the creation."""
-        table = self.extra(GEOMETRY)
-        kept = json.loads(table.schema.metadata[IDENTITY])["recipe"] if table is not None else None
-        return kept or self.identity.get("recipe", {})
+        about, _ = self._side(GEOMETRY, rows=False)
+        return about.get("recipe") or self.identity.get("recipe", {})
 
     # -- plumbing ------------------------------------------------------------------------------
 
@@ -292,17 +310,32 @@ class Store:
     def extra(self, name: str) -> Any:
         """Another table of the store, or None."""
         with storage_errors(self.location):
-            there = _holds(self.database, self.location, name)
-            return self.database.open_table(name) if there else None
+            return _opened(self.database, name)
 
-    def _replace(self, name: str, rows: list[dict], metadata: dict[bytes, bytes]) -> None:
-        schema = pa.schema(
-            {"name": pa.string(), "values": pa.list_(pa.float32())}, metadata=metadata
-        )
-        with storage_errors(self.location):
-            data = pa.Table.from_pylist(rows, schema=schema)
-            table = self.database.create_table(name, data=data, schema=schema, mode="overwrite")
-            table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+    def _side(self, name: str, rows: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What a side table says of itself, and its rows; both empty where there is none. Whoever
+        replaces it removes its old files, so they may go while they are read."""
+
+        def read() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+            table = self.extra(name)
+            if table is None:
+                return {}, []
+            return _about(table), table.to_arrow().to_pylist() if rows else []
+
+        return commit(self.location, read)
+
+    def _upsert(self) -> Any:
+        merge = self.table.merge_insert("id").when_matched_update_all()
+        return merge.when_not_matched_insert_all()
+
+    def _commit(self, write: Callable[[], T]) -> T:
+        """`commit`, on top of the latest version of the items."""
+
+        def attempt() -> T:
+            self.table.checkout_latest()
+            return write()
+
+        return commit(self.location, attempt)
 
 
 @dataclass(frozen=True)
@@ -373,12 +406,115 @@ def stream(query: Any, store: Store, rows: int | None = None) -> Iterator[pa.Rec
             yield batch
 
 
-def _holds(database: Any, location: str | Path, name: str) -> bool:
-    """Whether a table is there; a creation that was cut short leaves a folder that LanceDB lists
-    but that holds nothing."""
-    folder = Path(location, f"{name}.lance")
-    hollow = folder.is_dir() and not any(folder.glob("_versions/*.manifest"))
-    return not hollow and name in database.list_tables().tables
+# -- tables, and several processes at once ----------------------------------------------------
+
+SIDE = pa.schema({"name": pa.string(), "values": pa.list_(pa.float32())})
+"""Of a side table: named vectors, a row each."""
+
+
+def commit(location: str | Path, write: Callable[[], T]) -> T:
+    """Run `write`, and again after a pause where another process was faster.
+
+    `write` must take in the present state each time. Raises StoreError: at once for any other
+    fault, and after as many further tries as there are PAUSES.
+    """
+    for pause in PAUSES:
+        try:
+            with storage_errors(location):
+                return write()
+        except StoreError as error:
+            if not LOST_RACE.search(str(error)):
+                raise
+            log.info("tried again: %s", error)
+        time.sleep(pause * random.uniform(0.5, 1.5))
+    with storage_errors(location):
+        return write()
+
+
+@contextmanager
+def alone(location: str | Path, name: str) -> Iterator[None]:
+    """One process at a time works on a table of a folder, the others wait. An object store has no
+    such lock."""
+    place = str(location)
+    with storage_errors(location):
+        if "://" in place and not place.startswith("file://"):
+            yield
+            return
+        folder = Path(unquote(place.removeprefix("file://")) if "://" in place else place)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{name}.lock", mode=0o666):  # less what the umask takes away
+            yield
+
+
+def create(database: Any, location: str | Path, name: str, schema: pa.Schema) -> Any:
+    """The table of this name; an empty one where there was none.
+
+    LanceDB lets a creation that began before another one ended replace its table. In a folder the
+    lock prevents that; on an object store the later one puts back what it has replaced.
+    """
+    table = _opened(database, name)
+    if table is not None:
+        return table
+    with alone(location, name):
+        table = _opened(database, name)
+        if table is not None:
+            return table
+        try:
+            table = database.create_table(name, schema=schema)
+        except ValueError:  # made meanwhile
+            return database.open_table(name)
+        replaced = table.version - 1
+        if replaced:
+            commit(location, lambda: _put_back(table, replaced))
+        return table
+
+
+def _put_back(table: Any, version: int) -> None:
+    """Undo the replacement of a table's `version` by an empty one; what was written since stays."""
+    made = table.schema
+    table.checkout(version)
+    if table.schema.metadata != made.metadata:
+        table.restore()
+        return
+    lost = table.to_arrow()
+    table.checkout_latest()
+    table.merge_insert(made.names[0]).when_not_matched_insert_all().execute(lost)
+
+
+def _opened(database: Any, name: str) -> Any:
+    """A table, or None where it is not there, or where a creation was cut short."""
+    try:
+        return database.open_table(name)
+    except ValueError as error:
+        if "was not found" in str(error):
+            return None
+        raise
+
+
+def _about(table: Any) -> dict[str, Any]:
+    """What a side table says of itself; empty of one that was made and not written."""
+    return json.loads((table.schema.metadata or {}).get(IDENTITY, b"{}"))
+
+
+def _replace(table: Any, rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Put rows in place of a side table's, in one commit that fails where the table has changed
+    since it was opened. Versions that nobody needs go; a transform of 3584 dimensions is 51 MB."""
+    schema = SIDE.with_metadata({IDENTITY: json.dumps(about).encode()})
+    table.add(pa.Table.from_pylist(rows, schema=schema), mode="overwrite")
+    clear(table)
+
+
+def clear(table: Any) -> None:
+    """Remove old versions of a table, but no file of a commit that may be under way."""
+    try:
+        table.optimize(cleanup_older_than=timedelta(milliseconds=1))
+    except Exception as error:  # another process is at it; the next one will do it
+        log.info("old versions are not removed: %s", error)
+
+
+def _any_of(ids: Sequence[str]) -> str:
+    """SQL that holds for these ids."""
+    return "id IN ({})".format(", ".join("'" + id.replace("'", "''") + "'" for id in ids))
 
 
 def _flat(identity: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -393,10 +529,12 @@ def _flat(identity: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def storage_errors(location: str | Path) -> Iterator[None]:
-    """LanceDB reports storage faults as RuntimeError, OSError or ValueError; say what to do."""
+    """LanceDB reports storage faults in errors of many types; say what to do."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, pa.ArrowException) as error:
+    except FreeRetError:
+        raise
+    except Exception as error:  # of many types, a panic of its own among them
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
         hint = "check that the place exists, is writable and has room; nothing half-written is kept"
         raise StoreError(f"store {location}: {reason} ({hint})") from error

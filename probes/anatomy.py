@@ -169,10 +169,11 @@ def _error(left: Tensor, right: Tensor, plus: Tensor | None = None) -> float:
     would hide a missing one), else to max |left|; infinite when shapes differ."""
     if any(left.shape != other.shape for other in (right, plus) if other is not None):
         return float("inf")
-    total = right if plus is None else right + plus
+    right = right.to(left.device)  # layers of a sharded model are on different devices
+    total = right if plus is None else right + plus.to(left.device)
     scale = left if plus is None else plus
-    difference = left.float() - total.to(left.device).float()
-    return (difference.abs().max() / scale.float().abs().max().clamp_min(1e-12)).item()
+    difference = left.float() - total.float()
+    return difference.abs().max().item() / max(scale.float().abs().max().item(), 1e-12)
 
 
 def _find_mid(

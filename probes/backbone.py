@@ -3,21 +3,31 @@
 import functools
 import hashlib
 import json
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import align_module_device, has_offloaded_params
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from probes import embedded
 from probes.anatomy import Anatomy, resolve
 from probes.encoding import Batch, Encoder, Row
-from probes.errors import BackboneNotFound
+from probes.errors import (
+    BackboneNotFound,
+    BadSetting,
+    FreeRetError,
+    OutOfMemory,
+    UnsupportedBackbone,
+    one_line,
+)
 from probes.items import Item, as_item
 from probes.media import MediaOptions
 from probes.prompts import Prompted
@@ -44,7 +54,9 @@ class Backbone:
         self.lock = threading.RLock()
         """Held around every forward: a traced model is not thread-safe."""
         self.encoder = Encoder(model, tokenizer, processor, media=media)
-        self.anatomy: Anatomy = resolve(model, self._confirmation_batch().inputs)
+        for path, _ in model.named_modules():
+            self._holder(path)
+        self.anatomy: Anatomy = self._resolved()
         self.traced: Any = None
         """The traced model; made by probes.trace at the first recording."""
         self.last_prefix: Any = None
@@ -76,14 +88,19 @@ class Backbone:
         """
         if isinstance(model, nn.Module):
             if tokenizer is None and processor is None:
-                raise TypeError("a loaded model needs its tokenizer= or processor=")
+                raise BadSetting("a loaded model needs its tokenizer= or processor=")
             tokenizer = tokenizer if tokenizer is not None else processor.tokenizer
             name = getattr(model.config, "_name_or_path", "") or type(model).__name__
             return cls(model, tokenizer, processor, name, revision, media)
+        if not isinstance(model, str | Path):
+            raise BadSetting(
+                f"a {type(model).__name__} is no backbone; give an alias, a folder, a hub id, or a "
+                "transformers model with its tokenizer= or processor="
+            )
         folder, name = _locate(model), str(model)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device, dtype = _device(device), _dtype(dtype)
         if dtype is None:
-            dtype = torch.float32 if torch.device(device).type == "cpu" else "auto"
+            dtype = torch.float32 if device.type == "cpu" else "auto"
         settings = {
             "dtype": dtype,
             "device_map": device_map,
@@ -100,17 +117,15 @@ class Backbone:
             processor = processor or _load_processor(folder, config, hub)
             tokenizer = tokenizer or getattr(processor, "tokenizer", None)
             tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(folder, **hub)
-        except (OSError, ValueError) as error:
-            reason = (
-                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            )
-            raise BackboneNotFound(
-                f"cannot load {name!r}: {reason} Give an alias ({', '.join(embedded.ALIASES)}), "
-                "a model folder, or a hub id that this machine can reach"
-            ) from error
-        loaded = getattr(loaded, "thinker", loaded)
-        if device_map is None and quantization_config is None:
-            loaded = loaded.to(device)
+            loaded = getattr(loaded, "thinker", loaded)
+            if device_map is None and quantization_config is None:
+                loaded = loaded.to(device)
+        except FreeRetError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory.of(device, f"load {name!r}") from error
+        except Exception as error:  # transformers, tokenizers and safetensors raise many types
+            raise _not_loaded(name, error) from error
         revision = revision or getattr(config, "_commit_hash", None)
         return cls(loaded, tokenizer, processor, name, revision, media)
 
@@ -129,8 +144,9 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the input embeddings."""
-        return self.model.get_input_embeddings().weight.device
+        """Where inputs go: the device of the input embeddings, or, where those are offloaded, the
+        one that they are brought to."""
+        return _place(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,19 +168,19 @@ class Backbone:
 
     def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
         """LM-head rows of the given token ids, float32: the directions w_y."""
-        head = self.model.get_submodule(self.anatomy.head)
-        return head.weight[ids.to(head.weight.device)].float()
+        with self._loaded(self.anatomy.head) as head:
+            return head.weight[ids.to(head.weight.device)].float()
 
     @torch.no_grad()
     def label_logits(
         self, norm_state: Float[Tensor, "batch hidden"], ids: Sequence[int]
     ) -> Float[Tensor, "batch words"]:
         """The model's logits of a few tokens only, from the state at `norm`, in float32."""
-        head = self.model.get_submodule(self.anatomy.head)
-        rows = torch.tensor(list(ids), device=head.weight.device)
-        logits = norm_state.to(rows.device).float() @ head.weight[rows].float().T
-        if getattr(head, "bias", None) is not None:
-            logits = logits + head.bias[rows].float()
+        with self._loaded(self.anatomy.head) as head:
+            rows = torch.tensor(list(ids), device=head.weight.device)
+            logits = norm_state.to(rows.device).float() @ head.weight[rows].float().T
+            if getattr(head, "bias", None) is not None:
+                logits = logits + head.bias[rows].float()
         return self.anatomy.logits(logits)
 
     @torch.no_grad()
@@ -187,7 +203,7 @@ class Backbone:
         norm, head = (self.model.get_submodule(p) for p in (self.anatomy.norm, self.anatomy.head))
         normed = Site.parse(site).resolve(self.num_layers).kind == "norm"
         with self.lock:
-            state = state.to(head.weight.device, head.weight.dtype)
+            state = state.to(_place(head), head.weight.dtype)
             return self.anatomy.logits(head(state if normed else norm(state)))
 
     @torch.no_grad()
@@ -209,10 +225,13 @@ class Backbone:
         """Who computes: model, revision, a checksum over its weights, anatomy, dtype, versions."""
         digest = hashlib.sha256()
         for name, weight in self.model.state_dict().items():
-            flat = weight.detach().flatten()
-            sample = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32)
             digest.update(f"{name}{tuple(weight.shape)}".encode())
-            digest.update(sample.numpy().tobytes())
+            if weight.is_meta:
+                path, _, leaf = name.rpartition(".")
+                with self._loaded(path) as module:
+                    digest.update(_sample(getattr(module, leaf)))
+            else:
+                digest.update(_sample(weight))
         return {
             "model": self.name,
             "revision": self.revision,
@@ -228,6 +247,44 @@ class Backbone:
             "max_tokens": self.encoder.max_tokens,
             "versions": _versions(),
         }
+
+    @contextmanager
+    def _loaded(self, path: str) -> Iterator[Any]:
+        """A module with its weights in memory. accelerate brings those that it has offloaded only
+        for a forward, of the module itself or of one that holds it.
+        """
+        module, holder = self.model.get_submodule(path), self._holder(path)
+        with self.lock, align_module_device(holder) if holder else nullcontext():
+            yield module
+
+    def _holder(self, path: str) -> Any:
+        """The module whose forward brings the weights of the one at this path, or None where they
+        are in memory. Raises UnsupportedBackbone where they are nowhere."""
+        names = path.split(".")
+        for length in range(len(names), -1, -1):
+            holder = self.model.get_submodule(".".join(names[:length]))
+            if has_offloaded_params(holder):
+                return holder
+        if any(weight.is_meta for weight in self.model.get_submodule(path).parameters(False)):
+            raise UnsupportedBackbone(
+                f"{path}: its weights are on the meta device, and accelerate has no hook that "
+                "brings them; load it with from_pretrained, with device_map where it is too large"
+            )
+        return None
+
+    def _resolved(self) -> Anatomy:
+        """`resolve`, with whatever a model of another make raises turned into a typed error."""
+        try:
+            return resolve(self.model, self._confirmation_batch().inputs)
+        except FreeRetError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory.of(self.device, "load the model") from error
+        except Exception as error:
+            raise UnsupportedBackbone(
+                f"{type(self.model).__name__}: two short rows cannot be computed ({one_line(error)}"
+                "); does the model run in transformers alone?"
+            ) from error
 
     def _confirmation_batch(self) -> Batch:
         """Two rows of random plain tokens, one left-padded."""
@@ -246,6 +303,19 @@ class Backbone:
         }
 
 
+def _place(module: Any) -> torch.device:
+    """Where a module computes."""
+    if module.weight.is_meta and has_offloaded_params(module):
+        return torch.device(module._hf_hook.execution_device)
+    return module.weight.device
+
+
+def _sample(weight: Tensor) -> bytes:
+    """64 of its values, evenly spaced."""
+    flat = weight.detach().flatten()
+    return flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32).numpy().tobytes()
+
+
 @functools.cache
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "nnsight", "tokenizers")}
@@ -262,6 +332,41 @@ def _locate(model: str | Path) -> str:
             )
         return str(path)
     return str(model)
+
+
+def _not_loaded(name: str, error: Exception) -> BackboneNotFound:
+    reason = one_line(error)
+    if re.search(r"\b(gated|401|403|restricted|access token)\b", reason, re.IGNORECASE):
+        remedy = "Log in with `hf auth login` or set HF_TOKEN, if you have access to it"
+    elif isinstance(error, ImportError):
+        remedy = "Install what is missing, or load without the option that needs it"
+    elif Path(name).expanduser().is_dir():
+        remedy = "Is the folder whole, with config.json, safetensors and tokenizer? Fetch it again"
+    else:
+        aliases = ", ".join(embedded.ALIASES)
+        remedy = (
+            f"Give an alias ({aliases}), a model folder, or a hub id that this machine can reach"
+        )
+    return BackboneNotFound(f"cannot load {name!r}: {reason.rstrip('.')}. {remedy}")
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """Raises BadSetting for a device that this machine does not have."""
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(chosen)
+        torch.empty(0, device=place).cpu()
+    except Exception as error:  # AssertionError, RuntimeError, TypeError, NotImplementedError
+        raise BadSetting(f"device {device!r} cannot be used: {one_line(error)}") from None
+    return place
+
+
+def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype | None:
+    """Raises BadSetting for what is no floating-point type."""
+    known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype in (None, "auto") or (isinstance(known, torch.dtype) and known.is_floating_point):
+        return dtype
+    raise BadSetting(f"dtype {dtype!r} is not one; choose auto, float32, bfloat16 or float16")
 
 
 def _auto_class(config: Any) -> Any:

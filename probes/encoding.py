@@ -82,6 +82,11 @@ class Encoder:
         max_tokens: int | None = None,
         media: MediaOptions | None = None,
     ):
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            raise UnsupportedBackbone(
+                f"a {type(tokenizer).__name__} is no fast tokenizer of transformers; load it with "
+                "AutoTokenizer"
+            )
         self.tokenizer, self.processor = tokenizer, processor
         self.perception = (
             Perception(model, processor, media or MediaOptions()) if processor is not None else None
@@ -105,8 +110,15 @@ class Encoder:
         added = tokenizer.added_tokens_decoder
         self.control_ids = {i for i, token in added.items() if token.content.strip()}
         control = {added[i].content for i in self.control_ids}
-        self.plain = _without_control_tokens(tokenizer, control, first=False)
-        self.plain_first = _without_control_tokens(tokenizer, control, first=True)
+        try:
+            self.plain = _without_control_tokens(tokenizer, control, first=False)
+            self.plain_first = _without_control_tokens(tokenizer, control, first=True)
+            self.plain.encode("the tokenizer's class and its file may not go together")
+        except Exception as error:  # tokenizers raises Exception itself
+            raise UnsupportedBackbone(
+                f"{type(tokenizer).__name__} cannot write text: {error}; does tokenizer_class in "
+                "tokenizer_config.json fit tokenizer.json?"
+            ) from error
         self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
 
     # -- one row -----------------------------------------------------------------------------
@@ -177,6 +189,11 @@ class Encoder:
                 raise
             # Some templates refuse a system turn (Gemma 2): it then opens the user's turn.
             return self._chat((f"{system}\n\n", *marked), None) + prefill
+
+    def wording(self, source: Prompted) -> str:
+        """The exchange as the tokenizer is given it, with `{text}` or `{image}` for content."""
+        marked = [p if isinstance(p, str) else f"{{{p.kind}}}" for p in source.user]
+        return self.render(marked, source.system, source.prefill)
 
     def _chat(self, marked: Sequence, system: str | None) -> str:
         messages: list[dict] = [{"role": "user", "content": marked}]
@@ -252,7 +269,10 @@ class Encoder:
         `first` text begins the row: SentencePiece puts its word mark there and nowhere else.
         """
         plain = self.plain_first if first else self.plain
-        ids = plain.encode(text, add_special_tokens=False).ids
+        try:
+            ids = plain.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # tokenizers raises Exception itself
+            raise BadItem(f"{name}: the tokenizer cannot write this text: {error}") from None
         if not self.control_ids.isdisjoint(ids) or (not ids and text):
             raise BadItem(f"{name}: the tokenizer cannot write this text as plain tokens")
         return ids

@@ -1,4 +1,9 @@
-"""Typed errors: each names the item or module at fault and says what to do."""
+"""Typed errors: each names the item or module at fault and says what to do.
+
+Those that a handler of Python's own errors would expect inherit from these too.
+"""
+
+from typing import Any
 
 
 class FreeRetError(Exception):
@@ -11,6 +16,18 @@ class UnsupportedBackbone(FreeRetError):
 
 class BadItem(FreeRetError):
     """An item cannot be read or encoded; the message names it by id."""
+
+
+class OutOfMemory(FreeRetError, MemoryError):
+    """A model or a batch does not fit on its device."""
+
+    @classmethod
+    def of(cls, device: Any, action: str) -> "OutOfMemory":
+        """That `action` found no room on the device, and what may help."""
+        return cls(
+            f"no room on {device} to {action}; use device_map='auto', a smaller dtype, "
+            "quantization_config, or smaller batches"
+        )
 
 
 class FetchError(FreeRetError):
@@ -33,5 +50,23 @@ class StoreError(FreeRetError):
     """A store cannot be read or written; what was committed before stays as it was."""
 
 
+class NotStored(StoreError, KeyError):
+    """An id that the store does not hold."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message in quotation marks
+
+
+class NotRecorded(FreeRetError, KeyError):
+    """A site whose state was not recorded."""
+
+    __str__ = Exception.__str__
+
+
 class BadSetting(FreeRetError, ValueError):
     """A site, prompt, frame or option that does not exist."""
+
+
+def one_line(error: BaseException, length: int = 300) -> str:
+    """The message of an error in one line, or its type where it has none."""
+    said = " ".join(str(error).split())
+    return said[:length] or type(error).__name__

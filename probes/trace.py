@@ -11,7 +11,15 @@ from torch import Tensor
 
 from probes.backbone import Backbone
 from probes.encoding import Batch
+from probes.errors import BadSetting, NotRecorded, OutOfMemory
 from probes.sites import Site
+
+
+class Traced(nnsight.NNsight):
+    """The traced model. nnsight would move inputs to the device of the first parameter, which is
+    none where that is offloaded; a batch is where it belongs already."""
+
+    device = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -23,10 +31,10 @@ class States:
     num_layers: int
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, "batch hidden"]:
-        """The states at one site, in the model's dtype. KeyError when not recorded."""
+        """The states at one site, in the model's dtype. Raises NotRecorded."""
         key = Site.parse(site).resolve(self.num_layers)
         if key not in self.by_site:
-            raise KeyError(
+            raise NotRecorded(
                 f"{site} was not recorded; recorded: {', '.join(map(str, self.by_site))}"
             )
         return self.by_site[key]
@@ -43,14 +51,17 @@ def record(
     The forward ends after the deepest site asked for: at `attn[-1]` the last MLP, the final norm
     and the LM head do not run. With `logits=True` it runs to the end and the model's own logits of
     the last position are kept, in float32.
-    Raises ValueError for a site that the backbone does not have.
+    Raises BadSetting for a site that the backbone does not have, and OutOfMemory.
     """
     depth = backbone.num_layers
     wanted = sorted({Site.parse(s).resolve(depth) for s in sites}, key=lambda s: s.depth(depth))
     if not wanted and not logits:
-        raise ValueError("nothing to record: name at least one site, or ask for logits")
+        raise BadSetting("nothing to record: name at least one site, or ask for logits")
     with backbone.lock, torch.no_grad():
-        kept, head = _trace(backbone, batch, wanted, logits)
+        try:
+            kept, head = _trace(backbone, batch, wanted, logits)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
     return States(
         dict(zip(wanted, kept, strict=True)), None if head is None else head[:, -1].float(), depth
     )
@@ -58,7 +69,7 @@ def record(
 
 def _trace(backbone: Backbone, batch: Batch, wanted: list[Site], logits: bool) -> tuple:
     if backbone.traced is None:
-        backbone.traced = nnsight.NNsight(backbone.model)
+        backbone.traced = Traced(backbone.model)
     traced, anatomy = backbone.traced, backbone.anatomy
     layers, norm = traced.get(anatomy.layers), traced.get(anatomy.norm)
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}

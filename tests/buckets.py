@@ -1,13 +1,16 @@
 """A bucket of an object store that runs on this machine."""
 
+import json
 import logging
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import boto3
 from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSystem
 
@@ -41,6 +44,27 @@ class Bucket:
         self._ask_for_permission("0")
         try:
             yield
+        finally:
+            self._ask_for_permission("inf")
+
+    @contextmanager
+    def read_only(self) -> Iterator[dict[str, str]]:
+        """Nobody has permission to write; the credentials of one who may read."""
+        known = {"aws_access_key_id": "key", "aws_secret_access_key": SECRET}
+        iam: Any = boto3.client(
+            "iam", region_name="us-east-1", endpoint_url=f"http://{self.host}", **known
+        )
+        iam.create_user(UserName="reader")
+        allowed = {"Effect": "Allow", "Action": ["s3:Get*", "s3:List*"], "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+        iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+        key = iam.create_access_key(UserName="reader")["AccessKey"]
+        self._ask_for_permission("0")
+        try:
+            yield {
+                "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+                "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+            }
         finally:
             self._ask_for_permission("inf")
 

@@ -419,7 +419,7 @@ def ablations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ablations, Path
 
 def test_every_part_is_in_the_table(ablations: tuple[Ablations, Path]) -> None:
     rows = ablations[0].datasets["small"].rows
-    parts = {part: [r.name for r in rows if r.part == part] for part in {r.part for r in rows}}
+    parts = {part: [r.label for r in rows if r.part == part] for part in {r.part for r in rows}}
     assert parts["site"] == late_sites(4), "this backbone has four layers"
     assert parts["prior"] == ASKED
     assert parts["choice"] == ["E5-V extraction", "FreeRet-embed", "recipe"]
@@ -457,7 +457,7 @@ def test_a_row_is_compared_with_the_papers_choice(ablations: tuple[Ablations, Pa
 def test_calibration_moves_the_threshold_and_not_the_order(
     ablations: tuple[Ablations, Path],
 ) -> None:
-    rows = {r.name: r for r in ablations[0].datasets["small"].rows}
+    rows = {r.label: r for r in ablations[0].datasets["small"].rows}
     plain, calibrated = rows["mcq, top 5"], rows["mcq, calibrated, top 5"]
     assert plain.interval == calibrated.interval
     assert plain.auc == calibrated.auc

@@ -80,6 +80,10 @@ def work(backbone: Any, job: dict[str, Any], begin: int) -> None:
     os.write(begin, b"x")
     start = time.perf_counter()
     try:
+        if "query" in job:
+            hits = FreeRet.load(job["store"], backbone).search(job["query"], top_n=5)
+            say({"found": [hit.id for hit in hits]})
+            return
         done = retriever.index(texts(job["items"]), job["store"])
         say({"added": done.added, "seconds": time.perf_counter() - start})
     except Exception as error:
@@ -277,6 +281,24 @@ def test_a_read_only_store_is_searched_and_not_written(
     finally:
         for path in [copy, *copy.rglob("*")]:
             path.chmod(0o755)
+
+
+def test_a_search_need_not_write(worker: Worker, copy: Path, backbone: Backbone) -> None:
+    """After a deletion the geometry is fitted anew; it cannot be kept."""
+    store = Store.open(copy)
+    assert store.delete(["i00001"]) == 1
+    for path in [copy, *copy.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    user = {"user": NOBODY} if os.getuid() == 0 else {}
+    try:
+        outcome = worker.run(copy, query="the word", **user)
+        assert len(outcome.get("found", [])) == 5, outcome
+        assert Store.open(copy).geometry() is None
+    finally:
+        for path in [copy, *copy.rglob("*")]:
+            path.chmod(0o755)
+    hits = FreeRet.load(copy, backbone).search("the word", top_n=5)
+    assert [hit.id for hit in hits] == outcome["found"]
 
 
 def test_a_place_that_is_a_file_is_no_store(tmp_path: Path, backbone: Backbone) -> None:

@@ -14,7 +14,7 @@ from freeret.corpus_geometry import fit_geometry
 from freeret.payload import content_hash, encode_metadata, pack, unpack
 from freeret.store import Record, Store, matrix
 from probes import Geometry, Item
-from probes.errors import BadItem, StoreError, StoreMismatch
+from probes.errors import BadItem, NotStored, StoreError, StoreMismatch
 from probes.geometry import Kind
 from probes.items import Part
 from probes.reference import no_reference
@@ -77,6 +77,27 @@ def test_items_come_in_the_order_asked_for(store: Store) -> None:
         (id, f"text of {id}") for id in "dae"
     ]
     assert store.items([]) == []
+
+
+def test_many_items_are_looked_up_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freeret.store.IDS", 7)
+    ids = [f'it\'s {k}, "日"' for k in range(20)]
+    store.write([made(id) for id in ids])
+    for count in (1, 6, 7, 8, 14, 20):
+        asked = ids[:count][::-1]
+        assert [item.id for item in store.items(asked)] == asked
+    assert [item.id for item in store.items(['it\'s 3, "日"'] * 9)] == ['it\'s 3, "日"'] * 9
+
+
+@pytest.mark.parametrize("id", ["none", "it's", "A", ""])
+def test_an_id_that_is_not_stored_is_named(id: str, store: Store) -> None:
+    store.write([made(k) for k in "abc"])
+    with pytest.raises(NotStored, match="holds no item") as caught:
+        store.items(["a", id, "b"])
+    assert repr(id) in str(caught.value)
+    assert isinstance(caught.value, KeyError), "as of any mapping"
+    with pytest.raises(StoreError, match="'x', nor 1 more"):
+        store.items(["x", "a", "y"])
 
 
 def test_writing_again_replaces(store: Store) -> None:

@@ -30,6 +30,8 @@ from probes.states import prompted_states
 from probes.stats import auc
 
 LAYERS = 5
+STAGE1, RECIPE = "stage 1 alone", "recipe"
+"""Names of rows beside the frames."""
 PRIORS: dict[str, ControlPrompt] = {
     "no task": ControlPrompt(task=None),
     "no grounding": ControlPrompt(grounding=False),
@@ -60,6 +62,12 @@ class Row:
     """Of stage 2 over the candidates judged, matches against the others."""
     accuracy: float | None = None
     """Share of candidates on the right side of p = 0.5: what calibration is for."""
+    depth: int | None = None
+    """How many candidates of each query stage 2 judged; None in stage 1."""
+
+    @property
+    def label(self) -> str:
+        return self.name if self.depth is None else f"{self.name}, top {self.depth}"
 
 
 @dataclass(frozen=True)
@@ -207,20 +215,19 @@ def _frames(
             name: figure(dataset, rerank_run(first, judged, depth), metric)
             for name, judged in margins.items()
         }
-        rows.append(_row("frame", f"stage 1 alone, top {depth}", stage1, found["mcq"], seed))
+        alone = _row("frame", STAGE1, stage1, found["mcq"], seed, depth=depth)
+        rows.append(alone)
         if recipe.frame is not None:
             fused = rerank_run(first, margins[recipe.frame], depth, recipe.fusion)
             own = figure(dataset, fused, metric)
-            rows.append(_row("frame", f"recipe, top {depth}", own, found["mcq"], seed))
+            rows.append(_row("frame", RECIPE, own, found["mcq"], seed, depth=depth))
         for name, judged in margins.items():
             scores, right = _judged(dataset, first, judged, depth)
             more = {
                 "auc": auc(scores, right) if 0 < right.sum() < len(right) else None,
                 "accuracy": float(((scores > 0) == right).mean()),
             }
-            rows.append(
-                _row("frame", f"{name}, top {depth}", found[name], found["mcq"], seed, **more)
-            )
+            rows.append(_row("frame", name, found[name], found["mcq"], seed, depth=depth, **more))
     return rows
 
 

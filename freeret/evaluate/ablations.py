@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from freeret.evaluate.ablate import PROMPTS, Ablation, Point, ablate
+from freeret.evaluate.ablate import PROMPTS, RECIPE, STAGE1, Ablation, Point, ablate
 from freeret.evaluate.loaders import Loader
 from freeret.evaluate.run import hardware
 from freeret.recipe import Recipe
@@ -137,16 +137,10 @@ def mean_regret(found: Sequence[Regret], part: str) -> float:
 def _frames(name: str, ablation: Ablation, recipe: Recipe) -> list[Regret]:
     """A recipe without a frame chose stage 1 alone."""
     frames = [row for row in ablation.rows if row.part == "frame"]
-    depths = dict.fromkeys(row.name.rsplit(", top ", 1)[1] for row in frames)
     found = []
-    for depth in depths:
-        rows = {
-            row.name: (row.name, row.interval[0])
-            for row in frames
-            if row.name.endswith(f", top {depth}")
-        }
-        chosen = f"{'recipe' if recipe.frame else 'stage 1 alone'}, top {depth}"
-        found.append(_regret(name, "frame", chosen, rows))
+    for depth in dict.fromkeys(row.depth for row in frames):
+        rows = {row.name: (row.label, row.interval[0]) for row in frames if row.depth == depth}
+        found.append(_regret(name, "frame", RECIPE if recipe.frame else STAGE1, rows))
     return found
 
 

@@ -1,15 +1,13 @@
 """Drawing results and ablations, apart from measuring them, in the project's one style."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 from freeret.evaluate.ablate import Ablation
 from freeret.evaluate.ablations import Regret
-from probes.files import read_json
 from probes.plots import COLOURS, MARKERS, STYLE, draw_intervals
 from probes.stats import Interval
 
@@ -28,7 +26,7 @@ PARTS = {
 def draw_ablation(ablation: Ablation, title: str = "") -> Figure:
     """One panel a part, one line a row of the table: the metric with its 95% interval."""
     parts = {
-        part: {row.name: Interval(*row.interval) for row in ablation.rows if row.part == part}
+        part: {row.label: Interval(*row.interval) for row in ablation.rows if row.part == part}
         for part in PARTS
     }
     shown = {part: rows for part, rows in parts.items() if rows}
@@ -73,15 +71,6 @@ def draw_regrets(found: Mapping[str, Sequence[Regret]], part: str) -> Figure:
         ax.set_title(name, fontsize=9)
     panels[-1].set_xlabel(f"the {part} chosen (point), between the worst and the best (line)")
     return figure
-
-
-def draw_methods(file: Path, reference: str, label: str) -> Figure | SubFigure:
-    """The methods of a measured table, a line through the reference."""
-    rows = read_json(file)["methods"]
-    shown = {name: Interval(*row["precision_at_1"]) for name, row in rows.items()}
-    ax = draw_intervals(shown, reference=reference)
-    ax.set_xlabel(label)
-    return ax.figure
 
 
 def _stacked(lines: Sequence[int]) -> tuple[Figure, Sequence[Axes]]:

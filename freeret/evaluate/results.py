@@ -41,6 +41,8 @@ class DatasetResult(_Model):
     """The first one stands for the dataset."""
     grades: dict[str, float] | None
     """Of each pair, where Spearman is among the metrics."""
+    prompts: dict[str, dict[str, list[str]]] = {}
+    """Side -> modality signature -> what was tokenised around the content."""
 
     @property
     def main(self) -> str:

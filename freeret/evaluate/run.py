@@ -23,7 +23,7 @@ from freeret.evaluate.metrics import SPEARMAN, Run, figure, grades
 from freeret.evaluate.results import DatasetResult, Measured, Result, write_trec
 from freeret.evaluate.spread import Actors
 from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
-from freeret.evaluate.systems import System, Vectors
+from freeret.evaluate.systems import Prompts, System, Vectors
 from freeret.reranker import Reranker
 from probes.errors import BadSetting, StoreMismatch
 
@@ -67,13 +67,14 @@ def evaluate(
         start = time.perf_counter()
         run = system.run(dataset, progress=progress)
         seconds = time.perf_counter() - start
-        _keep(results[0], files[0], dataset, run, seconds, engine)
+        prompts = system.prompts_for(dataset)
+        _keep(results[0], files[0], dataset, run, prompts, seconds, engine)
         if reranker is not None:
             start = time.perf_counter()
             second = _rerank(dataset, run, reranker, system, depths[1:], progress)
             seconds = time.perf_counter() - start
             for depth, reranked in second.items():
-                _keep(results[depth], files[depth], dataset, reranked, seconds, engine)
+                _keep(results[depth], files[depth], dataset, reranked, prompts, seconds, engine)
     return [files[depth] for depth in depths]
 
 
@@ -145,6 +146,7 @@ def _keep(
     file: Path,
     dataset: Dataset,
     run: Run,
+    prompts: Prompts,
     seconds: float,
     engine: dict[str, Any],
 ) -> None:
@@ -168,6 +170,7 @@ def _keep(
         documents=len(dataset.documents),
         metrics=metrics,
         grades=None if graded is None else dict(zip(ids, graded.tolist(), strict=True)),
+        prompts=prompts,
     )
     timing = {"seconds": round(seconds, 2), "hardware": hardware(), **engine}
     result.add(dataset.name, entry, timing)

@@ -118,7 +118,7 @@ class SpreadSystem:
     def __init__(self, system: Vectors, actors: Actors):
         self.name, self.backbone, self.recipe = system.name, system.backbone, system.recipe
         self.geometry: Kind = system.geometry
-        self.identity = system.identity
+        self.identity, self.prompts_for = system.identity, system.prompts_for
         self.whole, self.actors = system, actors
 
     def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:

@@ -43,6 +43,9 @@ from probes.reference import reference_vectors
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step when imported
 
 Ranking = dict[str, dict[str, float]]
+Prompts = dict[str, dict[str, list[str]]]
+"""Side -> modality signature -> the prompts as they are tokenised, `{text}` or `{image}` standing
+for content; empty for a system that puts content as it is."""
 
 
 class System(Protocol):
@@ -65,6 +68,10 @@ class System(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides a score."""
+        ...
+
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        """What is put to the model around the content of this dataset's items."""
         ...
 
 
@@ -129,6 +136,19 @@ class Prompted:
         prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
         return Embedder(self.backbone, self.site, prompts).encode(items, side, progress=progress)
 
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        sides: dict[Side, list[Item]] = {"query": dataset.queries, "document": dataset.documents}
+        return {
+            side: {
+                signature: [
+                    self.backbone.encoder.wording(as_prompt(p, dataset.task).apply(item, side))
+                    for p in self.prompts
+                ]
+                for signature, item in {item.signature: item for item in items}.items()
+            }
+            for side, items in sides.items()
+        }
+
     def identity(self) -> dict[str, Any]:
         stage1 = Embedder(self.backbone, self.site, self.prompts).identity()
         recipe = None if self.recipe is None else asdict(self.recipe)
@@ -175,6 +195,9 @@ class Pooled:
             run_batches(self.backbone, rows, forward, share_prefix=False, progress=title)
         )
 
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        return {}
+
     def identity(self) -> dict[str, Any]:
         return {"pooling": self.name}
 
@@ -219,6 +242,9 @@ class BM25:
 
         return to_run(dataset, score)
 
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        return {}
+
     def identity(self) -> dict[str, Any]:
         return {"library": "bm25s", "version": version("bm25s"), "stopwords": "en"}
 
@@ -254,6 +280,9 @@ class SentenceTransformers:
         encode = encoder.encode_query if side == "query" else encoder.encode_document
         texts = [item.text for item in items]
         return torch.from_numpy(np.array(encode(texts, show_progress_bar=progress))).float()
+
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        return {}
 
     def identity(self) -> dict[str, Any]:
         return {"sentence-transformers": self.model, "version": version("sentence-transformers")}
