@@ -22,7 +22,7 @@ def area(sides: list[float], count: int = 3) -> float:
         raise ValueError(f"no {1 + 1}")
     log.info("done", total - 1)
     pairs = zip(sides, sorted(sides), strict=True)
-    return max(total, -1.5, key=lambda x: x.real) if len(sides) > count else swap(total, count)
+    return max(total, -1, key=lambda x: x * 1.5) if len(sides) > count else swap(total, count)
 
 
 class Shape:
