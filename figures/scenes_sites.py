@@ -2,9 +2,9 @@
 
     python figures/scenes_sites.py --model smolsight
 
-Three pools of 100 scenes of held-out combinations, each setting raw and with each modality's own
-mean subtracted. Writes figures/scenes_sites_<model>.json; draws what was measured, and prints the
-table of text→image, image→text and image→image. Without --model it only draws.
+Three pools of 100 scenes of held-out combinations, each setting raw and with the mean of each
+modality subtracted. Writes figures/scenes_sites_<model>.json; draws what was measured, and prints
+the table of text→image, image→text and image→image. Without --model it only draws.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ from probes.plots import COLOURS, HOLLOW, STYLE, save
 
 HERE = Path(__file__).parent
 PROMPTS = {"e5v": "E5-V", "control": "FreeRet", "prompteol": "PromptEOL"}
-GEOMETRIES: dict[Kind, str] = {"none": "raw", "centre": "own means"}
+GEOMETRIES: dict[Kind, str] = {"none": "raw", "centre": "centred"}
 SHOWN = ("text→image", "image→text", "image→image")
 
 

@@ -13,10 +13,11 @@ from probes import FRAMES, ProbeReport, Setting, Site
 from probes.diagnostic import best_setting, site_peers
 from probes.errors import BadFile
 from probes.files import read_json, write_json
-from probes.framing import best_frame
+from probes.framing import FrameBias, best_frame
 from probes.geometry import Kind
 from probes.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.prompts import NAMED
+from probes.reranking import Fusion
 from probes.sites import PAPER_SITE
 
 
@@ -123,15 +124,19 @@ def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
         )
         return None, None, reason
     # The surest gain, not the largest: the best of several noisy means flatters itself.
-    fusion = max(report.reranking, key=lambda f: f.gain.low)
+    surest = max(report.reranking, key=lambda f: f.gain.low)
+    if surest.gain.low > 0:
+        return best.frame, surest.weight, _describe_fusion(best, surest)
+    largest = max(report.reranking, key=lambda f: f.gain.mean)
+    return None, None, f"{_describe_fusion(best, largest)} at best, no gain beyond noise"
+
+
+def _describe_fusion(bias: FrameBias, fusion: Fusion) -> str:
     weight = "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
-    described = (
-        f"frame {best.frame} has AUC {best.auc}; judging stage 1's candidates ({weight}) changes "
+    return (
+        f"frame {bias.frame} has AUC {bias.auc}; judging stage 1's candidates ({weight}) changes "
         f"the reciprocal rank by {fusion.gain}"
     )
-    if fusion.gain.low <= 0:
-        return None, None, f"{described}, no gain beyond noise"
-    return best.frame, fusion.weight, described
 
 
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:

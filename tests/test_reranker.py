@@ -159,7 +159,7 @@ def test_pictures_are_judged_whole(tiny: Tiny) -> None:
 
 
 def test_a_recipe_without_a_frame_is_not_reranked_by(tiny: Tiny) -> None:
-    recipe = Recipe(frame=None, reasons=("why", "AUC 0.49 reaches chance"))
+    recipe = Recipe(frame=None, why_not_reranked="AUC 0.49 includes chance")
     with pytest.raises(UnsupportedBackbone, match=r"off by recipe: AUC 0\.49"):
         Reranker.from_recipe(tiny("llama"), recipe)
     chosen = Reranker.from_recipe(tiny("llama"), Recipe(frame="yes_no"), order="swap")

@@ -21,6 +21,8 @@ from freeret.evaluate.scene_scores import (
 from freeret.evaluate.scenes import FAILURES, TASKS, Ground, make_ground
 from probes import ControlPrompt, Item
 from probes.errors import BadItem, BadSetting
+from probes.prompts import Side
+from probes.reference import no_reference
 from probes.scenes import COLOURS, COMBINATIONS, HELD_OUT, SHAPES
 
 SIZE = 24
@@ -113,10 +115,13 @@ def test_a_ground_depends_on_its_seed_alone(ground: Ground) -> None:
 def test_a_part_of_a_ground_scores_as_in_the_whole(ground: Ground) -> None:
     part = ground.only("image→text", "document→image")
     vectors = {n: torch.rand(len(v), 8) for n, v in ground.items.items()}
-    whole, alone = (precisions(g, vectors, "centre") for g in (ground, part))
+    whole, alone = (precisions(g, vectors, "centre", UNKNOWN) for g in (ground, part))
     assert set(alone) == {"text→image", "image→text", "document→image"}
     assert all(np.array_equal(values, whole[task]) for task, values in alone.items())
-    assert discernment(part, vectors, "centre") == {}
+    assert discernment(part, vectors, "centre", UNKNOWN) == {}
+
+
+UNKNOWN = {"caption": no_reference, "composed change": no_reference}
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000])
@@ -141,23 +146,28 @@ def oracle(ground: Ground) -> dict[str, torch.Tensor]:
 
 def test_a_perfect_backbone_scores_one_and_a_constant_one_nothing(ground: Ground) -> None:
     perfect = oracle(ground)
-    assert {v.mean() for v in precisions(ground, perfect, "none").values()} == {1.0}
-    assert {v.mean() for v in discernment(ground, perfect, "none").values()} == {1.0}
+    assert {v.mean() for v in precisions(ground, perfect, "none", UNKNOWN).values()} == {1.0}
+    assert {v.mean() for v in discernment(ground, perfect, "none", UNKNOWN).values()} == {1.0}
     constant = {name: torch.ones_like(v) for name, v in perfect.items()}
-    assert all(v.mean() <= 2 / SIZE for v in precisions(ground, constant, "none").values())
-    assert {v.mean() for v in discernment(ground, constant, "none").values()} == {0.0}
+    assert all(v.mean() <= 2 / SIZE for v in precisions(ground, constant, "none", UNKNOWN).values())
+    assert {v.mean() for v in discernment(ground, constant, "none", UNKNOWN).values()} == {0.0}
 
 
 def test_each_failure_is_its_own_column(ground: Ground) -> None:
     blind = oracle(ground)
     for side in ("captions", "pictures"):
         blind[f"binding {side}"] = blind[side][ground.hard["binding"]]
-    found = {failure: v.mean() for failure, v in discernment(ground, blind, "none").items()}
+    found = {
+        failure: v.mean() for failure, v in discernment(ground, blind, "none", UNKNOWN).items()
+    }
     assert found == {"binding": 0.0, "relation": 1.0, "counting": 1.0}
-    assert len(discernment(ground, blind, "none")["binding"]) == 2 * len(ground.hard["binding"])
+    assert len(discernment(ground, blind, "none", UNKNOWN)["binding"]) == 2 * len(
+        ground.hard["binding"]
+    )
 
 
-def test_own_means_take_the_gap_between_modalities_away(ground: Ground) -> None:
+def test_means_of_each_modality_take_the_gap_away(ground: Ground) -> None:
+    """Those of queries come from the reference: no query sees another."""
     gap, vectors = 5 * torch.ones(2 * SIZE), oracle(ground)
     apart = {
         # A few pictures that lie near all texts win every search until the gap is gone.
@@ -165,9 +175,19 @@ def test_own_means_take_the_gap_between_modalities_away(ground: Ground) -> None:
         for (name, items), v in zip(ground.items.items(), vectors.values(), strict=True)
     }
     apart["pictures"][0] -= 2 * gap
-    assert precisions(ground, apart, "none")["text→image"].mean() < 0.1
+    assert precisions(ground, apart, "none", UNKNOWN)["text→image"].mean() < 0.1
     apart["pictures"][0] += 2 * gap
-    assert precisions(ground, apart, "centre")["text→image"].mean() == 1.0
+
+    def reference(side: Side, signature: str) -> torch.Tensor:
+        return (-gap if signature == "text" else gap) + torch.eye(2 * SIZE)
+
+    known = {"caption": reference, "composed change": reference}
+    assert precisions(ground, apart, "centre", known)["text→image"].mean() == 1.0
+    asked = ground.only("text→image")
+    alone = {name: v.clone() for name, v in apart.items()}
+    alone["captions"][1:] = torch.rand(len(alone["captions"]) - 1, 2 * SIZE)
+    first = precisions(asked, alone, "centre", known)["text→image"][0]
+    assert first == 1.0, "whatever the other queries are"
 
 
 def test_scores_of_several_settings_come_in_order(tiny, ground: Ground) -> None:
@@ -177,9 +197,10 @@ def test_scores_of_several_settings_come_in_order(tiny, ground: Ground) -> None:
     assert [score.setting for score in scores] == settings
     assert scores[0] == scores[-1]
     states = embed_ground(backbone, ground, "e5v", ["norm"])
-    alone = precisions(ground, {n: s[:, 0] for n, s in states.items()}, "none")
+    alone = precisions(ground, {n: s[:, 0] for n, s in states.items()}, "none", UNKNOWN)
     other = embed_ground(backbone, make_ground(1, SIZE), "e5v", ["norm"])
-    second = precisions(make_ground(1, SIZE), {n: s[:, 0] for n, s in other.items()}, "none")
+    at_norm = {n: s[:, 0] for n, s in other.items()}
+    second = precisions(make_ground(1, SIZE), at_norm, "none", UNKNOWN)
     for task in TASKS:
         mean = np.concatenate([alone[task], second[task]]).mean()
         assert scores[0].tasks[task].mean == pytest.approx(mean)
@@ -208,7 +229,7 @@ def test_the_command_prints_a_table_and_writes_every_figure(
     sizes = ["--size", 8, "--seeds", 1]
     assert run("scenes", tmp_path / "model", *sizes, "--out", out) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in (*TASKS, "binding", "own means"))
+    assert all(name in printed for name in (*TASKS, "binding", "centred"))
     found = json.loads(out.read_text())
     assert set(found["settings"]) == set(PRESETS)
     for setting in found["settings"].values():

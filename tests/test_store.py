@@ -155,8 +155,13 @@ def test_by_signature_takes_the_groups_apart(store: Store) -> None:
     picture = Item("a", images=[Image.new("RGB", (4, 4))])
     store.write([made("a"), made("b", picture), made("c")])
     groups = store.vectors().by_signature()
-    assert {name: len(rows) for name, rows in groups.items()} == {"text": 2, "image+text": 1}
-    assert np.array_equal(groups["image+text"][0], made("b", picture).vector)
+    assert {name: part.ids for name, part in groups.items()} == {
+        "text": ["a", "c"],
+        "image+text": ["b"],
+    }
+    assert groups["text"].signatures == ["text", "text"]
+    assert groups["text"].metadata == [{"from": "a"}, {"from": "c"}]
+    assert np.array_equal(groups["image+text"].vectors[0], made("b", picture).vector)
 
 
 # ------------------------------------------------------------------------------------ identity

@@ -29,11 +29,11 @@ class Setting:
 
 PRESETS: dict[str, Setting] = {
     "E5-V": Setting("e5v", "norm", "none"),
-    "E5-V, own means": Setting("e5v", "norm", "centre"),
+    "E5-V, centred": Setting("e5v", "norm", "centre"),
     "FreeRet": Setting("control", "attn[-1]", "none"),
-    "FreeRet, own means": Setting("control", "attn[-1]", "centre"),
+    "FreeRet, centred": Setting("control", "attn[-1]", "centre"),
 }
-"""The paper's two extractions, raw and with each modality's own mean subtracted."""
+"""The paper's two extractions, raw and with the mean of each modality subtracted."""
 
 
 @dataclass(frozen=True)
