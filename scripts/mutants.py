@@ -37,7 +37,7 @@ ROOT = Path(__file__).parent.parent
 TESTS: dict[str, tuple[str, ...]] = {
     "probes/backbone.py": ("lens",),
     "probes/batching.py": ("batching", "prefix"),
-    "probes/diagnostic.py": ("diagnostic",),
+    "probes/diagnostic.py": ("diagnostic", "recipe"),
     "probes/encoding.py": ("encoding",),
     "probes/framing.py": ("framing",),
     "probes/geometry.py": ("geometry",),
@@ -45,14 +45,15 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/lexicalization.py": ("lexicalization",),
     "probes/prefix.py": ("prefix", "batching"),
     "probes/prompts.py": ("encoding",),
+    "probes/reference.py": ("reference", "geometry"),
     "probes/reranking.py": ("reranking",),
     "probes/sites.py": ("sites", "trace"),
     "probes/stats.py": ("stats",),
     "probes/synonyms.py": ("synonyms",),
     "probes/trace.py": ("trace",),
-    "freeret/corpus_geometry.py": ("geometry", "retriever", "eval"),
+    "freeret/corpus_geometry.py": ("store", "exact", "retriever"),
     "freeret/embedder.py": ("embedder",),
-    "freeret/evaluate/datasets.py": ("loaders", "eval"),
+    "freeret/evaluate/datasets.py": ("metrics", "loaders", "eval"),
     "freeret/evaluate/metrics.py": ("metrics",),
     "freeret/evaluate/stage2.py": ("eval",),
     "freeret/exact.py": ("exact",),
@@ -210,7 +211,7 @@ def _changed(node: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
         case ast.Constant(int(value)):
             yield node, str(value + 1)
         case ast.Constant(float(value)):
-            yield node, str(value * 2)
+            yield node, str(value * 2 or 1.0)
         case ast.IfExp(test, body, orelse):
             yield node, _write(ast.IfExp(test, orelse, body))
         case ast.If(test) | ast.While(test):

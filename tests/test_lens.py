@@ -67,21 +67,6 @@ def test_the_lens_reads_states_of_media(name: str, tiny: Tiny) -> None:
     check_lens(name, tiny(name), list(items_for(name).values()))
 
 
-def test_the_lens_of_real_weights(smollm2: Backbone) -> None:
-    """The word is known at the last MLP, and the row at norm says the same."""
-    check_lens("llama", smollm2, ["The capital of France is", *PROMPTS])
-    sites = all_sites(smollm2.num_layers)
-    states = record(smollm2, smollm2.encode(["The capital of France is"]), sites)
-    top = {}
-    for site in sites:
-        p = smollm2.lens(states[site], site).softmax(-1)[0]
-        top[str(site)] = (smollm2.tokenizer.decode([int(p.argmax())]), p.max().item())
-    assert top["norm"][0] == " Paris"
-    assert top["norm"][1] == pytest.approx(0.773, abs=0.01)
-    assert top["mlp[29]"] == (" Paris", pytest.approx(top["norm"][1], abs=1e-5))
-    assert top["embed"][0] != " Paris"
-
-
 @pytest.mark.parametrize("site", ["mlp[4]", "attn[-5]", "lm_head", Site("attn", 9)])
 def test_the_lens_of_no_site_is_an_error(site: str | Site, tiny: Tiny) -> None:
     with pytest.raises(BadSetting, match=r"is not a site|is out of range"):
@@ -128,3 +113,21 @@ def test_the_bias_of_a_head_counts(tiny: Tiny) -> None:
     torch.testing.assert_close(
         backbone.lens(states["norm"], "norm"), states.logits, rtol=0, atol=1e-4
     )
+
+
+# ------------------------------------------------------------------------------ real weights
+
+
+def test_the_lens_of_real_weights(smollm2: Backbone) -> None:
+    """The word is known at the last MLP, and the row at norm says the same."""
+    check_lens("llama", smollm2, ["The capital of France is", *PROMPTS])
+    sites = all_sites(smollm2.num_layers)
+    states = record(smollm2, smollm2.encode(["The capital of France is"]), sites)
+    top = {}
+    for site in sites:
+        p = smollm2.lens(states[site], site).softmax(-1)[0]
+        top[str(site)] = (smollm2.tokenizer.decode([int(p.argmax())]), p.max().item())
+    assert top["norm"][0] == " Paris"
+    assert top["norm"][1] == pytest.approx(0.773, abs=0.01)
+    assert top["mlp[29]"] == (" Paris", pytest.approx(top["norm"][1], abs=1e-5))
+    assert top["embed"][0] != " Paris"

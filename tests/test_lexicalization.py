@@ -116,27 +116,6 @@ def test_pictures_have_curves_too(name: str, tiny: Tiny) -> None:
     check_curves(name, tiny(name), model, prompts)
 
 
-def test_curves_of_real_weights_follow_their_definitions(smollm2: Backbone) -> None:
-    """On prompts that turn in different places."""
-    prompts = [curve_prompts(kind)[i] for kind in PROMPT_KINDS for i in (1, 2)][:5]
-    check_curves("llama", smollm2, smollm2.model, prompts)
-
-
-def test_the_place_of_the_turn_depends_on_the_prompt(smollm2: Backbone) -> None:
-    """SmolLM2 turns in its last MLP when asked for a word, at its final norm on running text."""
-    curves = {
-        kind: lexicalization_curves(smollm2, curve_prompts(kind)[:6]) for kind in PROMPT_KINDS
-    }
-    for kind in ("word", "control"):
-        assert curves[kind].onset == "attn[-1]"
-        assert curves[kind].alpha_mlp.high[-1] < 0.15
-        assert curves[kind].alpha_norm.low[0] > 0.8
-        assert set(curves[kind].words) & {"The", "A", "This"}
-    assert curves["text"].onset == "mlp[-1]"
-    assert curves["text"].alpha_mlp.low[-1] > 0.7
-    assert curves["text"].alpha_norm.high[0] < 0.5
-
-
 def test_the_onset_is_before_the_sharper_turn(tiny: Tiny) -> None:
     curves = lexicalization_curves(tiny("llama"), PROMPTS[:2])
 
@@ -239,3 +218,26 @@ def test_no_list_of_prompts_is_an_error(prompts: Any, tiny: Tiny) -> None:
 def test_an_unknown_kind_is_an_error() -> None:
     with pytest.raises(BadSetting, match=r"'e5v' is not a kind.*word, control, text"):
         curve_prompts("e5v")
+
+
+# ------------------------------------------------------------------------------ real weights
+
+
+def test_curves_of_real_weights_follow_their_definitions(smollm2: Backbone) -> None:
+    """On prompts that turn in different places."""
+    prompts = [curve_prompts(kind)[i] for kind in PROMPT_KINDS for i in (1, 2)][:5]
+    check_curves("llama", smollm2, smollm2.model, prompts)
+
+
+def test_the_place_of_the_turn_depends_on_the_prompt(smollm2: Backbone) -> None:
+    """SmolLM2 turns in its last MLP when asked for a word, at its final norm on running text."""
+    curves = {
+        kind: lexicalization_curves(smollm2, curve_prompts(kind)[:6]) for kind in PROMPT_KINDS
+    }
+    for kind in ("word", "control"):
+        assert curves[kind].onset == "attn[-1]"
+        assert curves[kind].alpha_mlp.high[-1] < 0.15
+        assert curves[kind].alpha_norm.low[0] > 0.8
+        assert set(curves[kind].words) & {"The", "A", "This"}
+    assert curves["text"].onset == "mlp[-1]"
+    assert curves["text"].alpha_mlp.low[-1] > 0.7 > curves["text"].alpha_norm.high[0]

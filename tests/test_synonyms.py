@@ -100,16 +100,6 @@ def test_sites_and_prompt_are_those_asked_for(pairs: list[dict[str, str]], tiny:
     assert synonym_similarity(backbone, ["norm"], prompt=E5V)[0] == found[0]
 
 
-def test_real_synonyms_lie_closer_than_controls(
-    pairs: list[dict[str, str]], smollm2: Backbone
-) -> None:
-    expected = cosines("llama", smollm2, smollm2.model, PROMPT_EOL, pairs)
-    for each in synonym_similarity(smollm2, ["attn[27]", "attn[29]", "norm"]):
-        check(each, expected[each.site], [row["kind"] for row in pairs], seed=0)
-        assert each.separation.mean > 1.0
-        assert each.synonyms.mean > each.controls.mean + 0.02
-
-
 def test_all_pairs_are_measured(tiny: Tiny) -> None:
     """250 of each kind: the intervals are as narrow as so many pairs make them."""
     [found] = synonym_similarity(tiny("llama"), ["mlp[-1]"])
@@ -119,3 +109,16 @@ def test_all_pairs_are_measured(tiny: Tiny) -> None:
     expected = cosines("llama", tiny("llama"), TEXT["llama"].__wrapped__(), PROMPT_EOL, rows)
     check(found, expected["mlp[3]"], [row["kind"] for row in rows], seed=0)
     assert isinstance(found.synonyms, Interval)
+
+
+# ------------------------------------------------------------------------------ real weights
+
+
+def test_real_synonyms_lie_closer_than_controls(
+    pairs: list[dict[str, str]], smollm2: Backbone
+) -> None:
+    expected = cosines("llama", smollm2, smollm2.model, PROMPT_EOL, pairs)
+    for each in synonym_similarity(smollm2, ["attn[27]", "attn[29]", "norm"]):
+        check(each, expected[each.site], [row["kind"] for row in pairs], seed=0)
+        assert each.separation.mean > 1.0
+        assert each.synonyms.mean > each.controls.mean + 0.02
