@@ -16,6 +16,7 @@ from torch import Tensor
 
 from freeret.store import Loaded, Store
 from probes import Geometry
+from probes.errors import BadSetting
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 """Metadata that hits must have (a list means any of its values), or a function of the metadata."""
@@ -147,7 +148,12 @@ def passing(block: Loaded, filter: Filter | None = None) -> Block:
 
 def passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:
     if callable(wanted):
-        return bool(wanted(metadata))
+        try:
+            return bool(wanted(metadata))
+        except Exception as error:
+            raise BadSetting(
+                f"the filter raised {type(error).__name__}: {error} for metadata {dict(metadata)!r}"
+            ) from error
     return all(
         key in metadata and metadata[key] in (value if isinstance(value, list) else [value])
         for key, value in wanted.items()

@@ -31,6 +31,7 @@ from freeret.reranker import Reranker
 from freeret.sharding import Shard
 from freeret.store import Loaded, Store
 from probes import Backbone, Geometry, Item, as_item
+from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, StoreError
 from probes.geometry import unit
 from probes.prompts import Prompted, Side
@@ -141,6 +142,7 @@ class FreeRet:
         geometry. `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here
         or on the cluster at `address`.
         """
+        check_choice("engine", engine, ("local", "ray"))
         if store is None and self.store is None:
             store = tempfile.mkdtemp(prefix="freeret-")
         if store is not None:
@@ -226,6 +228,8 @@ class FreeRet:
         ann: bool = False,
     ) -> list[list[Hit]]:
         """`search` for many queries at once: what is stored is passed over once for all."""
+        check_count("top_n", top_n)
+        check_count("rerank", rerank, least=0)
         asked = [as_item(query) for query in queries]
         opened = self._opened()
         geometry = self._fitted(opened)
@@ -278,6 +282,8 @@ class FreeRet:
         self, question: str, top_n: int = 5, *, rerank: int = 0, max_new_tokens: int = 128
     ) -> Answer:
         """Retrieve, then generate from what was found, with the same weights."""
+        check_count("top_n", top_n)
+        check_count("max_new_tokens", max_new_tokens)
         hits = self.search(question, top_n=max(top_n, rerank), rerank=rerank)[:top_n]
         if not hits:
             raise StoreError(f"store {self._opened().location} is empty: nothing to answer from")

@@ -3,8 +3,6 @@
 Those that a handler of Python's own errors would expect inherit from these too.
 """
 
-from typing import Any
-
 
 class FreeRetError(Exception):
     """Base of every error this project raises on purpose."""
@@ -16,18 +14,6 @@ class UnsupportedBackbone(FreeRetError):
 
 class BadItem(FreeRetError):
     """An item cannot be read or encoded; the message names it by id."""
-
-
-class OutOfMemory(FreeRetError, MemoryError):
-    """A model or a batch does not fit on its device."""
-
-    @classmethod
-    def of(cls, device: Any, action: str) -> "OutOfMemory":
-        """That `action` found no room on the device, and what may help."""
-        return cls(
-            f"no room on {device} to {action}; use device_map='auto', a smaller dtype, "
-            "quantization_config, or smaller batches"
-        )
 
 
 class FetchError(FreeRetError):

@@ -22,6 +22,7 @@ from torch import Tensor
 from probes.backbone import Backbone, Source
 from probes.batching import run_batches
 from probes.data import paraphrases
+from probes.errors import BadSetting, FreeRetError
 from probes.items import Item
 from probes.prompts import E5V
 from probes.sites import all_sites
@@ -107,11 +108,13 @@ def lexicalization_curves(
     """Measure all curves over `prompts` (default: `default_prompts()`)."""
     sites = all_sites(backbone.num_layers)
     rows = [backbone.row(prompt) for prompt in (default_prompts() if prompts is None else prompts)]
+    if not rows:
+        raise BadSetting("no prompts: curves are means over prompts; give at least two")
 
     def forward(batch: Any) -> list[tuple]:
         states = record(backbone, batch, sites, logits=True)
         if states.logits is None:
-            raise RuntimeError("the trace kept no logits")
+            raise FreeRetError("the trace kept no logits")
         by_site = torch.stack([states[site].float().cpu() for site in sites], dim=1)
         word = states.logits.argmax(-1)
         ranks = [_rank(backbone.lens(states[site]), word) for site in sites[1:-1]]

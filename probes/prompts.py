@@ -174,8 +174,8 @@ NAMED: dict[str, Prompt] = {
 
 def as_prompt(prompt: "str | Prompt") -> Prompt:
     """A prompt by its name in NAMED, or itself. Raises ValueError for an unknown name."""
-    if not isinstance(prompt, str):
+    if hasattr(prompt, "apply") and not isinstance(prompt, str):
         return prompt
-    if prompt not in NAMED:
+    if not isinstance(prompt, str) or prompt not in NAMED:
         raise BadSetting(f"there is no prompt {prompt!r}; named prompts: {', '.join(NAMED)}")
     return NAMED[prompt]

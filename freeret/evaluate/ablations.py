@@ -15,7 +15,7 @@ from freeret.evaluate.run import hardware
 from freeret.recipe import Recipe
 from probes import Backbone, Site
 from probes.errors import BadFile, StoreMismatch
-from probes.files import read_format, write_json
+from probes.files import read_format, write_json, wrong_field
 
 FORMAT = 1
 
@@ -43,7 +43,9 @@ class Ablations:
         try:
             return _ADAPTER.validate_python(data)
         except ValidationError as error:
-            raise BadFile(f"{path} is not a whole ablation ({error}); ablate again") from None
+            raise BadFile(
+                f"{path} is not a whole ablation ({wrong_field(error)}); ablate again"
+            ) from None
 
 
 _ADAPTER = TypeAdapter(Ablations)
