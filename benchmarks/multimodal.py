@@ -109,10 +109,11 @@ class Ways:
                 for piece in prompted.user
             ]
             messages = [{"role": "user", "content": user}]
-            text = self.backbone.processor.apply_chat_template(messages, add_generation_prompt=True)
+            processor: Any = self.backbone.processor
+            text = processor.apply_chat_template(messages, add_generation_prompt=True)
             for start in range(0, len(self.pictures), size):
                 images = self.pictures[start : start + size]
-                inputs = self.backbone.processor(
+                inputs = processor(
                     text=[text + prompted.prefill] * len(images),
                     images=[[image] for image in images],
                     return_tensors="pt",

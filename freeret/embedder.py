@@ -14,6 +14,7 @@ from torch import Tensor
 
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
+from probes.arguments import check_choice, check_count
 from probes.batching import TOKEN_BUDGET
 from probes.encoding import Row
 from probes.errors import BadSetting
@@ -43,6 +44,11 @@ class Embedder:
         self.site = Site.parse(site)
         self.site.resolve(backbone.num_layers)
         self.prompts = [as_prompt(p) for p in (prompt if isinstance(prompt, list) else [prompt])]
+        if not self.prompts:
+            raise BadSetting("prompt is an empty list; name at least one")
+        if truncate_dim is not None:
+            check_count("truncate_dim", truncate_dim)
+        check_count("token_budget", token_budget)
         self.truncate_dim, self.token_budget = truncate_dim, token_budget
 
     @classmethod
@@ -80,6 +86,7 @@ class Embedder:
         self, items: Any, side: Side = "document", *, progress: bool = False
     ) -> Float[Tensor, "n hidden"]:
         """Raw float32 vectors on the CPU, in the order given. Raises BadItem, naming the item."""
+        check_choice("side", side, ("query", "document"))
         read = as_items(items)
         rows = [self.rows(item, side) for item in read]
         return self.encode_rows(rows, progress="embedding" if progress else None)
@@ -109,7 +116,9 @@ class Embedder:
     def similarity(
         a: Float[Tensor, "n hidden"], b: Float[Tensor, "m hidden"]
     ) -> Float[Tensor, "n m"]:
-        """Cosine of every pair, in float32."""
+        """Cosine of every pair, in float32. Raises BadSetting for unequal dimensions."""
+        if a.shape[-1] != b.shape[-1]:
+            raise BadSetting(f"vectors of {a.shape[-1]} and of {b.shape[-1]} dimensions")
         return unit(a) @ unit(b).T
 
     @property

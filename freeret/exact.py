@@ -221,7 +221,12 @@ def passing(part: Loaded, filter: Filter | None = None) -> Block:
 
 def passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:
     if callable(wanted):
-        return bool(wanted(metadata))
+        try:
+            return bool(wanted(metadata))
+        except Exception as error:
+            raise BadSetting(
+                f"the filter raised {type(error).__name__}: {error} for metadata {dict(metadata)!r}"
+            ) from error
     return all(
         key in metadata and metadata[key] in (value if isinstance(value, list) else [value])
         for key, value in wanted.items()

@@ -1,4 +1,4 @@
-"""MTEB's encoder and cross-encoder protocols (mteb 2), over text and images.
+"""MTEB's encoder and cross-encoder protocols (mteb 2), over all that the backbone reads.
 
     import mteb
     from freeret.mteb import MtebCrossEncoder, MtebEncoder
@@ -27,11 +27,13 @@ from freeret.embedder import Embedder
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
-from probes import Backbone, Geometry, Item
+from probes import Backbone, Geometry, Item, Part
 from probes.errors import BadItem
 from probes.geometry import CorpusGeometry, unit
+from probes.perception import READERS
 from probes.prompts import Side, as_prompt
 from probes.reference import reference_items, reference_vectors
+from probes.videos import even
 
 TASK_OF = {
     "Retrieval": "question",
@@ -74,7 +76,7 @@ class MtebEncoder:
     ) -> Float[np.ndarray, "n hidden"]:
         """Unit vectors of all inputs, a query's or a document's. Raises BadItem, naming the input
         by its place."""
-        items = read(inputs)
+        items = read(inputs, self.backbone)
         side: Side = (
             "query" if getattr(prompt_type, "value", prompt_type) == "query" else "document"
         )
@@ -135,7 +137,7 @@ class MtebCrossEncoder:
         **_: Any,
     ) -> Float[np.ndarray, " pairs"]:
         """One score a pair. Pairs of one query that stand together share its computation."""
-        pairs = list(zip(read(inputs1), read(inputs2), strict=True))
+        pairs = list(zip(read(inputs1, self.backbone), read(inputs2, self.backbone), strict=True))
         return self.reranker.margins(pairs)
 
     @property
@@ -143,19 +145,63 @@ class MtebCrossEncoder:
         return describe(self.backbone, self.recipe, "cross-encoder")
 
 
-def read(inputs: Iterable[Mapping[str, Any]]) -> list[Item]:
-    """MTEB's batches, columns of `text` and `image`, as items; the picture stands first."""
+def read(inputs: Iterable[Mapping[str, Any]], backbone: Backbone) -> list[Item]:
+    """MTEB's batches, columns of text, pictures, videos and audio, as items.
+
+    A row's media stand first, pictures, then videos, then audio, and its text last. A cell may be a
+    list of several. Raises BadItem, naming the row by its place, for what the backbone does not
+    read: without it another item would be scored.
+    """
     items: list[Item] = []
+    known = _media(backbone)
     for batch in inputs:
-        columns = {key: batch[key] for key in ("text", "image") if key in batch}
+        columns = {kind: batch[kind] for kind in ("text", *READERS) if kind in batch}
         if not columns:
-            raise BadItem(f"MTEB gave {', '.join(batch)}; text and images can be read")
+            raise BadItem(f"MTEB gave {', '.join(batch)}; text, {', '.join(READERS)} can be read")
         for values in zip(*columns.values(), strict=True):
-            row = dict(zip(columns, values, strict=True))
-            images = [] if row.get("image") is None else [row["image"]]
-            text = row.get("text") or (None if images else "(empty)")
-            items.append(Item(text, images=images, id=f"input {len(items)}"))
+            row, id = dict(zip(columns, values, strict=True)), f"input {len(items)}"
+            media: dict[Any, list[Any]] = {kind: _several(row.get(kind)) for kind in READERS}
+            for kind, found in media.items():
+                if found and kind not in known:
+                    reads = ", ".join(["text", *known])
+                    raise BadItem(f"{id}: this backbone does not read {kind}; it reads {reads}")
+            parts = [
+                Part(kind, _decoded(kind, value, backbone))
+                for kind, found in media.items()
+                for value in found
+            ]
+            text = row.get("text") or (None if parts else "(empty)")
+            parts += [] if text is None else [Part("text", text)]
+            items.append(Item(parts=parts, id=id))
     return items
+
+
+def _media(backbone: Backbone) -> list[str]:
+    """The kinds besides text that the backbone reads."""
+    perception = backbone.encoder.perception
+    return [] if perception is None else list(perception.kinds)
+
+
+def _several(cell: Any) -> list[Any]:
+    if cell is None:
+        return []
+    return list(cell) if isinstance(cell, list | tuple) else [cell]
+
+
+def _decoded(kind: str, value: Any, backbone: Backbone) -> Any:
+    """Media as MTEB hands them over: decoders of torchcodec, `[frames, 3, height, width]` tensors
+    and `{"array", "sampling_rate"}`, in the forms that are read here."""
+    if kind == "audio" and hasattr(value, "get_all_samples"):
+        samples = value.get_all_samples()
+        return {"array": samples.data.numpy(), "sampling_rate": samples.sample_rate}
+    if kind == "video":
+        if hasattr(value, "get_frames_at"):
+            perception = backbone.encoder.perception
+            frames = perception.options.frames if perception else 1
+            value = value.get_frames_at(indices=even(len(value), frames)).data
+        if isinstance(value, torch.Tensor) and value.ndim == 4 and value.shape[1] == 3:
+            value = value.permute(0, 2, 3, 1).cpu().numpy()
+    return value
 
 
 def describe(backbone: Backbone, recipe: Recipe, kind: str) -> ModelMeta:
@@ -172,7 +218,7 @@ def describe(backbone: Backbone, recipe: Recipe, kind: str) -> ModelMeta:
             "similarity_fn_name": "cosine",
             "use_instructions": True,
             "training_datasets": set(),
-            "modalities": ["text", "image"] if backbone.processor is not None else ["text"],
+            "modalities": ["text", *_media(backbone)],
             "model_type": [kind],
         }
     )

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from probes import FRAMES, ProbeReport, Setting, Site
 from probes.diagnostic import best_setting, site_peers
 from probes.errors import BadFile
-from probes.files import read_json, write_json
+from probes.files import read_json, write_json, wrong_field
 from probes.framing import FrameBias, best_frame
 from probes.geometry import Kind
 from probes.lexicalization import PROMPT_KINDS, prompt_kind
@@ -81,7 +81,7 @@ class Recipe:
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
         """Raises BadFile when the file is missing, cut off or names what does not exist."""
-        return cls.from_json(read_json(Path(path)), str(path))
+        return cls.from_json(read_json(path), str(path))
 
     @classmethod
     def from_json(cls, data: Any, source: str = "recipe") -> "Recipe":
@@ -89,7 +89,7 @@ class Recipe:
             recipe = TypeAdapter(cls).validate_python(data)
             Site.parse(recipe.site)
         except (ValidationError, ValueError) as error:
-            raise BadFile(f"{source} is not a recipe: {error}") from None
+            raise BadFile(f"{source} is not a recipe ({wrong_field(error)})") from None
         if recipe.prompt not in NAMED or recipe.frame not in (None, *FRAMES):
             raise BadFile(f"{source} names a prompt or frame that does not exist")
         return recipe

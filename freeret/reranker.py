@@ -9,7 +9,7 @@ computed once, and of the LM head only the label rows are read.
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from freeret.recipe import Recipe
 from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
-from probes.errors import BadSetting, UnsupportedBackbone
+from probes.arguments import check_choice, check_count
+from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.framing import SWAPPED, Layout, content_free_margin, judge
 
 
@@ -48,9 +49,11 @@ class Reranker:
         instruction: str | None = None,
         layout: Layout = "options first",
     ):
-        if isinstance(frame, str) and frame not in FRAMES:
+        if not isinstance(frame, Frame) and frame not in FRAMES:
             raise BadSetting(f"there is no frame {frame!r}; frames: {', '.join(FRAMES)}")
-        chosen = FRAMES[frame] if isinstance(frame, str) else frame
+        check_choice("order", order, ("plain", "swap"))
+        check_choice("layout", layout, get_args(Layout))
+        chosen = frame if isinstance(frame, Frame) else FRAMES[frame]
         self.backbone, self.instruction = backbone, instruction
         self.layout: Layout = layout
         if order == "swap" and chosen.name not in SWAPPED:
@@ -73,6 +76,9 @@ class Reranker:
     ) -> Float[np.ndarray, " pairs"]:
         """log p(match) - log p(no match) of each (query, candidate); pairs of one query that
         stand together share its computation."""
+        listed = isinstance(pairs, Sequence) and not isinstance(pairs, str)
+        if not listed or not all(isinstance(p, Sequence) and len(p) == 2 for p in pairs):
+            raise BadItem("pairs are a list of (query, candidate)")
         found: list[np.ndarray] = []
         with tqdm(
             total=len(pairs), desc="reranking", unit="pair", disable=not progress, delay=2
@@ -95,6 +101,8 @@ class Reranker:
 
     def rank(self, query: Any, documents: Any, top_k: int | None = None) -> list[Ranked]:
         """Documents from best to worst; ties keep the order given."""
+        if top_k is not None:
+            check_count("top_k", top_k)
         items, asked = as_items(documents), as_item(query)
         scores = self.predict([(asked, item) for item in items])
         order = np.argsort(-scores, kind="stable")[:top_k]

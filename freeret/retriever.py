@@ -40,6 +40,7 @@ from freeret.reranker import Reranker
 from freeret.sharding import Shard
 from freeret.store import Loaded, Store
 from probes import Backbone, Geometry, Item, as_item, as_items
+from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, StoreError
 from probes.prompts import Prompted
 from probes.reranking import fuse
@@ -169,6 +170,7 @@ class FreeRet:
         `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here or on the
         cluster at `address`.
         """
+        check_choice("engine", engine, ("local", "ray"))
         check_on_error(on_error)
         shard = Shard.parse(shards) if shards is not None else None
         listing, passed_over = sources.listed(items), Counter[str]()
@@ -273,6 +275,8 @@ class FreeRet:
     ) -> list[list[Hit]]:
         """`search` for many queries at once, in one pass over the store. A lone query is a list of
         one."""
+        check_count("top_n", top_n)
+        check_count("rerank", rerank, least=0)
         items, filter = as_items(queries), check_filter(filter)
         opened = self._opened()
         signatures = [item.signature for item in items]
@@ -322,6 +326,8 @@ class FreeRet:
         self, question: str, top_n: int = 5, *, rerank: int = 0, max_new_tokens: int = 128
     ) -> Answer:
         """Retrieve, then generate from what was found, with the same weights."""
+        check_count("top_n", top_n)
+        check_count("max_new_tokens", max_new_tokens)
         hits = self.search(question, top_n=max(top_n, rerank), rerank=rerank)[:top_n]
         if not hits:
             raise StoreError(f"store {self._opened().location} is empty: nothing to answer from")

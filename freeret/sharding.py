@@ -23,7 +23,7 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """Read `k/n`. Raises BadSetting."""
-        k, _, n = text.partition("/")
+        k, _, n = str(text).partition("/")
         if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
             raise BadSetting(f"{text!r} is not a shard; write k/n, from 1/n to n/n")
         return cls(int(k), int(n))

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from freeret.identity import differences, in_words
 from freeret.payload import unpack
-from probes.errors import FreeRetError, NotStored, StoreError, StoreMismatch
+from probes.errors import BadSetting, FreeRetError, NotStored, StoreError, StoreMismatch
 from probes.geometry import Geometry, Scale
 from probes.items import Item
 
@@ -89,8 +89,9 @@ class Store:
         """Make an empty store, or open the one that is there.
 
         Raises StoreMismatch when it was made with another identity, StoreError when the place
-        cannot be written.
+        cannot be written, BadSetting when it is no path.
         """
+        check_place(location)
         schema = pa.schema(
             {
                 "hash": pa.string(),
@@ -119,8 +120,10 @@ class Store:
 
     @staticmethod
     def exists(location: str | Path) -> bool:
-        if "://" not in str(location) and not Path(location).is_dir():
-            return False
+        check_place(location)
+        with storage_errors(location):
+            if "://" not in str(location) and not Path(location).is_dir():
+                return False
         with storage_errors(location):
             return _opened(lancedb.connect(str(location)), ITEMS) is not None
 
@@ -453,6 +456,12 @@ def commit(location: str | Path, write: Callable[[], T]) -> T:
         return write()
 
 
+def check_place(location: Any) -> None:
+    """Raise BadSetting for what is no path and no URL."""
+    if not isinstance(location, str | Path) or not str(location).strip():
+        raise BadSetting(f"a store is a folder or an object-store URL, not {location!r}")
+
+
 @contextmanager
 def alone(location: str | Path, name: str) -> Iterator[None]:
     """One process at a time works on a table of a folder, the others wait. An object store has no
@@ -463,8 +472,9 @@ def alone(location: str | Path, name: str) -> Iterator[None]:
             yield
             return
         folder = Path(unquote(place.removeprefix("file://")) if "://" in place else place)
+        folder = folder / f"{name}.lance"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{name}.lock", mode=0o666):  # less what the umask takes away
+        with FileLock(folder / ".lock", mode=0o666):  # less what the umask takes away
             yield
 
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from probes import embedded
 from probes.anatomy import Anatomy, resolve
+from probes.arguments import check_count
 from probes.encoding import Batch, Encoder, Row
 from probes.errors import (
     BackboneNotFound,
     BadSetting,
     FreeRetError,
-    OutOfMemory,
     UnsupportedBackbone,
     one_line,
 )
@@ -34,6 +34,18 @@ from probes.prompts import Prompted
 from probes.sites import Site
 
 Source = str | Item | Prompted | Any
+
+
+class OutOfMemory(FreeRetError, torch.OutOfMemoryError):
+    """A model or a batch does not fit on its device."""
+
+    @classmethod
+    def of(cls, device: Any, action: str) -> "OutOfMemory":
+        """That `action` found no room on the device, and what may help."""
+        return cls(
+            f"no room on {device} to {action}; use device_map='auto', a smaller dtype, "
+            "quantization_config, or smaller batches"
+        )
 
 
 class Backbone:
@@ -48,6 +60,14 @@ class Backbone:
         revision: str | None = None,
         media: MediaOptions | None = None,
     ):
+        if not hasattr(model, "config"):
+            raise UnsupportedBackbone(
+                f"a {type(model).__name__} is no model of transformers: it has no config"
+            )
+        if processor is not None and not hasattr(processor, "apply_chat_template"):
+            raise BadSetting(f"a {type(processor).__name__} is no processor of transformers")
+        if not isinstance(media, MediaOptions | None):
+            raise BadSetting(f"media must be probes.MediaOptions, not {media!r}")
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.revision = revision
@@ -89,8 +109,10 @@ class Backbone:
         if isinstance(model, nn.Module):
             if tokenizer is None and processor is None:
                 raise BadSetting("a loaded model needs its tokenizer= or processor=")
-            tokenizer = tokenizer if tokenizer is not None else processor.tokenizer
-            name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+            if tokenizer is None:
+                tokenizer = getattr(processor, "tokenizer", None)
+            config = getattr(model, "config", None)
+            name = getattr(config, "_name_or_path", "") or type(model).__name__
             return cls(model, tokenizer, processor, name, revision, media)
         if not isinstance(model, str | Path):
             raise BadSetting(
@@ -175,6 +197,7 @@ class Backbone:
     def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
         """LM-head rows of the given token ids, float32: the directions w_y."""
         with self._loaded(self.anatomy.head) as head:
+            self._check_words(ids.tolist())
             return head.weight[ids.to(head.weight.device)].float()
 
     @torch.no_grad()
@@ -183,11 +206,18 @@ class Backbone:
     ) -> Float[Tensor, "batch words"]:
         """The model's logits of a few tokens only, from the state at `norm`, in float32."""
         with self._loaded(self.anatomy.head) as head:
-            rows = torch.tensor(list(ids), device=head.weight.device)
+            self._check_words(list(ids))
+            rows = torch.tensor(list(ids), dtype=torch.long, device=head.weight.device)
             logits = norm_state.to(rows.device).float() @ head.weight[rows].float().T
             if getattr(head, "bias", None) is not None:
                 logits = logits + head.bias[rows].float()
         return self.anatomy.logits(logits)
+
+    def _check_words(self, ids: Sequence[int]) -> None:
+        size = self.model.get_submodule(self.anatomy.head).weight.shape[0]
+        for id in ids:
+            if not 0 <= id < size:
+                raise BadSetting(f"token {id} is none of the {size} words of the LM head")
 
     @torch.no_grad()
     def lens(
@@ -206,6 +236,8 @@ class Backbone:
         Raises:
             BadSetting: The backbone has no such site.
         """
+        if getattr(state, "shape", (0,))[-1] != self.hidden_size:
+            raise BadSetting(f"a state has {self.hidden_size} dimensions; this one does not")
         norm, head = (self.model.get_submodule(p) for p in (self.anatomy.norm, self.anatomy.head))
         normed = Site.parse(site).resolve(self.num_layers).kind == "norm"
         with self.lock:
@@ -214,7 +246,8 @@ class Backbone:
 
     @torch.no_grad()
     def generate(self, source: Source, max_new_tokens: int = 128) -> str:
-        """Greedy continuation of one prompt, as text."""
+        """Greedy continuation of one prompt, as text. Raises BadItem, BadSetting."""
+        check_count("max_new_tokens", max_new_tokens)
         batch = self.encode([source])
         inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
         with self.lock:
@@ -331,8 +364,13 @@ def _locate(model: str | Path) -> str:
     if str(model) in embedded.ALIASES:
         return str(embedded.ensure(str(model)))
     path = Path(model).expanduser()
-    if isinstance(model, Path) or str(model).startswith((".", "/", "~")) or path.is_dir():
-        if not (path / "config.json").is_file():
+    try:
+        local = isinstance(model, Path) or str(model).startswith((".", "/", "~")) or path.is_dir()
+        found = (path / "config.json").is_file()
+    except (OSError, ValueError) as error:  # too long a name, a folder that may not be entered
+        raise BackboneNotFound(f"cannot read {model!s:.100}: {one_line(error)}") from None
+    if local:
+        if not found:
             raise BackboneNotFound(
                 f"{path} is not a model folder: it holds no readable config.json"
             )

@@ -21,7 +21,7 @@ from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from probes.errors import BadItem, UnsupportedBackbone
+from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.items import Item, Part
 from probes.media import MediaOptions
 from probes.perception import Perception, Piece
@@ -311,6 +311,8 @@ class Encoder:
 
     def collate(self, rows: Sequence[Row], device: Any) -> Batch:
         """Left-pad rows into one batch, with the features of their media."""
+        if not rows:
+            raise BadSetting("nothing to encode: give at least one item")
         width = max(len(row) for row in rows)
 
         def pad(values: Sequence[Sequence[int]], fill: int) -> Tensor:

@@ -3,8 +3,6 @@
 Those that a handler of Python's own errors would expect inherit from these too.
 """
 
-from typing import Any
-
 
 class FreeRetError(Exception):
     """Base of every error this project raises on purpose."""
@@ -24,18 +22,6 @@ class BadItem(FreeRetError):
     def __init__(self, message: str, item: str | None = None):
         super().__init__(message)
         self.item = item
-
-
-class OutOfMemory(FreeRetError, MemoryError):
-    """A model or a batch does not fit on its device."""
-
-    @classmethod
-    def of(cls, device: Any, action: str) -> "OutOfMemory":
-        """That `action` found no room on the device, and what may help."""
-        return cls(
-            f"no room on {device} to {action}; use device_map='auto', a smaller dtype, "
-            "quantization_config, or smaller batches"
-        )
 
 
 class FetchError(FreeRetError):

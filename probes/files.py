@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from probes.errors import BadFile
+from pydantic import ValidationError
+
+from probes.errors import BadFile, one_line
 
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -77,10 +79,12 @@ def write_json(path: Path, data: Any) -> Path:
     return write_atomic(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """Raises BadFile when there is no such file or it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
+    except TypeError:
+        raise BadFile(f"a file is given by its path, not as {path!r}") from None
     except OSError as error:
         raise BadFile(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
@@ -90,7 +94,17 @@ def read_json(path: Path) -> Any:
 def read_format(path: str | Path, format: int, kind: str, remedy: str) -> dict[str, Any]:
     """A JSON object of this format. Raises BadFile, which says what kind was looked for and what
     makes it."""
-    data = read_json(Path(path))
+    data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != format:
         raise BadFile(f"{path} is not {kind} of format {format}; run `{remedy}`")
     return data
+
+
+def wrong_field(error: Exception) -> str:
+    """What a file lacks or holds wrongly, in one line that names the field."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {one_line(error)}"
+    first, *others = error.errors(include_url=False, include_input=False)
+    where = ".".join(map(str, first["loc"])) or "the whole"
+    more = f", and {len(others)} more" if others else ""
+    return f"{where}: {first['msg']}{more}"

@@ -26,7 +26,7 @@ from probes.backbone import Backbone, Source
 from probes.batching import run_batches
 from probes.data import paraphrases
 from probes.encoding import Batch, Row
-from probes.errors import BadSetting
+from probes.errors import BadSetting, FreeRetError
 from probes.items import Item
 from probes.prompts import E5V, ControlPrompt
 from probes.sites import all_sites
@@ -190,7 +190,7 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
         """For each row, five quantities at every site after `embed`, and the id of y*."""
         states = record(backbone, batch, sites, logits=True)
         if states.logits is None:
-            raise RuntimeError("the trace kept no logits")
+            raise FreeRetError("the trace kept no logits")
         word = states.logits.argmax(-1)
         stream = torch.stack([states[site].float().cpu() for site in sites], dim=1).double()
         before, after = stream[:, :-1], stream[:, 1:]

@@ -178,8 +178,8 @@ def as_prompt(prompt: "str | Prompt", task: str | None = None) -> Prompt:
     Raises:
         BadSetting: There is no prompt of this name.
     """
-    if isinstance(prompt, str):
-        if prompt not in NAMED:
+    if isinstance(prompt, str) or not hasattr(prompt, "apply"):
+        if not isinstance(prompt, str) or prompt not in NAMED:
             raise BadSetting(f"there is no prompt {prompt!r}; named prompts: {', '.join(NAMED)}")
         prompt = NAMED[prompt]
     if task is not None and isinstance(prompt, ControlPrompt) and has_task(prompt):

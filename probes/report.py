@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from tqdm.auto import tqdm
 
 from probes.backbone import Backbone
 from probes.diagnostic import Setting, best_setting, diagnose
 from probes.errors import BadFile
-from probes.files import read_format, write_json
+from probes.files import read_format, write_json, wrong_field
 from probes.framing import FrameBias, best_frame, framing_bias
 from probes.injection import Injection, injection_shifts
 from probes.lexicalization import PROMPT_KINDS, Curves, curves_by_prompt
@@ -74,8 +74,12 @@ class ProbeReport:
     def load(cls, path: str | Path) -> "ProbeReport":
         """Read a saved report. Raises BadFile when it is missing, cut off or of another format."""
         data = read_format(path, FORMAT, "a probe report", "freeret probe")
+        part = ""
         try:
-            lists = {name: adapter.validate_python(data[name]) for name, adapter in _LISTS.items()}
+            lists = {}
+            for part, adapter in _LISTS.items():
+                lists[part] = adapter.validate_python(data[part])
+            part = "curves"
             return cls(
                 fingerprint=data["fingerprint"],
                 curves={kind: Curves.from_json(data["curves"][kind]) for kind in PROMPT_KINDS},
@@ -83,8 +87,12 @@ class ProbeReport:
                 timings=data["timings"],
                 **lists,
             )
-        except (AttributeError, KeyError, TypeError, ValidationError) as error:
-            raise BadFile(f"{path} is not a whole probe report ({error}); probe again") from None
+        except KeyError as error:
+            raise BadFile(f"{path} is not a whole probe report: no {error}; probe again") from None
+        except (AttributeError, TypeError, ValueError) as error:  # pydantic's is a ValueError
+            raise BadFile(
+                f"{path} is not a whole probe report ({part}: {wrong_field(error)}); probe again"
+            ) from None
 
 
 def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> ProbeReport:

@@ -31,19 +31,19 @@ class Site:
 
     @classmethod
     def parse(cls, site: "str | Site") -> "Site":
-        """Read `embed`, `attn[l]`, `mlp[l]` or `norm`. Raises ValueError for anything else."""
+        """Read `embed`, `attn[l]`, `mlp[l]` or `norm`. Raises BadSetting for anything else."""
         if isinstance(site, Site):
             return site
         if site in ("embed", "norm"):
             return cls(site)
-        if match := _PATTERN.fullmatch(site):
+        if isinstance(site, str) and (match := _PATTERN.fullmatch(site)):
             return cls("attn" if match[1] == "attn" else "mlp", int(match[2]))
         raise BadSetting(
             f"{site!r} is not a site: write embed, attn[l], mlp[l] or norm, for example attn[-1]"
         )
 
     def resolve(self, num_layers: int) -> "Site":
-        """The same site with a non-negative layer index. Raises ValueError when out of range."""
+        """The same site with a non-negative layer index. Raises BadSetting when out of range."""
         if self.kind in ("embed", "norm"):
             return Site(self.kind)
         if not -num_layers <= self.layer < num_layers:

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.backbone import Backbone, Source
+from probes.backbone import Backbone, OutOfMemory, Source
 from probes.encoding import Batch
-from probes.errors import BadSetting, NotRecorded, OutOfMemory
+from probes.errors import BadSetting, NotRecorded
 from probes.sites import Site, as_sites
 
 

@@ -338,6 +338,31 @@ def test_another_prompt_or_site_is_refused(
     assert same_search(copy, whole, backbone)
 
 
+@pytest.mark.parametrize(
+    ("named", "loading"),
+    [
+        ("dtype", {"dtype": "bfloat16"}),
+        ("attention", {"attn_implementation": "eager"}),
+        ("max_tokens", {}),
+    ],
+)
+def test_another_way_to_compute_is_refused(
+    named: str, loading: dict[str, Any], copy: Path, whole: Path, model: Path, backbone: Backbone
+) -> None:
+    """Each of them changes vectors, of long texts at least."""
+    other = Backbone.load(model, **loading)
+    if not loading:
+        other.encoder.max_tokens //= 2
+    ours, theirs = other.fingerprint(), backbone.fingerprint()
+    assert ours[named] != theirs[named]
+    assert {key for key in ours if ours[key] != theirs[key]} <= {named, "weights"}
+    with pytest.raises(StoreMismatch, match=named):
+        FreeRet.load(copy, other)
+    with pytest.raises(StoreMismatch, match=named):
+        FreeRet(other, Recipe(**RECIPE)).index(["new"], copy)
+    assert same_search(copy, whole, backbone)
+
+
 def test_changed_wording_of_a_prompt_is_refused(
     copy: Path, whole: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

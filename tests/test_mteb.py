@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,21 @@ from mteb.mocks import (
     MockSTSTask,
 )
 from mteb.models.models_protocols import CrossEncoderProtocol, EncoderProtocol
+from samples import READS, film, picture, sound
 
 from freeret.embedder import Embedder
 from freeret.mteb import MtebCrossEncoder, MtebEncoder, read
 from freeret.recipe import Recipe
-from probes import Backbone
+from probes import Backbone, Item
 from probes.errors import BadItem, UnsupportedBackbone
+from probes.geometry import unit
 
 Tiny = Callable[[str], Backbone]
 pytestmark = pytest.mark.filterwarnings("ignore")  # mteb and datasets have warnings of their own
 RECIPE = Recipe("prompteol", "attn[-1]", "none", "mcq")
+HOW: dict[str, Any] = {
+    "task_metadata": MockSTSTask.metadata, "hf_split": "test", "hf_subset": "default",
+}  # fmt: skip
 
 
 def run(model: Any, task: Any) -> dict[str, Any]:
@@ -109,6 +115,103 @@ def test_a_local_task_is_solved(geometry: Any, tiny: Tiny, tmp_path: Path) -> No
     assert scores["ndcg_at_1"] == 1.0
 
 
+MIXED: dict[str, dict[str, Any]] = {
+    "text+video": {"text": ["what moves", "the word"], "video": [film(), film(seed=1)]},
+    "audio+text": {"audio": [sound(), sound(seed=1)], "text": ["what is heard", "the word"]},
+    "image+video": {"image": [picture(), picture(seed=1)], "video": [film(), film(seed=1)]},
+    "image": {"image": [[picture(), picture(32, 64, 2)], [picture(seed=1)]]},
+    "image+text": {"text": ["two", "one"], "image": [[picture(), picture(seed=2)], picture()]},
+    "video": {"video": [torch.from_numpy(film()).permute(0, 3, 1, 2), film(seed=1)]},
+    "audio": {"audio": [sound(), sound(0.3, 1)]},
+}
+
+
+@pytest.mark.parametrize("signature", MIXED)
+def test_every_column_is_read(signature: str, tiny: Tiny) -> None:
+    backbone, batch = tiny("qwen2.5-omni"), MIXED[signature]
+    items = read([batch], backbone)
+    assert [item.signature for item in items] == [signature] * 2
+    kinds = [part.kind for part in items[0].parts]
+    order = ["image", "video", "audio", "text"]
+    assert kinds == sorted(kinds, key=order.index), "media first, then text"
+    assert len(items[0].media) == sum(
+        len(cells[0]) if isinstance(cells[0], list) else 1
+        for kind, cells in batch.items() if kind != "text"
+    )  # fmt: skip
+    vectors = MtebEncoder(backbone, RECIPE).encode([batch], **HOW)
+    alone = Embedder(backbone, RECIPE.site, RECIPE.prompt)
+    media = {f"{kind}s": [v for cell in batch.get(kind, [[]])[:1]
+                          for v in (cell if isinstance(cell, list) else [cell])]
+             for kind in ("image", "video", "audio")}  # fmt: skip
+    media["videos"] = [v if isinstance(v, np.ndarray) else film() for v in media["videos"]]
+    expected = alone.encode_document([Item(batch.get("text", [None])[0], **media)])
+    np.testing.assert_allclose(vectors[0], unit(expected)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["image", "video", "audio"])
+@pytest.mark.parametrize("name", ["llama", "llava", "qwen2.5-vl"])
+def test_a_column_that_the_backbone_does_not_read_is_named(
+    kind: str, name: str, tiny: Tiny
+) -> None:
+    """Left out, the text beside it would be scored alone."""
+    values = {"image": picture(), "video": film(), "audio": sound()}
+    reads = READS.get(name, set())
+    batch = {"text": ["a", "b"], kind: [values[kind]] * 2}
+    if kind in reads:
+        assert read([batch], tiny(name))[0].signature == "+".join(sorted(["text", kind]))
+        return
+    for ask in (
+        lambda: MtebEncoder(tiny(name), RECIPE).encode([batch], **HOW),
+        lambda: MtebCrossEncoder(tiny(name), RECIPE).predict(
+            [{"text": ["a", "b"]}], [batch], **HOW
+        ),
+    ):
+        with pytest.raises(BadItem, match=f"input 0: this backbone does not read {kind}"):
+            ask()
+
+
+@pytest.mark.parametrize("name", ["llama", "llava", "qwen2.5-vl", "qwen2.5-omni"])
+def test_the_modalities_are_those_of_the_backbone(name: str, tiny: Tiny) -> None:
+    meta = MtebEncoder(tiny(name), RECIPE).mteb_model_meta
+    assert set(meta.modalities) == {"text"} | READS.get(name, set())
+
+
+def test_videos_of_a_decoder_are_sampled(tiny: Tiny) -> None:
+    """torchcodec decodes the frames that are asked for, as `[frames, 3, height, width]`."""
+    frames = film(20)
+
+    class Decoder:
+        def __len__(self) -> int:
+            return len(frames)
+
+        def get_frames_at(self, indices: list[int]) -> Any:
+            chosen = torch.from_numpy(frames[indices]).permute(0, 3, 1, 2)
+            return types.SimpleNamespace(data=chosen)
+
+    class Samples:
+        def get_all_samples(self) -> Any:
+            data = torch.from_numpy(sound()["array"])[None]
+            return types.SimpleNamespace(data=data, sample_rate=16_000)
+
+    backbone = tiny("qwen2.5-omni")
+    [item] = read([{"video": [Decoder()], "audio": [Samples()]}], backbone)
+    video, audio = (part.value for part in item.parts)
+    assert np.array_equal(video, frames[[0, 3, 5, 8, 11, 14, 16, 19]])
+    assert audio["sampling_rate"] == 16_000
+    assert np.array_equal(audio["array"][0], sound()["array"])
+
+
+@pytest.mark.parametrize("geometry", ["none", "centre"])
+def test_every_task_has_its_prompt_and_geometry(geometry: Any, tiny: Tiny) -> None:
+    """An encoder that was asked for another task before answers as a new one does."""
+    recipe = dataclasses.replace(Recipe.paper(), geometry=geometry)
+    batch, used = [{"text": ["the word", "one of"]}], MtebEncoder(tiny("llama"), recipe)
+    for task in (MockSTSTask, MockRetrievalTask, MockClassificationTask, MockSTSTask):
+        how: Any = HOW | {"task_metadata": task.metadata}
+        fresh = MtebEncoder(tiny("llama"), recipe)
+        np.testing.assert_allclose(used.encode(batch, **how), fresh.encode(batch, **how), atol=1e-6)
+
+
 def test_vectors_are_unit_and_similarities_are_cosines(tiny: Tiny) -> None:
     encoder = MtebEncoder(tiny("llama"), RECIPE)
     how: dict[str, Any] = {
@@ -139,8 +242,9 @@ def test_the_task_decides_the_prior(tiny: Tiny) -> None:
 
 
 def test_what_cannot_be_read_is_said(tiny: Tiny) -> None:
-    with pytest.raises(BadItem, match="audio"):
-        read([{"audio": [1]}])
-    assert [item.text for item in read([{"text": ["", "a"]}])] == ["(empty)", "a"]
+    with pytest.raises(BadItem, match="MTEB gave smell; text, image, video, audio"):
+        read([{"smell": [1]}], tiny("llama"))
+    texts = read([{"text": ["", "a"]}], tiny("llama"))
+    assert [item.text for item in texts] == ["(empty)", "a"]
     with pytest.raises(UnsupportedBackbone, match="reranking is off"):
         MtebCrossEncoder(tiny("llama"), Recipe.e5v())

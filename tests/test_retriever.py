@@ -180,8 +180,11 @@ def test_examples_tell_how_queries_lie(backbone: Backbone, tmp_path: Path) -> No
     assert given.search("17 of") == raw_store.search("17 of"), "no geometry, nothing is centred"
 
 
-def test_none_asked_for_is_none_found(filled: FreeRet) -> None:
-    assert filled.search("the word", top_n=0) == []
+@pytest.mark.parametrize("top_n", [0, -1, 2.5, "5", True])
+def test_at_least_one_is_asked_for(filled: FreeRet, top_n: Any, unchecked: None) -> None:
+    for ask in (filled.search, filled.answer):
+        with pytest.raises(BadSetting, match="top_n must be a whole number from 1 on"):
+            ask("the word", top_n=top_n)
 
 
 def test_an_empty_store_finds_nothing(backbone: Backbone, tmp_path: Path) -> None:

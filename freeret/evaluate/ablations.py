@@ -16,7 +16,7 @@ from freeret.identity import differences, in_words
 from freeret.recipe import Recipe
 from probes import Backbone, Site
 from probes.errors import BadFile, StoreMismatch
-from probes.files import read_format, write_json
+from probes.files import read_format, write_json, wrong_field
 
 FORMAT = 1
 
@@ -49,7 +49,9 @@ class Ablations:
         try:
             return _ADAPTER.validate_python(data)
         except ValidationError as error:
-            raise BadFile(f"{path} is not a whole ablation ({error}); ablate again") from None
+            raise BadFile(
+                f"{path} is not a whole ablation ({wrong_field(error)}); ablate again"
+            ) from None
 
 
 _ADAPTER = TypeAdapter(Ablations)

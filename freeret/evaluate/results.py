@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from freeret.evaluate.metrics import SPEARMAN, Figure, Run, difference, mean_of
 from probes.errors import BadFile, StoreMismatch
-from probes.files import read_format, write_atomic, write_json
+from probes.files import read_format, write_atomic, write_json, wrong_field
 from probes.stats import Interval
 
 FORMAT = 1
@@ -81,7 +81,9 @@ class Result(_Model):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise BadFile(f"{path} is not a whole result ({error}); evaluate again") from None
+            raise BadFile(
+                f"{path} is not a whole result ({wrong_field(error)}); evaluate again"
+            ) from None
 
     def save(self, path: Path) -> Path:
         return write_json(path, self.model_dump(mode="json"))
