@@ -38,7 +38,7 @@ from probes.stats import Interval
 
 Tiny = Callable[[str], Backbone]
 WORDS = ["the", "word", "of", "image", "one", "Yes", "No", "means"]
-RECIPE = Recipe("prompteol", "attn[-1]", "centre", "mcq", 0.2, ("chosen",))
+RECIPE = Recipe("prompteol", "attn[-1]", "centre", "mcq", 0.2, reasons=("chosen",))
 
 
 def words(number: int) -> str:
