@@ -65,7 +65,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "freeret/sharding.py": ("sharding",),
 }
 """The tests of each module, the quickest to notice first."""
-PER_MODULE = 10
+PER_MODULE = 6
 PATIENCE = 60
 """Seconds that a mutant may take beyond three times what the unchanged module took."""
 

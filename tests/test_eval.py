@@ -38,7 +38,7 @@ from probes.stats import Interval
 
 Tiny = Callable[[str], Backbone]
 WORDS = ["the", "word", "of", "image", "one", "Yes", "No", "means"]
-RECIPE = Recipe("prompteol", "attn[-1]", "centre", "mcq", 0.2, ("chosen",))
+RECIPE = Recipe("prompteol", "attn[-1]", "centre", "mcq", 0.2, reasons=("chosen",))
 
 
 def words(number: int) -> str:
@@ -91,7 +91,7 @@ def test_systems_differ_and_say_so(tiny: Tiny) -> None:
 
 def test_a_recipe_ranks_as_the_retriever_does(tiny: Tiny, tmp_path: Path) -> None:
     """Geometry, prompt and ties are those of `FreeRet.search`."""
-    recipe = Recipe("prompteol", "mlp[-2]", "whiten", None, None, ("no",))
+    recipe = Recipe("prompteol", "mlp[-2]", "whiten", None, None)
     small = dataset(documents=20)
     retriever = FreeRet(tiny("llama"), recipe)
     retriever.index(small.documents, tmp_path / "store")
@@ -323,6 +323,9 @@ def test_a_finished_dataset_is_not_measured_again(tiny: Tiny, tmp_path: Path) ->
         def identity(self) -> dict:
             return {}
 
+        def prompts_for(self, dataset: Dataset) -> dict:
+            return BM25().prompts_for(dataset)
+
     counting = Counting()
     file = evaluate([dataset], counting, tmp_path)[0]
     first = file.read_bytes()
@@ -352,7 +355,7 @@ def test_another_backbone_or_recipe_is_refused(tiny: Tiny, tmp_path: Path) -> No
 def test_a_backbone_that_cannot_rerank_is_not_reranked(
     tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = Recipe("prompteol", "attn[-1]", "none", None, None, ("AUC at chance",))
+    recipe = Recipe("prompteol", "attn[-1]", "none", None, why_not_reranked="AUC at chance")
     files = evaluate([dataset], Prompted.of("recipe", tiny("llama"), recipe), tmp_path, rerank=[5])
     assert [file.name for file in files] == ["recipe.json"]
     assert "AUC at chance" in caplog.text

@@ -217,6 +217,30 @@ def test_figures_of_a_frame_follow_from_its_margins(tiny: Tiny) -> None:
     assert not bias.discriminates, "random weights cannot tell"
 
 
+def test_figures_worked_by_hand(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two queries; log-odds 0.4 and 3 for the matches, -0.5 and 1.5 for the near-misses, 0.45
+    without content: three of four are right at 0, and two of four above 0.45."""
+    margins = {"a match": 0.4, "a near": -0.5, "b match": 3.0, "b near": 1.5}
+    rows = [
+        {"query": candidate[0], "candidate": candidate, "match": candidate.endswith("match")}
+        for candidate in margins
+    ]
+    monkeypatch.setattr("probes.framing.matches", lambda: rows)
+    monkeypatch.setattr(
+        "probes.framing.judge",
+        lambda _backbone, _frame, pairs, *_, **__: np.array(
+            [margins.get(candidate.text, 0.45) for _, candidate in pairs]
+        ),
+    )
+    [bias] = framing_bias(tiny("llama"), [FRAMES["mcq"]])
+    assert bias.accuracy.mean == pytest.approx(3 / 4)
+    assert bias.accuracy_calibrated.mean == pytest.approx(2 / 4)
+    assert bias.auc.mean == pytest.approx(3 / 4)
+    assert bias.margin == pytest.approx(0.45)
+    assert bias.skew == pytest.approx(0.6106, abs=1e-4)
+    assert bias.mean_p == pytest.approx((0.5987 + 0.9526 + 0.3775 + 0.8176) / 4, abs=1e-4)
+
+
 def test_intervals_of_a_frame_are_over_queries(tiny: Tiny) -> None:
     """A query's match and near-miss are drawn together, and each AUC pairs whole queries."""
     backbone, frame = tiny("qwen2"), FRAMES["yes_no"]

@@ -47,6 +47,26 @@ def test_shifts_and_flips_are_those_of_the_plain_model(name: str, tiny: Tiny) ->
     assert any(up != down for up, down in flips), "flips back would pass for flips"
 
 
+def test_figures_worked_by_hand(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five near-misses two are pushed over one half; one stood there, one fell, one stayed."""
+    clean, moved = [-1.0, -2.0, 0.0, 1.0, -3.0], [0.0, 1.0, 2.0, -1.0, -2.5]
+    rows = [{"query": "q", "candidate": f"{i}", "match": False} for i in range(5)]
+    monkeypatch.setattr("probes.injection.matches", lambda: rows)
+    monkeypatch.setattr(
+        "probes.injection.judge",
+        lambda _backbone, _frame, pairs, **_: np.array(
+            [
+                (clean if candidate.text.isdigit() else moved)[int(candidate.text[0])]
+                for _, candidate in pairs
+            ]
+        ),
+    )
+    found = injection_shifts(tiny("llama"), {"mcq": FRAMES["mcq"]})
+    for injection in found:
+        assert injection.shift.mean == pytest.approx((1 + 3 + 2 - 2 + 0.5) / 5)
+        assert injection.flipped == pytest.approx(2 / 5)
+
+
 def test_every_frame_is_attacked_by_default(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row for row in matches() if not row["match"]][:2]
     monkeypatch.setattr("probes.injection.matches", lambda: rows)

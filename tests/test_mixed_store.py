@@ -30,8 +30,7 @@ def test_captions_find_pictures_beside_captions(backbone: Backbone, tmp_path: Pa
     scenes = distinct_scenes(rng, 40, HELD_OUT)
     texts = [Item(scene.caption(), id=f"text {i}") for i, scene in enumerate(scenes[:20])]
     pictures = [
-        Item(images=[scene.draw(rng=rng)], id=f"picture {i}")
-        for i, scene in enumerate(scenes[20:])
+        Item(images=[scene.draw(rng=rng)], id=f"picture {i}") for i, scene in enumerate(scenes[20:])
     ]
     retriever = FreeRet(backbone)
     retriever.index([*texts, *pictures], tmp_path / "s")

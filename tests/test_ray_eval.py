@@ -32,7 +32,7 @@ from probes import Backbone, Item
 from probes.errors import BadItem, BadSetting, StoreMismatch
 from probes.prompts import Side
 
-RECIPE = Recipe("prompteol", "attn[-1]", "whiten", "mcq", 0.2, ("chosen",))
+RECIPE = Recipe("prompteol", "attn[-1]", "whiten", "mcq", 0.2, reasons=("chosen",))
 WORDS = ["the", "word", "of", "image", "one", "Yes", "No", "means"]
 
 
