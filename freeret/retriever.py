@@ -107,6 +107,8 @@ class FreeRet:
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.reference = reference_of(self.embedder, progress=progress)
         self.store: Store | None = None
+        self._place: str | Path | None = None
+        """Where `index` was told to store, in case that was taken back."""
         self._examples = self._encode_examples(examples)
         self._reranker: Reranker | None = None
         self._kept: tuple[int, Geometry] | None = None
@@ -184,7 +186,7 @@ class FreeRet:
             )
         stream: Iterable[Any] = listing or sources.opened(items, passed_over)
         if store is None and self.store is None:
-            store = tempfile.mkdtemp(prefix="freeret-")
+            store = self._place or tempfile.mkdtemp(prefix="freeret-")
         fresh = store is not None and shard is None and not Store.exists(store)
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
@@ -208,7 +210,7 @@ class FreeRet:
         except BaseException:
             # Not beside other shards: their processes may be about to write.
             if fresh and opened.remove_if_empty():
-                self.store = None
+                self.store, self._place = None, store
             raise
         done.passed_over = dict(passed_over)
         if prune and listing is not None:
@@ -354,7 +356,7 @@ class FreeRet:
 
     def _encode_examples(self, examples: Sequence[Any]) -> dict[str, torch.Tensor]:
         """Raw vectors of example queries by signature."""
-        items = [as_item(example) for example in examples]
+        items = as_items(examples)
         signatures = [item.signature for item in items]
         for signature, count in Counter(signatures).items():
             if count == 1:

@@ -231,7 +231,7 @@ def test_info_says_what_made_the_store(
 def test_info_of_an_empty_store(
     tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert index(store=tmp_path / "s", model=model, recipe=recipe) == 0
+    FreeRet(Backbone.load(model), Recipe.load(recipe)).index([], tmp_path / "s")
     assert run("info", tmp_path / "s") == 0
     assert run("search", tmp_path / "s", "the word", "--json") == 0
     assert "{" not in capsys.readouterr().out

@@ -209,9 +209,9 @@ def test_curves_are_measured_under_each_kind(tiny: Tiny, monkeypatch: pytest.Mon
     assert default.to_json() == found["word"].to_json()
 
 
-@pytest.mark.parametrize("prompts", [[], (), "The capital of France is", ""])
-def test_no_list_of_prompts_is_an_error(prompts: Any, tiny: Tiny) -> None:
-    with pytest.raises(BadSetting, match="a list of at least one prompt"):
+@pytest.mark.parametrize("prompts", [[], ()])
+def test_no_prompts_are_an_error(prompts: Any, tiny: Tiny) -> None:
+    with pytest.raises(BadSetting, match="no prompts to measure"):
         lexicalization_curves(tiny("llama"), prompts)
 
 

@@ -45,7 +45,7 @@ def test_a_lone_source_is_one_row(lone: Any, tiny: Tiny) -> None:
     expected = record(backbone, backbone.encode([lone]), ["norm"])
     assert torch.equal(states["norm"], expected["norm"])
     assert record(backbone, [lone, "a"], Site.parse("attn[-1]"))["attn[-1]"].shape[0] == 2
-    assert lexicalization_curves(backbone, lone).alpha_norm.values.shape == (1, 1)
+    assert len(lexicalization_curves(backbone, lone).words) == 1
 
 
 def test_a_lone_query_or_document_is_one(tiny: Tiny, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_lone_query_or_document_is_one(tiny: Tiny, tmp_path: Path) -> None:
     assert len(retriever.search_many("x")) == 1
     assert len(retriever.search_many({"text": "x"})) == 1
     with pytest.raises(BadSetting, match="one example of text alone"):
-        retriever.expect("examples")
+        FreeRet(backbone, PLAIN, examples="examples")
     for item in ("abc", Item("abc"), {"text": "abc"}):
         assert Embedder(backbone).encode(item).shape[0] == 1
         assert len(Reranker(backbone).rank("q", item)) == 1

@@ -114,9 +114,13 @@ def test_folders_of_pictures_and_videos_are_searched(
     assert "1.png" in capsys.readouterr().out
     assert run("answer", store, "the word") == 0
     capsys.readouterr()
-    for bad in (["--image", folder / "broken.jpg"], ["--image", folder / "none.png"], []):
+    for bad, said in (
+        (["--image", folder / "broken.jpg"], "item 'query'"),
+        (["--image", folder / "none.png"], "there is no picture"),
+        ([], "nothing to search with"),
+    ):
         assert run("search", store, *bad) == 1
-        assert "freeret: item 'query'" in capsys.readouterr().err
+        assert f"freeret: {said}" in capsys.readouterr().err
 
 
 def test_pictures_with_captions_are_indexed_and_pruned(

@@ -57,7 +57,7 @@ def same(backbone: Backbone, whole: Backbone) -> None:
     assert expected.logits is not None
     assert torch.equal(states.logits, expected.logits)
     state, words = expected["norm"], torch.tensor([5, 0, 77])
-    assert torch.equal(backbone.lens(state), whole.lens(state))
+    assert torch.equal(backbone.lens(state, "norm"), whole.lens(state, "norm"))
     assert torch.equal(backbone.word_rows(words), whole.word_rows(words))
     assert torch.equal(backbone.label_logits(state, [3, 9]), whole.label_logits(state, [3, 9]))
     pairs = [("a text", "the word"), ("a text", "one of")]

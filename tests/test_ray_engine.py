@@ -195,7 +195,7 @@ def test_errors_come_back_as_they_are(store: Path, model: Path) -> None:
     assert (skipped.added, list(skipped.skipped)) == (1, ["row.jsonl:3"])
     error = outcome(actor(store, model, prompt="prompteol"), ["x"])
     assert isinstance(error, StoreMismatch)
-    assert "embedder.prompts" in str(error)
+    assert "prompt e5v, now prompteol" in str(error)
 
 
 def test_without_ray_it_says_how_to_get_it(

@@ -125,7 +125,7 @@ def test_a_store_in_a_bucket_is_one(on_s3: dict[str, str], model: Path) -> None:
     assert opened.search("the word", top_n=1)[0].item.text == "the word"
     assert opened.delete(["a", "it's"]) == 1
     assert [hit.id for hit in sorted(opened.search("one"), key=lambda hit: hit.id)] == ["b", "c"]
-    with pytest.raises(StoreMismatch, match="embedder"):
+    with pytest.raises(StoreMismatch, match="site"):
         FreeRet(backbone, Recipe.e5v()).index(["new"], url)
 
 
