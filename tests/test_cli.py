@@ -18,6 +18,7 @@ import pytest
 from cyclopts import App
 from models import TEXT, tokenizer
 from PIL import Image
+from rich.console import Console
 from stores import save_tiny
 from test_report import make_report
 from tqdm.auto import tqdm
@@ -332,7 +333,8 @@ def test_help_says_all_of_every_option(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sentences that were written for each parameter stand in the text that is shown."""
-    monkeypatch.setenv("COLUMNS", "400")
+    for one in (app, commands()[command]):
+        monkeypatch.setattr(one, "_fallback_console", Console(width=400))
     assert run("--help") == 0
     listed = next(
         line for line in capsys.readouterr().out.splitlines() if line.startswith(f"│ {command} ")

@@ -224,6 +224,7 @@ def test_an_unreadable_folder_is_named(tmp_path_factory: pytest.TempPathFactory)
             return [*found, f"{error.item} stops it"]
 
     files, name = Files([folder], keep_bad=True), folder.name
+    read()  # so that nothing is imported as another user
     modes = {"closed": 0o000, "noenter": 0o444, "unreadable.txt": 0o000}
     for closed, mode in modes.items():
         (folder / closed).chmod(mode)
