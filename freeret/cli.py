@@ -77,7 +77,7 @@ def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
     """
     preflight.check_writable(out)
     from freeret.demo import built_in_corpus, run_all, write_hits
-    from freeret.demo_pictures import search_everything
+    from freeret.demo_pictures import HITS, search_everything
     from freeret.evaluate.metrics import figure
     from freeret.gallery import Table, write_page
     from freeret.probing import write_report
@@ -97,9 +97,9 @@ def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
         [[name, str(figure(corpus, run, "P@1").interval())] for name, run in runs.items()],
     )
     mixed = Table(
-        "Passages, pictures and clips in one store, each kind of query centred on its own mean",
-        ["search", "Precision@1 [95% interval]"],
-        [[gallery.title, str(found)] for gallery, found in searched],
+        "Passages, pictures and clips in one store, searched without examples of what is asked",
+        ["search", "found first [95% interval]", f"among the first {HITS}"],
+        [[gallery.title, str(first), str(among)] for gallery, first, among in searched],
     )
     for table in (compared, mixed):
         print_table(table.title, table.columns, table.rows)
@@ -111,7 +111,7 @@ def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
         recipe.reasons,
         [curves],
         [compared, mixed],
-        [gallery for gallery, _ in searched],
+        [gallery for gallery, _, _ in searched],
     )
     say(f"Open {out / 'index.html'} in a browser")
 

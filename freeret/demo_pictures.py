@@ -22,10 +22,14 @@ QUESTIONS = "A question, looking for its passage"
 SIZE, SHOWN, HITS = 24, 5, 5
 
 
-def search_everything(retriever: FreeRet, corpus: Dataset) -> list[tuple[Gallery, Interval]]:
-    """Index passages, pictures and clips together; each kind of search with its Precision@1.
+def search_everything(
+    retriever: FreeRet, corpus: Dataset
+) -> list[tuple[Gallery, Interval, Interval]]:
+    """Index passages, pictures and clips together, and search them without examples.
 
-    A backbone that reads text only has the questions alone.
+    Returns:
+        For each kind of search its gallery, the share of right answers found first, and the share
+        among the first HITS. A backbone that reads text only has the questions alone.
     """
     passages = list(corpus.documents)
     asked = {QUESTIONS: corpus.queries}
@@ -42,9 +46,11 @@ def search_everything(retriever: FreeRet, corpus: Dataset) -> list[tuple[Gallery
 
 def _search(
     retriever: FreeRet, title: str, queries: Sequence[Item], right: Sequence[str]
-) -> tuple[Gallery, Interval]:
+) -> tuple[Gallery, Interval, Interval]:
     found = retriever.search_many(queries, top_n=HITS)
-    first = np.array([hits[0].id == id for hits, id in zip(found, right, strict=True)])
+    hits_of = list(zip(found, right, strict=True))
+    first = np.array([hits[0].id == id for hits, id in hits_of])
+    among = np.array([any(hit.id == id for hit in hits) for hits, id in hits_of])
     shown = zip(queries[:SHOWN], found, right, strict=False)
     searches = [Search(query, hits, frozenset([id])) for query, hits, id in shown]
-    return Gallery(title, searches), mean_interval(first)
+    return Gallery(title, searches), mean_interval(first), mean_interval(among)

@@ -405,6 +405,16 @@ def test_other_queries_are_refused(other: Any, tmp_path: Path) -> None:
         compare(a, b)
 
 
+def test_the_same_dataset_with_other_queries_is_refused(tmp_path: Path) -> None:
+    """A file in which queries were renamed has the digest of the other, and other pairs."""
+    file = evaluate([dataset], BM25(), tmp_path / "a")[0]
+    a, b = Result.load(file), Result.load(file)
+    for measured in b.datasets["small"].metrics.values():
+        measured.per_query = {f"other {id}": v for id, v in measured.per_query.items()}
+    with pytest.raises(StoreMismatch, match="other queries"):
+        compare(a, b)
+
+
 # ------------------------------------------------------------------------------------- ablations
 
 

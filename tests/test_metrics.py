@@ -76,6 +76,14 @@ def test_a_candidate_named_twice_counts_once() -> None:
     assert list(run["q"]) == ["d1", "d0"]
 
 
+def test_ties_of_candidates_break_by_id_and_not_by_their_order() -> None:
+    """MMEB's files name the right candidate first: equal scores must not make it right."""
+    hand = dataset({"q": {"d3": 1}}, candidates={"q": ["d3", "d0", "d2"]})
+    run = to_run(hand, matrix([[0.5, 0.9, 0.5, 0.5, 0.9]]))
+    assert list(run["q"]) == ["d0", "d2", "d3"]
+    assert per_query(hand, run, "P@1").tolist() == [0]
+
+
 @pytest.mark.parametrize("right", ["d1", "d3"])
 def test_ties_break_by_id(right: str) -> None:
     """trec_eval alone breaks them by id downwards: d3 would always win."""

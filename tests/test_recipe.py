@@ -53,6 +53,14 @@ def test_a_site_gives_way_to_one_nearer_the_papers_unless_it_is_surely_better() 
     assert chosen(diagnostic=REFERENCES + far).site == "norm"
 
 
+@pytest.mark.parametrize("better", ["mlp[-1]", "mlp[-2]"])
+def test_of_two_sites_as_near_the_better_one_is_taken(better: str) -> None:
+    rows = [setting("prompteol", site, "centre", 0.80 if site == better else 0.79, half=0.06)
+            for site in ("mlp[-2]", "mlp[-1]")]  # fmt: skip
+    assert chosen(diagnostic=REFERENCES + rows).site == better
+    assert chosen(diagnostic=REFERENCES + rows[::-1]).site == better
+
+
 def test_pictures_count_as_much_as_texts() -> None:
     texts = setting("prompteol", "attn[-1]", "whiten", 0.9)
     both = setting("prompteol", "attn[-1]", "centre", 0.8)
