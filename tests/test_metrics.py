@@ -17,6 +17,7 @@ from freeret.evaluate.metrics import (
     Figure,
     difference,
     figure,
+    grades,
     mean_of,
     ordered,
     per_query,
@@ -119,6 +120,26 @@ def test_a_metric_that_does_not_exist() -> None:
     for name in ("Nonsense@3", "!!"):
         with pytest.raises(BadSetting, match="no metric"):
             per_query(hand, {}, name)
+
+
+def test_the_interval_of_a_difference_is_its_paired_bootstrap() -> None:
+    """The 2.5% and 97.5% points over resampled queries, the same ones for both systems."""
+    draw = np.random.default_rng(5)
+    a, b = draw.random(40), draw.random(40)
+    found, p = difference([(Figure("RR", a), Figure("RR", b))], seed=3)
+    picks = np.random.default_rng(3).integers(40, size=(2000, 40))
+    gaps = np.array([a[pick].mean() - b[pick].mean() for pick in picks])
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(gaps, [2.5, 97.5])))
+    assert 0 < p <= 1
+
+
+def test_the_grade_of_a_pair_is_its_highest() -> None:
+    hand = dataset({"q1": {"d0": 1, "d1": 4}, "q2": {"d1": 2}})
+    found = grades(hand, "Spearman")
+    assert found is not None
+    assert found.tolist() == [4.0, 2.0]
+    assert grades(hand, "P@1") is None
 
 
 # ------------------------------------------------------------------------------- against others
