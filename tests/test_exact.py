@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from freeret.corpus_geometry import fit_geometry
-from freeret.exact import Block, best, condition, passes, stored
+from freeret.exact import Block, best, block_rows, condition, passes, stored
 from freeret.store import Record, Store
 from probes import Geometry
 from probes.geometry import Affine, CorpusGeometry, unit
@@ -142,6 +142,21 @@ def test_what_the_disk_holds_back_would_not_pass(wanted: dict[str, Any], store: 
     if condition(wanted):
         read = sum(len(b.ids) for b in store.blocks(where=condition(wanted)))
         assert len(expected) <= read < 100, "the condition kept something back"
+
+
+def test_the_disk_is_asked_for_strings() -> None:
+    assert condition({"kind": "a"}) == """(contains(metadata, '"kind": "a"'))"""
+    assert condition({"kind": ["a", "it's"], "year": 1}) == (
+        """(contains(metadata, '"kind": "a"') OR contains(metadata, '"kind": "it''s"'))"""
+    )
+    assert condition({"year": 1}) is None
+    assert condition(lambda metadata: True) is None
+
+
+def test_blocks_fit_the_memory() -> None:
+    """Vectors four times over, as read, mapped, and in float64; scores twice; four bytes each."""
+    assert block_rows(576, 2000, 1e6) == 1_000_000 // (4 * (4 * 576 + 2 * 2000))
+    assert block_rows(576, 2000, 10.0) == 1
 
 
 def test_a_function_filters_every_block(store: Store) -> None:

@@ -83,6 +83,25 @@ def test_noise_is_that_of_texts_and_pictures_together() -> None:
     assert chosen(diagnostic=[*seen, *sure]).site == "mlp[-2]"
 
 
+def test_the_site_is_explained_where_others_are_as_good() -> None:
+    one = setting("prompteol", "attn[-1]", "centre", 0.8, half=0.06)
+    two = setting("prompteol", "mlp[-2]", "centre", 0.79, half=0.06)
+    far = setting("prompteol", "norm", "centre", 0.5, half=0.06)
+    assert not [r for r in chosen(diagnostic=[*REFERENCES, one, far]).reasons if "Site:" in r]
+    [said] = [r for r in chosen(diagnostic=[*REFERENCES, one, two]).reasons if "Site:" in r]
+    assert "2 sites" in said
+
+
+def test_pictures_are_quoted_in_their_order() -> None:
+    """First the choice, then the E5-V extraction, then the paper's choice."""
+    rows = [setting("prompteol", "attn[-1]", "centre", 0.8), *REFERENCES]
+    seen = [dataclasses.replace(row, pictures=around(found))
+            for row, found in zip(rows, (0.7, 0.2, 0.3), strict=True)]  # fmt: skip
+    [said] = [r for r in chosen(diagnostic=seen).reasons if r.startswith("Scenes")]
+    places = [said.index(str(around(found))) for found in (0.7, 0.2, 0.3)]
+    assert places == sorted(places)
+
+
 def test_noise_never_changes_prompt_or_geometry() -> None:
     rows = [setting("prompteol", "attn[-1]", "centre", 0.80, half=0.1),
             setting("prompteol", "mlp[-1]", "whiten", 0.799, half=0.1),
@@ -158,6 +177,15 @@ def test_no_frame_when_judging_gains_nothing() -> None:
     recipe = chosen(reranking=[Fusion("true_false", 0.5, around(0.8), around(0.02, half=0.02))])
     assert recipe.frame is None
     assert "no gain beyond noise" in recipe.reasons[-1]
+
+
+def test_where_nothing_gains_the_largest_gain_is_quoted() -> None:
+    small = Fusion("true_false", 0.05, around(0.8), around(0.0, half=0.0))
+    large = Fusion("true_false", 2.0, around(0.8), around(0.03, half=0.05))
+    for fusions in ([small, large], [large, small]):
+        recipe = chosen(reranking=fusions)
+        assert recipe.frame is None
+        assert str(large.gain) in recipe.why_not_reranked
 
 
 def test_the_surest_gain_is_chosen_not_the_largest() -> None:

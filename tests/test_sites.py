@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probes.errors import BadSetting
 from probes.sites import Site, all_sites, late_sites
 
 
@@ -52,3 +53,11 @@ def test_both_ways_of_counting_are_equally_deep(layers: int, data: st.DataObject
 
 def test_late_sites_end_at_the_norm() -> None:
     assert late_sites(2) == ["attn[-2]", "mlp[-2]", "attn[-1]", "mlp[-1]", "norm"]
+
+
+def test_distances_to_the_end() -> None:
+    expected = {"norm": 0, "mlp[-1]": 1, "attn[-1]": 2, "mlp[-2]": 3, "attn[-2]": 4, "mlp[-5]": 9}
+    assert {site: Site.parse(site).distance_to_end for site in expected} == expected
+    for site in ("embed", "attn[0]", "mlp[3]"):
+        with pytest.raises(BadSetting, match="not counted from the end"):
+            _ = Site.parse(site).distance_to_end
