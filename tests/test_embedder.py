@@ -144,6 +144,8 @@ def test_identity_says_all_that_decides_a_vector(tiny: Tiny) -> None:
         ({"site": "layer"}, "not a site"),
         ({"prompt": "nonsense"}, "no prompt 'nonsense'"),
         ({"prompt": ["e5v", "nonsense"]}, "no prompt 'nonsense'"),
+        ({"truncate_dim": 0}, "truncate_dim"),
+        ({"truncate_dim": -1}, "truncate_dim"),
     ],
 )
 def test_settings_that_name_nothing_are_refused(
