@@ -53,8 +53,8 @@ class Embedder:
 
     @classmethod
     def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Embedder":
-        """Stage 1 of a recipe, its task prior included."""
-        return cls(backbone, recipe.site, as_prompt(recipe.prompt, recipe.task), **options)
+        """Stage 1 of a recipe, its task prior included. Raises BadSetting as `for_task` does."""
+        return cls(backbone, recipe.site, recipe.prompt, **options).for_task(recipe.task)
 
     def for_task(self, task: str | None) -> "Embedder":
         """The same extraction with another task prior.

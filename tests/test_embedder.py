@@ -169,3 +169,10 @@ def test_a_base_model_embeds_too() -> None:
     vectors = Embedder(backbone, prompt="prompteol").encode(WORDS)
     expected = torch.stack([alone(backbone, "prompteol", "attn[-1]", word) for word in WORDS])
     assert apart(vectors, expected) <= 1e-5
+
+
+def test_a_recipes_task_that_its_prompt_does_not_state_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match="states no task"):
+        Embedder.from_recipe(tiny("llama"), Recipe("prompteol", task="question"))
+    asked = Embedder.from_recipe(tiny("llama"), Recipe("control", task="question"))
+    assert asked.prompts == [ControlPrompt(task="question")]
