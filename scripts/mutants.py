@@ -38,7 +38,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/backbone.py": ("lens", "bad_calls"),
     "probes/batching.py": ("batching", "prefix"),
     "probes/diagnostic.py": ("diagnostic", "recipe"),
-    "probes/encoding.py": ("encoding",),
+    "probes/encoding.py": ("encoding", "perception"),
     "probes/framing.py": ("framing",),
     "probes/geometry.py": ("geometry",),
     "probes/injection.py": ("injection",),
