@@ -26,11 +26,12 @@ from probes.items import Item, Part
 from probes.media import MediaOptions
 from probes.perception import Perception, Piece
 from probes.prompts import Prompted
+from probes.templates import ChatTemplate, Thinking
 
 log = logging.getLogger(__name__)
 
 MARKER = re.compile("\ue000(\\d+)\ue001")
-MAX_TOKENS = 8192
+MAX_TOKENS = 32_768
 """Default cap of a row's length, whatever longer context the model claims."""
 SEEING = "HuggingFaceTB/SmolVLM-256M-Instruct, or without a download smolsight (drawn shapes only)"
 READERS = {"image": SEEING, "video": SEEING, "audio": "Qwen/Qwen2.5-Omni-3B"}
@@ -94,9 +95,9 @@ class Encoder:
         self.perception = (
             Perception(model, processor, media or MediaOptions()) if processor is not None else None
         )
-        self.chat = getattr(processor, "chat_template", None) or getattr(
-            tokenizer, "chat_template", None
-        )
+        written = getattr(processor, "chat_template", None) or tokenizer.chat_template
+        tokens = self.perception.tokens if self.perception is not None else {}
+        self.chat = ChatTemplate(processor or tokenizer, written, tokens) if written else None
         named = (getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio"))
         self.media_ids: set[int] = {id for id in named if id is not None}
         """Tokens in whose place a feature of a tower stands."""
@@ -184,45 +185,32 @@ class Encoder:
 
     def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
         """The exchange as one string: by the chat template, or plainly for a base model."""
-        if not self.chat:
+        if self.chat is None:
             # An opening quotation mark goes on in the line, a cue such as "Answer:" starts its own.
             cue = f"\n{prefill}" if prefill[:1].isalpha() else f" {prefill}"
             return "\n\n".join(filter(None, [system, "".join(marked)])) + cue.rstrip(" ")
         try:
-            return self._chat(marked, system) + prefill
+            return self.chat.render(marked, system) + prefill
         except TemplateError:
             if system is None:
                 raise
             # Some templates refuse a system turn (Gemma 2): it then opens the user's turn.
-            return self._chat((f"{system}\n\n", *marked), None) + prefill
+            return self.chat.render((f"{system}\n\n", *marked)) + prefill
 
     def wording(self, source: Prompted) -> str:
         """The exchange as the tokenizer is given it, with `{text}` or `{image}` for content."""
         marked = [p if isinstance(p, str) else f"{{{p.kind}}}" for p in source.user]
         return self.render(marked, source.system, source.prefill)
 
-    def _chat(self, marked: Sequence, system: str | None) -> str:
-        messages: list[dict] = [{"role": "user", "content": marked}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": (system,)})
-        for message in messages:
-            content = message["content"]
-            if self.processor is None:
-                message["content"] = "".join(content)
-            else:
-                message["content"] = [
-                    p if isinstance(p, dict) else {"type": "text", "text": p} for p in content
-                ]
-        templater = self.processor if self.processor is not None else self.tokenizer
-        # SmolVLM's processor has another template for videos, and takes it unless told which.
-        videos = any(isinstance(p, dict) and p["type"] == "video" for p in marked)
-        own = videos and getattr(self.processor, "chat_template", None)
-        return templater.apply_chat_template(
-            messages,
-            chat_template=None if own else self.chat,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+    @property
+    def thinking(self) -> Thinking:
+        """How the model is kept from thinking before its answer, "none" if it does not think."""
+        return self.chat.thinking if self.chat else "none"
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the chat template writes media where they stand; else this class sees to it."""
+        return self.chat is None or self.chat.keeps_order
 
     def _wants_special(self, text: str) -> bool:
         """Whether the tokenizer must add its BOS, or the text brings it."""
@@ -305,7 +293,8 @@ class Encoder:
 
     def identity(self) -> str:
         """Everything that decides how text becomes tokens, as one string."""
-        return self.tokenizer.backend_tokenizer.to_str() + str(self.chat)
+        chat = self.chat and self.chat.identity()
+        return self.tokenizer.backend_tokenizer.to_str() + str(chat)
 
     # -- many rows ---------------------------------------------------------------------------
 

@@ -79,12 +79,14 @@ class Perception:
     def __init__(self, model: Any, processor: Any, options: MediaOptions):
         self.model, self.processor, self.options = model, processor, options
         self.cache = Cache(options.cache_bytes)
-        self.kinds = [
-            kind
+        self.tokens: dict[str, str] = {
+            kind: getattr(processor, f"{kind}_token")
             for kind, reader in READERS.items()
             if getattr(processor, reader, None) is not None
             and getattr(processor, f"{kind}_token", None) is not None
-        ]
+        }
+        """The placeholder of each kind that it reads."""
+        self.kinds = list(self.tokens)
         accepted = inspect.signature(model.forward).parameters
         self.takes_features = "mm_encoder_outputs" in accepted
         types = [name for name in ("mm_token_type_ids", "token_type_ids") if name in accepted]
