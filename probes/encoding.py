@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
+from probes.fitting import fit_media, shares
 from probes.items import Item, Part
 from probes.media import MediaOptions
 from probes.perception import Perception, Piece
@@ -130,7 +131,8 @@ class Encoder:
     def row(self, source: "Item | Prompted", name: str | None = None) -> Row:
         """Tokenise one item (as it is) or one prompted exchange.
 
-        Content that does not fit `max_tokens` is cut at its end, with a logged warning.
+        Where content does not fit `max_tokens`, media are made smaller and text is cut at its
+        end, with a logged warning.
         Raises BadItem, naming the item, when its content cannot be encoded.
         """
         if isinstance(source, Item):
@@ -152,12 +154,9 @@ class Encoder:
         if media and self.perception is not None:
             # Before rendering: templates drop what their model does not read.
             pieces = self.perception.pieces(media, name)
-            text = self.perception.expand(
-                self.render(marked, source.system, source.prefill), pieces
-            )
-            ids = self._tokenize_rendered(text)
+            rendered = self.render(marked, source.system, source.prefill)
+            pieces, ids, skeleton = self._with_media(self.perception, rendered, pieces, contents)
             per_token = self.perception.token_types(ids)
-            skeleton = self._runs(ids, text)
         else:
             skeleton = self._text_skeleton(marked, source.system, source.prefill, raw)
         found = {int(i) for run in skeleton for i in MARKER.findall(run.text or "")}
@@ -166,8 +165,31 @@ class Encoder:
                 "the chat template does not write the content it is given: all items would be the "
                 "same row; give the tokenizer or processor another chat_template"
             )
-        contents = self._fit(contents, skeleton, name)
+        contents = self._fit(contents, skeleton, name, pieces)
         return replace(self._splice(skeleton, per_token, contents, name), media=tuple(pieces))
+
+    def _with_media(
+        self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
+    ) -> tuple[list[Piece], list[int], list["Run"]]:
+        """A rendered prompt with its media, which are made smaller where they leave too little
+        room for the texts: at most half of a row is kept for these."""
+        text = perception.expand(rendered, pieces)
+        ids = self._tokenize_rendered(text)
+        if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens a character
+            kept = min(sum(map(self._count, texts)), self.max_tokens // 2)
+            have = sum(self._count(piece.text) for piece in pieces)
+            room = self.max_tokens - kept - (len(ids) - have)
+            if have > room:
+                pieces = fit_media(perception, pieces, room, self._count)
+                text = perception.expand(rendered, pieces)
+                ids = self._tokenize_rendered(text)
+                now = sum(self._count(piece.text) for piece in pieces)
+                name = pieces[0].name
+                log.warning("%s: its media are made smaller, %d to %d tokens", name, have, now)
+        return pieces, ids, self._runs(ids, text)
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _text_skeleton_uncached(
         self, marked: tuple, system: str | None, prefill: str, raw: bool
@@ -271,24 +293,24 @@ class Encoder:
             raise BadItem(f"{name}: the tokenizer cannot write this text as plain tokens")
         return ids
 
-    def _fit(self, contents: list[str], skeleton: list[Run], name: str) -> list[str]:
+    def _fit(
+        self, contents: list[str], skeleton: list[Run], name: str, pieces: list[Piece]
+    ) -> list[str]:
         """Cut the longest contents at their end, so that the row keeps to `max_tokens`."""
         fixed = sum(len(run.ids) for run in skeleton)
         if 4 * sum(map(len, contents)) + fixed <= self.max_tokens:  # at most 4 tokens a character
             return contents
         room = self.max_tokens - fixed
         if room <= 0:
-            raise BadItem(f"{name}: its prompt alone needs {fixed} of {self.max_tokens} tokens")
+            needing = "prompt and media need" if pieces else "prompt alone needs"
+            raise BadItem(f"{name}: its {needing} {fixed} of {self.max_tokens} tokens")
         encoded = [self.plain.encode(text, add_special_tokens=False) for text in contents]
         fitted = list(contents)
-        # The shortest first: what it leaves of its share goes to the longer ones.
-        order = sorted(range(len(contents)), key=lambda i: len(encoded[i].ids))
-        for left, i in zip(range(len(order), 0, -1), order, strict=True):
-            have, share = len(encoded[i].ids), room // left
+        for i, share in enumerate(shares([len(one.ids) for one in encoded], room)):
+            have = len(encoded[i].ids)
             if have > share:
                 log.warning("%s: cut from %d to %d tokens", name, have, share)
                 fitted[i] = contents[i][: encoded[i].offsets[share - 1][1]] if share else ""
-            room -= min(have, share)
         return fitted
 
     def identity(self) -> str:
