@@ -326,7 +326,11 @@ class Perception:
             width=video.frames.shape[2],
             frames_indices=[round(time * MILLISECONDS) for time in video.times],
         )
-        settings: dict[str, Any] = {"video_metadata": [metadata], "do_sample_frames": False}
+        settings: dict[str, Any] = {
+            "video_metadata": [metadata],
+            "do_sample_frames": False,
+            "input_data_format": "channels_last",  # else guessed, wrongly where a frame is 3 high
+        }
         if hasattr(self.processor, "position_id_per_seconds"):  # Qwen2.5-Omni takes 2 otherwise
             settings["fps"] = len(video.frames) / video.duration
         return {"videos": [video.frames], "videos_kwargs": {**self.options.videos, **settings}}
