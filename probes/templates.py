@@ -83,7 +83,7 @@ class ChatTemplate:
         for opened, closed in THOUGHTS.items():
             _, found, thought = opening.rpartition(opened)
             if found and closed not in thought:
-                gap = "\n" if thought.endswith("\n") else ""
+                gap = "\n" if thought == "\n" else ""
                 return f"{gap}{closed}{gap * 2}"
         return ""
 
