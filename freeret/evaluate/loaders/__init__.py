@@ -6,12 +6,12 @@ from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import mmeb, mmeb_video
-from freeret.evaluate.loaders.beir import load_beir
-from freeret.evaluate.loaders.folder import load_folder
-from freeret.evaluate.loaders.irds import load_ir_dataset
+from freeret.evaluate.loaders.beir import check_beir, load_beir
+from freeret.evaluate.loaders.folder import check_folder, load_folder
+from freeret.evaluate.loaders.irds import check_ir_dataset, load_ir_dataset
 from freeret.evaluate.loaders.mmeb import find_mmeb, load_mmeb
 from freeret.evaluate.loaders.mmeb_video import find_mmeb_video, load_mmeb_video
-from freeret.evaluate.loaders.sts import load_sts
+from freeret.evaluate.loaders.sts import check_sts, load_sts
 from freeret.evaluate.scenes import TASKS, load_scenes
 from probes.errors import BadSetting
 
@@ -37,7 +37,8 @@ __all__ = [
 def suite(spec: str) -> list[Loader]:
     """The loaders of a suite, `KIND:WHERE`; each is called when its turn comes.
 
-    Raises BadSetting for an unknown kind, BadFile when nothing is there.
+    Raises BadSetting for an unknown kind, BadFile when nothing is there. What is there may still be
+    found damaged by its loader.
     """
     kind, colon, where = spec.partition(":")
     if not colon or kind not in KINDS or not where:
@@ -45,12 +46,16 @@ def suite(spec: str) -> list[Loader]:
         raise BadSetting(f"{spec!r} is not a suite; write one of\n{listed}")
     match kind:
         case "beir":
+            check_beir(where)
             return [lambda: load_beir(where)]
         case "paraphrases":
+            check_beir(where)
             return [lambda: load_beir(where, task="same meaning", metrics=("P@1", "nDCG@10"))]
         case "ir":
+            check_ir_dataset(where)
             return [lambda: load_ir_dataset(where)]
         case "sts":
+            check_sts(where)
             return [lambda: load_sts(where)]
         case "scenes":
             if not where.isdecimal():
@@ -58,6 +63,7 @@ def suite(spec: str) -> list[Loader]:
             pools = itertools.product(range(int(where)), TASKS)
             return [lambda seed=seed, task=task: load_scenes(seed, task) for seed, task in pools]
         case "folder":
+            check_folder(where)
             return [lambda: load_folder(where)]
         case "mmeb":
             return _several(where, mmeb.NAMES, find_mmeb, load_mmeb)
