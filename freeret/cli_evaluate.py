@@ -23,7 +23,8 @@ Suites = Annotated[
     str,
     Parameter(
         help="What to measure on: beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, "
-        "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], scenes:POOLS, folder:FOLDER."
+        "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], mbeir:FOLDER[/DATASET], scenes:POOLS, "
+        "folder:FOLDER."
     ),
 ]
 Queries = Annotated[

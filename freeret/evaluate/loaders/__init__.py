@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders import mmeb, mmeb_video
+from freeret.evaluate.loaders import mbeir, mmeb, mmeb_video
 from freeret.evaluate.loaders.beir import check_beir, load_beir
 from freeret.evaluate.loaders.folder import check_folder, load_folder
 from freeret.evaluate.loaders.irds import check_ir_dataset, load_ir_dataset
+from freeret.evaluate.loaders.mbeir import find_mbeir, load_mbeir
 from freeret.evaluate.loaders.mmeb import find_mmeb, load_mmeb
 from freeret.evaluate.loaders.mmeb_video import find_mmeb_video, load_mmeb_video
 from freeret.evaluate.loaders.sts import check_sts, load_sts
@@ -24,13 +25,14 @@ KINDS = {
     "sts": "a file of sentence pairs",
     "mmeb": "the folder of MMEB-eval, or of it and one dataset: mmeb:FOLDER/ChartQA",
     "mmeb-v2": "the folder of MMEB-V2 (video), or of it and one dataset",
+    "mbeir": "the folder of M-BEIR, or of it and one dataset: mbeir:FOLDER/cirr_task7",
     "folder": "a folder of your own: documents/ and queries.jsonl",
     "scenes": "how many pools of drawn scenes, seven tasks each: scenes:3",
 }
 
 __all__ = [
-    "KINDS", "find_mmeb", "find_mmeb_video", "load_beir", "load_folder", "load_ir_dataset",
-    "load_mmeb", "load_mmeb_video", "load_sts", "suite",
+    "KINDS", "find_mbeir", "find_mmeb", "find_mmeb_video", "load_beir", "load_folder",
+    "load_ir_dataset", "load_mbeir", "load_mmeb", "load_mmeb_video", "load_sts", "suite",
 ]  # fmt: skip
 
 
@@ -65,6 +67,8 @@ def suite(spec: str) -> list[Loader]:
         case "folder":
             check_folder(where)
             return [lambda: load_folder(where)]
+        case "mbeir":
+            return _several(where, mbeir.NAMES, find_mbeir, load_mbeir)
         case "mmeb":
             return _several(where, mmeb.NAMES, find_mmeb, load_mmeb)
         case _:
