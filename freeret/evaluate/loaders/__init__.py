@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders import mmeb, mmeb_video
+from freeret.evaluate.loaders import mmeb, mmeb_v2
 from freeret.evaluate.loaders.beir import load_beir
 from freeret.evaluate.loaders.folder import load_folder
 from freeret.evaluate.loaders.irds import load_ir_dataset
 from freeret.evaluate.loaders.mmeb import find_mmeb, load_mmeb
-from freeret.evaluate.loaders.mmeb_video import find_mmeb_video, load_mmeb_video
+from freeret.evaluate.loaders.mmeb_v2 import find_mmeb_v2, load_mmeb_v2
 from freeret.evaluate.loaders.sts import load_sts
 from freeret.evaluate.scenes import TASKS, load_scenes
 from probes.errors import BadSetting
@@ -23,14 +23,14 @@ KINDS = {
     "ir": "an id of the ir_datasets catalogue",
     "sts": "a file of sentence pairs",
     "mmeb": "the folder of MMEB-eval, or of it and one dataset: mmeb:FOLDER/ChartQA",
-    "mmeb-v2": "the folder of MMEB-V2 (video), or of it and one dataset",
+    "mmeb-v2": "the folder of MMEB-V2 (images, videos, documents), or of it and one dataset",
     "folder": "a folder of your own: documents/ and queries.jsonl",
     "scenes": "how many pools of drawn scenes, seven tasks each: scenes:3",
 }
 
 __all__ = [
-    "KINDS", "find_mmeb", "find_mmeb_video", "load_beir", "load_folder", "load_ir_dataset",
-    "load_mmeb", "load_mmeb_video", "load_sts", "suite",
+    "KINDS", "find_mmeb", "find_mmeb_v2", "load_beir", "load_folder", "load_ir_dataset",
+    "load_mmeb", "load_mmeb_v2", "load_sts", "suite",
 ]  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def suite(spec: str) -> list[Loader]:
         case "mmeb":
             return _several(where, mmeb.NAMES, find_mmeb, load_mmeb)
         case _:
-            return _several(where, mmeb_video.NAMES, find_mmeb_video, load_mmeb_video)
+            return _several(where, mmeb_v2.NAMES, find_mmeb_v2, load_mmeb_v2)
 
 
 def _several(
