@@ -33,8 +33,8 @@ class Video:
 
 
 def read_video(source: Any, frames: int, limits: Limits) -> Video:
-    """At most `frames` frames of a video file, an animation, a list of pictures or an array
-    `[frames, height, width, 3]`.
+    """At most `frames` frames of a video file, an animation, a list of pictures (paths, PIL images
+    or arrays) or an array `[frames, height, width, 3]`.
 
     Frames that cannot be decoded (a cut-off end) are passed over. Raises BadItem when none can.
     """
