@@ -1,6 +1,5 @@
 """Pictures as RGB: upright, transparency on white, any depth brought to 8 bits."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ from probes.media import Limits, check_pixels
 
 
 def read_image(source: Any, limits: Limits) -> Image.Image:
-    """A path, an open file, a PIL image or an array as an RGB picture; of an animation the frame it
-    is at.
+    """An open file, a PIL image or an array as an RGB picture; of an animation the frame it is at.
 
     Arrays are `[height, width]` or `[height, width, 1|3|4]`: integers of 8 or 16 bits, bool, or
     floats in [0, 1]. Raises BadItem, and whatever a decoder raises on damaged bytes.
@@ -22,7 +20,7 @@ def read_image(source: Any, limits: Limits) -> Image.Image:
         return from_array(np.asarray(source), limits)
     if isinstance(source, Image.Image):
         return to_rgb(source, limits)
-    if not isinstance(source, Path) and not hasattr(source, "read"):
+    if not hasattr(source, "read"):
         raise BadItem(f"a {type(source).__name__} is no picture; give a path, bytes or a PIL image")
     with Image.open(source) as image:
         return to_rgb(image, limits)

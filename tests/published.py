@@ -325,6 +325,7 @@ def visual_documents(root: Path, draw: Pictures) -> None:
             "qrels": [
                 {"query-id": 0, "corpus-id": ids[0], "score": 2},
                 {"query-id": 0, "corpus-id": ids[1], "score": 1},
+                {"query-id": 0, "corpus-id": ids[0], "score": 1},
                 {"query-id": 1, "corpus-id": ids[1], "score": 1},
                 {"query-id": 2, "corpus-id": ids[2], "score": 0},
             ],

@@ -175,9 +175,15 @@ def test_tables_that_are_not_whole(tmp_path: Path) -> None:
     lines(tmp_path / "NIGHTS" / "test.jsonl", [mmeb_row("a", "", ["b", "c"], ["x.png"])])
     with pytest.raises(BadFile, match="line 1: tgt_text and tgt_img_path must be lists of one"):
         load_mmeb(tmp_path, "NIGHTS")
-    assert find_mmeb(tmp_path) == list(mmeb.NAMES), "the others are refused when they are loaded"
-    with pytest.raises(BadFile, match="no table of OVEN"):
+    (tmp_path / "OVEN").mkdir()
+    (tmp_path / "OVEN" / "test.jsonl").write_text(
+        json.dumps(mmeb_row("a", "", ["b"], [""])) + "\n{"
+    )
+    with pytest.raises(BadFile, match=r"OVEN/test\.jsonl, line 2: not JSON"):
         load_mmeb(tmp_path, "OVEN")
+    assert find_mmeb(tmp_path) == list(mmeb.NAMES), "the others are refused when they are loaded"
+    with pytest.raises(BadFile, match="no table of CIRR"):
+        load_mmeb(tmp_path, "CIRR")
 
 
 def test_listing_reads_no_table(second: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def first_file(folders: Iterable[Path], name: str) -> Path | None:
 def require(
     found: Mapping[str, Found | None], what: str, folders: Iterable[Path], source: str
 ) -> dict[str, Found]:
-    """What was found, all of it.
+    """The same mapping, when everything in it was found.
 
     Raises BadFile when something was not: how many are missing, the first of them, the folders
     that were looked in, and `source`.

@@ -166,8 +166,9 @@ def _id(content: Content) -> str:
 
 def _pictures(root: Path, name: str, contents: Sequence[Content]) -> dict[str, Path]:
     folders = [root / place for place in PLACES]
+    there = [folder for folder in folders if folder.is_dir()]
     paths = dict.fromkeys(picture for _, picture in contents if picture)
-    found = {path: first_file(folders, path) for path in paths}
+    found = {path: first_file(there, path) for path in paths}
     return require(found, f"pictures of {name}", folders, SOURCE)
 
 

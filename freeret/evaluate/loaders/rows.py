@@ -49,7 +49,10 @@ def _rows(table: Path, columns: Sequence[str], source: str) -> Iterator[tuple[st
                 yield f"row {number}", row
     elif table.suffix == ".jsonl":
         for number, line in lines_of(table, source):
-            yield f"line {number}", json.loads(line)
+            try:
+                yield f"line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BadFile(f"{table}, line {number}: not JSON ({error}); {source}") from None
     else:
         for number, row in enumerate(json.loads(table.read_text(encoding="utf-8-sig")), start=1):
             yield f"row {number}", row
