@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders import mbeir, mmeb, mmeb_video
+from freeret.evaluate.loaders import mbeir, mmeb, mmeb_v2
 from freeret.evaluate.loaders.beir import check_beir, load_beir
 from freeret.evaluate.loaders.folder import check_folder, load_folder
 from freeret.evaluate.loaders.irds import check_ir_dataset, load_ir_dataset
 from freeret.evaluate.loaders.mbeir import find_mbeir, load_mbeir
 from freeret.evaluate.loaders.mmeb import find_mmeb, load_mmeb
-from freeret.evaluate.loaders.mmeb_video import find_mmeb_video, load_mmeb_video
+from freeret.evaluate.loaders.mmeb_v2 import find_mmeb_v2, load_mmeb_v2
 from freeret.evaluate.loaders.sts import check_sts, load_sts
 from freeret.evaluate.scenes import TASKS, load_scenes
 from probes.errors import BadSetting
@@ -24,15 +24,15 @@ KINDS = {
     "ir": "an id of the ir_datasets catalogue",
     "sts": "a file of sentence pairs",
     "mmeb": "the folder of MMEB-eval, or of it and one dataset: mmeb:FOLDER/ChartQA",
-    "mmeb-v2": "the folder of MMEB-V2 (video), or of it and one dataset",
+    "mmeb-v2": "the folder of MMEB-V2 (images, videos, documents), or of it and one dataset",
     "mbeir": "the folder of M-BEIR, or of it and one dataset: mbeir:FOLDER/cirr_task7",
     "folder": "a folder of your own: documents/ and queries.jsonl",
     "scenes": "how many pools of drawn scenes, seven tasks each: scenes:3",
 }
 
 __all__ = [
-    "KINDS", "find_mbeir", "find_mmeb", "find_mmeb_video", "load_beir", "load_folder",
-    "load_ir_dataset", "load_mbeir", "load_mmeb", "load_mmeb_video", "load_sts", "suite",
+    "KINDS", "find_mbeir", "find_mmeb", "find_mmeb_v2", "load_beir", "load_folder",
+    "load_ir_dataset", "load_mbeir", "load_mmeb", "load_mmeb_v2", "load_sts", "suite",
 ]  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def suite(spec: str) -> list[Loader]:
         case "mmeb":
             return _several(where, mmeb.NAMES, find_mmeb, load_mmeb)
         case _:
-            return _several(where, mmeb_video.NAMES, find_mmeb_video, load_mmeb_video)
+            return _several(where, mmeb_v2.NAMES, find_mmeb_v2, load_mmeb_v2)
 
 
 def _several(
