@@ -48,6 +48,8 @@ class MediaOptions:
     videos: Mapping[str, Any] = field(default_factory=dict)
     frames: int = 8
     """Frames sampled from a video, evenly in time."""
+    max_pixels: int | None = None
+    """Most pixels of a picture."""
     limits: Limits = field(default_factory=Limits)
     urls: bool = False
     """Whether web addresses may be fetched."""
