@@ -59,15 +59,9 @@ class Loading:
     """Padded tokens of one batch: fewer where memory runs out, more where a GPU is not busy."""
 
     def __post_init__(self) -> None:
-        plain = {
-            "device": _named(self.device),
-            "dtype": _named(self.dtype),
-            "device_map": _named_map(self.device_map),
-            "images": dict(self.images),
-            "videos": dict(self.videos),
-        }
-        for name, value in plain.items():
-            object.__setattr__(self, name, value)
+        for entry in fields(self):
+            plain = _plain(entry.name, getattr(self, entry.name))
+            object.__setattr__(self, entry.name, plain)
         if self.dtype is not None:
             check_choice("dtype", self.dtype, get_args(Dtype))
         check_choice("quantize", self.quantize, get_args(Quantize))
@@ -92,7 +86,8 @@ class Loading:
             raise BadSetting(
                 f"there is no loading setting {unknown[0]!r}; there are {', '.join(known)}"
             )
-        return replace(loading or cls(), **named)
+        plain = {name: _plain(name, value) for name, value in named.items()}
+        return replace(loading or cls(), **plain)
 
     def updated(self, asked: "Loading") -> "Loading":
         """These settings, with those of `asked` that are not left at their defaults."""
@@ -114,12 +109,12 @@ class Loading:
         return cls(**{e.name: data[e.name] for e in fields(cls) if e.name in data})
 
 
-def _named(value: Any) -> Any:
-    """A dtype or device of torch by its name."""
-    return None if value is None else str(value).removeprefix("torch.")
-
-
-def _named_map(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value if value is None or isinstance(value, int) else _named(value)
-    return {part: v if isinstance(v, int) else _named(v) for part, v in value.items()}
+def _plain(setting: str, value: Any) -> Any:
+    """A dtype or device of torch by its name, any mapping as a dict."""
+    if isinstance(value, Mapping):
+        return {
+            key: _plain("device", v) if setting == "device_map" else v for key, v in value.items()
+        }
+    if value is None or isinstance(value, int) or setting not in ("device", "dtype", "device_map"):
+        return value
+    return str(value).removeprefix("torch.")
