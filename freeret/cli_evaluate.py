@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from freeret import preflight
-from freeret.options import Actors, Address, Engine, Model, Positive, RecipeName
+from freeret.options import (
+    AS_USUAL,
+    Actors,
+    Address,
+    Engine,
+    Model,
+    Positive,
+    RecipeName,
+    Settings,
+)
 from freeret.output import print_table, say
 from probes.errors import BadSetting
 from probes.files import read_json
+from probes.loading import Loading
 
 if TYPE_CHECKING:
     from freeret.evaluate.ablations import Ablations
@@ -61,6 +71,7 @@ def evaluate(
     engine: Engine = "local",
     num_actors: Actors = None,
     address: Address = None,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Evaluate systems on suites; run it again to go on where it stopped.
 
@@ -89,7 +100,7 @@ def evaluate(
     from freeret.evaluate.spread import ray_actors
     from freeret.evaluate.systems import system as named
 
-    load, choose = _once(model, recipe)
+    load, choose = _once(model, recipe, loading)
     files: list[Path] = []
     failures: list[str] = []
     spread = ray_actors(num_actors, address) if engine == "ray" else contextlib.nullcontext()
@@ -149,6 +160,7 @@ def ablate(
     pool: Pool = None,
     out: Path = Path("out/ablate"),
     seed: int = 0,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Measure each part of the method: sites, priors, prompts, geometry, frames.
 
@@ -171,7 +183,7 @@ def ablate(
     unknown = [name for name in prompt if name not in PROMPTS]
     if unknown:
         raise BadSetting(f"there is no prompt {unknown[0]!r}; there are {', '.join(PROMPTS)}")
-    load, choose = _once(model, recipe)
+    load, choose = _once(model, recipe, loading)
     found = ablate_all(
         load(),
         choose(),
@@ -203,7 +215,9 @@ def _loaders(
     ]
 
 
-def _once(model: str, recipe: str) -> tuple[Callable[[], "Backbone"], Callable[[], "Recipe"]]:
+def _once(
+    model: str, recipe: str, loading: Loading
+) -> tuple[Callable[[], "Backbone"], Callable[[], "Recipe"]]:
     """Makers of the backbone and of its recipe, each made at first use and kept. Raises BadFile
     for a recipe file that names what does not exist."""
     import functools
@@ -215,7 +229,7 @@ def _once(model: str, recipe: str) -> tuple[Callable[[], "Backbone"], Callable[[
 
     @functools.cache
     def load() -> "Backbone":
-        return Backbone.load(model)
+        return Backbone.load(model, loading)
 
     @functools.cache
     def choose() -> "Recipe":

@@ -15,7 +15,6 @@ from torch import Tensor
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
 from probes.arguments import check_choice, check_count
-from probes.batching import TOKEN_BUDGET
 from probes.encoding import Row
 from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
@@ -38,7 +37,6 @@ class Embedder:
         prompt: str | Prompt | list[str | Prompt] = "control",
         *,
         truncate_dim: int | None = None,
-        token_budget: int = TOKEN_BUDGET,
     ):
         self.backbone = backbone
         self.site = Site.parse(site)
@@ -48,8 +46,7 @@ class Embedder:
             raise BadSetting("prompt is an empty list; name at least one")
         if truncate_dim is not None:
             check_count("truncate_dim", truncate_dim)
-        check_count("token_budget", token_budget)
-        self.truncate_dim, self.token_budget = truncate_dim, token_budget
+        self.truncate_dim = truncate_dim
 
     @classmethod
     def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Embedder":
@@ -74,13 +71,7 @@ class Embedder:
                 "use a recipe with the control prompt"
             )
         prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
-        return Embedder(
-            self.backbone,
-            self.site,
-            prompts,
-            truncate_dim=self.truncate_dim,
-            token_budget=self.token_budget,
-        )
+        return Embedder(self.backbone, self.site, prompts, truncate_dim=self.truncate_dim)
 
     def encode(
         self, items: Any, side: Side = "document", *, progress: bool = False
@@ -144,13 +135,7 @@ class Embedder:
         }
 
     def _run(self, rows: list[Row], progress: str | None) -> Tensor:
-        return last_states(
-            self.backbone,
-            rows,
-            [self.site],
-            token_budget=self.token_budget,
-            progress=progress,
-        )[:, 0]
+        return last_states(self.backbone, rows, [self.site], progress=progress)[:, 0]
 
 
 def not_finite(items: Sequence[Item], vectors: Float[Tensor, "items hidden"]) -> dict[int, BadItem]:

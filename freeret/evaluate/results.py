@@ -68,6 +68,8 @@ class Result(_Model):
     system: dict[str, Any]
     fingerprint: dict[str, Any] | None
     """Of the backbone; None where there is none."""
+    loading: dict[str, Any] | None = None
+    """How the backbone was loaded; another device or batch size makes no other result."""
     versions: dict[str, str]
     seed: int
     stage2: dict[str, Any] | None
@@ -94,7 +96,7 @@ class Result(_Model):
 
     def identity(self) -> dict[str, Any]:
         """What two runs must share for one to go on with the other's file."""
-        return self.model_dump(mode="json", exclude={"datasets", "means", "timings"})
+        return self.model_dump(mode="json", exclude={"loading", "datasets", "means", "timings"})
 
     def add(self, name: str, entry: DatasetResult, timing: dict[str, Any]) -> None:
         self.datasets[name] = entry

@@ -209,6 +209,7 @@ def _blank(system: System, depth: int, seed: int) -> Result:
         run=f"{system.name}-top{depth}" if depth else system.name,
         system=system.identity(),
         fingerprint=system.backbone.fingerprint() if system.backbone is not None else None,
+        loading=system.backbone.loading.given() if system.backbone is not None else None,
         versions={name: version(name) for name in PACKAGES},
         seed=seed,
         stage2=stage2,
