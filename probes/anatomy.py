@@ -18,6 +18,7 @@ the same state there, and `mlp[l]` is the layer's output, whatever the layer end
 attention, a convolution or a state-space module in its place.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,14 +105,14 @@ def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
         num_layers=len(layers),
         hidden_size=flow.outputs[id(layers[-1])].shape[-1],
         residual_scale=scale,
-        logit_scale=_logit_scale(text_config),
+        logit_scale=1.0,
         softcap=getattr(text_config, "final_logit_softcapping", None),
         residual_error=residual_error,
         output_error=output_error,
         logit_error=0.0,
         notes=() if output_error <= flow.tolerance else (_output_note(output_error),),
     )
-    return _confirm_logits(anatomy, head, flow)
+    return _confirm_logits(anatomy, _logit_scales(text_config), head, flow)
 
 
 @dataclass
@@ -140,12 +141,12 @@ def _find_layers(model: Any, num_layers: int) -> tuple[nn.Module, nn.ModuleList]
     )
 
 
-def _logit_scale(config: Any) -> float:
-    """Granite divides its logits, Muse-Glimmer multiplies them."""
-    factor, divisor = (
+def _logit_scales(config: Any) -> tuple[float, float]:
+    """Muse-Glimmer multiplies its logits; Granite divides them by what HyperCLOVAX multiplies by."""
+    factor, scaling = (
         float(getattr(config, name, None) or 1.0) for name in ("output_multiplier", "logits_scaling")
     )
-    return factor / divisor
+    return factor / scaling, factor * scaling
 
 
 def _output_note(error: float) -> str:
@@ -272,12 +273,17 @@ def _find_norm(decoder: nn.Module, layers: nn.ModuleList, flow: _Flow) -> nn.Mod
     )
 
 
-def _confirm_logits(anatomy: Anatomy, head: nn.Module, flow: _Flow) -> Anatomy:
-    rebuilt = anatomy.logits(flow.outputs[id(head)])
-    error = _error(flow.logits, rebuilt)
+def _confirm_logits(
+    anatomy: Anatomy, scales: Sequence[float], head: nn.Module, flow: _Flow
+) -> Anatomy:
+    """The anatomy with the scale that rebuilds the logits best."""
+    output = flow.outputs[id(head)]
+    candidates = [replace(anatomy, logit_scale=scale) for scale in scales]
+    errors = [_error(flow.logits, candidate.logits(output)) for candidate in candidates]
+    error, best = min(errors), candidates[errors.index(min(errors))]
     if error > flow.tolerance:
         raise UnsupportedBackbone(
             f"{anatomy.head}: logits = softcap(head(norm) · scale) failed, relative error "
             f"{error:.1e}; the model changes its logits in a way that is not known here"
         )
-    return replace(anatomy, logit_error=error)
+    return replace(best, logit_error=error)
