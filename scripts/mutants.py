@@ -44,7 +44,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/injection.py": ("injection",),
     "probes/lexicalization.py": ("lexicalization",),
     "probes/prefix.py": ("prefix", "batching"),
-    "probes/prompts.py": ("encoding",),
+    "probes/prompts.py": ("encoding", "embedder"),
     "probes/reference.py": ("reference", "geometry"),
     "probes/reranking.py": ("reranking",),
     "probes/sites.py": ("sites", "trace"),

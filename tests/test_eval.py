@@ -252,6 +252,9 @@ def test_stage_2_orders_the_first_and_leaves_the_rest() -> None:
     assert list(second["q"]) == ["c", "b", "a", "d"], "60 and 50 are told apart: no saturation"
     values = list(second["q"].values())
     assert values == sorted(values, reverse=True)
+    assert second["q"]["a"] == pytest.approx(second["q"]["d"] + 1), "just above the rest"
+    mixed = rerank_run(first, {"q": {"a": 1.0, "b": -2.0, "c": 0.5}}, 3, 0.5)
+    assert min(mixed["q"][id] for id in "abc") == pytest.approx(1.6)
     assert list(rerank_run(first, margins, 1)["q"]) == ["a", "b", "c", "d"]
     assert second["none"] == {}
     tied = rerank_run(first, {"q": {"a": 1.0, "b": 1.0, "c": 2.0}}, 3)
