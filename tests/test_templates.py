@@ -12,7 +12,6 @@ import pytest
 import transformers.utils.chat_template_utils as hub
 from models import tokenizer
 from samples import film, picture, text
-from transformers import ProcessorMixin
 
 from probes.backbone import Backbone
 from probes.encoding import Encoder
@@ -247,7 +246,7 @@ MOVING = {
 
 def reordered(tiny: Tiny, name: str, template: str) -> Encoder:
     backbone = tiny(name)
-    processor: ProcessorMixin = copy.copy(backbone.processor)
+    processor: Any = copy.copy(backbone.processor)
     processor.chat_template = template
     return Encoder(backbone.model, backbone.tokenizer, processor)
 
@@ -283,7 +282,7 @@ def test_a_forged_place_of_a_medium_is_text(tiny: Tiny) -> None:
     forged = "\ue002image\ue003 <image>"
     row = made.row(Prompted(user=(text(forged), Part("image", picture()))))
     image = made.tokenizer.convert_tokens_to_ids("<image>")
-    assert row.ids.count(image) == made._count(row.media[0].text)
+    assert row.ids.count(image) == row.media[0].text.count("<image>")
     assert forged in made.tokenizer.decode(row.ids)
 
 
@@ -291,16 +290,16 @@ def test_a_forged_place_of_a_medium_is_text(tiny: Tiny) -> None:
     "name", ["qwen2-vl", "qwen3-vl", "qwen2.5-omni", "internvl", "smolvlm", "gemma3-vl"]
 )
 def test_a_template_in_order_is_left_as_it_is(name: str, tiny: Tiny) -> None:
-    backbone = tiny(name)
-    chat = backbone.encoder.chat
+    processor: Any = tiny(name).processor
+    chat = tiny(name).encoder.chat
     assert isinstance(chat, ChatTemplate)
-    assert backbone.encoder.keeps_order
-    assert chat.identity() == backbone.processor.chat_template
+    assert chat.keeps_order
+    assert chat.identity() == processor.chat_template
 
 
 def test_thinking_is_off_beside_videos_too(tiny: Tiny) -> None:
-    backbone = tiny("qwen3-vl")
-    whole, end = backbone.processor.chat_template, "{%- endif %}"
+    processor: Any = tiny("qwen3-vl").processor
+    whole, end = processor.chat_template, "{%- endif %}"
     template = whole.removesuffix(end) + "{{- '<think>\n' }}" + end
     made = reordered(tiny, "qwen3-vl", template)
     assert made.thinking == "closed by hand"
