@@ -12,7 +12,9 @@ import pytest
 import transformers.utils.chat_template_utils as hub
 from models import tokenizer
 from samples import film, picture, text
+from transformers import AutoProcessor, AutoTokenizer
 
+from probes import embedded
 from probes.backbone import Backbone
 from probes.encoding import Encoder
 from probes.framing import FRAMES
@@ -176,21 +178,21 @@ def test_what_was_changed_stands_in_the_identity(tiny: Tiny) -> None:
     plain = encoder(tiny, chatml(""))
     backend = plain.tokenizer.backend_tokenizer.to_str()
     assert plain.identity() == backend + chatml("")
+    assert Encoder(tiny("llama").model, tokenizer(chat=False)).identity() == backend + "None"
     for template in (QWEN35, QWEN3_VL_THINKING, LLAMA32):
         made = encoder(tiny, template)
         assert made.identity() != made.tokenizer.backend_tokenizer.to_str() + template
         assert made.identity() == encoder(tiny, template).identity()
 
 
-@pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
-def test_the_embedded_backbones_are_identified_as_before(
-    name: str, request: pytest.FixtureRequest
-) -> None:
-    backbone: Backbone = request.getfixturevalue(name)
-    tok = backbone.tokenizer
-    assert backbone.encoder.thinking == "none"
-    assert backbone.encoder.keeps_order
-    assert backbone.encoder.identity() == tok.backend_tokenizer.to_str() + str(tok.chat_template)
+@pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-0.5b", "smolsight"])
+def test_the_embedded_backbones_are_identified_as_before(name: str) -> None:
+    folder = embedded.ensure(name)
+    sees = (folder / "processor_config.json").is_file()
+    templater = (AutoProcessor if sees else AutoTokenizer).from_pretrained(folder)
+    chat = ChatTemplate(templater, templater.chat_template, {"image": "<image>"} if sees else {})
+    assert (chat.thinking, chat.keeps_order) == ("none", True)
+    assert chat.identity() == templater.chat_template
 
 
 def test_of_several_templates_the_default_is_used(tiny: Tiny) -> None:
