@@ -12,8 +12,9 @@ import pytest
 import transformers.utils.chat_template_utils as hub
 from models import tokenizer
 from samples import film, picture, text
-from transformers import ProcessorMixin
+from transformers import AutoProcessor, AutoTokenizer
 
+from probes import embedded
 from probes.backbone import Backbone
 from probes.encoding import Encoder
 from probes.framing import FRAMES
@@ -177,21 +178,21 @@ def test_what_was_changed_stands_in_the_identity(tiny: Tiny) -> None:
     plain = encoder(tiny, chatml(""))
     backend = plain.tokenizer.backend_tokenizer.to_str()
     assert plain.identity() == backend + chatml("")
+    assert Encoder(tiny("llama").model, tokenizer(chat=False)).identity() == backend + "None"
     for template in (QWEN35, QWEN3_VL_THINKING, LLAMA32):
         made = encoder(tiny, template)
         assert made.identity() != made.tokenizer.backend_tokenizer.to_str() + template
         assert made.identity() == encoder(tiny, template).identity()
 
 
-@pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
-def test_the_embedded_backbones_are_identified_as_before(
-    name: str, request: pytest.FixtureRequest
-) -> None:
-    backbone: Backbone = request.getfixturevalue(name)
-    tok = backbone.tokenizer
-    assert backbone.encoder.thinking == "none"
-    assert backbone.encoder.keeps_order
-    assert backbone.encoder.identity() == tok.backend_tokenizer.to_str() + str(tok.chat_template)
+@pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-0.5b", "smolsight"])
+def test_the_embedded_backbones_are_identified_as_before(name: str) -> None:
+    folder = embedded.ensure(name)
+    sees = (folder / "processor_config.json").is_file()
+    templater = (AutoProcessor if sees else AutoTokenizer).from_pretrained(folder)
+    chat = ChatTemplate(templater, templater.chat_template, {"image": "<image>"} if sees else {})
+    assert (chat.thinking, chat.keeps_order) == ("none", True)
+    assert chat.identity() == templater.chat_template
 
 
 def test_of_several_templates_the_default_is_used(tiny: Tiny) -> None:
@@ -247,7 +248,7 @@ MOVING = {
 
 def reordered(tiny: Tiny, name: str, template: str) -> Encoder:
     backbone = tiny(name)
-    processor: ProcessorMixin = copy.copy(backbone.processor)
+    processor: Any = copy.copy(backbone.processor)
     processor.chat_template = template
     return Encoder(backbone.model, backbone.tokenizer, processor)
 
@@ -283,7 +284,7 @@ def test_a_forged_place_of_a_medium_is_text(tiny: Tiny) -> None:
     forged = "\ue002image\ue003 <image>"
     row = made.row(Prompted(user=(text(forged), Part("image", picture()))))
     image = made.tokenizer.convert_tokens_to_ids("<image>")
-    assert row.ids.count(image) == made._count(row.media[0].text)
+    assert row.ids.count(image) == row.media[0].text.count("<image>")
     assert forged in made.tokenizer.decode(row.ids)
 
 
@@ -291,16 +292,16 @@ def test_a_forged_place_of_a_medium_is_text(tiny: Tiny) -> None:
     "name", ["qwen2-vl", "qwen3-vl", "qwen2.5-omni", "internvl", "smolvlm", "gemma3-vl"]
 )
 def test_a_template_in_order_is_left_as_it_is(name: str, tiny: Tiny) -> None:
-    backbone = tiny(name)
-    chat = backbone.encoder.chat
+    processor: Any = tiny(name).processor
+    chat = tiny(name).encoder.chat
     assert isinstance(chat, ChatTemplate)
-    assert backbone.encoder.keeps_order
-    assert chat.identity() == backbone.processor.chat_template
+    assert chat.keeps_order
+    assert chat.identity() == processor.chat_template
 
 
 def test_thinking_is_off_beside_videos_too(tiny: Tiny) -> None:
-    backbone = tiny("qwen3-vl")
-    whole, end = backbone.processor.chat_template, "{%- endif %}"
+    processor: Any = tiny("qwen3-vl").processor
+    whole, end = processor.chat_template, "{%- endif %}"
     template = whole.removesuffix(end) + "{{- '<think>\n' }}" + end
     made = reordered(tiny, "qwen3-vl", template)
     assert made.thinking == "closed by hand"
