@@ -324,15 +324,16 @@ def test_bad_items_are_printed(
     (mine / "documents").mkdir(parents=True)
     for number in range(4):
         (mine / "documents" / f"d{number}.txt").write_text(words(number))
-    for number in range(7):
+    for number in range(6):
         Image.new("RGB", (8, 8)).save(mine / "documents" / f"p{number}.png")
+    (mine / "documents" / "empty.txt").write_text(" ")
     rows = [{"id": f"q{i}", "text": words(i), "relevant": [f"d{i}.txt"]} for i in range(4)]
     (mine / "queries.jsonl").write_text("\n".join(map(json.dumps, rows)))
     how = ["eval", f"folder:{mine}", "--model", place / "model", "--recipe",
            place / "recipe.json", "--out", tmp_path / "out"]  # fmt: skip
     assert run(*how) == 1
     [line] = own_lines(capsys.readouterr().err)
-    assert "could not evaluate mine: item 'p0.png': this backbone reads text only" in line
+    assert "could not evaluate mine: item 'empty.txt' has no content" in line
     assert run(*how, "--skip-bad") == 0
     said = capsys.readouterr().out
     assert "recipe on mine: skipped 7 documents" in said

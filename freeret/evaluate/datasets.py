@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from probes import Item
-from probes.errors import BadFile
+from probes.errors import BadFile, BadItem
 from probes.items import Part
 
 Grade = int | float
@@ -41,6 +41,8 @@ class Dataset:
     """The kind of task that the dataset is counted under, such as `classification`."""
     note: str = ""
     """What a reader of the figures must know, such as how the pool was sampled."""
+    unreadable: dict[str, str] = field(default_factory=dict, repr=False)
+    """Documents that could not be read, by id, each with the reason; they are not in the pool."""
 
     def __post_init__(self) -> None:
         for kind, items in (("query", self.queries), ("document", self.documents)):
@@ -73,6 +75,11 @@ class Dataset:
             for query in self.queries
             if query.id in documents and _repeats(documents[query.id], query)
         )
+
+    def check_readable(self) -> None:
+        """Raise BadItem where a document could not be read."""
+        for id, reason in self.unreadable.items():
+            raise BadItem(reason, id)
 
     def only(self, queries: Iterable[Item], documents: Iterable[Item]) -> "Dataset":
         """The same dataset with some of its items: a query that is left without any candidate is

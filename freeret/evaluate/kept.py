@@ -71,7 +71,7 @@ class Kept:
             task=dataset.task,
             note=dataset.note,
             queries=len(dataset.queries),
-            documents=len(dataset.documents),
+            documents=len(dataset.documents) + len(dataset.unreadable),
             metrics=metrics,
             grades=None if graded is None else dict(zip(ids, graded.tolist(), strict=True)),
             prompts=prompts,

@@ -80,8 +80,14 @@ class Pooled:
         return by_signature(dataset, lambda item, _: [wording(summarize(item))])
 
     def identity(self) -> dict[str, Any]:
-        whitened = {"shrinkage": SHRINKAGE, "epsilon": EPSILON} if self.name == "realign" else {}
-        return {"pooling": self.name, **whitened}
+        if self.name != "realign":
+            return {"pooling": self.name}
+        return {
+            "pooling": self.name,
+            "prompt": summarize(Item("x")).user[-1],
+            "shrinkage": SHRINKAGE,
+            "epsilon": EPSILON,
+        }
 
     def _wording(self, item: Item) -> Item | Prompted:
         if self.name == "realign":

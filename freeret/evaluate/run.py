@@ -139,7 +139,12 @@ class _Work:
         run = first.ranking(dataset)
         if run is None:
             start = time.perf_counter()
-            skipped: list[Skipped] | None = [] if self.skip else None
+            skipped: list[Skipped] | None = None
+            if self.skip:
+                bad = dataset.unreadable.items()
+                skipped = [Skipped("document", id, reason) for id, reason in bad]
+            else:
+                dataset.check_readable()
             run = self.system.run(dataset, progress=self.progress, skipped=skipped)
             self._keep(0, dataset, run, skipped or [], start)
         skipped = list(first.result.datasets[dataset.name].skipped)

@@ -106,8 +106,8 @@ def rerank_run(
     found: dict[str, dict[str, float]] = {}
     for query, scores in run.items():
         known = margins.get(query, {})
-        head = [id for id in list(scores)[:depth] if id in known]
-        rest = [id for id in scores if id not in set(head)]
+        head = {id: None for id in list(scores)[:depth] if id in known}
+        rest = [id for id in scores if id not in head]
         if not head:
             found[query] = dict(scores)
             continue

@@ -29,8 +29,7 @@ def check_folder(folder: str | Path) -> None:
 
 
 def load_folder(folder: str | Path) -> Dataset:
-    """Raises BadFile when a part is missing or a relevant document does not exist, BadItem when
-    a document cannot be read."""
+    """Raises BadFile when a part is missing or a relevant document does not exist."""
     root = Path(folder)
     task = root / "task.txt"
     lines = list(lines_of(root / "queries.jsonl", SOURCE))
@@ -38,11 +37,12 @@ def load_folder(folder: str | Path) -> Dataset:
     if task.is_file():
         said = "\n".join(line for _, line in lines_of(task, SOURCE)).strip()
     try:
-        found = Files([root / "documents"], folder_names=False)
-        documents = [item for item in found if isinstance(item, Item)]
+        found = list(Files([root / "documents"], folder_names=False, keep_bad=True))
     except BadItem as error:
         raise BadFile(f"{root}/documents: {error}; {SOURCE}") from None
-    known = {document.id for document in documents}
+    documents = [item for item in found if isinstance(item, Item)]
+    unreadable = {bad.item or "": str(bad) for bad in found if isinstance(bad, BadItem)}
+    known = {document.id for document in documents} | unreadable.keys()
     queries, judgements = [], {}
     for number, line in lines:
         query, grades = _query(root, number, line)
@@ -61,6 +61,7 @@ def load_folder(folder: str | Path) -> Dataset:
         task=said,
         metrics=("P@1", "nDCG@10"),
         group="own",
+        unreadable=unreadable,
     )
 
 

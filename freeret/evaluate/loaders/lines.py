@@ -11,7 +11,7 @@ def check_there(root: Path, parts: Iterable[str], source: str) -> None:
     """Raise BadFile unless `root` holds all parts; they are not read."""
     for part in parts:
         if not (root / part).exists():
-            raise BadFile(f"there is no {root / part}; {source}")
+            raise BadFile(f"cannot read {root / part}: it does not exist; {source}")
 
 
 def lines_of(path: Path, source: str) -> Iterator[tuple[int, str]]:
