@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from probes.errors import BadItem
-from probes.images import read_image, to_rgb
+from probes.images import read_image, shrink, shrunk_size, to_rgb
 from probes.media import Limits, check_pixels, check_size
 
 FRAMES_PER_SECOND = 2.0
@@ -55,6 +55,15 @@ def read_video(source: Any, frames: int, limits: Limits) -> Video:
         with animation:
             return _from_animation(animation, frames, limits)
     return _from_file(source, frames, limits)
+
+
+def shrink_frames(video: Video, pixels: int | None) -> Video:
+    """The video with each frame as `images.shrink` makes it."""
+    height, width = video.frames.shape[1:3]
+    if shrunk_size(width, height, pixels) == (width, height):
+        return video
+    frames = [np.asarray(shrink(Image.fromarray(frame), pixels)) for frame in video.frames]
+    return replace(video, frames=np.stack(frames))
 
 
 def even(count: int, wanted: int) -> list[int]:

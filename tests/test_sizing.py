@@ -11,11 +11,11 @@ from probes import Backbone, Item
 
 def test_the_formula_by_hand() -> None:
     """A million items of 36 tokens at 1,000 tokens/s are ten hours."""
-    one = Sizing(10**6, 36.0, 1000.0, dimension=576, payload=300)
+    one = Sizing(10**6, 1000.0 / 36, dimension=576, payload=300)
     assert one.hours == pytest.approx(10)
     assert one.memory == 2_304_000_000
     assert one.disk == 2_604_000_000
-    assert Sizing(10**6, 36.0, 1000.0, dimension=576, devices=8).hours == pytest.approx(1.25)
+    assert Sizing(10**6, 1000.0 / 36, dimension=576, devices=8).hours == pytest.approx(1.25)
 
 
 def test_what_rows_share_is_not_counted(smollm2: Backbone) -> None:
