@@ -121,8 +121,9 @@ def test_the_instructed_layout_as_json_lines(tmp_path: Path) -> None:
            "qry_text": "A cat.", "qry_img_path": "", "tgt_inst": "<|image_1|> Represent the given "
            "image.", "tgt_text": ["", ""], "tgt_img_path": ["x.png", "y.png"]}  # fmt: skip
     lines(tmp_path / "MSCOCO_t2i" / "test.jsonl", [row])
+    draw = Pictures()
     for name in ("x", "y"):
-        Pictures().write(tmp_path / f"{name}.png")
+        draw.write(tmp_path / f"{name}.png")
     dataset = load_mmeb(tmp_path, "OK-VQA")
     assert dataset.queries[0].text == "Represent the image with the question. What is it?"
     assert (dataset.group, dataset.task) == ("question answering", "question")
@@ -140,9 +141,10 @@ def test_ids_know_nothing_of_the_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["", "images", "eval_images", "MMEB", "image-tasks/MMEB"])
 def test_pictures_wherever_they_are_unpacked(place: str, tmp_path: Path) -> None:
     published.parquet(tmp_path / "NIGHTS" / "test-0.parquet", published.mmeb_rows("NIGHTS"))
+    draw = Pictures()
     for row in published.mmeb_rows("NIGHTS"):
         for path in (row["qry_img_path"], *row["tgt_img_path"]):
-            Pictures().write(tmp_path / place / path)
+            draw.write(tmp_path / place / path)
     media = load_mmeb(tmp_path, "NIGHTS").queries[0].media[0].value
     assert media == tmp_path / place / "NIGHTS" / "Test" / "query_0.jpg"
 
