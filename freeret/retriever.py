@@ -35,11 +35,12 @@ from freeret.exact import (
 )
 from freeret.indexing import Indexed, check_on_error, index_items
 from freeret.recipe import Recipe
+from freeret.recorded import reopen_backbone, require_for_search
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
 from freeret.sharding import Shard
 from freeret.store import Loaded, Store
-from probes import Backbone, Geometry, Item, as_item, as_items
+from probes import Backbone, Geometry, Item, Loading, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, StoreError
 from probes.prompts import Prompted
@@ -123,16 +124,39 @@ class FreeRet:
         backbone: Backbone | str | Path | None = None,
         *,
         progress: bool = False,
+        loading: Loading | None = None,
         memory: float = MEMORY,
         examples: Sequence[Any] = (),
     ) -> "FreeRet":
-        """Open a store with the recipe it was made with; the backbone is loaded by its name
-        unless given. Raises StoreError, StoreMismatch."""
+        """Open a store with the recipe and the backbone that made it.
+
+        Args:
+            store: Folder or object-store URL.
+            backbone: A backbone that is loaded already, or where the store's backbone is now. By
+                default it is loaded by its name, as the store records it.
+            progress: Whether to show bars.
+            loading: Settings that replace the recorded ones.
+            memory: As for `FreeRet`.
+            examples: As for `FreeRet`.
+
+        Returns:
+            A retriever over the store. Its backbone may have another dtype or attention than the
+            store's if that was asked for, in `loading` or when the backbone was loaded; this
+            warns, and such a retriever adds no items.
+
+        Raises:
+            StoreError: There is no store.
+            StoreMismatch: The backbone is another one, or differs in what was not asked for.
+            BadSetting: `loading` is given for a backbone that is loaded already.
+        """
         opened = Store.open(store)
         recipe = Recipe.from_json(opened.recipe(), str(store))
-        backbone = backbone or Backbone.load(opened.identity["backbone"]["model"])
+        if not isinstance(backbone, Backbone):
+            backbone = reopen_backbone(opened.identity, backbone, loading or Loading())
+        elif loading is not None:
+            raise BadSetting("loading is for a backbone that is not loaded yet; give its name")
         retriever = cls(backbone, recipe, progress=progress, memory=memory, examples=examples)
-        opened.require(retriever.identity())
+        require_for_search(opened, retriever.identity(), backbone)
         retriever.store = opened
         return retriever
 
@@ -140,6 +164,7 @@ class FreeRet:
         """What the store must have been made with, and the recipe."""
         return {
             "backbone": self.backbone.fingerprint(),
+            "loading": self.backbone.loading.given(),
             "embedder": self.embedder.identity(),
             "recipe": self.recipe.to_json(),
         }
@@ -190,6 +215,8 @@ class FreeRet:
         fresh = store is not None and shard is None and not Store.exists(store)
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
+        else:  # what may be searched in another dtype may not be added to in it
+            self._opened().require(self.identity())
         opened = self._opened()
         if shard is not None:
             stream = shard.of(stream)
@@ -226,8 +253,10 @@ class FreeRet:
 
     def save(self, location: str | Path) -> None:
         """Copy the store to another place, such as a temporary one to a lasting one."""
-        copy = Store.create(location, self.identity(), self.embedder.dimension)
-        copy.take(self._opened())
+        opened = self._opened()
+        identity = {**opened.identity, "recipe": self.recipe.to_json()}
+        copy = Store.create(location, identity, self.embedder.dimension)
+        copy.take(opened)
         self.store, self._kept, self._held = copy, None, None
 
     # -- search ------------------------------------------------------------------------------

@@ -35,10 +35,10 @@ import cyclopts
 
 ROOT = Path(__file__).parent.parent
 TESTS: dict[str, tuple[str, ...]] = {
-    "probes/backbone.py": ("lens",),
+    "probes/backbone.py": ("lens", "bad_calls"),
     "probes/batching.py": ("batching", "prefix"),
     "probes/diagnostic.py": ("diagnostic", "recipe"),
-    "probes/encoding.py": ("encoding",),
+    "probes/encoding.py": ("encoding", "perception"),
     "probes/framing.py": ("framing",),
     "probes/geometry.py": ("geometry",),
     "probes/injection.py": ("injection",),

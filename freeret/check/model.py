@@ -40,7 +40,9 @@ def _anatomy(backbone: Backbone) -> list[Check]:
         Check("layers", f"{found.num_layers} at {found.layers}"),
         Check("attn[l] enters", mid),
         Check("final norm, LM head", f"{found.norm}, {found.head}"),
-        _equation("mid = in + attention, out = mid + MLP", found.residual_error),
+        _equation("mid = in + attention", found.residual_error),
+        _equation("out = mid + MLP", found.output_error),
+        *(Check("layer output", note, "note") for note in found.notes),
         _equation("logits = head(norm)", found.logit_error),
     ]
 

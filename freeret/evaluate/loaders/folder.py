@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Grade
-from freeret.evaluate.loaders.lines import lines_of
+from freeret.evaluate.loaders.lines import check_there, lines_of
 from freeret.sources import Files
 from probes import Item
 from probes.errors import BadFile, BadItem
 
 SOURCE = 'needed: documents/ and queries.jsonl with {"id": …, "text": …, "relevant": [ids]}'
 MEDIA = ("image", "video", "audio")
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raise BadFile unless its parts are there; they are not read."""
+    check_there(Path(folder), ("queries.jsonl", "documents"), SOURCE)
 
 
 def load_folder(folder: str | Path) -> Dataset:
