@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lines(backbone: Backbone) -> dict[str, Check]:
     return {line.what: line for line in check(backbone)}
+
+
+def attention(backbone: Backbone) -> Check:
+    [line] = [line for line in checks(backbone) if line.what == "attention"]
+    return line
 
 
 def failed(backbone: Backbone) -> list[str]:
@@ -179,6 +185,15 @@ def test_a_thought_that_is_left_open_is_a_failed_check(words: str) -> None:
     assert "chat_template" in line.found
 
 
+def test_a_thought_that_the_encoder_closes_passes() -> None:
+    backbone = fresh()
+    backbone.tokenizer.chat_template = backbone.tokenizer.chat_template.replace(
+        "assistant\\n", "assistant\\n<think>\\n"
+    )
+    line = lines(Backbone.load(TEXT["llama"](), tokenizer=backbone.tokenizer))[CUE]
+    assert line == Check(CUE, "none is left open; thinking: closed by hand")
+
+
 @pytest.mark.parametrize("words", CLOSED)
 def test_a_closed_thought_passes(words: str) -> None:
     assert lines(says_last(fresh(), words))[CUE].passed
@@ -272,7 +287,19 @@ def test_a_prefix_that_is_not_shared_is_a_note() -> None:
     assert failed(backbone) == []
 
 
-# ----------------------------------------------------------------------------------- attention
+# ---------------------------------------------------------------------- anatomy and attention
+
+
+def test_a_second_equation_that_does_not_hold_is_a_note(tiny: Callable[[str], Backbone]) -> None:
+    """`mlp[l]` is then the layer's output and no plain sum; nothing is wrong."""
+    assert lines(tiny("llama"))["out = mid + MLP"] == Check(
+        "out = mid + MLP", "relative error 0.0e+00", value=0.0
+    )
+    backbone = fresh()
+    backbone.anatomy = replace(backbone.anatomy, output_error=0.4, notes=("it scales its output",))
+    line = lines(backbone)["out = mid + MLP"]
+    assert (line.status, line.found, line.value) == ("note", "it scales its output", 0.4)
+
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 WINDOWED = SimpleNamespace(window_size=112, fullatt_block_indexes=[7], _attn_implementation="sdpa")
@@ -289,9 +316,9 @@ def test_windows_without_flash_attention_are_said_on_cuda_alone() -> None:
 
 
 def test_every_part_names_its_attention(tiny: Callable[[str], Backbone]) -> None:
-    found = lines(tiny("qwen2.5-omni"))["attention"]
-    assert found.found == "language model sdpa, vision sdpa, audio sdpa"
-    assert lines(tiny("llama"))["attention"].found == "language model sdpa"
+    assert attention(tiny("qwen2.5-omni")).found == "language model sdpa, vision sdpa, audio sdpa"
+    assert attention(tiny("llama")).found == "language model sdpa"
+    assert attention(tiny("qwen2.5-vl")).status == "ok", "on a CPU nothing is missing"
 
 
 # ------------------------------------------------------------------------------------- output
@@ -342,7 +369,7 @@ def test_notes_are_exit_code_0(
 
 def test_a_measurement_that_raises_is_a_line() -> None:
     def stop() -> list[Check]:
-        raise ValueError("tokens: 42, features: 50\nand more")
+        raise ValueError("tokens: 42, features: 50")
 
     assert tried("image alone", stop) == [
         Check("image alone", "ValueError: tokens: 42, features: 50", "FAILED")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import MULTIMODAL
+from models import MULTIMODAL, template
 from samples import READS
 from torch import Tensor
 
@@ -108,6 +108,22 @@ def test_a_template_that_moves_media_to_the_front_fails(kind: str) -> None:
     backbone.encoder.render = moved  # type: ignore[method-assign]
     assert failed(backbone) == {f"text and {kind} in order"}
     assert "chat_template" in lines(backbone)[f"text and {kind} in order"].found
+
+
+@pytest.mark.usefixtures("small")
+def test_a_template_that_moves_media_is_made_up_for() -> None:
+    model, processor = MULTIMODAL["llava-onevision"].__wrapped__()  # type: ignore[attr-defined]
+    processor.chat_template = template(
+        "{%- for part in message['content'] if part['type'] == 'image' %}{{- '<image>' }}"
+        "{%- endfor %}{%- for part in message['content'] if part['type'] == 'text' %}"
+        "{{- part['text'] }}{%- endfor %}",
+        cue="Answer:",
+        video="<video>",
+    )
+    found = {line.what: line for line in media.checks(Backbone.load(model, processor=processor))}
+    line = found["text and image in order"]
+    assert line.passed
+    assert "in spite of the chat template" in line.found
 
 
 @pytest.mark.usefixtures("small")

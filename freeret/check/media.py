@@ -130,16 +130,14 @@ def _order(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
     places = [i for i, id in enumerate(row.ids) if id in backbone.encoder.media_ids]
     before = backbone.tokenizer.decode(row.ids[: places[0]])
     after = backbone.tokenizer.decode(row.ids[places[-1] :])
-    if BEFORE in before and AFTER in after:
-        return [Check(what, f"text, {kind}, text stay as they are given")]
-    return [
-        Check(
-            what,
-            f"the chat template moves the {kind} away from where it stands in the text, and says "
-            "something else; give the processor a chat_template that keeps the order",
-            "FAILED",
+    if BEFORE not in before or AFTER not in after:
+        moved = (
+            f"the chat template moves the {kind} away from where it stands in the text; give the "
+            "processor a chat_template that keeps the order"
         )
-    ]
+        return [Check(what, moved, "FAILED")]
+    by = "by the chat template" if backbone.encoder.keeps_order else "in spite of the chat template"
+    return [Check(what, f"text, {kind}, text are kept in order {by}")]
 
 
 # -- rows beside each other ------------------------------------------------------------------

@@ -116,7 +116,7 @@ def _cue(backbone: Backbone) -> Check:
                 "give the tokenizer or processor a chat_template that closes it",
                 "FAILED",
             )
-    return Check(CUE, "none is left open")
+    return Check(CUE, f"none is left open; thinking: {backbone.encoder.thinking}")
 
 
 def _labels(backbone: Backbone, name: str) -> Check:
