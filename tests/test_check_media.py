@@ -55,7 +55,7 @@ def test_every_kind_that_a_family_reads_passes(name: str, tiny: Tiny) -> None:
     for kind in ("image", "video", "audio"):
         about = [f"{kind} tokens", f"{kind} placeholders", f"text and {kind} in order",
                  f"{kind} alone against a mixed batch", f"two {kind}s in order",
-                 f"{kind} throughput"]  # fmt: skip
+                 f"{kind} after a shared prefix", f"{kind} throughput"]  # fmt: skip
         assert all((what in found) == (kind in READS[name]) for what in about)
         cached = f"cached {kind} features against pixels" in found
         assert cached == (kind in READS[name] - {"audio"})

@@ -24,6 +24,7 @@ from freeret.check.line import Check, tried
 from freeret.check.samples import clip, item, picture, sound, three
 from freeret.sizing import items_per_second
 from probes import Backbone, Item
+from probes.batching import shared_prefix
 from probes.encoding import Row
 from probes.errors import BadItem, one_line
 from probes.features import Cache
@@ -49,6 +50,7 @@ def checks(backbone: Backbone) -> list[Check]:
             (f"{kind} placeholders", _placeholders),
             (f"text and {kind} in order", _order),
             (f"{kind} alone against a mixed batch", _agreements),
+            (f"{kind} after a shared prefix", _prefix),
             (f"{kind} throughput", _throughput),
         ):
             lines += tried(what, partial(measure, backbone, kind, what))
@@ -175,6 +177,18 @@ def _swapped(kind: Kind, moved: float) -> Check:
     """Two of one size in either order; were one taken for the other, no bit would change."""
     found = f"swapped, they move the state by {moved:.1e}"
     return Check(f"two {kind}s in order", found, "ok" if moved > EXACT else "FAILED", moved, EXACT)
+
+
+def _prefix(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
+    """Rows that begin with the instructions of the control prompt, which are computed once."""
+    media = Item("Rain"), item(kind, three(kind)[0].value)
+    rows = [backbone.row(NAMED["control"].apply(one)) for one in media]
+    prefix = shared_prefix(backbone, rows)
+    if prefix is None:
+        return [Check(what, "not used, so slower: rows are computed whole", "note")]
+    single = alone(backbone, rows)
+    limit = tolerance(noise(backbone, rows, single))
+    return [agreement(what, states(backbone, prefix.collate(rows)), single, limit)]
 
 
 def _together(backbone: Backbone, kinds: Sequence[Kind], what: str) -> list[Check]:
