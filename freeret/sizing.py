@@ -86,7 +86,7 @@ def items_per_second(backbone: Backbone, make: Callable[[int], Item]) -> float:
 def _rate(
     some: Callable[[int], Sequence[T]], work: Callable[[Sequence[T]], int], count: int, most: int
 ) -> float:
-    """Work a second, `work` done on `some(count)` and measured by what it returns; the count doubles
+    """Work a second: `work` is done on `some(count)` and says how much it was; the count doubles
     until that takes long enough."""
     while True:
         chosen = some(count)

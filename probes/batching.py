@@ -45,7 +45,7 @@ def run_batches(
     another bar it vanishes when it is done.
     Raises OutOfMemory when a single row does not fit in memory.
     """
-    prefix = _prefix(backbone, rows) if share_prefix else None
+    prefix = shared_prefix(backbone, rows) if share_prefix else None
     skip = len(prefix.ids) if prefix else 0
     collate = prefix.collate if prefix else backbone.collate
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -77,7 +77,8 @@ def run_batches(
     return [results[i] for i in range(len(rows))]
 
 
-def _prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
+def shared_prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
+    """What all rows begin with, computed once, or None where each is better computed whole."""
     ids = common_prefix(rows, backbone.encoder.media_ids)
     if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
         return None

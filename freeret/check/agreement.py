@@ -44,7 +44,7 @@ def distance(left: States, right: States) -> float:
 
 
 def noise(backbone: Backbone, rows: Sequence[Row], expected: States) -> float:
-    """How far rows are from `expected`, their states alone, when the stream is rounded otherwise."""
+    """How far rows move from `expected`, their states alone, in another rounding."""
     with rounded_otherwise(backbone):
         return distance(alone(backbone, rows), expected)
 

@@ -10,11 +10,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from freeret.check.agreement import States, agreement, alone, distance, noise, states, tolerance
+from freeret.check.agreement import (
+    EXACT,
+    States,
+    agreement,
+    alone,
+    distance,
+    noise,
+    states,
+    tolerance,
+)
 from freeret.check.line import Check, tried
-from freeret.check.samples import RATE, clip, item, pair, picture, sound
+from freeret.check.samples import clip, item, picture, sound, three
 from freeret.sizing import items_per_second
 from probes import Backbone, Item
+from probes.batching import shared_prefix
 from probes.encoding import Row
 from probes.errors import BadItem, one_line
 from probes.features import Cache
@@ -24,13 +34,13 @@ from probes.prompts import NAMED, Prompted
 
 PICTURES = ((640, 480), (1024, 768), (4000, 3000))
 CLIPS = ((640, 480), (1024, 768), (1920, 1080))
-SECONDS = (1, 10, 30)
+SECONDS = (1.0, 10.0, 30.0)
 BEFORE, AFTER = "alpha", "omega"
 """Text around a medium, to see whether it stays there."""
 
 
-def media(backbone: Backbone) -> list[Check]:
-    """The lines of every kind of media that the backbone reads."""
+def checks(backbone: Backbone) -> list[Check]:
+    """The lines about every kind of media that the backbone reads."""
     perception = backbone.encoder.perception
     kinds: list[Any] = [] if perception is None else perception.kinds
     lines = [Check("reads", ", ".join(["text", *kinds]))]
@@ -40,6 +50,7 @@ def media(backbone: Backbone) -> list[Check]:
             (f"{kind} placeholders", _placeholders),
             (f"text and {kind} in order", _order),
             (f"{kind} alone against a mixed batch", _agreements),
+            (f"{kind} after a shared prefix", _prefix),
             (f"{kind} throughput", _throughput),
         ):
             lines += tried(what, partial(measure, backbone, kind, what))
@@ -90,14 +101,14 @@ def _frames(backbone: Backbone) -> int:
 
 def _longest(backbone: Backbone) -> float:
     """Seconds of the longest sound that the backbone hears."""
-    extractor = backbone.processor.feature_extractor
+    extractor: Any = getattr(backbone.processor, "feature_extractor", None)
     samples = getattr(extractor, "n_samples", None)
     return samples / extractor.sampling_rate if samples else float("inf")
 
 
 def _placeholders(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
     """As many placeholders in the row as there are features that take their place."""
-    row = _prompted(backbone, pair(kind)[0])
+    row = _prompted(backbone, three(kind)[0])
     written = sum(id in backbone.encoder.media_ids for id in row.ids)
     features = _features(backbone.collate([row]).inputs.get("mm_encoder_outputs"))
     if features is None:  # then the forward compares them, and raises
@@ -117,20 +128,18 @@ def _features(outputs: Any) -> int | None:
 def _order(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
     """Whether the row of text, medium, text holds them in this order."""
     texts = Part("text", BEFORE), Part("text", AFTER)
-    row = backbone.row(Item(parts=[texts[0], pair(kind)[0], texts[1]]))
+    row = backbone.row(Item(parts=[texts[0], three(kind)[0], texts[1]]))
     places = [i for i, id in enumerate(row.ids) if id in backbone.encoder.media_ids]
     before = backbone.tokenizer.decode(row.ids[: places[0]])
     after = backbone.tokenizer.decode(row.ids[places[-1] :])
-    if BEFORE in before and AFTER in after:
-        return [Check(what, f"text, {kind}, text stay as they are given")]
-    return [
-        Check(
-            what,
-            f"the chat template moves the {kind} away from where it stands in the text, and says "
-            "something else; give the processor a chat_template that keeps the order",
-            "FAILED",
+    if BEFORE not in before or AFTER not in after:
+        moved = (
+            f"the chat template moves the {kind} away from where it stands in the text; give the "
+            "processor a chat_template that keeps the order"
         )
-    ]
+        return [Check(what, moved, "FAILED")]
+    by = "by the chat template" if backbone.encoder.keeps_order else "in spite of the chat template"
+    return [Check(what, f"text, {kind}, text are kept in order {by}")]
 
 
 # -- rows beside each other ------------------------------------------------------------------
@@ -138,9 +147,9 @@ def _order(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
 
 def _agreements(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
     """States alone, in a batch of everything, from cached features and from pixels anew."""
-    first, second = pair(kind)
+    first, second, other = three(kind)
     rows = [_prompted(backbone, Part("text", "Rain"))]
-    rows += [_prompted(backbone, *parts) for parts in ((first,), (second,))]
+    rows += [_prompted(backbone, *parts) for parts in ((first,), (other,))]
     rows += [_prompted(backbone, *parts) for parts in ((first, second), (second, first))]
     mixed = states(backbone, backbone.collate(rows))  # the tower looks at them here,
     single = alone(backbone, rows)  # and here their features come from the cache
@@ -150,7 +159,7 @@ def _agreements(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
     if all("mm_encoder_outputs" in backbone.collate([row]).inputs for row in lone):
         cached = f"cached {kind} features against pixels"
         lines.append(agreement(cached, single[1:3], _anew(backbone, lone), limit))
-    return [*lines, _swapped(kind, distance(single[3:4], single[4:5]), limit)]
+    return [*lines, _swapped(kind, distance(single[3:4], single[4:5]))]
 
 
 def _anew(backbone: Backbone, rows: Sequence[Row]) -> States:
@@ -164,15 +173,28 @@ def _anew(backbone: Backbone, rows: Sequence[Row]) -> States:
     return alone(plain, rows)
 
 
-def _swapped(kind: Kind, moved: float, limit: float) -> Check:
-    found = f"swapped, they move the state by {moved:.1e}, and rounding by at most {limit:.1e}"
-    return Check(f"two {kind}s in order", found, "ok" if moved > limit else "FAILED", moved, limit)
+def _swapped(kind: Kind, moved: float) -> Check:
+    """Two of one size in either order; were one taken for the other, no bit would change."""
+    found = f"swapped, they move the state by {moved:.1e}"
+    return Check(f"two {kind}s in order", found, "ok" if moved > EXACT else "FAILED", moved, EXACT)
+
+
+def _prefix(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
+    """Rows that begin with the instructions of the control prompt, which are computed once."""
+    media = Item("Rain"), item(kind, three(kind)[0].value)
+    rows = [backbone.row(NAMED["control"].apply(one)) for one in media]
+    prefix = shared_prefix(backbone, rows)
+    if prefix is None:
+        return [Check(what, "not used, so slower: rows are computed whole", "note")]
+    single = alone(backbone, rows)
+    limit = tolerance(noise(backbone, rows, single))
+    return [agreement(what, states(backbone, prefix.collate(rows)), single, limit)]
 
 
 def _together(backbone: Backbone, kinds: Sequence[Kind], what: str) -> list[Check]:
     """Rows of every kind in one batch are what each is alone."""
     rows = [_prompted(backbone, Part("text", "Rain"))]
-    rows += [_prompted(backbone, pair(kind)[0]) for kind in kinds]
+    rows += [_prompted(backbone, three(kind)[0]) for kind in kinds]
     single = alone(backbone, rows)
     limit = tolerance(noise(backbone, rows, single))
     return [agreement(what, states(backbone, backbone.collate(rows)), single, limit)]

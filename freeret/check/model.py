@@ -7,7 +7,6 @@ from freeret.check.agreement import agreement, alone, noise, states, tolerance
 from freeret.check.line import Check, tried
 from freeret.sizing import tokens_per_second
 from probes import Backbone, Item
-from probes.errors import FreeRetError, one_line
 from probes.prefix import Prefix, common_prefix, share_error
 from probes.prompts import NAMED
 
@@ -21,48 +20,58 @@ WINDOWED = ("window_size", "fullatt_block_indexes")
 """Settings of a tower whose layers attend within windows of a picture (Qwen2.5-VL, -Omni)."""
 
 
-def anatomy(backbone: Backbone) -> list[Check]:
-    """Where the sites are read. That the equations hold was confirmed when it was loaded."""
+def checks(backbone: Backbone) -> list[Check]:
+    """The lines about the model itself."""
+    return [
+        *_anatomy(backbone),
+        *tried("weights", lambda: [_weights(backbone)]),
+        _attention(backbone),
+        *tried("padded batch against single rows", lambda: _batches(backbone)),
+        *tried("stage 1 throughput", lambda: [_throughput(backbone)]),
+    ]
+
+
+def _anatomy(backbone: Backbone) -> list[Check]:
+    """Where the sites are read. A model whose h^Attn or logits are not these was not loaded."""
     found = backbone.anatomy
     mid = f"{found.layers}.l.{found.mid}, after attention is added and before the MLP"
     return [
         Check("layers", f"{found.num_layers} at {found.layers}"),
         Check("attn[l] enters", mid),
         Check("final norm, LM head", f"{found.norm}, {found.head}"),
-        _equation("mid = in + attention", found.residual_error),
-        _equation("out = mid + MLP", found.output_error),
-        *(Check("layer output", note, "note") for note in found.notes),
-        _equation("logits = head(norm)", found.logit_error),
+        _error("mid = in + attention", found.residual_error),
+        _error("out = mid + MLP", found.output_error, "; ".join(found.notes)),
+        _error("logits = head(norm)", found.logit_error),
     ]
 
 
-def _equation(what: str, error: float) -> Check:
-    return Check(what, f"relative error {error:.1e}", value=error)
+def _error(what: str, error: float, note: str = "") -> Check:
+    found = note or f"relative error {error:.1e}"
+    return Check(what, found, "note" if note else "ok", value=error)
 
 
-def weights(backbone: Backbone) -> list[Check]:
+def _weights(backbone: Backbone) -> Check:
     """Offloaded weights must be readable outside a forward too: a store is identified by them."""
     held = list(backbone.model.parameters())
     offloaded = sum(weight.is_meta for weight in held)
-    try:
-        found = backbone.fingerprint()["weights"]
-    except FreeRetError as error:
-        return [Check("weights", one_line(error), "FAILED")]
-    return [Check("weights", f"{found}, {offloaded} of {len(held)} offloaded")]
+    found = backbone.fingerprint()["weights"]
+    return Check("weights", f"{found}, {offloaded} of {len(held)} offloaded")
 
 
-def attention(backbone: Backbone) -> list[Check]:
+def _attention(backbone: Backbone) -> Check:
     """The implementation of attention that each part of the model uses."""
     config = backbone.model.config
-    parts = {"language model": config.get_text_config(decoder=True)} | {
-        kind: getattr(config, f"{kind}_config")
-        for kind in ("vision", "audio")
-        if getattr(config, f"{kind}_config", None) is not None
+    text = config.get_text_config(decoder=True)
+    towers = {
+        name.removesuffix("_config"): part
+        for name in config.sub_configs
+        if (part := getattr(config, name, None)) is not None and part is not text
     }
-    used = {part: getattr(settings, IMPLEMENTATION, None) for part, settings in parts.items()}
-    found = ", ".join(f"{part} {name}" for part, name in used.items())
-    slow = without_flash(parts.get("vision"), backbone.device, is_flash_attn_2_available())
-    return [Check("attention", f"{found}: {slow}" if slow else found, "note" if slow else "ok")]
+    parts = {"language model": text, **towers}
+    used = {name: getattr(part, IMPLEMENTATION, None) for name, part in parts.items()}
+    found = ", ".join(f"{name} {implementation}" for name, implementation in used.items())
+    slow = without_flash(towers.get("vision"), backbone.device, is_flash_attn_2_available())
+    return Check("attention", f"{found}: {slow}" if slow else found, "note" if slow else "ok")
 
 
 def without_flash(tower: object, device: torch.device, installed: bool) -> str:
@@ -79,17 +88,13 @@ def without_flash(tower: object, device: torch.device, installed: bool) -> str:
         return ""
     remedy = "load it with flash_attention_2" if installed else "install flash-attn"
     return (
-        f"the tower attends to each window of a picture in a call of its own, and the GPU waits for "
-        f"thousands of small calls; {remedy} to attend to all windows in one call"
+        "the tower attends to each window of a picture in a call of its own, and the GPU waits for "
+        f"thousands of them; {remedy}, which takes one call for all windows"
     )
 
 
-def batches(backbone: Backbone) -> list[Check]:
-    """A row's state must not depend on the rows beside it, nor on where its prefix is computed."""
-    return tried("padded batch against single rows", lambda: _batches(backbone))
-
-
 def _batches(backbone: Backbone) -> list[Check]:
+    """A row's state must not depend on the rows beside it, nor on where its prefix is computed."""
     rows = [backbone.row(NAMED["prompteol"].apply(Item(text))) for text in TEXTS]
     single = alone(backbone, rows)
     moved = noise(backbone, rows, single)
@@ -105,15 +110,10 @@ def _batches(backbone: Backbone) -> list[Check]:
     return [*lines, agreement("shared prefix against whole rows", shared, whole, limit)]
 
 
-def throughput(backbone: Backbone) -> list[Check]:
-    """Tokens a second of stage 1, on texts."""
-
-    def measure() -> list[Check]:
-        speed = tokens_per_second(backbone)
-        found = f"{speed:.0f} tokens/s on {backbone.device}, {_dtype(backbone)}"
-        return [Check("stage 1 throughput", found, value=speed)]
-
-    return tried("stage 1 throughput", measure)
+def _throughput(backbone: Backbone) -> Check:
+    speed = tokens_per_second(backbone)
+    found = f"{speed:.0f} tokens/s on {backbone.device}, {_dtype(backbone)}"
+    return Check("stage 1 throughput", found, value=speed)
 
 
 def _dtype(backbone: Backbone) -> str:

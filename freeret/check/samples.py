@@ -34,16 +34,18 @@ def sound(seconds: float, number: int = 0) -> dict[str, Any]:
     return {"array": 0.5 * np.sin((2000 + 100 * number + 500 * time) * time), "sampling_rate": RATE}
 
 
-def pair(kind: Kind) -> tuple[Part, Part]:
-    """Two of a kind, unlike in content and in size."""
+def three(kind: Kind) -> tuple[Part, Part, Part]:
+    """Two of one size and unlike content, and one of another size."""
+    values: list[Any]
     match kind:
         case "image":
-            first, second = picture(128, 96), picture(96, 160, 40)
+            values = [picture(128, 96), picture(128, 96, 40), picture(96, 160)]
         case "video":
-            first, second = clip(128, 96, 4), clip(96, 160, 6, 40)
+            values = [clip(128, 96, 4), clip(128, 96, 4, 40), clip(96, 160, 6)]
         case _:
-            first, second = sound(0.5), sound(0.9, 20)
-    return Part(kind, first), Part(kind, second)
+            values = [sound(0.5), sound(0.5, 20), sound(0.9)]
+    first, second, third = (Part(kind, value) for value in values)
+    return first, second, third
 
 
 def item(kind: Kind, value: Any) -> Item:

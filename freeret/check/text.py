@@ -50,15 +50,21 @@ CLOSING = re.compile(r"[<\[]\|?(?:/|end)|<channel\|>", re.I)
 """How those begin that close it."""
 
 
-def tokens(backbone: Backbone) -> list[Check]:
-    """The class named in tokenizer_config.json may rebuild what tokenizer.json says otherwise."""
-    return tried(COMPARED, lambda: [_compared(backbone)])
-
-
 COMPARED = "tokenizer against tokenizer.json"
+CUE = "thought before the answer"
+
+
+def checks(backbone: Backbone) -> list[Check]:
+    """The lines about text."""
+    return [
+        *tried(COMPARED, lambda: [_compared(backbone)]),
+        *tried(CUE, lambda: [_cue(backbone)]),
+        *(_labels(backbone, name) for name in FRAMES),
+    ]
 
 
 def _compared(backbone: Backbone) -> Check:
+    """The class named in tokenizer_config.json may rebuild what tokenizer.json says otherwise."""
     file = tokenizer_file(backbone)
     if file is None:
         return Check(COMPARED, "not compared: there is no tokenizer.json")
@@ -96,36 +102,25 @@ def tokenizer_file(backbone: Backbone) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def answer_cue(backbone: Backbone) -> list[Check]:
+def _cue(backbone: Backbone) -> Check:
     """States and labels are read where the answer begins, which may not be inside a thought."""
     item = Item("Rain")
-    prompts = (NAMED["control"].apply(item), FRAMES["mcq"].apply(item, item))
-
-    def measure() -> list[Check]:
-        for prompt in prompts:
-            # The content is written as {text}: what follows it last is the cue.
-            cue = backbone.encoder.wording(prompt).rpartition("{text}")[2]
-            marks = THOUGHT.findall(cue)
-            if marks and not CLOSING.match(marks[-1]):
-                return [
-                    Check(
-                        "thought before the answer",
-                        f"{marks[-1]} is left open, so states and labels would be read inside a "
-                        "thought; give the tokenizer or processor a chat_template that closes it",
-                        "FAILED",
-                    )
-                ]
-        return [Check("thought before the answer", "none is left open")]
-
-    return tried("thought before the answer", measure)
-
-
-def frames(backbone: Backbone) -> list[Check]:
-    """Whether the labels of each frame can be told apart by their first token."""
-    return [_labels(backbone, name) for name in FRAMES]
+    for prompt in (NAMED["control"].apply(item), FRAMES["mcq"].apply(item, item)):
+        # The content is written as {text}: what follows it last is the cue.
+        cue = backbone.encoder.wording(prompt).rpartition("{text}")[2]
+        marks = THOUGHT.findall(cue)
+        if marks and not CLOSING.match(marks[-1]):
+            return Check(
+                CUE,
+                f"{marks[-1]} is left open, and states and labels would be read inside a thought; "
+                "give the tokenizer or processor a chat_template that closes it",
+                "FAILED",
+            )
+    return Check(CUE, f"none is left open; thinking: {backbone.encoder.thinking}")
 
 
 def _labels(backbone: Backbone, name: str) -> Check:
+    """Whether the labels of a frame can be told apart by their first token."""
     try:
         labels = Labels.of(backbone, FRAMES[name])
     except UnsupportedBackbone as error:
