@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,11 +14,10 @@ import psutil
 import pytest
 from buckets import Bucket
 from stores import same_search, save_tiny
-from test_cli import run
 
 from freeret import indexing
 from freeret.indexing import Indexed
-from freeret.ray_engine import Indexing, _groups, _reader, index_with_ray, session
+from freeret.ray_engine import Indexing, _groups, _reader, index_with_ray
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.sources import Files
@@ -136,28 +136,36 @@ def test_what_dies_is_taken_up_and_the_store_is_that_of_one_process(
     assert len(kill_ray(tmp_path / "run", model, ITEMS, KILLS)["killed"]) == KILLS
 
 
-@pytest.mark.filterwarnings("ignore:::ray.data.context")
-def test_the_driver_of_the_command_loads_no_weights(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Actors are other processes, so what is broken here is whole there."""
-    monkeypatch.setenv("RAY_worker_niceness", "0")
+WITHOUT_WEIGHTS = """if True:
+    import sys
+    from freeret.cli import main
+    from probes import Backbone
+    Backbone.load = None
+    main(sys.argv[1:])
+"""
+
+
+def test_the_driver_of_the_command_loads_no_weights(model: Path, tmp_path: Path) -> None:
+    """Actors are other processes, so what is broken in the driver is whole there."""
     recipe, corpus = RECIPE.save(tmp_path / "recipe.json"), write_corpus(tmp_path / "in", 300)
-    command = ["index", corpus, "--store", tmp_path / "s", "--model", model, "--recipe", recipe]
-    ray = ["--engine", "ray", "--num-actors", 1]
-    with monkeypatch.context() as patch, session(None):
-        patch.setattr(Backbone, "load", None)
-        assert run(*command, *ray, "--dtype", "bfloat16", "--ann", "pq") == 0
-        out = capsys.readouterr().out
-        assert "305 added" in out
-        assert "recall@10" in out
-        (corpus / "note0.txt").unlink()
-        assert run(*command, *ray, "--prune") == 0, "the store says the dtype"
-        assert "0 added, 0 replaced, 304 unchanged, 0 skipped, 1 pruned" in capsys.readouterr().out
-        assert run(*command, *ray, "--dtype", "float32") == 1
-        assert "dtype bfloat16, now float32" in capsys.readouterr().err
-        assert run(*command[:2], *command[4:], *ray, "--store", tmp_path / "t", "--frames", 0) == 1
-        assert not (tmp_path / "t").exists()
+
+    def index(*options: Any) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable, "-c", WITHOUT_WEIGHTS, "index", corpus, "--store", tmp_path / "s",
+            "--model", model, "--recipe", recipe, "--engine", "ray", "--num-actors", 1, *options,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+        return subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, env=environment, check=False
+        )
+
+    done = index("--dtype", "bfloat16", "--ann", "pq")
+    assert done.returncode == 0, done.stderr
+    assert "305 added" in done.stdout
+    assert "recall@10" in done.stdout
+    (corpus / "note0.txt").unlink()
+    done = index("--prune")
+    assert "0 added, 0 replaced, 304 unchanged, 0 skipped, 1 pruned" in done.stdout, done.stderr
     opened = Store.open(tmp_path / "s")
     assert opened.geometry() is not None
     assert opened.recipe() == RECIPE.to_json()
@@ -165,6 +173,9 @@ def test_the_driver_of_the_command_loads_no_weights(
     alone = FreeRet(Backbone.load(model, dtype="bfloat16"), RECIPE)
     alone.index(Files([corpus]), tmp_path / "alone")
     assert same_search(tmp_path / "s", tmp_path / "alone", alone.backbone)
+    done = index("--dtype", "float32")
+    assert done.returncode == 1
+    assert "dtype bfloat16, now float32" in done.stderr
 
 
 def test_actors_are_sent_what_was_asked_for_and_not_what_was_decided_here(
