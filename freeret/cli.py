@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -215,25 +215,28 @@ def index(
         metadata_fields=metadata_field,
     )
     replace(items, keep_bad=skip_bad).listing()  # raises BadItem before a model is loaded
-    retriever = _retriever_for(store, model, recipe, task, loading)
-    done = retriever.index(
-        items,
-        store,
-        on_error="skip" if skip_bad else "raise",
-        prune=prune,
-        shards=shards,
-        engine=engine,
-        num_actors=num_actors,
-        address=address,
-    )
+    from freeret.opening import Opening
+    from freeret.reports import named_recipe
+
+    opening = Opening(store, model, loading, named_recipe(recipe), task)
+    how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
+    if engine == "ray":
+        from freeret.ray_engine import index_without_weights
+
+        how |= {"num_actors": num_actors, "address": address}
+        done, recall = index_without_weights(opening, items, ann=ann, progress=True, **how)
+    else:
+        retriever = opening.retriever()
+        done = retriever.index(items, store, **how)
+        recall = retriever.build_ann(ann) if ann else None
     say(
         f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
         f"{len(done.skipped)} skipped" + (f", {done.pruned} pruned" if prune else "")
     )
     if done.passed_over:
         say(printable(f"Files {said(done.passed_over)}"))
-    if ann:
-        _print_recall(retriever.build_ann(ann))
+    if recall is not None:
+        _print_recall(recall)
 
 
 @app.command
@@ -339,16 +342,6 @@ def info(store: str, /, *, measure_recall: bool = False) -> None:
     print_table(f"Store {store}", ["", ""], store_facts(opened))
     for n in (10, 100) if measure_recall else ():
         _print_recall(ann.measure_recall(opened, n))
-
-
-def _retriever_for(
-    store: str, model: str, recipe: str, task: str | None, loading: Loading
-) -> "FreeRet":
-    """A retriever to index with: a store that exists keeps its recipe, unless one is named."""
-    from freeret.opening import Opening
-    from freeret.reports import named_recipe
-
-    return Opening(store, model, loading, named_recipe(recipe), task).retriever()
 
 
 def _open(store: str, model: str | None, loading: Loading, memory: float = 4.0) -> "FreeRet":

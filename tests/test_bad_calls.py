@@ -99,6 +99,7 @@ def test_a_model_folder_that_is_not_whole(change: Any, folder: Path, tmp_path: P
     [
         "You are trying to access a gated repo.\nMake sure to have access to it at https://hub/x.",
         "401 Client Error: Unauthorized for url",
+        "cannot load the files " + "of this model " * 30 + "\nAccess to it is restricted",
     ],
 )
 def test_a_gated_model_says_how_to_log_in(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +109,7 @@ def test_a_gated_model_says_how_to_log_in(reason: str, monkeypatch: pytest.Monke
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refuse)
     with pytest.raises(BackboneNotFound, match=r"hf auth login.*HF_TOKEN") as caught:
         Backbone.load("someone/gated")
-    assert reason.splitlines()[-1].rstrip(".") in str(caught.value)
+    assert reason.splitlines()[0][:200] in str(caught.value)
 
 
 # -------------------------------------------------------------------------------- every call
