@@ -82,6 +82,11 @@ def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
             "in its own residual stream; use a decoder-only model"
         )
     text_config = config.get_text_config(decoder=True)
+    if getattr(text_config, "use_bidirectional_attention", None) is True:
+        raise UnsupportedBackbone(
+            f"{type(model).__name__} reads its prompt in both directions: a state is not that of the "
+            "text before it; use a decoder-only model"
+        )
     decoder, layers = _find_layers(model, text_config.num_hidden_layers)
     head = model.get_output_embeddings()
     if head is None:

@@ -45,9 +45,12 @@ from probes.videos import Video, read_video
 
 READERS = {"image": "image_processor", "video": "video_processor", "audio": "feature_extractor"}
 """The part of a processor that reads each kind."""
-POSITIONS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "video_second_per_grid")
+POSITIONS = (
+    *("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "video_second_per_grid"),
+    *("target_sizes", "target_sizes_videos"),
+)
 """Processor outputs that token positions are counted from; the language model needs them too."""
-TOWERS = {"pixel_values": "image", "pixel_values_videos": "video"}
+TOWERS = {"pixel_values": "image", "pixel_values_images": "image", "pixel_values_videos": "video"}
 """The tower (`get_…_features`) that reads each kind of pixels."""
 ROUTES = "moe_mm_token_type_ids"
 """Ernie 4.5's second kind of token type: which experts a token goes to."""
@@ -123,7 +126,7 @@ class Perception:
         """
         expanded = {kind: [p.text for p in pieces if p.part.kind == kind] for kind in READERS}
         for kind, replacements in expanded.items():
-            token = getattr(self.processor, f"{kind}_token", None)
+            token = self._token(kind)
             written = text.count(token) if token else 0
             if written != len(replacements):
                 raise UnsupportedBackbone(
@@ -132,11 +135,21 @@ class Perception:
                 )
         (whole,), _ = self.processor.get_text_with_replacements(
             [text],
-            images_replacements=expanded["image"],
-            videos_replacements=expanded["video"],
+            images_replacements=self._numbered(expanded["image"]),
+            videos_replacements=self._numbered(expanded["video"]),
             audio_replacements=expanded["audio"],
         )
         return whole
+
+    def _numbered(self, texts: Sequence[str]) -> list[str]:
+        """MiniCPM numbers the pictures of a row; each was read by itself, as number 0."""
+        names = ("image_id_start_token", "image_id_end_token")
+        start, end = (getattr(self.processor, name, None) for name in names)
+        first = f"{start}0{end}"
+        return [
+            f"{start}{i}{end}{text.removeprefix(first)}" if text.startswith(first) else text
+            for i, text in enumerate(texts)
+        ]
 
     def token_types(self, ids: Sequence[int]) -> dict[str, list[int]]:
         """What kind each token stands for, under the name that the model takes it by, if any."""
@@ -146,6 +159,32 @@ class Perception:
         if self.takes_routes:
             makers[ROUTES] = self.processor.create_moe_mm_token_type_ids
         return {name: [int(t) for t in make([list(ids)])[0]] for name, make in makers.items()}
+
+    def positions(
+        self, ids: Sequence[int], types: Sequence[int], pieces: Sequence[Piece]
+    ) -> Tensor:
+        """M-RoPE positions `[axes, length]` of one row, counted by the model from that row alone."""
+        count = self.model.base_model.get_rope_index
+        row: dict[str, Any] = {
+            "input_ids": torch.tensor([list(ids)]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
+            "mm_token_type_ids": torch.tensor([list(types)]),
+        }
+        for key in {key for piece in pieces for key in piece.positions}:
+            row[key] = join([p.positions[key] for p in pieces if key in p.positions])
+        taken = inspect.signature(count).parameters
+        return count(**{key: value for key, value in row.items() if key in taken})[0][:, 0]
+
+    def opening(self) -> str:
+        """What the processor writes before every prompt (Molmo2: a first token that its tokenizer
+        does not add and its chat template does not bring)."""
+        try:
+            given = list(self.processor(text=["x"])["input_ids"][0])
+        except Exception:  # processors that take no text without a picture
+            return ""
+        plain = self.processor.tokenizer("x")["input_ids"]
+        ends = given[-len(plain) :] == plain
+        return self.processor.tokenizer.decode(given[: -len(plain)]) if ends else ""
 
     # -- a batch -----------------------------------------------------------------------------
 
@@ -260,10 +299,17 @@ class Perception:
         }
         return Processed(text, positions, tensors)
 
+    def _token(self, kind: str) -> str:
+        """What the chat template writes for a medium; Qianfan-OCR has a token for that alone."""
+        names = (f"{kind}_placeholder_token", f"{kind}_token")
+        return next((str(t) for n in names if (t := getattr(self.processor, n, None))), "")
+
     def _placeholder(self, kind: str) -> str:
-        """HunYuan's processor asks for the delimiters too."""
-        names = (f"{kind}_start_token", f"{kind}_token", f"{kind}_end_token")
-        return "".join(str(getattr(self.processor, name, None) or "") for name in names)
+        """A medium's token, with the delimiters that HunYuan's processor asks for."""
+        start, end = (
+            getattr(self.processor, f"{kind}_{side}_token", None) or "" for side in ("start", "end")
+        )
+        return f"{start}{self._token(kind)}{end}"
 
     def _written(self, ids: Tensor) -> str:
         """The text of a placeholder's tokens, where the processor expands it and does not say to
