@@ -341,7 +341,9 @@ class Encoder:
         if pieces and self.perception is not None:
             inputs |= self.perception.inputs(pieces, device)
         if self.counts_positions and self.perception is not None:
-            counted = [row.positions if row.positions is not None else self.positions(row) for row in rows]
+            counted = [
+                row.positions if row.positions is not None else self.positions(row) for row in rows
+            ]
             padded = [nn.functional.pad(p, (width - p.shape[1], 0)) for p in counted]
             inputs["position_ids"] = torch.stack(padded, dim=1).to(device)
         elif self.wants_positions:

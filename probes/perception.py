@@ -32,11 +32,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
 from probes.audio import read_audio
-from probes.errors import BadItem, BadSetting, UnsupportedBackbone
+from probes.errors import BadItem, BadSetting, UnsupportedBackbone, one_line
 from probes.features import Cache, Processed, join, keep, merge
 from probes.images import read_image
 from probes.items import Part
@@ -58,6 +59,12 @@ TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids",
 """What does not go to a tower."""
 PATCH = "temporal_patch_size"
 MILLISECONDS = 1000
+PLAIN: dict[str, Any] = {
+    "image": Image.new("RGB", (64, 64), "grey"),
+    "video": Video(np.full((8, 64, 64, 3), 128, np.uint8), tuple(map(float, range(8))), 8.0),
+    "audio": np.zeros(16_000, np.float32),
+}
+"""A medium of each kind with which nothing can be wrong."""
 NO_EFFECT = dict.fromkeys(
     ("min_pixels", "max_pixels"), "give size={'shortest_edge': pixels, 'longest_edge': pixels}"
 ) | {"image_grid_pinpoints": "the tiles are those of the model's config"}
@@ -163,7 +170,7 @@ class Perception:
     def positions(
         self, ids: Sequence[int], types: Sequence[int], pieces: Sequence[Piece]
     ) -> Tensor:
-        """M-RoPE positions `[axes, length]` of one row, counted by the model from that row alone."""
+        """M-RoPE positions `[axes, length]` of a row, counted by the model from it alone."""
         count = self.model.base_model.get_rope_index
         row: dict[str, Any] = {
             "input_ids": torch.tensor([list(ids)]),
@@ -220,25 +227,29 @@ class Perception:
             self._slot(TOWERS[key], processed.text): self._features(key, tensors, device)
             for key in pixels
         }
+        if any(output is None for output in features.values()):
+            return processed
         processed = replace(processed, tensors={}, features=features)
         self.cache.put(key, processed)
         return processed
 
     def _slot(self, kind: str, text: str) -> str:
-        """The name that the model takes features by. GLM writes its picture token for videos too,
-        and puts features in order wherever that token stands."""
-        token = getattr(self.processor, "image_token", None)
+        """The name that the model takes features by. GLM and Molmo2 write the picture token for
+        videos too, and put features in order wherever that token stands."""
+        picture = getattr(self.model.config, "image_token_id", None)
+        token = self.processor.tokenizer.convert_ids_to_tokens(picture) if picture else None
         return "image" if kind == "video" and token and token in text else kind
 
     @torch.no_grad()
     def _features(self, pixels: str, tensors: Mapping[str, Tensor], device: Any) -> Any:
         """The tower's output for one medium: one `[tokens, hidden]` tensor, in a list where the
-        model expects lists; and the same for each layer that DeepStack feeds."""
+        model expects lists; and the same for each layer that DeepStack feeds. None where the tower
+        feeds layers only (Granite 4 Vision): the model then looks at the pixels again."""
         tower = getattr(self.model.base_model, f"get_{TOWERS[pixels]}_features")
         taken = inspect.signature(tower).parameters
         inputs = {key: value.to(device) for key, value in tensors.items() if key in taken}
         output = tower(**inputs, return_dict=True)
-        return keep(output)
+        return keep(output) if output.pooler_output is not None else None
 
     # -- one medium --------------------------------------------------------------------------
 
@@ -277,16 +288,23 @@ class Perception:
         return samples
 
     def _process(self, kind: str, value: Any, alone: bool) -> Processed:
-        """One medium by itself through the model's processor."""
+        """One medium by itself through the model's processor.
+
+        Raises UnsupportedBackbone where it fails on a plain medium of this kind as well.
+        """
         count = 1 if alone else 2
-        outputs = dict(
-            self.processor(
-                text=[self._placeholder(kind) * count],
-                return_tensors="pt",
-                return_text_replacement_offsets=True,
-                **self._arguments(kind, value, count),
-            )
-        )
+        try:
+            outputs = self._processed(kind, value, count)
+        except Exception as error:
+            try:
+                self._processed(kind, PLAIN[kind], count)
+            except Exception:
+                raise UnsupportedBackbone(
+                    f"{type(self.processor).__name__} fails on any {kind} beside text "
+                    f"({one_line(error)}): this backbone reads {kind}s in no form that is known "
+                    "here; leave them out, or choose another model"
+                ) from error
+            raise
         offsets = outputs.pop("text_replacement_offsets", None)
         text = offsets[0][0]["replacement"] if offsets else self._written(outputs["input_ids"][0])
         if not text:
@@ -298,6 +316,16 @@ class Perception:
             if isinstance(tensor, Tensor) and key not in TEXTUAL
         }
         return Processed(text, positions, tensors)
+
+    def _processed(self, kind: str, value: Any, count: int) -> dict[str, Any]:
+        return dict(
+            self.processor(
+                text=[self._placeholder(kind) * count],
+                return_tensors="pt",
+                return_text_replacement_offsets=True,
+                **self._arguments(kind, value, count),
+            )
+        )
 
     def _token(self, kind: str) -> str:
         """What the chat template writes for a medium; Qianfan-OCR has a token for that alone."""
