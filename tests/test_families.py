@@ -30,6 +30,7 @@ DECLINED = {
     **dict.fromkeys(("minicpm-v4.6", "minicpm-v4.7", "minicpm-ocr"), STATEFUL),
     **dict.fromkeys(("qwen3-next", "qwen3.5-text", "lfm2"), STATEFUL),
     **dict.fromkeys(("jamba", "granite-hybrid"), STATEFUL),
+    "mistral-large4": "cannot continue a cache",
 }
 """Why a prefix cannot be shared."""
 TYPED = {"cosmos3-edge"}
@@ -128,6 +129,7 @@ def test_states_are_those_of_plain_hooks(name: str) -> None:
     assert any(torch.equal(middle, branch) for branch in branches)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("item", [PICTURE, PICTURES], ids=["picture", "pictures"])
 @pytest.mark.parametrize("name", ZOO)
 def test_tokens_and_states_are_those_of_transformers_alone(name: str, item: Item) -> None:
@@ -176,7 +178,8 @@ def test_another_picture_gives_another_state(name: str) -> None:
 def test_a_prefix_is_shared_exactly_or_declined(name: str) -> None:
     backbone = loaded(name)
     reason = share_error(backbone) or ""
-    assert reason.split(": ")[-1] == DECLINED.get(name, ""), reason
+    assert bool(reason) == (name in DECLINED), reason
+    assert DECLINED.get(name, "") in reason
     contents = [item if isinstance(item, Item) else Item(item) for item in items(name)]
     rows = [backbone.row(FRAMES["mcq"].apply(Item("the word"), item)) for item in contents]
     norms = run_batches(backbone, rows, lambda b: list(record(backbone, b, ["norm"])["norm"]))
@@ -201,7 +204,7 @@ def test_a_row_of_pictures_and_films_is_computed_where_they_share_a_token() -> N
 def test_llama4_is_refused_at_load() -> None:
     """Its class fails on text in this release of transformers."""
     with pytest.raises(
-        UnsupportedBackbone, match="Llama4ForConditionalGeneration: .*image_outputs"
+        UnsupportedBackbone, match="Llama4ForConditionalGeneration: two short rows of text"
     ):
         loaded("llama4")
 
