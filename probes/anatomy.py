@@ -82,6 +82,11 @@ def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
             "in its own residual stream; use a decoder-only model"
         )
     text_config = config.get_text_config(decoder=True)
+    if getattr(text_config, "use_bidirectional_attention", None) is True:
+        raise UnsupportedBackbone(
+            f"{type(model).__name__} reads its prompt in both directions: a state is not that of "
+            "the text before it; use a decoder-only model"
+        )
     decoder, layers = _find_layers(model, text_config.num_hidden_layers)
     head = model.get_output_embeddings()
     if head is None:
@@ -142,18 +147,19 @@ def _find_layers(model: Any, num_layers: int) -> tuple[nn.Module, nn.ModuleList]
 
 
 def _logit_scales(config: Any) -> tuple[float, float]:
-    """Muse-Glimmer multiplies its logits; Granite divides them by what HyperCLOVAX multiplies by."""
+    """Muse-Glimmer multiplies its logits; HyperCLOVAX multiplies by what Granite divides by."""
     factor, scaling = (
-        float(getattr(config, name, None) or 1.0) for name in ("output_multiplier", "logits_scaling")
+        float(getattr(config, name, None) or 1.0)
+        for name in ("output_multiplier", "logits_scaling")
     )
     return factor / scaling, factor * scaling
 
 
 def _output_note(error: float) -> str:
     return (
-        f"out = mid + MLP does not hold (relative error {error:.1e}): the layers scale their output "
-        "or add to it after the MLP. attn[l] is the state after attention all the same; mlp[l] is "
-        "the layer's output as the next layer or the final norm reads it"
+        f"out = mid + MLP does not hold (relative error {error:.1e}): the layers scale their "
+        "output or add to it after the MLP. attn[l] is the state after attention all the same; "
+        "mlp[l] is the layer's output as the next layer or the final norm reads it"
     )
 
 
@@ -246,9 +252,7 @@ def _mid_of_layer(
     for position, reader in enumerate(after[1:], start=1):
         mid = flow.inputs[reader]
         # The branch may pass a norm of its own before it is added (Gemma, Olmo2).
-        opening = min(
-            _error(mid, stream_in, scale * flow.outputs[key]) for key in after[:position]
-        )
+        opening = min(_error(mid, stream_in, scale * flow.outputs[key]) for key in after[:position])
         if opening < best[1]:
             best = (children[reader], opening)
         if opening <= flow.tolerance:

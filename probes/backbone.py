@@ -122,6 +122,11 @@ class Backbone:
             config = getattr(model, "config", None)
             name = getattr(config, "_name_or_path", "") or type(model).__name__
             return cls(model, tokenizer, processor, name, loading.revision, media, loading)
+        if type(model).__module__.split(".")[0] == "nnsight":
+            raise UnsupportedBackbone(
+                f"a {type(model).__name__} is a wrapper of nnsight: give the transformers model in "
+                "it, with its tokenizer= or processor=; remote execution is not supported"
+            )
         if not isinstance(model, str | Path):
             raise BadSetting(
                 f"a {type(model).__name__} is no backbone; give an alias, a folder, a hub id, or a "
@@ -319,8 +324,9 @@ class Backbone:
             raise OutOfMemory.of(self.device, "load the model") from error
         except Exception as error:
             raise UnsupportedBackbone(
-                f"{type(self.model).__name__}: two short rows cannot be computed ({one_line(error)}"
-                "); does the model run in transformers alone?"
+                f"{type(self.model).__name__}: two short rows of text cannot be computed "
+                f"({one_line(error)}); a backbone must read text without media, as this class does "
+                "not, at least in this release of transformers"
             ) from error
 
     def _confirmation_batch(self) -> Batch:

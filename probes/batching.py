@@ -83,6 +83,9 @@ def shared_prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
     if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
         return None
     if any(row.media for row in rows) and not media_can_follow(backbone):
+        log.info(
+            "prefix not shared: the model makes masks or positions of media for whole rows only"
+        )
         return None
     reason = share_error(backbone)
     if reason:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.fitting import fit_media, shares
@@ -49,6 +49,9 @@ class Row:
     ids: list[int]
     per_token: dict[str, list[int]] = field(default_factory=dict)
     media: tuple[Piece, ...] = ()
+    positions: Tensor | None = field(default=None, compare=False)
+    """M-RoPE positions `[axes, length]` where they are not those of this row alone: of the end of a
+    longer row."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,6 +114,9 @@ class Encoder:
         # M-RoPE models derive positions of several axes themselves.
         self.mrope = hasattr(model.base_model, "get_rope_index")
         self.wants_positions = "position_ids" in accepted and not self.mrope
+        types = self.perception.types_name if self.perception is not None else None
+        self.counts_positions = self.mrope and types == "mm_token_type_ids"
+        self.opening = self.perception.opening() if self.perception is not None else ""
         added = tokenizer.added_tokens_decoder
         self.control_ids = {i for i, token in added.items() if token.content.strip()}
         control = {added[i].content for i in self.control_ids}
@@ -153,7 +159,7 @@ class Encoder:
         if media and self.perception is not None:
             # Before rendering: templates drop what their model does not read.
             pieces = self.perception.pieces(media, name)
-            rendered = self.render(marked, source.system, source.prefill)
+            rendered = self.opening + self.render(marked, source.system, source.prefill)
             pieces, ids, skeleton = self._with_media(self.perception, rendered, pieces, contents)
             per_token = self.perception.token_types(ids)
         else:
@@ -193,7 +199,7 @@ class Encoder:
     def _text_skeleton_uncached(
         self, marked: tuple, system: str | None, prefill: str, raw: bool
     ) -> list["Run"]:
-        text = "".join(marked) if raw else self.render(marked, system, prefill)
+        text = self.opening + ("".join(marked) if raw else self.render(marked, system, prefill))
         return self._runs(self._tokenize_rendered(text), text)
 
     def _tokenize_rendered(self, text: str) -> list[int]:
@@ -317,6 +323,12 @@ class Encoder:
         chat = self.chat and self.chat.identity()
         return self.tokenizer.backend_tokenizer.to_str() + str(chat)
 
+    def positions(self, row: Row) -> Tensor:
+        """M-RoPE positions `[axes, length]` of a row; its neighbours have no part in them."""
+        assert self.perception is not None
+        types = row.per_token.get("mm_token_type_ids", [0] * len(row))
+        return self.perception.positions(row.ids, types, row.media)
+
     # -- many rows ---------------------------------------------------------------------------
 
     def collate(self, rows: Sequence[Row], device: Any) -> Batch:
@@ -339,7 +351,13 @@ class Encoder:
         pieces = [piece for row in rows for piece in row.media]
         if pieces and self.perception is not None:
             inputs |= self.perception.inputs(pieces, device)
-        if self.wants_positions:
+        if self.counts_positions and self.perception is not None:
+            counted = [
+                row.positions if row.positions is not None else self.positions(row) for row in rows
+            ]
+            padded = [nn.functional.pad(p, (width - p.shape[1], 0)) for p in counted]
+            inputs["position_ids"] = torch.stack(padded, dim=1).to(device)
+        elif self.wants_positions:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
         return Batch(inputs, [len(row) for row in rows])
 

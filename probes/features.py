@@ -79,7 +79,7 @@ def merge(outputs: Sequence[Any], device: Any) -> Any:
     layers = zip(*(_deepstack(output) for output in outputs), strict=True)
     more = [[part[0].to(device) for part in layer] for layer in layers]
     return type(outputs[0])(
-        pooler_output=pooled if lists else torch.cat(pooled),
+        pooler_output=pooled if lists else torch.cat(pooled)[None],
         **({"deepstack_features": more} if more else {}),
     )
 

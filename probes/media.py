@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from probes.errors import BadItem
+from probes.errors import BadItem, UnsupportedBackbone
 
 WEB = ("http://", "https://")
 TIMEOUT = 30
@@ -137,6 +137,8 @@ def reading(name: str, kind: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except UnsupportedBackbone:
+        raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
         raise BadItem(f"{name}: cannot read the {kind}: {reason}") from None

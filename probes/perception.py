@@ -35,12 +35,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
 from probes.arguments import check_count
 from probes.audio import read_audio
-from probes.errors import BadItem, BadSetting, UnsupportedBackbone
+from probes.errors import BadItem, BadSetting, UnsupportedBackbone, one_line
 from probes.features import Cache, Processed, join, keep, merge
 from probes.images import read_image, shrink
 from probes.items import Part
@@ -49,9 +50,12 @@ from probes.videos import Video, read_video, shrink_frames
 
 READERS = {"image": "image_processor", "video": "video_processor", "audio": "feature_extractor"}
 """The part of a processor that reads each kind."""
-POSITIONS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "video_second_per_grid")
+POSITIONS = (
+    *("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "video_second_per_grid"),
+    *("target_sizes", "target_sizes_videos"),
+)
 """Processor outputs that token positions are counted from; the language model needs them too."""
-TOWERS = {"pixel_values": "image", "pixel_values_videos": "video"}
+TOWERS = {"pixel_values": "image", "pixel_values_images": "image", "pixel_values_videos": "video"}
 """The tower (`get_…_features`) that reads each kind of pixels."""
 ROUTES = "moe_mm_token_type_ids"
 """Ernie 4.5's second kind of token type: which experts a token goes to."""
@@ -63,6 +67,12 @@ BENCHMARK_TOKENS = 1280
 UNTILED = {"max_patches": 1, "do_image_splitting": False, "do_pan_and_scan": False}
 """Settings by which processors cut a picture into tiles, where they make one tile of it."""
 MILLISECONDS = 1000
+PLAIN: dict[str, Any] = {
+    "image": Image.new("RGB", (64, 64), "grey"),
+    "video": Video(np.full((8, 64, 64, 3), 128, np.uint8), tuple(map(float, range(8))), 8.0),
+    "audio": np.zeros(16_000, np.float32),
+}
+"""A medium of each kind with which nothing can be wrong."""
 NO_EFFECT = dict.fromkeys(
     ("min_pixels", "max_pixels"),
     "give MediaOptions(max_pixels=…), or size={'shortest_edge': pixels, 'longest_edge': pixels}",
@@ -103,10 +113,9 @@ class Perception:
         self.model, self.processor = model, processor
         self.cache = Cache(options.cache_bytes)
         self.tokens: dict[str, str] = {
-            kind: getattr(processor, f"{kind}_token")
+            kind: token
             for kind, reader in READERS.items()
-            if getattr(processor, reader, None) is not None
-            and getattr(processor, f"{kind}_token", None) is not None
+            if getattr(processor, reader, None) is not None and (token := _token(processor, kind))
         }
         """The placeholder of each kind that it reads."""
         self.kinds = list(self.tokens)
@@ -172,7 +181,7 @@ class Perception:
         """
         expanded = {kind: [p.text for p in pieces if p.part.kind == kind] for kind in READERS}
         for kind, replacements in expanded.items():
-            token = getattr(self.processor, f"{kind}_token", None)
+            token = self.tokens.get(kind)
             written = text.count(token) if token else 0
             if written != len(replacements):
                 raise UnsupportedBackbone(
@@ -181,11 +190,21 @@ class Perception:
                 )
         (whole,), _ = self.processor.get_text_with_replacements(
             [text],
-            images_replacements=expanded["image"],
-            videos_replacements=expanded["video"],
+            images_replacements=self._numbered(expanded["image"]),
+            videos_replacements=self._numbered(expanded["video"]),
             audio_replacements=expanded["audio"],
         )
         return whole
+
+    def _numbered(self, texts: Sequence[str]) -> list[str]:
+        """MiniCPM numbers the pictures of a row; each was read by itself, as number 0."""
+        names = ("image_id_start_token", "image_id_end_token")
+        start, end = (getattr(self.processor, name, None) for name in names)
+        first = f"{start}0{end}"
+        return [
+            f"{start}{i}{end}{text.removeprefix(first)}" if text.startswith(first) else text
+            for i, text in enumerate(texts)
+        ]
 
     def token_types(self, ids: Sequence[int]) -> dict[str, list[int]]:
         """What kind each token stands for, under the name that the model takes it by, if any."""
@@ -195,6 +214,32 @@ class Perception:
         if self.takes_routes:
             makers[ROUTES] = self.processor.create_moe_mm_token_type_ids
         return {name: [int(t) for t in make([list(ids)])[0]] for name, make in makers.items()}
+
+    def positions(
+        self, ids: Sequence[int], types: Sequence[int], pieces: Sequence[Piece]
+    ) -> Tensor:
+        """M-RoPE positions `[axes, length]` of a row, counted by the model from it alone."""
+        count = self.model.base_model.get_rope_index
+        row: dict[str, Any] = {
+            "input_ids": torch.tensor([list(ids)]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
+            "mm_token_type_ids": torch.tensor([list(types)]),
+        }
+        for key in {key for piece in pieces for key in piece.positions}:
+            row[key] = join([p.positions[key] for p in pieces if key in p.positions])
+        taken = inspect.signature(count).parameters
+        return count(**{key: value for key, value in row.items() if key in taken})[0][:, 0]
+
+    def opening(self) -> str:
+        """What the processor writes before every prompt (Molmo2: a first token that its tokenizer
+        does not add and its chat template does not bring)."""
+        try:
+            given = list(self.processor(text=["x"])["input_ids"][0])
+        except Exception:  # processors that take no text without a picture
+            return ""
+        plain = self.processor.tokenizer("x")["input_ids"]
+        ends = given[-len(plain) :] == plain
+        return self.processor.tokenizer.decode(given[: -len(plain)]) if ends else ""
 
     # -- a batch -----------------------------------------------------------------------------
 
@@ -230,25 +275,29 @@ class Perception:
             self._slot(TOWERS[key], processed.text): self._features(key, tensors, device)
             for key in pixels
         }
+        if any(output is None for output in features.values()):
+            return processed
         processed = replace(processed, tensors={}, features=features)
         self.cache.put(key, processed)
         return processed
 
     def _slot(self, kind: str, text: str) -> str:
-        """The name that the model takes features by. GLM writes its picture token for videos too,
-        and puts features in order wherever that token stands."""
-        token = getattr(self.processor, "image_token", None)
+        """The name that the model takes features by. GLM and Molmo2 write the picture token for
+        videos too, and put features in order wherever that token stands."""
+        picture = getattr(self.model.config, "image_token_id", None)
+        token = self.processor.tokenizer.convert_ids_to_tokens(picture) if picture else None
         return "image" if kind == "video" and token and token in text else kind
 
     @torch.no_grad()
     def _features(self, pixels: str, tensors: Mapping[str, Tensor], device: Any) -> Any:
         """The tower's output for one medium: one `[tokens, hidden]` tensor, in a list where the
-        model expects lists; and the same for each layer that DeepStack feeds."""
+        model expects lists; and the same for each layer that DeepStack feeds. None where the tower
+        feeds layers only (Granite 4 Vision): the model then looks at the pixels again."""
         tower = getattr(self.model.base_model, f"get_{TOWERS[pixels]}_features")
         taken = inspect.signature(tower).parameters
         inputs = {key: value.to(device) for key, value in tensors.items() if key in taken}
         output = tower(**inputs, return_dict=True)
-        return keep(output)
+        return keep(output) if output.pooler_output is not None else None
 
     # -- one medium --------------------------------------------------------------------------
 
@@ -287,7 +336,10 @@ class Perception:
         return samples
 
     def _process(self, kind: str, value: Any, view: View) -> Processed:
-        """One medium by itself through the model's processor."""
+        """One medium by itself through the model's processor.
+
+        Raises UnsupportedBackbone where it fails on a plain medium of this kind as well.
+        """
         count = 2 if self.counts_pictures and kind == "image" and not view.tiled else 1
         pixels = 0
         if kind == "image":
@@ -297,14 +349,18 @@ class Perception:
         elif kind == "video":
             value = shrink_frames(value, view.pixels)
             pixels = value.frames.shape[1] * value.frames.shape[2]
-        outputs = dict(
-            self.processor(
-                text=[self._placeholder(kind) * count],
-                return_tensors="pt",
-                return_text_replacement_offsets=True,
-                **self._arguments(kind, value, view, count),
-            )
-        )
+        try:
+            outputs = self._processed(kind, value, view, count)
+        except Exception as error:
+            try:
+                self._processed(kind, PLAIN[kind], view, count)
+            except Exception:
+                raise UnsupportedBackbone(
+                    f"{type(self.processor).__name__} fails on any {kind} beside text "
+                    f"({one_line(error)}): this backbone reads {kind}s in no form that is known "
+                    "here; leave them out, or choose another model"
+                ) from error
+            raise
         offsets = outputs.pop("text_replacement_offsets", None)
         text = offsets[0][0]["replacement"] if offsets else self._written(outputs["input_ids"][0])
         if not text:
@@ -327,10 +383,21 @@ class Perception:
     def _size(self) -> dict[str, int]:
         return dict(self.processor.image_processor.size) | self.options.images.get("size", {})
 
+    def _processed(self, kind: str, value: Any, view: View, count: int) -> dict[str, Any]:
+        return dict(
+            self.processor(
+                text=[self._placeholder(kind) * count],
+                return_tensors="pt",
+                return_text_replacement_offsets=True,
+                **self._arguments(kind, value, view, count),
+            )
+        )
+
     def _placeholder(self, kind: str) -> str:
-        """HunYuan's processor asks for the delimiters too."""
-        around = (f"{kind}_start_token", f"{kind}_end_token")
-        start, end = (str(getattr(self.processor, name, None) or "") for name in around)
+        """A medium's token, with the delimiters that HunYuan's processor asks for."""
+        start, end = (
+            getattr(self.processor, f"{kind}_{side}_token", None) or "" for side in ("start", "end")
+        )
         return f"{start}{self.tokens[kind]}{end}"
 
     def _written(self, ids: Tensor) -> str:
@@ -365,6 +432,12 @@ class Perception:
         if hasattr(self.processor, "position_id_per_seconds"):  # Qwen2.5-Omni takes 2 otherwise
             settings["fps"] = len(video.frames) / video.duration
         return {"videos": [video.frames], "videos_kwargs": {**self.options.videos, **settings}}
+
+
+def _token(processor: Any, kind: str) -> str | None:
+    """What the chat template writes for a medium; Qianfan-OCR has a token for that alone."""
+    names = (f"{kind}_placeholder_token", f"{kind}_token")
+    return next((str(t) for name in names if (t := getattr(processor, name, None))), None)
 
 
 def _at_least(video: Video, frames: int) -> Video:

@@ -42,13 +42,9 @@ class Prefix:
     def _compute(self) -> list[tuple[Tensor, Tensor]]:
         """Keys and values by layer."""
         cache: Any = DynamicCache(config=self.backbone.model.config)
-        ids = torch.tensor([self.ids], device=self.backbone.device)
+        inputs = self.backbone.collate([Row(self.ids)]).inputs
         self.backbone.model(
-            input_ids=ids,
-            use_cache=True,
-            logits_to_keep=1,
-            **{_cache_name(self.backbone): cache},
-            **_positions(self.backbone, torch.ones_like(ids), 0),
+            **inputs, use_cache=True, logits_to_keep=1, **{_cache_name(self.backbone): cache}
         )
         if not all(hasattr(layer, "keys") for layer in cache.layers):
             raise TypeError("some layers keep a running state and no keys to continue from")
@@ -56,53 +52,41 @@ class Prefix:
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Rows that begin with the prefix, as a left-padded batch of what follows it."""
-        length = len(self.ids)
-        tails = [
-            replace(
-                row,
-                ids=row.ids[length:],
-                per_token={key: values[length:] for key, values in row.per_token.items()},
-            )
-            for row in rows
-        ]
-        batch = self.backbone.collate(tails)
+        length, encoder = len(self.ids), self.backbone.encoder
+        batch = self.backbone.collate([self._tail(row) for row in rows])
         mask = batch.inputs["attention_mask"]
         before = torch.ones(len(rows), length, dtype=mask.dtype, device=mask.device)
-        positions = _positions(self.backbone, mask, length)
+        positions = (mask.cumsum(-1) - 1).clamp_min(0) + length
+        if encoder.counts_positions:
+            positions = batch.inputs["position_ids"]
+        elif encoder.mrope:  # text has the same position on all axes
+            positions = positions.expand(3, -1, -1)
         inputs: dict[str, Any] = {
             **batch.inputs,
             "attention_mask": torch.cat([before, mask], dim=1),
+            "position_ids": positions,
             _cache_name(self.backbone): DynamicCache(
                 [tuple(t.expand(len(rows), -1, -1, -1) for t in layer) for layer in self.layers],
                 config=self.backbone.model.config,
             ),
-            **(_media_positions(self.backbone, batch, length) or positions),
         }
         return Batch(inputs, batch.lengths)
+
+    def _tail(self, row: Row) -> Row:
+        """What follows the prefix, at the positions that it has in the whole row."""
+        length, encoder = len(self.ids), self.backbone.encoder
+        return replace(
+            row,
+            ids=row.ids[length:],
+            per_token={key: values[length:] for key, values in row.per_token.items()},
+            positions=encoder.positions(row)[:, length:] if encoder.counts_positions else None,
+        )
 
 
 def _cache_name(backbone: Backbone) -> str:
     """What the forward calls its cache: transformers renamed the argument in 5.24."""
     taken = inspect.signature(type(backbone.model).forward).parameters
     return "cache" if "cache" in taken else "past_key_values"
-
-
-def _positions(backbone: Backbone, mask: Tensor, start: int) -> dict[str, Tensor]:
-    positions = (mask.to(backbone.device).cumsum(-1) - 1).clamp_min(0) + start
-    if backbone.encoder.mrope:  # text has the same position on all axes
-        rope = backbone.model.config.get_text_config(decoder=True).rope_parameters
-        positions = positions.expand(len(rope.get("mrope_section", (1, 1, 1))), -1, -1)
-    return {"position_ids": positions}
-
-
-def _media_positions(backbone: Backbone, tails: Batch, start: int) -> dict[str, Tensor] | None:
-    """Three-dimensional positions where pictures or videos take part in counting them."""
-    if not backbone.encoder.mrope or TYPES not in tails.inputs:
-        return None
-    count = backbone.model.base_model.get_rope_index
-    taken = inspect.signature(count).parameters
-    positions, _ = count(**{key: value for key, value in tails.inputs.items() if key in taken})
-    return {"position_ids": positions + start}
 
 
 def common_prefix(rows: Sequence[Row], stop: Collection[int] = ()) -> list[int]:

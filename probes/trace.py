@@ -1,5 +1,6 @@
 """record(): states of a traced forward at the last position. The only file that imports nnsight."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,9 @@ def record(
 
 def _trace(backbone: Backbone, batch: Batch, wanted: list[Site], logits: bool) -> tuple:
     if backbone.traced is None:
-        backbone.traced = Traced(backbone.model)
+        with warnings.catch_warnings():  # of towers with a submodule that is called "output"
+            warnings.filterwarnings("ignore", "Module .* has a submodule named")
+            backbone.traced = Traced(backbone.model)
     traced, anatomy = backbone.traced, backbone.anatomy
     layers, norm = traced.get(anatomy.layers), traced.get(anatomy.norm)
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import nnsight
 import pytest
 import torch
+from models import GEMMA as GEMMA_SIZES
 from models import MULTIMODAL, REFUSED, TEXT, causal, tokenizer
 from torch import Tensor, nn
 
@@ -119,6 +121,17 @@ def test_a_stream_that_is_normalised_on_its_way_is_refused() -> None:
         resolve(model, inputs())
 
 
+def test_a_wrapper_of_nnsight_is_refused() -> None:
+    with pytest.raises(UnsupportedBackbone, match="give the transformers model in it"):
+        Backbone.load(nnsight.NNsight(fresh("llama")), tokenizer=tokenizer())
+
+
+def test_a_model_that_reads_in_both_directions_is_refused() -> None:
+    model = causal("gemma3_text", **GEMMA_SIZES, use_bidirectional_attention=True)
+    with pytest.raises(UnsupportedBackbone, match="reads its prompt in both directions"):
+        resolve(model, inputs())
+
+
 def test_a_model_without_a_head_is_refused() -> None:
     with pytest.raises(UnsupportedBackbone, match="has no LM head"):
         resolve(fresh("llama").model, inputs())
@@ -206,6 +219,21 @@ def test_logits_that_are_changed_are_refused() -> None:
     model.forward = spoiled
     with pytest.raises(UnsupportedBackbone, match=r"lm_head: logits = .* failed"):
         resolve(model, inputs())
+
+
+def test_the_scale_of_the_logits_is_the_one_that_rebuilds_them() -> None:
+    """Granite divides by `logits_scaling`, HyperCLOVAX multiplies by it."""
+    model = fresh("granite")
+    assert resolve(model, inputs()).logit_scale == 0.5
+    forward = model.forward
+
+    def multiplied(**kwargs: Any) -> Any:
+        output = forward(**kwargs)
+        output.logits = output.logits * 4  # 1/2 · 4 = 2
+        return output
+
+    model.forward = multiplied
+    assert resolve(model, inputs()).logit_scale == 2.0
 
 
 def test_granite_needs_its_multipliers() -> None:
