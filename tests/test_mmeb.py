@@ -105,6 +105,13 @@ def test_text_beside_an_instruction_stays_as_it_is(first: Path) -> None:
     }
 
 
+def test_a_text_alone_is_content_whatever_it_says(tmp_path: Path) -> None:
+    row = mmeb_row("a", "", ["Represent the given image.", "b"], ["", ""])
+    lines(tmp_path / "VOC2007" / "test.jsonl", [row])
+    documents = load_mmeb(tmp_path, "VOC2007").documents
+    assert [d.text for d in documents] == ["Represent the given image.", "b"]
+
+
 def test_the_task_of_a_dataset_says_the_instruction(first: Path) -> None:
     assert load_mmeb(first, "MSCOCO_i2t").task == "caption"
     assert load_mmeb(first, "OVEN").task == "question"
