@@ -1,8 +1,8 @@
 """Pictures, clips and sounds: does the backbone see each, as it is and where it stands?
 
 For every kind that it reads: the tokens of common sizes, that placeholders and features go
-together, that a row is the same alone, among other rows and from the cache of features, that text
-and media keep their order, and how many are embedded a second.
+together, that a row is the same alone, among other rows, after a shared prefix and from the cache
+of features, that text and media keep their order, and how many are embedded a second.
 """
 
 import copy
@@ -35,6 +35,7 @@ from probes.prompts import NAMED, Prompted
 PICTURES = ((640, 480), (1024, 768), (4000, 3000))
 CLIPS = ((640, 480), (1024, 768), (1920, 1080))
 SECONDS = (1.0, 10.0, 30.0)
+"""Sizes whose tokens are counted: common ones, and one that a model scales down."""
 BEFORE, AFTER = "alpha", "omega"
 """Text around a medium, to see whether it stays there."""
 
