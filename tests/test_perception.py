@@ -454,6 +454,17 @@ def test_two_pictures_and_a_long_text_share_a_prompt() -> None:
     assert texts > 700, "the text is not lost to the pictures"
 
 
+@pytest.mark.parametrize("name", ["qwen2.5-vl", "internvl", "idefics3", "llava-onevision"])
+def test_a_picture_made_smaller_has_fewer_tokens(name: str, tiny: Tiny) -> None:
+    """At once, however much larger it is than what its processor makes of it."""
+    perception = tiny(name).encoder.perception
+    assert perception is not None
+    [piece] = perception.pieces(Item(images=[blank(1200, 1200)]).media, "item")
+    smaller = perception.smaller(piece, 0.5)
+    assert 0 < len(smaller.text) <= 0.6 * len(piece.text)
+    assert smaller.key != piece.key
+
+
 @pytest.mark.parametrize("name", ["qwen2.5-vl", "internvl", "idefics3", "smolvlm"])
 def test_a_row_made_to_fit_is_its_own(name: str) -> None:
     """The two sizes of one picture are not taken for each other, whatever stands beside them."""
