@@ -108,9 +108,8 @@ class Encoder:
         pad = tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (tokenizer.eos_token_id or 0)
         accepted = inspect.signature(model.forward).parameters
-        rope = getattr(text_config, "rope_parameters", None) or {}
-        # M-RoPE models derive three-dimensional positions themselves.
-        self.mrope = "mrope_section" in rope
+        # M-RoPE models derive positions of several axes themselves.
+        self.mrope = hasattr(model.base_model, "get_rope_index")
         self.wants_positions = "position_ids" in accepted and not self.mrope
         added = tokenizer.added_tokens_decoder
         self.control_ids = {i for i, token in added.items() if token.content.strip()}

@@ -53,7 +53,9 @@ POSITIONS = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts", "video_se
 """Processor outputs that token positions are counted from; the language model needs them too."""
 TOWERS = {"pixel_values": "image", "pixel_values_videos": "video"}
 """The tower (`get_…_features`) that reads each kind of pixels."""
-TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", *POSITIONS)
+ROUTES = "moe_mm_token_type_ids"
+"""Ernie 4.5's second kind of token type: which experts a token goes to."""
+TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", ROUTES, *POSITIONS)
 """What does not go to a tower."""
 PATCH = "temporal_patch_size"
 BENCHMARK_TOKENS = 1280
@@ -111,7 +113,10 @@ class Perception:
         accepted = inspect.signature(model.forward).parameters
         self.takes_features = "mm_encoder_outputs" in accepted
         types = [name for name in ("mm_token_type_ids", "token_type_ids") if name in accepted]
-        self.types_name = types[0] if types and processor.return_mm_token_type_ids else None
+        # M-RoPE positions are counted from the types, whether the processor returns them or not.
+        returned = processor.return_mm_token_type_ids or hasattr(model.base_model, "get_rope_index")
+        self.types_name = types[0] if types and returned else None
+        self.takes_routes = ROUTES in accepted and hasattr(processor, f"create_{ROUTES}")
         pictures = getattr(processor, "image_processor", None)
         # LLaVA-OneVision cuts a picture into tiles only when it is alone in its row.
         self.counts_pictures = "batch_num_images" in getattr(pictures, "model_input_names", ())
@@ -184,9 +189,12 @@ class Perception:
 
     def token_types(self, ids: Sequence[int]) -> dict[str, list[int]]:
         """What kind each token stands for, under the name that the model takes it by, if any."""
-        if self.types_name is None:
-            return {}
-        return {self.types_name: list(self.processor.create_mm_token_type_ids([list(ids)])[0])}
+        makers = {}
+        if self.types_name is not None:
+            makers[self.types_name] = self.processor.create_mm_token_type_ids
+        if self.takes_routes:
+            makers[ROUTES] = self.processor.create_moe_mm_token_type_ids
+        return {name: [int(t) for t in make([list(ids)])[0]] for name, make in makers.items()}
 
     # -- a batch -----------------------------------------------------------------------------
 
@@ -218,10 +226,19 @@ class Perception:
         if not self.takes_features or not pixels:
             return processed
         tensors = {**processed.positions, **processed.tensors}
-        features = {TOWERS[key]: self._features(key, tensors, device) for key in pixels}
+        features = {
+            self._slot(TOWERS[key], processed.text): self._features(key, tensors, device)
+            for key in pixels
+        }
         processed = replace(processed, tensors={}, features=features)
         self.cache.put(key, processed)
         return processed
+
+    def _slot(self, kind: str, text: str) -> str:
+        """The name that the model takes features by. GLM writes its picture token for videos too,
+        and puts features in order wherever that token stands."""
+        token = getattr(self.processor, "image_token", None)
+        return "image" if kind == "video" and token and token in text else kind
 
     @torch.no_grad()
     def _features(self, pixels: str, tensors: Mapping[str, Tensor], device: Any) -> Any:
@@ -282,13 +299,14 @@ class Perception:
             pixels = value.frames.shape[1] * value.frames.shape[2]
         outputs = dict(
             self.processor(
-                text=[self.tokens[kind] * count],
+                text=[self._placeholder(kind) * count],
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
                 **self._arguments(kind, value, view, count),
             )
         )
-        text = outputs.pop("text_replacement_offsets")[0][0]["replacement"]
+        offsets = outputs.pop("text_replacement_offsets", None)
+        text = offsets[0][0]["replacement"] if offsets else self._written(outputs["input_ids"][0])
         if not text:
             raise BadItem("it is too short: no token stands for it")
         positions = {key: outputs[key] for key in POSITIONS if key in outputs}
@@ -309,6 +327,18 @@ class Perception:
     def _size(self) -> dict[str, int]:
         return dict(self.processor.image_processor.size) | self.options.images.get("size", {})
 
+    def _placeholder(self, kind: str) -> str:
+        """HunYuan's processor asks for the delimiters too."""
+        around = (f"{kind}_start_token", f"{kind}_end_token")
+        start, end = (str(getattr(self.processor, name, None) or "") for name in around)
+        return f"{start}{self.tokens[kind]}{end}"
+
+    def _written(self, ids: Tensor) -> str:
+        """The text of a placeholder's tokens, where the processor expands it and does not say to
+        what (Idefics2)."""
+        bos = self.processor.tokenizer.bos_token_id
+        return self.processor.tokenizer.decode(ids[1:] if ids[0] == bos else ids)
+
     def _arguments(self, kind: str, value: Any, view: View, count: int) -> dict[str, Any]:
         if kind == "image":
             # Nested: a flat list means one image a row to some processors.
@@ -328,6 +358,7 @@ class Perception:
         )
         settings: dict[str, Any] = {
             "video_metadata": [metadata],
+            "return_metadata": True,
             "do_sample_frames": False,
             "input_data_format": "channels_last",  # else guessed, wrongly where a frame is 3 high
         }
