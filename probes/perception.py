@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
@@ -396,7 +397,13 @@ def _token_pixels(pictures: Any) -> int | None:
     merged = getattr(pictures, "merge_size", None)
     if not ("shortest_edge" in size and "longest_edge" in size and isinstance(patch, int)):
         return None
-    return (patch * merged) ** 2 if isinstance(merged, int) else None
+    if not isinstance(merged, int):
+        return None
+    side = patch * merged
+    bound = {"shortest_edge": side**2, "longest_edge": 128 * side**2}
+    seen = pictures(Image.new("RGB", (16 * side, 16 * side)), size=bound, return_tensors="pt")
+    # 11 x 11 tokens of a budget of 128; or 8 x 8, where a picture counts as two frames (GLM-4V).
+    return side**2 * round(128 * merged**2 / int(seen["image_grid_thw"].prod()))
 
 
 def _settings(reader: Any) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from models import MULTIMODAL
 from PIL import Image
 from samples import ITEMS, READS, VIDEO, film, items_for, picture, png, sound, text
 from torch import Tensor
-from transformers import Qwen2VLImageProcessor
+from transformers import Glm4vImageProcessor, Qwen2VLImageProcessor
 
 from probes.backbone import Backbone
 from probes.encoding import Encoder, Row
@@ -383,6 +383,15 @@ def test_a_picture_takes_no_more_tokens_than_in_the_benchmark() -> None:
         assert len(row) < tokens + 40
     assert encoder.perception is not None
     assert encoder.perception.options.identity()["max_pixels"] == 1280 * 28 * 28
+
+
+def test_a_budget_that_counts_a_picture_as_two_frames_is_as_large() -> None:
+    """GLM-4V's: the same number of pixels would be half as many tokens."""
+    model, processor = MULTIMODAL["qwen2.5-vl"]()
+    processor = copy.copy(processor)
+    processor.image_processor = Glm4vImageProcessor()
+    encoder = Encoder(model, processor.tokenizer, processor, 32_768)
+    assert 1200 < pictured(encoder, encoder.row(Item(images=[blank(3000, 4000)]))) <= 1280
 
 
 def test_the_size_of_pictures_is_what_the_user_says() -> None:
