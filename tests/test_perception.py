@@ -392,6 +392,8 @@ def test_a_budget_that_counts_a_picture_as_two_frames_is_as_large() -> None:
     processor.image_processor = Glm4vImageProcessor()
     encoder = Encoder(model, processor.tokenizer, processor, 32_768)
     assert 1200 < pictured(encoder, encoder.row(Item(images=[blank(3000, 4000)]))) <= 1280
+    assert encoder.perception is not None
+    assert encoder.perception.options.max_pixels == 1280 * 28 * 28
 
 
 def test_the_size_of_pictures_is_what_the_user_says() -> None:
