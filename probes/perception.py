@@ -133,8 +133,7 @@ class Perception:
             _check_settings(getattr(processor, READERS[kind], None), settings)
         known = _settings(pictures)
         self.untiled = {key: value for key, value in UNTILED.items() if key in known}
-        self.token_pixels = _token_pixels(pictures)
-        """Pixels that one token stands for, where the processor's size is a budget of pixels."""
+        self.token_pixels, self.counted = _budget(pictures)
         self.options = replace(options, max_pixels=self._most_pixels(pictures, options))
 
     def _most_pixels(self, pictures: Any, options: MediaOptions) -> int | None:
@@ -146,7 +145,7 @@ class Perception:
         if self.token_pixels is None or "size" in options.images:
             return None
         bound = BENCHMARK_TOKENS * self.token_pixels
-        return bound if pictures.size["longest_edge"] > bound else None
+        return bound if pictures.size["longest_edge"] > bound * self.counted else None
 
     # -- one row -----------------------------------------------------------------------------
 
@@ -344,7 +343,9 @@ class Perception:
         pixels = 0
         if kind == "image":
             value = shrink(value, None if self.token_pixels else view.pixels)
-            bound = view.pixels or (self.token_pixels and self._size()["longest_edge"])
+            bound = view.pixels or (
+                self.token_pixels and self._size()["longest_edge"] // self.counted
+            )
             pixels = min(filter(None, (value.width * value.height, bound)))
         elif kind == "video":
             value = shrink_frames(value, view.pixels)
@@ -376,8 +377,9 @@ class Perception:
     def _image_settings(self, view: View) -> dict[str, Any]:
         settings = dict(self.options.images)
         if self.token_pixels and view.pixels is not None:
-            least = min(self._size()["shortest_edge"], view.pixels)
-            settings["size"] = {"shortest_edge": least, "longest_edge": view.pixels}
+            most = view.pixels * self.counted
+            least = min(self._size()["shortest_edge"], most)
+            settings["size"] = {"shortest_edge": least, "longest_edge": most}
         return settings if view.tiled else settings | self.untiled
 
     def _size(self) -> dict[str, int]:
@@ -463,13 +465,20 @@ def _hash(value: Any) -> str:
     return digest.hexdigest()
 
 
-def _token_pixels(pictures: Any) -> int | None:
-    """Pixels that one token stands for; None where `size` is not counted in pixels of area."""
+def _budget(pictures: Any) -> tuple[int | None, int]:
+    """Pixels that one token stands for where `size` is a budget of pixels (else None), and how
+    often the budget counts each: once, or twice where a picture is two frames (GLM-4V)."""
     size, patch = getattr(pictures, "size", None) or {}, getattr(pictures, "patch_size", None)
     merged = getattr(pictures, "merge_size", None)
     if not ("shortest_edge" in size and "longest_edge" in size and isinstance(patch, int)):
-        return None
-    return (patch * merged) ** 2 if isinstance(merged, int) else None
+        return None, 1
+    if not isinstance(merged, int):
+        return None, 1
+    side = patch * merged
+    bound = {"shortest_edge": side**2, "longest_edge": 128 * side**2}
+    seen = pictures(Image.new("RGB", (16 * side, 16 * side)), size=bound, return_tensors="pt")
+    # 11 x 11 tokens of a budget of 128, or 8 x 8 where each is counted twice.
+    return side**2, round(128 * merged**2 / int(seen["image_grid_thw"].prod()))
 
 
 def _settings(reader: Any) -> Mapping[str, Any]:

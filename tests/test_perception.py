@@ -15,7 +15,7 @@ from models import MULTIMODAL
 from PIL import Image
 from samples import ITEMS, READS, VIDEO, film, items_for, picture, png, sound, text
 from torch import Tensor
-from transformers import Qwen2VLImageProcessor
+from transformers import Glm4vImageProcessor, Qwen2VLImageProcessor
 
 from probes.backbone import Backbone
 from probes.encoding import Encoder, Row
@@ -385,6 +385,17 @@ def test_a_picture_takes_no_more_tokens_than_in_the_benchmark() -> None:
     assert encoder.perception.options.identity()["max_pixels"] == 1280 * 28 * 28
 
 
+def test_a_budget_that_counts_a_picture_as_two_frames_is_as_large() -> None:
+    """GLM-4V's: the same number of pixels would be half as many tokens."""
+    model, processor = MULTIMODAL["qwen2.5-vl"]()
+    processor = copy.copy(processor)
+    processor.image_processor = Glm4vImageProcessor()
+    encoder = Encoder(model, processor.tokenizer, processor, 32_768)
+    assert 1200 < pictured(encoder, encoder.row(Item(images=[blank(3000, 4000)]))) <= 1280
+    assert encoder.perception is not None
+    assert encoder.perception.options.max_pixels == 1280 * 28 * 28
+
+
 def test_the_size_of_pictures_is_what_the_user_says() -> None:
     def tokens(**options: Any) -> int:
         encoder = published(**options)
@@ -452,6 +463,17 @@ def test_two_pictures_and_a_long_text_share_a_prompt() -> None:
         assert encoder.tokenizer.decode(row.ids).endswith("Answer:")
     texts = encoder.tokenizer.decode(row.ids).count("word")
     assert texts > 700, "the text is not lost to the pictures"
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-vl", "internvl", "idefics3", "llava-onevision"])
+def test_a_picture_made_smaller_has_fewer_tokens(name: str, tiny: Tiny) -> None:
+    """At once, however much larger it is than what its processor makes of it."""
+    perception = tiny(name).encoder.perception
+    assert perception is not None
+    [piece] = perception.pieces(Item(images=[blank(1200, 1200)]).media, "item")
+    smaller = perception.smaller(piece, 0.5)
+    assert 0 < len(smaller.text) <= 0.6 * len(piece.text)
+    assert smaller.key != piece.key
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl", "internvl", "idefics3", "smolvlm"])
