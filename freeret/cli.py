@@ -70,17 +70,27 @@ def probe(
 
 
 @app.command
-def check(model: Model, /, *, loading: Settings = AS_USUAL) -> None:
-    """Check a new backbone before deploying it: anatomy, padding, prefix, labels."""
+def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) -> None:
+    """Check a new backbone before deploying it: anatomy, text, batches, labels and media.
+
+    The exit code is 1 when a line has FAILED; a note is a limitation that makes nothing wrong.
+
+    Args:
+        json: Print the lines as one JSON list.
+    """
     from freeret.check import check as run_checks
+    from freeret.output import json_line
     from probes import Backbone
 
     checks = run_checks(Backbone.load(model, loading))
-    print_table(
-        f"Check of {model}",
-        ["check", "found", "result"],
-        [[c.what, c.found, "ok" if c.passed else "FAILED"] for c in checks],
-    )
+    if json:
+        print_lines(iter([json_line([c.as_dict() for c in checks])]))
+    else:
+        print_table(
+            f"Check of {model}",
+            ["check", "found", "result"],
+            [[c.what, c.found, c.status] for c in checks],
+        )
     if not all(c.passed for c in checks):
         sys.exit(1)
 

@@ -16,7 +16,7 @@ from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
 from probes.arguments import check_choice, check_count
 from probes.encoding import Row
-from probes.errors import BadSetting
+from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
 from probes.prompts import Prompt, Side, as_prompt, has_task
 from probes.states import last_states
@@ -83,8 +83,11 @@ class Embedder:
         return self.encode_rows(rows, progress="embedding" if progress else None)
 
     def rows(self, item: Item, side: Side = "document") -> list[Row]:
-        """The item tokenised under each prompt. Raises BadItem."""
-        return [self.backbone.row(prompt.apply(item, side), item.name) for prompt in self.prompts]
+        """The item tokenised under each prompt. Raises BadItem with its id."""
+        try:
+            return [self.backbone.row(p.apply(item, side), item.name) for p in self.prompts]
+        except BadItem as error:
+            raise BadItem(str(error), error.item or item.id) from error
 
     def encode_rows(
         self, rows: Sequence[Sequence[Row]], *, progress: str | None = None
@@ -133,3 +136,16 @@ class Embedder:
 
     def _run(self, rows: list[Row], progress: str | None) -> Tensor:
         return last_states(self.backbone, rows, [self.site], progress=progress)[:, 0]
+
+
+def not_finite(items: Sequence[Item], vectors: Float[Tensor, "items hidden"]) -> dict[int, BadItem]:
+    """By place, an error for each item whose vector holds NaN or infinity."""
+    places = (~vectors.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    return {
+        i: BadItem(
+            f"{items[i].name}: its vector is not finite (the model overflows on it; try another "
+            "dtype)",
+            items[i].id,
+        )
+        for i in places
+    }

@@ -5,13 +5,21 @@ a parallel GPT-NeoX has every expected name and no middle state). So one small l
 batch is run with plain PyTorch hooks, and a module is taken for the reader of h^Attn only if
 
     mid = in + c · attention        (1)
+
+holds for the tensors that really flowed through it, c being 1 or the config's
+`residual_multiplier`. The final norm and the LM head are confirmed the same way. Whether also
+
     out = mid + c · MLP             (2)
 
-hold for what really flowed through it, c being 1 or the config's `residual_multiplier`. The final
-norm and the LM head are confirmed the same way.
+is measured and reported: Gemma 4 adds a per-layer input after its MLP and scales the sum. h^Attn is
+the same state there, and `mlp[l]` is the layer's output, whatever the layer ends with.
+
+"Attention" stands for whatever mixes positions: some layers of a hybrid model hold a linear
+attention, a convolution or a state-space module in its place.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +27,11 @@ from torch import Tensor, nn
 
 from probes.errors import UnsupportedBackbone
 
-ATTENTION_NAMES = ("self_attn", "attn", "attention", "self_attention")
+MIXERS = (
+    *("self_attn", "attn", "attention", "self_attention"),
+    *("linear_attn", "conv", "mamba", "temporal_block"),
+)
+"""Names of the module that mixes positions; layers of one model may differ in it."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +54,13 @@ class Anatomy:
     """logits = softcap(head(norm) · logit_scale)."""
     softcap: float | None
     residual_error: float
-    """The largest |error| of (1) and (2) over all layers, relative to the largest |state|."""
+    """The largest |error| of (1) over all layers, relative to the largest |branch|."""
+    output_error: float
+    """The same of (2), which need not hold."""
     logit_error: float
     """The same for the logits rebuilt from `norm`."""
+    notes: tuple[str, ...] = ()
+    """Where the layers differ from equation (2), and what the sites then are."""
 
     def logits(self, head_output: Tensor) -> Tensor:
         """What the model makes of the LM head's output, in float32."""
@@ -79,7 +95,7 @@ def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
     flow = _run(model, decoder, layers, head, inputs)
     layer_path = paths[id(layers)]
     scale = float(getattr(text_config, "residual_multiplier", 1.0))
-    mid, residual_error = _find_mid(layers, layer_path, flow, scale)
+    mid, residual_error, output_error = _find_mid(layers, layer_path, flow, scale)
     norm = _find_norm(decoder, layers, flow)
     anatomy = Anatomy(
         layers=layer_path,
@@ -89,12 +105,14 @@ def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
         num_layers=len(layers),
         hidden_size=flow.outputs[id(layers[-1])].shape[-1],
         residual_scale=scale,
-        logit_scale=1.0 / float(getattr(text_config, "logits_scaling", 1.0) or 1.0),
+        logit_scale=1.0,
         softcap=getattr(text_config, "final_logit_softcapping", None),
         residual_error=residual_error,
+        output_error=output_error,
         logit_error=0.0,
+        notes=() if output_error <= flow.tolerance else (_output_note(output_error),),
     )
-    return _confirm_logits(anatomy, head, flow)
+    return _confirm_logits(anatomy, _logit_scales(text_config), head, flow)
 
 
 @dataclass
@@ -123,9 +141,20 @@ def _find_layers(model: Any, num_layers: int) -> tuple[nn.Module, nn.ModuleList]
     )
 
 
-def _attention(layer: nn.Module) -> nn.Module | None:
-    children = dict(layer.named_children())
-    return next((children[name] for name in ATTENTION_NAMES if name in children), None)
+def _logit_scales(config: Any) -> tuple[float, float]:
+    """Muse-Glimmer multiplies its logits; Granite divides them by what HyperCLOVAX multiplies by."""
+    factor, scaling = (
+        float(getattr(config, name, None) or 1.0) for name in ("output_multiplier", "logits_scaling")
+    )
+    return factor / scaling, factor * scaling
+
+
+def _output_note(error: float) -> str:
+    return (
+        f"out = mid + MLP does not hold (relative error {error:.1e}): the layers scale their output "
+        "or add to it after the MLP. attn[l] is the state after attention all the same; mlp[l] is "
+        "the layer's output as the next layer or the final norm reads it"
+    )
 
 
 def _run(
@@ -178,56 +207,54 @@ def _error(left: Tensor, right: Tensor, plus: Tensor | None = None) -> float:
 
 def _find_mid(
     layers: nn.ModuleList, layer_path: str, flow: _Flow, scale: float
-) -> tuple[str, float]:
-    """The name of the child that reads mid in every layer, and the largest error."""
-    name, worst = "", 0.0
+) -> tuple[str, float, float]:
+    """The name of the child that reads mid in every layer, and the largest errors of (1), (2)."""
+    name, residual_error, output_error = "", 0.0, 0.0
     for index, layer in enumerate(layers):
         where = f"{layer_path}.{index}"
-        found, error = _mid_of_layer(layer, where, flow, scale)
+        found, opening, closing = _mid_of_layer(layer, where, flow, scale)
         if name and found != name:
             raise UnsupportedBackbone(
                 f"{where}: h^Attn enters {found!r}, but {name!r} in the layers before it; "
                 "layers of different make cannot be traced by one anatomy"
             )
-        name, worst = found, max(worst, error)
+        name = found
+        residual_error, output_error = max(residual_error, opening), max(output_error, closing)
         if index and _error(flow.inputs[id(layer)], flow.outputs[id(layers[index - 1])]) > 0.0:
             raise UnsupportedBackbone(
                 f"{where}: in = out of the layer before failed: something changes the stream "
                 "between two layers, so their states are not one residual stream"
             )
-    return name, worst
+    return name, residual_error, output_error
 
 
-def _mid_of_layer(layer: nn.Module, where: str, flow: _Flow, scale: float) -> tuple[str, float]:
-    attention = _attention(layer)
-    if attention is None or id(attention) not in flow.outputs:
-        raise UnsupportedBackbone(
-            f"{where}: no attention module that ran (looked for {', '.join(ATTENTION_NAMES)}); "
-            "every layer must add attention, then an MLP"
-        )
+def _mid_of_layer(
+    layer: nn.Module, where: str, flow: _Flow, scale: float
+) -> tuple[str, float, float]:
     children = {id(child): name for name, child in layer.named_children()}
     ran = [key for key in flow.order if key in children]
-    after = ran[ran.index(id(attention)) :]
+    mixer = next((i for i, key in enumerate(ran) if children[key] in MIXERS), None)
+    if mixer is None:
+        raise UnsupportedBackbone(
+            f"{where}: no attention module that ran (looked for {', '.join(MIXERS)}); "
+            "every layer must add attention, then an MLP"
+        )
+    after = ran[mixer:]
     stream_in, stream_out = flow.inputs[id(layer)], flow.outputs[id(layer)]
 
     best = ("", float("inf"))
     for position, reader in enumerate(after[1:], start=1):
         mid = flow.inputs[reader]
         # The branch may pass a norm of its own before it is added (Gemma, Olmo2).
-        errors = [_error(mid, stream_in, scale * flow.outputs[key]) for key in after[:position]]
-        if min(errors) < best[1]:
-            best = (children[reader], min(errors))
-        if min(errors) > flow.tolerance:
-            continue
-        writers = after[position:]
-        closing = [_error(stream_out, mid, scale * flow.outputs[key]) for key in writers]
-        if min(closing) > flow.tolerance:
-            raise UnsupportedBackbone(
-                f"{where}: out = mid + MLP failed: with mid read at {children[reader]!r} the "
-                f"closest branch is {children[writers[closing.index(min(closing))]]!r}, relative "
-                f"error {min(closing):.1e}; the layer does something else after its MLP"
-            )
-        return children[reader], max(min(errors), min(closing))
+        opening = min(
+            _error(mid, stream_in, scale * flow.outputs[key]) for key in after[:position]
+        )
+        if opening < best[1]:
+            best = (children[reader], opening)
+        if opening <= flow.tolerance:
+            branches = after[position:]
+            closing = min(_error(stream_out, mid, scale * flow.outputs[key]) for key in branches)
+            return children[reader], opening, closing
     raise UnsupportedBackbone(
         f"{where}: mid = in + attention failed: no module reads it (closest {best[0]!r}, relative "
         f"error {best[1]:.1e}); attention and MLP probably run in parallel (out = in + attention "
@@ -246,12 +273,17 @@ def _find_norm(decoder: nn.Module, layers: nn.ModuleList, flow: _Flow) -> nn.Mod
     )
 
 
-def _confirm_logits(anatomy: Anatomy, head: nn.Module, flow: _Flow) -> Anatomy:
-    rebuilt = anatomy.logits(flow.outputs[id(head)])
-    error = _error(flow.logits, rebuilt)
+def _confirm_logits(
+    anatomy: Anatomy, scales: Sequence[float], head: nn.Module, flow: _Flow
+) -> Anatomy:
+    """The anatomy with the scale that rebuilds the logits best."""
+    output = flow.outputs[id(head)]
+    candidates = [replace(anatomy, logit_scale=scale) for scale in scales]
+    errors = [_error(flow.logits, candidate.logits(output)) for candidate in candidates]
+    error, best = min(errors), candidates[errors.index(min(errors))]
     if error > flow.tolerance:
         raise UnsupportedBackbone(
             f"{anatomy.head}: logits = softcap(head(norm) · scale) failed, relative error "
             f"{error:.1e}; the model changes its logits in a way that is not known here"
         )
-    return Anatomy(**{**anatomy.__dict__, "logit_error": error})
+    return replace(best, logit_error=error)

@@ -12,9 +12,8 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from probes.backbone import Backbone
+from probes.backbone import Backbone, OutOfMemory
 from probes.encoding import Batch, Row
-from probes.errors import FreeRetError
 from probes.prefix import Prefix, common_prefix, media_can_follow, share_error, window
 
 log = logging.getLogger(__name__)
@@ -44,9 +43,9 @@ def run_batches(
     `share_prefix=False` is for what reads every position: a shared prefix is not in the batch.
     `progress` names the bar; it is shown when the work is long enough to be waited for, and below
     another bar it vanishes when it is done.
-    Raises FreeRetError when a single row does not fit in memory.
+    Raises OutOfMemory when a single row does not fit in memory.
     """
-    prefix = _prefix(backbone, rows) if share_prefix else None
+    prefix = shared_prefix(backbone, rows) if share_prefix else None
     skip = len(prefix.ids) if prefix else 0
     collate = prefix.collate if prefix else backbone.collate
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -62,7 +61,7 @@ def run_batches(
                 values = forward(collate([rows[i] for i in chosen]))
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if len(chosen) == 1:
-                    raise FreeRetError(
+                    raise OutOfMemory(
                         f"one row of {len(rows[chosen[0]])} tokens does not fit in memory; "
                         "lower max_tokens, max_pixels or frames (--max-tokens, --max-pixels, "
                         "--frames), or spread the model with device_map='auto' (--device-map auto)"
@@ -78,7 +77,8 @@ def run_batches(
     return [results[i] for i in range(len(rows))]
 
 
-def _prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
+def shared_prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
+    """What all rows begin with, computed once, or None where each is better computed whole."""
     ids = common_prefix(rows, backbone.encoder.media_ids)
     if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
         return None

@@ -50,6 +50,8 @@ class Prefix:
             **{_cache_name(self.backbone): cache},
             **_positions(self.backbone, torch.ones_like(ids), 0),
         )
+        if not all(hasattr(layer, "keys") for layer in cache.layers):
+            raise TypeError("some layers keep a running state and no keys to continue from")
         return [(layer.keys, layer.values) for layer in cache.layers]
 
     def collate(self, rows: Sequence[Row]) -> Batch:
@@ -87,8 +89,9 @@ def _cache_name(backbone: Backbone) -> str:
 
 def _positions(backbone: Backbone, mask: Tensor, start: int) -> dict[str, Tensor]:
     positions = (mask.to(backbone.device).cumsum(-1) - 1).clamp_min(0) + start
-    if backbone.encoder.mrope:  # text has the same position on all three axes
-        positions = positions.expand(3, -1, -1)
+    if backbone.encoder.mrope:  # text has the same position on all axes
+        rope = backbone.model.config.get_text_config(decoder=True).rope_parameters
+        positions = positions.expand(len(rope.get("mrope_section", (1, 1, 1))), -1, -1)
     return {"position_ids": positions}
 
 

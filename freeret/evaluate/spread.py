@@ -21,13 +21,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.systems import Ranking, Vectors, run_vectors
+from freeret.evaluate.skipping import Skipped
+from freeret.evaluate.vectors import Ranking, Space, Vectors, run_vectors
 from freeret.indexing import BLOCK, blocks
 from freeret.ray_engine import session, share, typed_loading
 from freeret.reranker import Reranker, by_query
 from probes import Backbone, Item, Loading
 from probes.errors import StoreMismatch
-from probes.geometry import Kind
 from probes.prompts import Side
 
 SHARES = 4
@@ -117,12 +117,18 @@ class SpreadSystem:
 
     def __init__(self, system: Vectors, actors: Actors):
         self.name, self.backbone, self.recipe = system.name, system.backbone, system.recipe
-        self.geometry: Kind = system.geometry
+        self.geometry: Space = system.geometry
         self.identity, self.prompts_for = system.identity, system.prompts_for
         self.whole, self.actors = system, actors
 
-    def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
-        return run_vectors(self, dataset, progress)
+    def run(
+        self,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
+        return run_vectors(self, dataset, progress, skipped)
 
     def encode(
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
