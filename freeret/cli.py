@@ -171,8 +171,8 @@ def index(
 ) -> None:
     """Embed files into a store; run it again to add, to replace what changed, or to resume.
 
-    A store keeps the recipe that it was made with, unless --recipe names another, and the model is
-    loaded as for the first items, where no option says otherwise.
+    A store keeps the recipe that it was made with, unless --recipe names another. The model is
+    loaded as it was for the first items, where no option says otherwise.
 
     Args:
         paths: Files and folders of texts, tables (.jsonl, .csv, .tsv, .parquet) and media, on this

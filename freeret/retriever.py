@@ -129,24 +129,12 @@ class FreeRet:
     ) -> "FreeRet":
         """Open a store with the recipe and the backbone that made it.
 
-        Args:
-            store: Folder or object-store URL.
-            backbone: A backbone that is loaded already, or where the store's backbone is now. By
-                default it is loaded by its name, as the store records it.
-            progress: Whether to show bars.
-            loading: Settings that replace the recorded ones.
-            memory: As for `FreeRet`.
-            examples: As for `FreeRet`.
-
-        Returns:
-            A retriever over the store. Its backbone may have another dtype or attention than the
-            store's if that was asked for, in `loading` or when the backbone was loaded; this
-            warns, and such a retriever adds no items.
-
-        Raises:
-            StoreError: There is no store.
-            StoreMismatch: The backbone is another one, or differs in what was not asked for.
-            BadSetting: `loading` is given for a backbone that is loaded already.
+        `backbone` is one that is loaded already, or where the store's is now; by default it is
+        loaded by its name, as the store records it, but for the settings in `loading`. Its dtype
+        and attention may differ from the store's where they were asked for, in `loading` or when
+        the backbone was loaded. This warns, and such a retriever adds no items.
+        Raises StoreError; StoreMismatch for a backbone that is another or differs in what was not
+        asked for; BadSetting for `loading` beside a loaded backbone.
         """
         opened = Store.open(store)
         recipe = Recipe.from_json(opened.recipe(), str(store))
