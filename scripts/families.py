@@ -25,14 +25,12 @@ import transformers as hf
 from models import MULTIMODAL, build, tokenizer
 from samples import film, picture, sound
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from zoo import UNREAD, ZOO
-from zoo.building import TEXT_SIZES, TOWER_SIZES, shrunk
+from zoo.building import CLASSES, TEXT_SIZES, TOWER_SIZES, shrunk
 
 from probes import Backbone, Item, record
 from probes.errors import FreeRetError, one_line
 
-CLASSES: dict[str, str] = dict(MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)
 LARGEST = 150_000_000
 """Parameters of a model that is still built."""
 THINKERS = {"qwen2_5_omni": "qwen2_5_omni_thinker", "qwen3_omni_moe": "qwen3_omni_moe_thinker"}
