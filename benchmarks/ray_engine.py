@@ -68,7 +68,7 @@ def throughput(folder: Path, model: str, items: int) -> dict[str, Any]:
     speed = tokens_per_second(backbone)
     embedder = Embedder.from_recipe(backbone, RECIPE)
     tokens = computed([embedder.rows(Item(text))[0] for text in texts(items)]) / items
-    foretold = Sizing(items, tokens, speed, backbone.hidden_size).hours * 3600
+    foretold = Sizing(items, speed / tokens, backbone.hidden_size).hours * 3600
     seconds, retrievers = {}, {}
     for name, options in {"one": {}, "ray": {"engine": "ray", "num_actors": 2}}.items():
         retrievers[name] = FreeRet(backbone, RECIPE)

@@ -8,15 +8,27 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from freeret import cli_evaluate, preflight, scene_command
-from freeret.options import Actors, Address, Count, Engine, Model, Moved, Positive, RecipeName
+from freeret.options import (
+    AS_USUAL,
+    Actors,
+    Address,
+    Count,
+    Engine,
+    Model,
+    Moved,
+    Positive,
+    RecipeName,
+    Settings,
+)
 from freeret.output import complain, messages, print_lines, print_table, say
 from probes.errors import BadSetting, FreeRetError
+from probes.loading import Loading
 
 if TYPE_CHECKING:
     from freeret.ann import Recall
@@ -31,7 +43,14 @@ app.command(scene_command.scenes)
 
 
 @app.command
-def probe(model: Model, /, *, out: Path = Path("out"), seed: int = 0) -> None:
+def probe(
+    model: Model,
+    /,
+    *,
+    out: Path = Path("out"),
+    seed: int = 0,
+    loading: Settings = AS_USUAL,
+) -> None:
     """Measure where a backbone lexicalizes and how its labels are biased.
 
     The report is also kept in the cache, where every other command finds it.
@@ -45,29 +64,41 @@ def probe(model: Model, /, *, out: Path = Path("out"), seed: int = 0) -> None:
     from freeret.reports import probe_and_keep
     from probes import Backbone
 
-    recipe = write_report(probe_and_keep(Backbone.load(model), seed=seed), out)
+    recipe = write_report(probe_and_keep(Backbone.load(model, loading), seed=seed), out)
     _print_recipe(recipe.reasons)
     say(f"Report, recipe, summary and figures are in {out}")
 
 
 @app.command
-def check(model: Model, /) -> None:
-    """Check a new backbone before deploying it: anatomy, padding, prefix, labels."""
+def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) -> None:
+    """Check a new backbone before deploying it: anatomy, text, batches, labels and media.
+
+    The exit code is 1 when a line has FAILED; a note is a limitation that makes nothing wrong.
+
+    Args:
+        json: Print the lines as one JSON list.
+    """
     from freeret.check import check as run_checks
+    from freeret.output import json_line
     from probes import Backbone
 
-    checks = run_checks(Backbone.load(model))
-    print_table(
-        f"Check of {model}",
-        ["check", "found", "result"],
-        [[c.what, c.found, "ok" if c.passed else "FAILED"] for c in checks],
-    )
+    checks = run_checks(Backbone.load(model, loading))
+    if json:
+        print_lines(iter([json_line([c.as_dict() for c in checks])]))
+    else:
+        print_table(
+            f"Check of {model}",
+            ["check", "found", "result"],
+            [[c.what, c.found, c.status] for c in checks],
+        )
     if not all(c.passed for c in checks):
         sys.exit(1)
 
 
 @app.command
-def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
+def demo(
+    *, model: Model = "smolsight", out: Path = Path("out"), loading: Settings = AS_USUAL
+) -> None:
     """Choose a recipe for the embedded default, and search passages, pictures and clips with it.
 
     A backbone whose weights have no probe report yet is probed first.
@@ -85,7 +116,7 @@ def demo(*, model: Model = "smolsight", out: Path = Path("out")) -> None:
     from freeret.retriever import FreeRet
     from probes import Backbone
 
-    backbone = Backbone.load(model)
+    backbone = Backbone.load(model, loading)
     recipe = write_report(report_of(backbone), out / "probe")
     _print_recipe(recipe.reasons)
     corpus = built_in_corpus()
@@ -136,10 +167,12 @@ def index(
     num_actors: Actors = None,
     address: Address = None,
     ann: Literal["hnsw", "pq"] | None = None,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Embed files into a store; run it again to add, to replace what changed, or to resume.
 
-    A store keeps the recipe that it was made with, unless --recipe names another.
+    A store keeps the recipe that it was made with, unless --recipe names another, and the model is
+    loaded as for the first items, where no option says otherwise.
 
     Args:
         paths: Files and folders of texts, tables (.jsonl, .csv, .tsv, .parquet) and media, on this
@@ -182,25 +215,28 @@ def index(
         metadata_fields=metadata_field,
     )
     replace(items, keep_bad=skip_bad).listing()  # raises BadItem before a model is loaded
-    retriever = _retriever_for(store, model, recipe, task)
-    done = retriever.index(
-        items,
-        store,
-        on_error="skip" if skip_bad else "raise",
-        prune=prune,
-        shards=shards,
-        engine=engine,
-        num_actors=num_actors,
-        address=address,
-    )
+    from freeret.opening import Opening
+    from freeret.reports import named_recipe
+
+    opening = Opening(store, model, loading, named_recipe(recipe), task)
+    how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
+    if engine == "ray":
+        from freeret.ray_engine import index_without_weights
+
+        how |= {"num_actors": num_actors, "address": address}
+        done, recall = index_without_weights(opening, items, ann=ann, progress=True, **how)
+    else:
+        retriever = opening.retriever()
+        done = retriever.index(items, store, **how)
+        recall = retriever.build_ann(ann) if ann else None
     say(
         f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
         f"{len(done.skipped)} skipped" + (f", {done.pruned} pruned" if prune else "")
     )
     if done.passed_over:
         say(printable(f"Files {said(done.passed_over)}"))
-    if ann:
-        _print_recall(retriever.build_ann(ann))
+    if recall is not None:
+        _print_recall(recall)
 
 
 @app.command
@@ -218,8 +254,11 @@ def search(
     json: bool = False,
     trec: str | None = None,
     model: Moved = None,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Search a store by a text, a picture or both.
+
+    The model is loaded as it was for indexing, where no option says otherwise.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -243,7 +282,8 @@ def search(
     from probes import Item
 
     asked = Item(query or None, images=[image] if image else [], id="query")
-    hits = _open(store, model, memory).search(asked, top_n=top_n, rerank=rerank, ann=ann, task=task)
+    retriever = _open(store, model, loading, memory)
+    hits = retriever.search(asked, top_n=top_n, rerank=rerank, ann=ann, task=task)
     if json:
         print_lines(as_json(hit) for hit in hits)
     elif trec:
@@ -262,8 +302,11 @@ def answer(
     top_n: Positive = 5,
     rerank: Count = 0,
     model: Moved = None,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Answer a question from what the store holds, naming the sources.
+
+    The model is loaded as it was for indexing, where no option says otherwise.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -276,7 +319,7 @@ def answer(
         raise BadSetting("the question is empty")
     from freeret.output import printable, summary
 
-    found = _open(store, model).answer(question, top_n=top_n, rerank=rerank)
+    found = _open(store, model, loading).answer(question, top_n=top_n, rerank=rerank)
     say(found.text)
     for number, hit in enumerate(found.sources, start=1):
         say(printable(f"[{number}] {hit.id}: {summary(hit.item)[:200]}"))
@@ -301,27 +344,10 @@ def info(store: str, /, *, measure_recall: bool = False) -> None:
         _print_recall(ann.measure_recall(opened, n))
 
 
-def _retriever_for(store: str, model: str, recipe: str, task: str | None) -> "FreeRet":
-    """A retriever to index with: a store that exists keeps its recipe, unless one is named."""
-    from freeret.reports import named_recipe, own_recipe
+def _open(store: str, model: str | None, loading: Loading, memory: float = 4.0) -> "FreeRet":
     from freeret.retriever import FreeRet
-    from freeret.store import Store
-    from probes import Backbone
 
-    chosen = named_recipe(recipe)
-    backbone = Backbone.load(model)
-    if chosen is None and task is None and Store.exists(store):
-        return FreeRet.load(store, backbone, progress=True)
-    chosen = chosen or own_recipe(backbone)
-    return FreeRet(backbone, replace(chosen, task=task or chosen.task), progress=True)
-
-
-def _open(store: str, model: str | None, memory: float = 4.0) -> "FreeRet":
-    from freeret.retriever import FreeRet
-    from probes import Backbone
-
-    backbone = Backbone.load(model) if model else None
-    return FreeRet.load(store, backbone, progress=True, memory=memory)
+    return FreeRet.load(store, model, loading=loading, progress=True, memory=memory)
 
 
 def _print_recall(found: "Recall") -> None:

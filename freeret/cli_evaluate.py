@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from freeret import preflight
-from freeret.options import Actors, Address, Engine, Model, Positive, RecipeName
+from freeret.options import (
+    AS_USUAL,
+    Actors,
+    Address,
+    Engine,
+    Model,
+    Positive,
+    RecipeName,
+    Settings,
+)
 from freeret.output import print_table, say
 from probes.errors import BadSetting
 from probes.files import read_json
+from probes.loading import Loading
 
 if TYPE_CHECKING:
     from freeret.evaluate.ablations import Ablations
     from freeret.evaluate.loaders import Loader
+    from freeret.evaluate.skipping import Skipped
     from freeret.recipe import Recipe
     from probes import Backbone
 
@@ -22,7 +33,8 @@ Suites = Annotated[
     str,
     Parameter(
         help="What to measure on: beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, "
-        "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], scenes:POOLS, folder:FOLDER."
+        "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], mbeir:FOLDER[/DATASET], scenes:POOLS, "
+        "folder:FOLDER."
     ),
 ]
 Queries = Annotated[
@@ -34,6 +46,8 @@ Pool = Annotated[
         help="Keep at most this many documents: all judged ones and a seeded draw of the others."
     ),
 ]
+SHOWN = 5
+"""Skipped items of a dataset that are printed; the result file lists all."""
 
 
 def register(app: App) -> None:
@@ -53,18 +67,25 @@ def evaluate(
     pool: Pool = None,
     out: Path = Path("out/eval"),
     seed: int = 0,
+    skip_bad: bool = False,
     engine: Engine = "local",
     num_actors: Actors = None,
     address: Address = None,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Evaluate systems on suites; run it again to go on where it stopped.
 
+    A dataset that cannot be loaded or measured is named at the end, with exit code 1; the others
+    are evaluated.
+
     Args:
-        system: What to evaluate: recipe, paper, e5v, prompteol, metaeol, hierarchical, realign,
-            echo, mean, last, bm25 or st:MODEL. May be given several times.
+        system: What to evaluate: recipe, paper, e5v, e5v-whiten, prompteol, metaeol, hierarchical,
+            realign, echo, mean, last, bm25 or st:MODEL. May be given several times.
         rerank: Depths of stage 2, such as 5,10,50.
         out: Folder for one JSON file per run and one TREC run file per dataset.
         seed: Seed of the intervals and of the draw.
+        skip_bad: Go on without items that cannot be read: a bad query scores 0, a bad document is
+            not in the pool. The result lists them.
     """
     depths = _numbers(rerank)
     preflight.check_systems(system)
@@ -74,20 +95,28 @@ def evaluate(
     loaders = _loaders(suites, queries, pool, seed)
     import contextlib
 
+    from freeret.evaluate.run import Unfinished
     from freeret.evaluate.run import evaluate as run_one
     from freeret.evaluate.spread import ray_actors
     from freeret.evaluate.systems import system as named
 
-    load, choose = _once(model, recipe)
-    files = []
+    load, choose = _once(model, recipe, loading)
+    files: list[Path] = []
+    failures: list[str] = []
     spread = ray_actors(num_actors, address) if engine == "ray" else contextlib.nullcontext()
     with spread as actors:
         for name in system:
-            files += run_one(
-                loaders, named(name, load, choose), out,
-                rerank=depths, seed=seed, progress=True, actors=actors,
-            )  # fmt: skip
+            try:
+                files += run_one(
+                    loaders, named(name, load, choose), out, rerank=depths, seed=seed,
+                    on_error="skip" if skip_bad else "raise", progress=True, actors=actors,
+                )  # fmt: skip
+            except Unfinished as error:
+                files += error.files
+                failures += error.failures
     _show(files)
+    if failures:
+        raise Unfinished(failures, files)
 
 
 def compare(a: Path, b: Path, /) -> None:
@@ -131,6 +160,7 @@ def ablate(
     pool: Pool = None,
     out: Path = Path("out/ablate"),
     seed: int = 0,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Measure each part of the method: sites, priors, prompts, geometry, frames.
 
@@ -153,7 +183,7 @@ def ablate(
     unknown = [name for name in prompt if name not in PROMPTS]
     if unknown:
         raise BadSetting(f"there is no prompt {unknown[0]!r}; there are {', '.join(PROMPTS)}")
-    load, choose = _once(model, recipe)
+    load, choose = _once(model, recipe, loading)
     found = ablate_all(
         load(),
         choose(),
@@ -177,12 +207,17 @@ def _loaders(
 
     if not suites:
         raise BadSetting("name at least one suite, such as beir:FOLDER; see freeret eval --help")
-    # All of them now: what is missing is known before a model is loaded.
-    datasets = [sample(load(), queries, pool, seed) for spec in suites for load in suite(spec)]
-    return [lambda dataset=dataset: dataset for dataset in datasets]
+    # `suite` looks whether they are there, before a model is loaded; they are read one by one.
+    return [
+        lambda load=load: sample(load(), queries, pool, seed)
+        for spec in suites
+        for load in suite(spec)
+    ]
 
 
-def _once(model: str, recipe: str) -> tuple[Callable[[], "Backbone"], Callable[[], "Recipe"]]:
+def _once(
+    model: str, recipe: str, loading: Loading
+) -> tuple[Callable[[], "Backbone"], Callable[[], "Recipe"]]:
     """Makers of the backbone and of its recipe, each made at first use and kept. Raises BadFile
     for a recipe file that names what does not exist."""
     import functools
@@ -194,7 +229,7 @@ def _once(model: str, recipe: str) -> tuple[Callable[[], "Backbone"], Callable[[
 
     @functools.cache
     def load() -> "Backbone":
-        return Backbone.load(model)
+        return Backbone.load(model, loading)
 
     @functools.cache
     def choose() -> "Recipe":
@@ -218,6 +253,8 @@ def _show(files: Sequence[Path]) -> None:
     from freeret.evaluate.results import Result
 
     results = [Result.load(file) for file in files]
+    if not results:
+        return
     rows = []
     for name in dict.fromkeys(name for result in results for name in result.datasets):
         entries = [(r.run, r.datasets[name]) for r in results if name in r.datasets]
@@ -230,8 +267,22 @@ def _show(files: Sequence[Path]) -> None:
         for result in (result for result in several if group in result.means):
             rows.append([f"mean of {group}", "main", result.run, _cell(result.means[group])])
     print_table("Evaluation", ["dataset", "metric", "run", "value [95% interval]"], rows)
+    for result in results:
+        for name, entry in result.datasets.items():
+            if entry.skipped:
+                say(f"{result.run} on {name}: {_skipped(entry.skipped)}")
     for file in files:
         say(str(file))
+
+
+def _skipped(skipped: "Sequence[Skipped]") -> str:
+    """How many of each side were left out, and the first of them with the reason."""
+    sides = {"query": "queries", "document": "documents", "pair": "pairs"}
+    counts = {side: sum(one.side == side for one in skipped) for side in sides}
+    told = [f"{n} {side if n == 1 else sides[side]}" for side, n in counts.items() if n]
+    listed = "".join(f"\n  {one.side} {one.id}: {one.reason}" for one in skipped[:SHOWN])
+    more = f"\n  and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+    return f"skipped {', '.join(told)}{listed}{more}"
 
 
 def _cell(interval: tuple[float, float, float]) -> str:

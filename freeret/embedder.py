@@ -15,9 +15,8 @@ from torch import Tensor
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
 from probes.arguments import check_choice, check_count
-from probes.batching import TOKEN_BUDGET
 from probes.encoding import Row
-from probes.errors import BadSetting
+from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
 from probes.prompts import Prompt, Side, as_prompt, has_task
 from probes.states import last_states
@@ -38,7 +37,6 @@ class Embedder:
         prompt: str | Prompt | list[str | Prompt] = "control",
         *,
         truncate_dim: int | None = None,
-        token_budget: int = TOKEN_BUDGET,
     ):
         self.backbone = backbone
         self.site = Site.parse(site)
@@ -48,8 +46,7 @@ class Embedder:
             raise BadSetting("prompt is an empty list; name at least one")
         if truncate_dim is not None:
             check_count("truncate_dim", truncate_dim)
-        check_count("token_budget", token_budget)
-        self.truncate_dim, self.token_budget = truncate_dim, token_budget
+        self.truncate_dim = truncate_dim
 
     @classmethod
     def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Embedder":
@@ -74,13 +71,7 @@ class Embedder:
                 "use a recipe with the control prompt"
             )
         prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
-        return Embedder(
-            self.backbone,
-            self.site,
-            prompts,
-            truncate_dim=self.truncate_dim,
-            token_budget=self.token_budget,
-        )
+        return Embedder(self.backbone, self.site, prompts, truncate_dim=self.truncate_dim)
 
     def encode(
         self, items: Any, side: Side = "document", *, progress: bool = False
@@ -92,8 +83,11 @@ class Embedder:
         return self.encode_rows(rows, progress="embedding" if progress else None)
 
     def rows(self, item: Item, side: Side = "document") -> list[Row]:
-        """The item tokenised under each prompt. Raises BadItem."""
-        return [self.backbone.row(prompt.apply(item, side), item.name) for prompt in self.prompts]
+        """The item tokenised under each prompt. Raises BadItem with its id."""
+        try:
+            return [self.backbone.row(p.apply(item, side), item.name) for p in self.prompts]
+        except BadItem as error:
+            raise BadItem(str(error), error.item or item.id) from error
 
     def encode_rows(
         self, rows: Sequence[Sequence[Row]], *, progress: str | None = None
@@ -141,10 +135,17 @@ class Embedder:
         }
 
     def _run(self, rows: list[Row], progress: str | None) -> Tensor:
-        return last_states(
-            self.backbone,
-            rows,
-            [self.site],
-            token_budget=self.token_budget,
-            progress=progress,
-        )[:, 0]
+        return last_states(self.backbone, rows, [self.site], progress=progress)[:, 0]
+
+
+def not_finite(items: Sequence[Item], vectors: Float[Tensor, "items hidden"]) -> dict[int, BadItem]:
+    """By place, an error for each item whose vector holds NaN or infinity."""
+    places = (~vectors.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    return {
+        i: BadItem(
+            f"{items[i].name}: its vector is not finite (the model overflows on it; try another "
+            "dtype)",
+            items[i].id,
+        )
+        for i in places
+    }

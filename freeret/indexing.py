@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from freeret.counting import count_items
-from freeret.embedder import Embedder
+from freeret.embedder import Embedder, not_finite
 from freeret.payload import content_hash, encode_metadata, pack, source_of, with_source
 from freeret.sources import Listing
 from freeret.store import Record, Store
@@ -30,8 +30,6 @@ BLOCK = 256
 """Items a commit: what a kill costs at most."""
 HELD = 2**28
 """Bytes of media that the items of one commit may hold, as those from a URL do."""
-NANS = "the model overflows on it; try another dtype"
-
 
 Seen = dict[str, tuple[str, str]]
 """Ids of a stream, each with its content hash and where it stood."""
@@ -126,15 +124,15 @@ def index_block(
         done.seen.pop(id)
         refuse(done, error, on_error, id)
     rows = [new.rows for new in pending.values()]
-    vectors = embedder.encode_rows(rows, progress="embedding" if progress else None).numpy()
-    whole = np.asarray(np.isfinite(vectors).all(axis=1))
-    for id in [id for id, fine in zip(pending, whole, strict=True) if not fine]:
-        name = pending.pop(id).item.name
-        done.seen.pop(id)
-        refuse(done, BadItem(f"{name}: its vector is not finite ({NANS})", id), on_error, id)
-    written = store.write(
-        [new.record(v) for new, v in zip(pending.values(), vectors[whole], strict=True)]
-    )
+    vectors = embedder.encode_rows(rows, progress="embedding" if progress else None)
+    named = list(pending)
+    bad = not_finite([pending[id].item for id in named], vectors)
+    for place, error in bad.items():
+        pending.pop(named[place])
+        done.seen.pop(named[place])
+        refuse(done, error, on_error, named[place])
+    fine = [vector for place, vector in enumerate(vectors.numpy()) if place not in bad]
+    written = store.write([new.record(v) for new, v in zip(pending.values(), fine, strict=True)])
     known.update((id, new.hash) for id, new in pending.items())
     done.added, done.replaced = written.added, written.replaced
     return done

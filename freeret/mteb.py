@@ -7,7 +7,7 @@
 
 Needs `pip install 'freeret[eval]'`. MTEB hands over queries before it hands over the corpus, and in
 pieces, so a geometry is fitted on the project's own sentences, not on the corpus as in
-`FreeRet.index`.
+`FreeRet.index`. MTEB itself drops a document that is its own query, in the tasks that say so.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from jaxtyping import Float
 from mteb.models import ModelMeta
 from torch import Tensor
 
-from freeret.embedder import Embedder
+from freeret.embedder import Embedder, not_finite
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
@@ -84,6 +84,8 @@ class MtebEncoder:
         prompt = as_prompt(self.recipe.prompt, task)
         embedder = Embedder(self.backbone, self.recipe.site, prompt)
         vectors = embedder.encode(items, side)
+        for error in not_finite(items, vectors).values():
+            raise error
         if task not in self._geometries:
             self._geometries[task] = self._fit(embedder)
         signatures = [item.signature for item in items]

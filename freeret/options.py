@@ -1,9 +1,12 @@
 """Options that several commands share, each with its help."""
 
+import re
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+from probes.loading import Loading
 
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Count = Annotated[int, Parameter(validator=Number(gte=0))]
@@ -39,3 +42,6 @@ Moved = Annotated[
     str | None,
     Parameter(help="Where the backbone is now, if not where it was when the store was made."),
 ]
+Settings = Annotated[Loading, Parameter(name="*", parse=re.compile("^(?!images$|videos$)"))]
+"""An option for each field of `Loading`, but not for mappings, which nobody would type."""
+AS_USUAL = Loading()

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -115,7 +115,7 @@ def _where(value: object) -> str:
 
 def as_json(hit: "Hit") -> str:
     """One hit as one line of JSON; media by path say where they are."""
-    line = json.dumps(
+    return json_line(
         {
             "id": hit.id,
             "score": hit.score,
@@ -127,9 +127,13 @@ def as_json(hit: "Hit") -> str:
                 for p in hit.item.media
             ],
             "metadata": dict(hit.item.metadata),
-        },
-        ensure_ascii=False,
+        }
     )
+
+
+def json_line(value: Any) -> str:
+    """Any JSON value on one line."""
+    line = json.dumps(value, ensure_ascii=False)
     # JSON escapes the characters below a space itself; the others only stand inside strings.
     return UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", line)
 

@@ -12,20 +12,26 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 
 from freeret import tables
+from freeret.ann import Index, Recall
+from freeret.feed import Feed
 from freeret.indexing import Indexed, again, blocks, check_on_error, index_block, refuse
+from freeret.opening import Opening
 from freeret.recipe import Recipe
+from freeret.recorded import recorded_loading
 from freeret.retriever import FreeRet
 from freeret.sources import Files, Listing
 from freeret.store import Store
-from probes import Backbone
+from probes import Backbone, Loading
 from probes.errors import BadSetting, FreeRetError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ROOM = 0.25
 """Share of the CPUs that is left for reading; with none the actors would wait for ever."""
@@ -33,9 +39,98 @@ READ = 0.1
 """CPUs that Ray counts for one reading task."""
 
 
+def index_without_weights(
+    opening: Opening,
+    items: Any,
+    *,
+    on_error: str = "raise",
+    prune: bool = False,
+    shards: str | None = None,
+    num_actors: int | None = None,
+    address: str | None = None,
+    ann: Index | None = None,
+    progress: bool = False,
+) -> tuple[Indexed, Recall | None]:
+    """`FreeRet.index` of a driver that loads no backbone, for it may stand on a machine without a
+    GPU: a task on the cluster makes the store, and fits its geometry when all is written.
+
+    Args:
+        opening: Store, model and recipe.
+        items: As for `FreeRet.index`.
+        on_error: Likewise.
+        prune: Likewise.
+        shards: Likewise.
+        num_actors: As for `index_with_ray`.
+        address: Likewise.
+        ann: Approximate index to build over everything stored.
+        progress: Whether to show bars.
+
+    Returns:
+        What was done, and the recall of the approximate index.
+
+    Raises:
+        What `index_with_ray` and `Opening.retriever` raise.
+    """
+    feed = Feed.of(items, on_error, prune, shards)
+    fresh = feed.shard is None and not Store.exists(opening.store)
+    with session(address) as ray:
+        recipe: Recipe = _as_task(ray, num_actors, _make_store, opening)
+        store = Store.open(opening.store)
+        loading = recorded_loading(store.identity).updated(opening.loading)
+        try:
+            done = index_with_ray(
+                store.location, opening.model, loading, recipe, feed.stream,
+                on_error=on_error, num_actors=num_actors, address=address, progress=progress,
+            )  # fmt: skip
+            store.refresh()
+        except BaseException:
+            if fresh:
+                store.remove_if_empty()
+            raise
+        feed.finish(done, store)
+        if feed.shard is not None and ann is None:
+            return done, None
+        opening = replace(opening, recipe=recipe, task=None)
+        return done, _as_task(ray, num_actors, _fit, opening, ann)
+
+
+def _make_store(opening: Opening) -> Recipe:
+    """Make the store, or see that it was made alike; returns the recipe."""
+    retriever = opening.retriever()
+    Store.create(opening.store, retriever.identity(), retriever.embedder.dimension)
+    return retriever.recipe
+
+
+def _fit(opening: Opening, ann: Index | None) -> Recall | None:
+    """Compact the store, fit its geometry, build its approximate index."""
+    retriever = opening.retriever()
+    retriever.index([], opening.store)
+    return None if ann is None else retriever.build_ann(ann)
+
+
+def _as_task(ray: Any, num_actors: int | None, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function where an actor would run, with what one takes of the cluster."""
+    _, threads, resources = share(ray, num_actors)
+    packed = pickle.dumps((function, arguments, threads))
+    outcome = pickle.loads(ray.get(ray.remote(**resources)(_call).remote(packed)))
+    if isinstance(outcome, FreeRetError):
+        raise outcome
+    return outcome
+
+
+def _call(packed: bytes) -> bytes:
+    function, arguments, threads = pickle.loads(packed)
+    torch.set_num_threads(threads)
+    try:
+        return pickle.dumps(function(*arguments))
+    except FreeRetError as error:
+        return pickle.dumps(error)
+
+
 def index_with_ray(
-    store: Store,
-    backbone: Backbone,
+    location: str,
+    model: str,
+    loading: Loading,
     recipe: Recipe,
     items: Iterable[Any],
     *,
@@ -44,14 +139,16 @@ def index_with_ray(
     address: str | None = None,
     progress: bool = False,
 ) -> Indexed:
-    """Write every item that is new or changed, as `indexing.index_items` does.
+    """Write every item that is new or changed into the store at `location`, which exists, as
+    `indexing.index_items` does.
 
     `Files` are read by Ray's tasks, anything else is sent to them from here. By default an actor a
-    GPU, or one a node where there is none; each loads the backbone by its name. `address` is that
-    of a running cluster. An id that comes again with another content is a bad item, as in one
-    process; but two blocks may be written at once, so which of the two contents is stored is not
-    certain. Raises BadItem, StoreError, StoreMismatch, BackboneNotFound; BadSetting when Ray is not
-    installed, FreeRetError when it does not start.
+    GPU, or one a node where there is none; each loads `model` as `loading` says, and what that
+    leaves open is decided by its own device. `address` is that of a running cluster. An id that
+    comes again with another content is a bad item, as in one process; but two blocks may be written
+    at once, so which of the two contents is stored is not certain. Raises BadItem, StoreError,
+    StoreMismatch, BackboneNotFound; BadSetting when Ray is not installed, FreeRetError when it does
+    not start.
     """
     check_on_error(on_error)
     done = Indexed()
@@ -70,7 +167,7 @@ def index_with_ray(
             rows = rows.map_batches(_reader(files), batch_size=1, num_cpus=READ)
         outcomes = rows.map_batches(
             Indexing,
-            fn_constructor_args=[store.location, loading(backbone), recipe, on_error, threads],
+            fn_constructor_args=[location, model, loading, recipe, on_error, threads],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             **resources,
@@ -98,12 +195,18 @@ class Indexing:
     """What one actor does with every block: the path of a single process."""
 
     def __init__(
-        self, location: str, loading: dict[str, Any], recipe: Recipe, on_error: str, threads: int
+        self,
+        location: str,
+        model: str,
+        loading: Loading,
+        recipe: Recipe,
+        on_error: str,
+        threads: int,
     ):
         self.on_error, self.error = on_error, None
         torch.set_num_threads(threads)
         try:
-            retriever = FreeRet(Backbone.load(**loading), recipe)
+            retriever = FreeRet(Backbone.load(model, loading), recipe)
             self.embedder = retriever.embedder
             self.store = Store.open(location)
             self.store.require(retriever.identity())
@@ -155,14 +258,10 @@ def _groups(listing: Listing) -> Iterator[list[tuple[Any, str]]]:
     yield from blocks(others)
 
 
-def loading(backbone: Backbone) -> dict[str, Any]:
-    """How an actor loads the same backbone; the store then confirms that it is."""
-    return {
-        "model": backbone.name,
-        "revision": backbone.revision,
-        "dtype": str(backbone.dtype).removeprefix("torch."),
-        "attn_implementation": getattr(backbone.model.config, "_attn_implementation", None),
-    }
+def typed_loading(backbone: Backbone) -> Loading:
+    """How an actor loads the same backbone: as it was asked for, since what was left open is for
+    the device of the actor to decide; of a model on the hub, the same commit."""
+    return replace(backbone.loading, revision=backbone.revision)
 
 
 def share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:

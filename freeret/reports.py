@@ -102,7 +102,8 @@ def _decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """What of a fingerprint decides what the probes measure."""
     media = fingerprint.get("media") or {}
     same = {key: fingerprint.get(key) for key in ("weights", "tokenizer", "processor")}
-    return {**same, "pictures": media.get("images")}
+    bound = {"max_pixels": media["max_pixels"]} if "max_pixels" in media else {}
+    return {**same, "pictures": media.get("images"), **bound}
 
 
 def _candidates(backbone: Backbone) -> Iterator[Path]:

@@ -19,7 +19,6 @@ import torch
 from scipy.special import expit
 
 from freeret import ann as approximate
-from freeret import indexing, sources
 from freeret.ann import Recall
 from freeret.corpus_geometry import fit_geometry, reference_of
 from freeret.embedder import Embedder
@@ -33,13 +32,14 @@ from freeret.exact import (
     passing,
     stored,
 )
-from freeret.indexing import Indexed, check_on_error, index_items
+from freeret.feed import Feed
+from freeret.indexing import Indexed, index_items
 from freeret.recipe import Recipe
+from freeret.recorded import reopen_backbone, require_for_search
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
-from freeret.sharding import Shard
 from freeret.store import Loaded, Store
-from probes import Backbone, Geometry, Item, as_item, as_items
+from probes import Backbone, Geometry, Item, Loading, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, StoreError
 from probes.prompts import Prompted
@@ -123,16 +123,39 @@ class FreeRet:
         backbone: Backbone | str | Path | None = None,
         *,
         progress: bool = False,
+        loading: Loading | None = None,
         memory: float = MEMORY,
         examples: Sequence[Any] = (),
     ) -> "FreeRet":
-        """Open a store with the recipe it was made with; the backbone is loaded by its name
-        unless given. Raises StoreError, StoreMismatch."""
+        """Open a store with the recipe and the backbone that made it.
+
+        Args:
+            store: Folder or object-store URL.
+            backbone: A backbone that is loaded already, or where the store's backbone is now. By
+                default it is loaded by its name, as the store records it.
+            progress: Whether to show bars.
+            loading: Settings that replace the recorded ones.
+            memory: As for `FreeRet`.
+            examples: As for `FreeRet`.
+
+        Returns:
+            A retriever over the store. Its backbone may have another dtype or attention than the
+            store's if that was asked for, in `loading` or when the backbone was loaded; this
+            warns, and such a retriever adds no items.
+
+        Raises:
+            StoreError: There is no store.
+            StoreMismatch: The backbone is another one, or differs in what was not asked for.
+            BadSetting: `loading` is given for a backbone that is loaded already.
+        """
         opened = Store.open(store)
         recipe = Recipe.from_json(opened.recipe(), str(store))
-        backbone = backbone or Backbone.load(opened.identity["backbone"]["model"])
+        if not isinstance(backbone, Backbone):
+            backbone = reopen_backbone(opened.identity, backbone, loading or Loading())
+        elif loading is not None:
+            raise BadSetting("loading is for a backbone that is not loaded yet; give its name")
         retriever = cls(backbone, recipe, progress=progress, memory=memory, examples=examples)
-        opened.require(retriever.identity())
+        require_for_search(opened, retriever.identity(), backbone)
         retriever.store = opened
         return retriever
 
@@ -140,6 +163,7 @@ class FreeRet:
         """What the store must have been made with, and the recipe."""
         return {
             "backbone": self.backbone.fingerprint(),
+            "loading": self.backbone.loading.given(),
             "embedder": self.embedder.identity(),
             "recipe": self.recipe.to_json(),
         }
@@ -170,52 +194,42 @@ class FreeRet:
         `shards="k/n"` takes only that part of the items, beside other processes that take the
         others; `index([])` after all of them, or else the first search, fits the geometry.
         `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here or on the
-        cluster at `address`.
+        cluster at `address`. They load the backbone with the settings that this one was given, and
+        decide the others by their own device; where that makes another dtype than here, it is a
+        StoreMismatch: load this backbone with the dtype that the actors should have.
         """
         check_choice("engine", engine, ("local", "ray"))
-        check_on_error(on_error)
-        shard = Shard.parse(shards) if shards is not None else None
-        listing, passed_over = sources.listed(items), Counter[str]()
-        if listing is not None:
-            passed_over = listing.passed_over
-            if listing.bad and on_error == "raise":
-                raise listing.bad[0]
-        elif prune:
-            raise BadSetting(
-                "to prune, give the files and folders: paths, or freeret.sources.Files"
-            )
-        stream: Iterable[Any] = listing or sources.opened(items, passed_over)
+        feed = Feed.of(items, on_error, prune, shards)
         if store is None and self.store is None:
             store = self._place or tempfile.mkdtemp(prefix="freeret-")
-        fresh = store is not None and shard is None and not Store.exists(store)
+        fresh = store is not None and feed.shard is None and not Store.exists(store)
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
+        else:  # what may be searched in another dtype may not be added to in it
+            self._opened().require(self.identity())
         opened = self._opened()
-        if shard is not None:
-            stream = shard.of(stream)
         try:
             if engine == "ray":
-                from freeret.ray_engine import index_with_ray
+                from freeret.ray_engine import index_with_ray, typed_loading
 
                 done = index_with_ray(
-                    opened, self.backbone, self.recipe, stream, on_error=on_error,
-                    num_actors=num_actors, address=address, progress=self.progress,
+                    opened.location, self.backbone.name, typed_loading(self.backbone), self.recipe,
+                    feed.stream, on_error=on_error, num_actors=num_actors, address=address,
+                    progress=self.progress,
                 )  # fmt: skip
                 opened.refresh()
             else:
                 done = index_items(
-                    opened, self.embedder, stream,
-                    on_error=on_error, among=shard, progress=self.progress,
+                    opened, self.embedder, feed.stream,
+                    on_error=on_error, among=feed.shard, progress=self.progress,
                 )  # fmt: skip
         except BaseException:
             # Not beside other shards: their processes may be about to write.
             if fresh and opened.remove_if_empty():
                 self.store, self._place = None, store
             raise
-        done.passed_over = dict(passed_over)
-        if prune and listing is not None:
-            done.pruned = indexing.prune(opened, listing, done, shard)
-        if shard is None:
+        feed.finish(done, opened)
+        if feed.shard is None:
             opened.compact()
             self._geometry(opened)
         return done
@@ -226,8 +240,10 @@ class FreeRet:
 
     def save(self, location: str | Path) -> None:
         """Copy the store to another place, such as a temporary one to a lasting one."""
-        copy = Store.create(location, self.identity(), self.embedder.dimension)
-        copy.take(self._opened())
+        opened = self._opened()
+        identity = {**opened.identity, "recipe": self.recipe.to_json()}
+        copy = Store.create(location, identity, self.embedder.dimension)
+        copy.take(opened)
         self.store, self._kept, self._held = copy, None, None
 
     # -- search ------------------------------------------------------------------------------

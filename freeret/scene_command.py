@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from freeret import preflight
-from freeret.options import Model, Positive
+from freeret.options import AS_USUAL, Model, Positive, Settings
 from freeret.output import print_table, say
 
 
@@ -15,6 +15,7 @@ def scenes(
     size: Positive = 100,
     seeds: Positive = 3,
     out: Path | None = None,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Measure retrieval among compositional pictures and clips that are made on the spot.
 
@@ -40,7 +41,7 @@ def scenes(
 
     settings = dict(PRESETS)
     chosen = None if recipe is None else named_recipe(recipe)
-    backbone = Backbone.load(model)
+    backbone = Backbone.load(model, loading)
     if recipe is not None:
         chosen = chosen or own_recipe(backbone)
         settings["recipe"] = Setting(chosen.prompt, chosen.site, chosen.geometry)
@@ -59,6 +60,11 @@ def scenes(
     )
     if out is not None:
         found = {name: score.to_json() for name, score in zip(settings, scores, strict=True)}
-        about = {"size": size, "seeds": seeds, "fingerprint": backbone.fingerprint()}
+        about = {
+            "size": size,
+            "seeds": seeds,
+            "fingerprint": backbone.fingerprint(),
+            "loading": backbone.loading.given(),
+        }
         write_json(out, {**about, "settings": found})
         say(f"Figures are in {out}")

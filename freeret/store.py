@@ -48,7 +48,7 @@ PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 without it both would stay. A primary key cannot be null."""
 BLOCK_BYTES = 2**27
 """Vectors read at once where a block is not asked to be smaller; more is no faster."""
-RECORDED = ("recipe", "backbone.versions", "backbone.model", "backbone.revision")
+RECORDED = ("recipe", "loading", "backbone.versions", "backbone.model", "backbone.revision")
 """What the identity records without deciding any vector."""
 IDS = 10_000
 """Ids looked up by one query: it is parsed whole, which takes kilobytes of memory an id."""
@@ -127,14 +127,14 @@ class Store:
         with storage_errors(location):
             return _opened(lancedb.connect(str(location)), ITEMS) is not None
 
-    def require(self, identity: dict[str, Any]) -> None:
+    def require(self, identity: dict[str, Any], allowed: Container[str] = ()) -> None:
         """Raise StoreMismatch, saying what differs, unless the store was made the same way.
 
         What is only RECORDED may differ: a geometry is fitted anew, and a model that has moved has
-        the same weights.
+        the same weights. So may the keys that are `allowed`.
         """
         different = differences(self.identity, identity)
-        decisive = [key for key in different if not key.startswith(RECORDED)]
+        decisive = [k for k in different if not k.startswith(RECORDED) and k not in allowed]
         if decisive:
             remedy = (
                 "Use the model and the settings that made it, or another folder"

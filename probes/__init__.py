@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from probes.geometry import Geometry
     from probes.items import Item, Part, as_item, as_items
     from probes.lexicalization import Curves, curve_prompts, curves_by_prompt, lexicalization_curves
+    from probes.loading import Loading
     from probes.media import Limits, MediaOptions
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
     from probes.report import ProbeReport, probe
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves", "Frame",
-    "FrameBias", "Geometry", "Item", "Limits", "MediaOptions", "Part", "ProbeReport", "Setting",
-    "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item", "as_items",
-    "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites",
+    "FrameBias", "Geometry", "Item", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
+    "Setting", "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
+    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites",
     "lexicalization_curves", "probe", "record", "synonym_similarity",
 ]  # fmt: skip
 
@@ -37,6 +38,7 @@ __getattr__, __dir__ = lazy_names(
         "probes.geometry": "Geometry",
         "probes.items": "Item Part as_item as_items",
         "probes.lexicalization": "Curves curve_prompts curves_by_prompt lexicalization_curves",
+        "probes.loading": "Loading",
         "probes.media": "Limits MediaOptions",
         "probes.prompts": "E5V NAMED PROMPT_EOL ControlPrompt TemplatePrompt",
         "probes.report": "ProbeReport probe",

@@ -3,49 +3,35 @@
 import functools
 import hashlib
 import json
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from accelerate.utils import align_module_device, has_offloaded_params
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probes import embedded
 from probes.anatomy import Anatomy, resolve
 from probes.arguments import check_count
 from probes.encoding import Batch, Encoder, Row
-from probes.errors import (
-    BackboneNotFound,
-    BadSetting,
-    FreeRetError,
-    UnsupportedBackbone,
-    one_line,
-)
+from probes.errors import BadSetting, FreeRetError, UnsupportedBackbone, one_line
 from probes.items import Item, as_item, several
+from probes.loading import Loading
 from probes.media import MediaOptions
+from probes.pretrained import OutOfMemory, load_pretrained
 from probes.prompts import Prompted
 from probes.sites import Site
 
 Source = str | Item | Prompted | Any
-
-
-class OutOfMemory(FreeRetError, torch.OutOfMemoryError):
-    """A model or a batch does not fit on its device."""
-
-    @classmethod
-    def of(cls, device: Any, action: str) -> "OutOfMemory":
-        """That `action` found no room on the device, and what may help."""
-        return cls(
-            f"no room on {device} to {action}; use device_map='auto', a smaller dtype, "
-            "quantization_config, or smaller batches"
-        )
+FIXED = {"device", "dtype", "attn", "device_map", "quantize"}
+"""Settings that nothing can change once a model is loaded."""
+OF_MEDIA = ("images", "videos", "frames", "max_pixels")
+"""Settings that `Loading` and `MediaOptions` share."""
 
 
 class Backbone:
@@ -59,6 +45,7 @@ class Backbone:
         name: str,
         revision: str | None = None,
         media: MediaOptions | None = None,
+        loading: Loading | None = None,
     ):
         if not hasattr(model, "config"):
             raise UnsupportedBackbone(
@@ -66,14 +53,17 @@ class Backbone:
             )
         if processor is not None and not hasattr(processor, "apply_chat_template"):
             raise BadSetting(f"a {type(processor).__name__} is no processor of transformers")
-        if not isinstance(media, MediaOptions | None):
-            raise BadSetting(f"media must be probes.MediaOptions, not {media!r}")
+        options = _media_options(loading or Loading(), media or MediaOptions())
+        self.loading = replace(
+            loading or Loading(), **{name: getattr(options, name) for name in OF_MEDIA}
+        )
+        """The settings in effect; where one is None, the model and the device decided."""
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.revision = revision
         self.lock = threading.RLock()
         """Held around every forward: a traced model is not thread-safe."""
-        self.encoder = Encoder(model, tokenizer, processor, media=media)
+        self.encoder = Encoder(model, tokenizer, processor, self.loading.max_tokens, options)
         for path, _ in model.named_modules():
             self._holder(path)
         self.anatomy: Anatomy = self._resolved()
@@ -88,32 +78,50 @@ class Backbone:
     def load(
         cls,
         model: Any,
+        loading: Loading | None = None,
         *,
         tokenizer: Any = None,
         processor: Any = None,
-        device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
-        device_map: Any = None,
-        attn_implementation: str | None = None,
-        revision: str | None = None,
-        quantization_config: Any = None,
         media: MediaOptions | None = None,
+        quantization_config: Any = None,
+        **settings: Any,
     ) -> "Backbone":
         """Load an alias of an embedded default, a folder, a hub id, or take a loaded model.
 
-        Float32 on a CPU, the checkpoint's own dtype elsewhere, unless `dtype` says otherwise. A
-        loaded model needs its `tokenizer` or `processor` and stays where it is. `media` sets the
-        size of pictures, the frames of a video, limits and whether web addresses may be fetched.
-        Raises BackboneNotFound, FetchError, UnsupportedBackbone, BadSetting.
+        Args:
+            model: What to load. A model of transformers stays as and where it is; it needs its
+                `tokenizer` or `processor`.
+            loading: Device, dtype, size of pictures and all else that `Loading` holds.
+            tokenizer: Taken in place of the one that belongs to the name.
+            processor: Likewise.
+            media: Limits, the cache, and whether web addresses may be fetched. Its images, videos,
+                frames and max_pixels serve where `loading` does not set them.
+            quantization_config: A quantisation of transformers that `quantize` does not name.
+            settings: Fields of `Loading` by name, such as `dtype="bfloat16"`, on top of `loading`;
+                `attn_implementation` is another name of `attn`.
+
+        Returns:
+            A backbone whose `loading` holds the settings that it was loaded with.
+
+        Raises:
+            BackboneNotFound, FetchError, UnsupportedBackbone, BadSetting, OutOfMemory.
         """
+        loading = Loading.of(loading, settings)
+        if not isinstance(media, MediaOptions | None):
+            raise BadSetting(f"media must be probes.MediaOptions, not {media!r}")
         if isinstance(model, nn.Module):
             if tokenizer is None and processor is None:
                 raise BadSetting("a loaded model needs its tokenizer= or processor=")
+            if fixed := loading.given().keys() & FIXED:
+                raise BadSetting(
+                    f"{min(fixed)} cannot be set for a model that is loaded already; load it with "
+                    "from_pretrained as it should be, or give its name"
+                )
             if tokenizer is None:
                 tokenizer = getattr(processor, "tokenizer", None)
             config = getattr(model, "config", None)
             name = getattr(config, "_name_or_path", "") or type(model).__name__
-            return cls(model, tokenizer, processor, name, revision, media)
+            return cls(model, tokenizer, processor, name, loading.revision, media, loading)
         if type(model).__module__.split(".")[0] == "nnsight":
             raise UnsupportedBackbone(
                 f"a {type(model).__name__} is a wrapper of nnsight: give the transformers model in "
@@ -124,37 +132,22 @@ class Backbone:
                 f"a {type(model).__name__} is no backbone; give an alias, a folder, a hub id, or a "
                 "transformers model with its tokenizer= or processor="
             )
-        folder, name = _locate(model), str(model)
-        device, dtype = _device(device), _dtype(dtype)
-        if dtype is None:
-            dtype = torch.float32 if device.type == "cpu" else "auto"
-        settings = {
-            "dtype": dtype,
-            "device_map": device_map,
-            "attn_implementation": attn_implementation,
-            "quantization_config": quantization_config,
-        }
-        settings = {key: value for key, value in settings.items() if value is not None}
-        hub = {"revision": revision} if revision else {}
-        try:
-            config = transformers.AutoConfig.from_pretrained(folder, **hub)
-            loaded = _auto_class(config).from_pretrained(
-                folder, use_safetensors=True, **settings, **hub
-            )
-            processor = processor or _load_processor(folder, config, hub)
-            tokenizer = tokenizer or getattr(processor, "tokenizer", None)
-            tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(folder, **hub)
-            loaded = getattr(loaded, "thinker", loaded)
-            if device_map is None and quantization_config is None:
-                loaded = loaded.to(device)
-        except FreeRetError:
-            raise
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory.of(device, f"load {name!r}") from error
-        except Exception as error:  # transformers, tokenizers and safetensors raise many types
-            raise _not_loaded(name, error) from error
-        revision = revision or getattr(config, "_commit_hash", None)
-        return cls(loaded, tokenizer, processor, name, revision, media)
+        loaded = load_pretrained(
+            model,
+            loading,
+            tokenizer=tokenizer,
+            processor=processor,
+            quantization_config=quantization_config,
+        )
+        return cls(
+            loaded.model,
+            loaded.tokenizer,
+            loaded.processor,
+            str(model),
+            loaded.revision,
+            media,
+            loading,
+        )
 
     @property
     def num_layers(self) -> int:
@@ -267,20 +260,11 @@ class Backbone:
 
     def fingerprint(self) -> dict[str, Any]:
         """Who computes: model, revision, a checksum over its weights, anatomy, dtype, versions."""
-        digest = hashlib.sha256()
-        for name, weight in self.model.state_dict().items():
-            digest.update(f"{name}{tuple(weight.shape)}".encode())
-            if weight.is_meta:
-                path, _, leaf = name.rpartition(".")
-                with self._loaded(path) as module:
-                    digest.update(_sample(getattr(module, leaf)))
-            else:
-                digest.update(_sample(weight))
         return {
             "model": self.name,
             "revision": self.revision,
             "architecture": type(self.model).__name__,
-            "weights": digest.hexdigest()[:16],
+            "weights": self.weights_digest(),
             "tokenizer": hashlib.sha256(self.encoder.identity().encode()).hexdigest()[:16],
             "processor": _processor_settings(self.processor),
             "media": self.encoder.perception and self.encoder.perception.options.identity(),
@@ -291,6 +275,20 @@ class Backbone:
             "max_tokens": self.encoder.max_tokens,
             "versions": _versions(),
         }
+
+    def weights_digest(self, dtype: str | None = None) -> str:
+        """A checksum over a sample of all weights, as they are or rounded to a dtype."""
+        digest = hashlib.sha256()
+        rounded = None if dtype is None else getattr(torch, dtype)
+        for name, weight in self.model.state_dict().items():
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            if weight.is_meta:
+                path, _, leaf = name.rpartition(".")
+                with self._loaded(path) as module:
+                    digest.update(_sample(getattr(module, leaf), rounded))
+            else:
+                digest.update(_sample(weight, rounded))
+        return digest.hexdigest()[:16]
 
     @contextmanager
     def _loaded(self, path: str) -> Iterator[Any]:
@@ -348,6 +346,12 @@ class Backbone:
         }
 
 
+def _media_options(loading: Loading, media: MediaOptions) -> MediaOptions:
+    """The options of media, with what `loading` says of them."""
+    given = loading.given()
+    return replace(media, **{name: given[name] for name in OF_MEDIA if name in given})
+
+
 def _place(module: Any) -> torch.device:
     """Where a module computes."""
     if module.weight.is_meta and has_offloaded_params(module):
@@ -355,87 +359,17 @@ def _place(module: Any) -> torch.device:
     return module.weight.device
 
 
-def _sample(weight: Tensor) -> bytes:
+def _sample(weight: Tensor, dtype: torch.dtype | None) -> bytes:
     """64 of its values, evenly spaced."""
     flat = weight.detach().flatten()
-    return flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float32).numpy().tobytes()
+    values = flat[:: max(1, flat.numel() // 64)][:64]
+    rounded = values.to(dtype) if dtype is not None and weight.is_floating_point() else values
+    return rounded.to("cpu", torch.float32).numpy().tobytes()
 
 
 @functools.cache
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "nnsight", "tokenizers")}
-
-
-def _locate(model: str | Path) -> str:
-    if str(model) in embedded.ALIASES:
-        return str(embedded.ensure(str(model)))
-    path = Path(model).expanduser()
-    try:
-        local = isinstance(model, Path) or str(model).startswith((".", "/", "~")) or path.is_dir()
-        found = (path / "config.json").is_file()
-    except (OSError, ValueError) as error:  # too long a name, a folder that may not be entered
-        raise BackboneNotFound(f"cannot read {model!s:.100}: {one_line(error)}") from None
-    if local:
-        if not found:
-            raise BackboneNotFound(
-                f"{path} is not a model folder: it holds no readable config.json"
-            )
-        return str(path)
-    return str(model)
-
-
-def _not_loaded(name: str, error: Exception) -> BackboneNotFound:
-    reason = one_line(error)
-    if re.search(r"\b(gated|401|403|restricted|access token)\b", reason, re.IGNORECASE):
-        remedy = "Log in with `hf auth login` or set HF_TOKEN, if you have access to it"
-    elif isinstance(error, ImportError):
-        remedy = "Install what is missing, or load without the option that needs it"
-    elif Path(name).expanduser().is_dir():
-        remedy = "Is the folder whole, with config.json, safetensors and tokenizer? Fetch it again"
-    else:
-        aliases = ", ".join(embedded.ALIASES)
-        remedy = (
-            f"Give an alias ({aliases}), a model folder, or a hub id that this machine can reach"
-        )
-    return BackboneNotFound(f"cannot load {name!r}: {reason.rstrip('.')}. {remedy}")
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    """Raises BadSetting for a device that this machine does not have."""
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(chosen)
-        torch.empty(0, device=place).cpu()
-    except Exception as error:  # AssertionError, RuntimeError, TypeError, NotImplementedError
-        raise BadSetting(f"device {device!r} cannot be used: {one_line(error)}") from None
-    return place
-
-
-def _dtype(dtype: str | torch.dtype | None) -> str | torch.dtype | None:
-    """Raises BadSetting for what is no floating-point type."""
-    known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype in (None, "auto") or (isinstance(known, torch.dtype) and known.is_floating_point):
-        return dtype
-    raise BadSetting(f"dtype {dtype!r} is not one; choose auto, float32, bfloat16 or float16")
-
-
-def _auto_class(config: Any) -> Any:
-    """The auto class that knows this kind of config: multimodal first, then text."""
-    candidates = ("AutoModelForMultimodalLM", "AutoModelForImageTextToText", "AutoModelForCausalLM")
-    for auto in (getattr(transformers, name) for name in candidates):
-        if type(config) in auto._model_mapping:
-            return auto
-    raise BackboneNotFound(
-        f"{type(config).__name__} is not a config of a model that generates text."
-    )
-
-
-def _load_processor(folder: str, config: Any, hub: dict) -> Any:
-    if not any(
-        hasattr(config, part) for part in ("vision_config", "audio_config", "thinker_config")
-    ):
-        return None
-    return transformers.AutoProcessor.from_pretrained(folder, **hub)
 
 
 def _processor_settings(processor: Any) -> str | None:

@@ -12,9 +12,8 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
-from probes.backbone import Backbone
+from probes.backbone import Backbone, OutOfMemory
 from probes.encoding import Batch, Row
-from probes.errors import FreeRetError
 from probes.prefix import Prefix, common_prefix, media_can_follow, share_error, window
 
 log = logging.getLogger(__name__)
@@ -34,22 +33,24 @@ def run_batches(
     rows: Sequence[Row],
     forward: Callable[[Batch], Sequence[Result]],
     *,
-    token_budget: int = TOKEN_BUDGET,
+    token_budget: int | None = None,
     share_prefix: bool = True,
     progress: str | None = None,
 ) -> list[Result]:
     """`forward` of every row, one result a row, in the order of `rows`.
 
+    `token_budget` is that of `backbone.loading` by default, or else TOKEN_BUDGET.
     `share_prefix=False` is for what reads every position: a shared prefix is not in the batch.
     `progress` names the bar; it is shown when the work is long enough to be waited for, and below
     another bar it vanishes when it is done.
-    Raises FreeRetError when a single row does not fit in memory.
+    Raises OutOfMemory when a single row does not fit in memory.
     """
-    prefix = _prefix(backbone, rows) if share_prefix else None
+    prefix = shared_prefix(backbone, rows) if share_prefix else None
     skip = len(prefix.ids) if prefix else 0
     collate = prefix.collate if prefix else backbone.collate
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    pending = _cut(order, [len(row) - skip for row in rows], token_budget)[::-1]
+    budget = token_budget or backbone.loading.token_budget or TOKEN_BUDGET
+    pending = _cut(order, [len(row) - skip for row in rows], budget)[::-1]
     results: dict[int, Result] = {}
     with tqdm(
         total=len(rows), desc=progress, unit="item", disable=progress is None, delay=2, leave=None
@@ -60,9 +61,10 @@ def run_batches(
                 values = forward(collate([rows[i] for i in chosen]))
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if len(chosen) == 1:
-                    raise FreeRetError(
+                    raise OutOfMemory(
                         f"one row of {len(rows[chosen[0]])} tokens does not fit in memory; "
-                        "lower max_tokens or the media limits"
+                        "lower max_tokens, max_pixels or frames (--max-tokens, --max-pixels, "
+                        "--frames), or spread the model with device_map='auto' (--device-map auto)"
                     ) from error
                 half = len(chosen) // 2
                 log.warning("out of memory: a batch of %d rows is halved", len(chosen))
@@ -75,7 +77,8 @@ def run_batches(
     return [results[i] for i in range(len(rows))]
 
 
-def _prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
+def shared_prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
+    """What all rows begin with, computed once, or None where each is better computed whole."""
     ids = common_prefix(rows, backbone.encoder.media_ids)
     if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
         return None

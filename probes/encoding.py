@@ -22,15 +22,17 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
+from probes.fitting import fit_media, shares
 from probes.items import Item, Part
 from probes.media import MediaOptions
 from probes.perception import Perception, Piece
 from probes.prompts import Prompted
+from probes.templates import ChatTemplate, Thinking
 
 log = logging.getLogger(__name__)
 
 MARKER = re.compile("\ue000(\\d+)\ue001")
-MAX_TOKENS = 8192
+MAX_TOKENS = 32_768
 """Default cap of a row's length, whatever longer context the model claims."""
 SEEING = "HuggingFaceTB/SmolVLM-256M-Instruct, or without a download smolsight (drawn shapes only)"
 READERS = {"image": SEEING, "video": SEEING, "audio": "Qwen/Qwen2.5-Omni-3B"}
@@ -97,9 +99,9 @@ class Encoder:
         self.perception = (
             Perception(model, processor, media or MediaOptions()) if processor is not None else None
         )
-        self.chat = getattr(processor, "chat_template", None) or getattr(
-            tokenizer, "chat_template", None
-        )
+        written = getattr(processor, "chat_template", None) or tokenizer.chat_template
+        tokens = self.perception.tokens if self.perception is not None else {}
+        self.chat = ChatTemplate(processor or tokenizer, written, tokens) if written else None
         named = (getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio"))
         self.media_ids: set[int] = {id for id in named if id is not None}
         """Tokens in whose place a feature of a tower stands."""
@@ -134,7 +136,8 @@ class Encoder:
     def row(self, source: "Item | Prompted", name: str | None = None) -> Row:
         """Tokenise one item (as it is) or one prompted exchange.
 
-        Content that does not fit `max_tokens` is cut at its end, with a logged warning.
+        Where content does not fit `max_tokens`, media are made smaller and text is cut at its
+        end, with a logged warning.
         Raises BadItem, naming the item, when its content cannot be encoded.
         """
         if isinstance(source, Item):
@@ -156,12 +159,9 @@ class Encoder:
         if media and self.perception is not None:
             # Before rendering: templates drop what their model does not read.
             pieces = self.perception.pieces(media, name)
-            text = self.opening + self.perception.expand(
-                self.render(marked, source.system, source.prefill), pieces
-            )
-            ids = self._tokenize_rendered(text)
+            rendered = self.opening + self.render(marked, source.system, source.prefill)
+            pieces, ids, skeleton = self._with_media(self.perception, rendered, pieces, contents)
             per_token = self.perception.token_types(ids)
-            skeleton = self._runs(ids, text)
         else:
             skeleton = self._text_skeleton(marked, source.system, source.prefill, raw)
         found = {int(i) for run in skeleton for i in MARKER.findall(run.text or "")}
@@ -170,8 +170,31 @@ class Encoder:
                 "the chat template does not write the content it is given: all items would be the "
                 "same row; give the tokenizer or processor another chat_template"
             )
-        contents = self._fit(contents, skeleton, name)
+        contents = self._fit(contents, skeleton, name, pieces)
         return replace(self._splice(skeleton, per_token, contents, name), media=tuple(pieces))
+
+    def _with_media(
+        self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
+    ) -> tuple[list[Piece], list[int], list["Run"]]:
+        """A rendered prompt with its media, which are made smaller where they leave too little
+        room for the texts: at most half of a row is kept for these."""
+        text = perception.expand(rendered, pieces)
+        ids = self._tokenize_rendered(text)
+        if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens a character
+            kept = min(sum(map(self._count, texts)), self.max_tokens // 2)
+            have = sum(self._count(piece.text) for piece in pieces)
+            room = self.max_tokens - kept - (len(ids) - have)
+            if have > room:
+                pieces = fit_media(perception, pieces, room, self._count)
+                text = perception.expand(rendered, pieces)
+                ids = self._tokenize_rendered(text)
+                now = sum(self._count(piece.text) for piece in pieces)
+                name = pieces[0].name
+                log.warning("%s: its media are made smaller, %d to %d tokens", name, have, now)
+        return pieces, ids, self._runs(ids, text)
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _text_skeleton_uncached(
         self, marked: tuple, system: str | None, prefill: str, raw: bool
@@ -189,45 +212,32 @@ class Encoder:
 
     def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
         """The exchange as one string: by the chat template, or plainly for a base model."""
-        if not self.chat:
+        if self.chat is None:
             # An opening quotation mark goes on in the line, a cue such as "Answer:" starts its own.
             cue = f"\n{prefill}" if prefill[:1].isalpha() else f" {prefill}"
             return "\n\n".join(filter(None, [system, "".join(marked)])) + cue.rstrip(" ")
         try:
-            return self._chat(marked, system) + prefill
+            return self.chat.render(marked, system) + prefill
         except TemplateError:
             if system is None:
                 raise
             # Some templates refuse a system turn (Gemma 2): it then opens the user's turn.
-            return self._chat((f"{system}\n\n", *marked), None) + prefill
+            return self.chat.render((f"{system}\n\n", *marked)) + prefill
 
     def wording(self, source: Prompted) -> str:
         """The exchange as the tokenizer is given it, with `{text}` or `{image}` for content."""
         marked = [p if isinstance(p, str) else f"{{{p.kind}}}" for p in source.user]
         return self.render(marked, source.system, source.prefill)
 
-    def _chat(self, marked: Sequence, system: str | None) -> str:
-        messages: list[dict] = [{"role": "user", "content": marked}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": (system,)})
-        for message in messages:
-            content = message["content"]
-            if self.processor is None:
-                message["content"] = "".join(content)
-            else:
-                message["content"] = [
-                    p if isinstance(p, dict) else {"type": "text", "text": p} for p in content
-                ]
-        templater = self.processor if self.processor is not None else self.tokenizer
-        # SmolVLM's processor has another template for videos, and takes it unless told which.
-        videos = any(isinstance(p, dict) and p["type"] == "video" for p in marked)
-        own = videos and getattr(self.processor, "chat_template", None)
-        return templater.apply_chat_template(
-            messages,
-            chat_template=None if own else self.chat,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+    @property
+    def thinking(self) -> Thinking:
+        """How the model is kept from thinking before its answer, "none" if it does not think."""
+        return self.chat.thinking if self.chat else "none"
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the chat template writes media where they stand; else this class sees to it."""
+        return self.chat is None or self.chat.keeps_order
 
     def _wants_special(self, text: str) -> bool:
         """Whether the tokenizer must add its BOS, or the text brings it."""
@@ -288,29 +298,30 @@ class Encoder:
             raise BadItem(f"{name}: the tokenizer cannot write this text as plain tokens")
         return ids
 
-    def _fit(self, contents: list[str], skeleton: list[Run], name: str) -> list[str]:
+    def _fit(
+        self, contents: list[str], skeleton: list[Run], name: str, pieces: list[Piece]
+    ) -> list[str]:
         """Cut the longest contents at their end, so that the row keeps to `max_tokens`."""
         fixed = sum(len(run.ids) for run in skeleton)
         if 4 * sum(map(len, contents)) + fixed <= self.max_tokens:  # at most 4 tokens a character
             return contents
         room = self.max_tokens - fixed
         if room <= 0:
-            raise BadItem(f"{name}: its prompt alone needs {fixed} of {self.max_tokens} tokens")
+            needing = "prompt and media need" if pieces else "prompt alone needs"
+            raise BadItem(f"{name}: its {needing} {fixed} of {self.max_tokens} tokens")
         encoded = [self.plain.encode(text, add_special_tokens=False) for text in contents]
         fitted = list(contents)
-        # The shortest first: what it leaves of its share goes to the longer ones.
-        order = sorted(range(len(contents)), key=lambda i: len(encoded[i].ids))
-        for left, i in zip(range(len(order), 0, -1), order, strict=True):
-            have, share = len(encoded[i].ids), room // left
+        for i, share in enumerate(shares([len(one.ids) for one in encoded], room)):
+            have = len(encoded[i].ids)
             if have > share:
                 log.warning("%s: cut from %d to %d tokens", name, have, share)
                 fitted[i] = contents[i][: encoded[i].offsets[share - 1][1]] if share else ""
-            room -= min(have, share)
         return fitted
 
     def identity(self) -> str:
         """Everything that decides how text becomes tokens, as one string."""
-        return self.tokenizer.backend_tokenizer.to_str() + str(self.chat)
+        chat = self.chat and self.chat.identity()
+        return self.tokenizer.backend_tokenizer.to_str() + str(chat)
 
     def positions(self, row: Row) -> Tensor:
         """M-RoPE positions `[axes, length]` of a row; its neighbours have no part in them."""

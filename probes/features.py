@@ -18,6 +18,8 @@ class Processed:
     positions: dict[str, Tensor]
     tensors: dict[str, Tensor]
     features: dict[str, Any] = field(default_factory=dict)
+    pixels: int = 0
+    """Width × height of the picture, or of a frame, that the processor was given."""
 
     @property
     def size(self) -> int:

@@ -2,8 +2,9 @@
 
 - `none`: the unit vector; scores are plain cosines.
 - `centre`: minus the mean of the unit vectors of its modality signature.
-- `whiten`: centred, then shrinkage-whitened (ReAlign, arXiv 2512.19115): directions that dominate
-  all similarities are divided by their size.
+- `whiten`: centred, then shrinkage-whitened: directions that dominate all similarities are divided
+  by their size. ReAlign (arXiv 2512.19115) whitens each side by itself; here one transform, of the
+  documents, serves both.
 
 Means are estimated per modality signature (text, image, image+text, …), which removes the modality
 gap (Liang et al., 2022). Queries share the mean of the documents of their signature. What a corpus

@@ -1,5 +1,6 @@
 """Pictures as RGB: upright, transparency on white, any depth brought to 8 bits."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,9 @@ from PIL import Image, ImageOps
 
 from probes.errors import BadItem
 from probes.media import Limits, check_pixels
+
+MOST_ELONGATED = 200
+"""How many times as long as wide a picture may be; Qwen's processors refuse more."""
 
 
 def read_image(source: Any, limits: Limits) -> Image.Image:
@@ -24,6 +28,26 @@ def read_image(source: Any, limits: Limits) -> Image.Image:
         raise BadItem(f"a {type(source).__name__} is no picture; give a path, bytes or a PIL image")
     with Image.open(source) as image:
         return to_rgb(image, limits)
+
+
+def shrink(image: Image.Image, pixels: int | None) -> Image.Image:
+    """The picture at the size of `shrunk_size`."""
+    size = shrunk_size(*image.size, pixels)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def shrunk_size(width: int, height: int, pixels: int | None) -> tuple[int, int]:
+    """The size of a picture within `pixels` (None for no bound), its shape kept.
+
+    Only one that is more than 200 times as long as wide becomes wider, up to that.
+    """
+    width, height = (
+        max(width, math.ceil(height / MOST_ELONGATED)),
+        max(height, math.ceil(width / MOST_ELONGATED)),
+    )
+    scale = min(1.0, math.sqrt((pixels or math.inf) / (width * height)))
+    width, height = (max(1, math.floor(side * scale)) for side in (width, height))
+    return min(width, height * MOST_ELONGATED), min(height, width * MOST_ELONGATED)
 
 
 def to_rgb(image: Image.Image, limits: Limits) -> Image.Image:

@@ -234,6 +234,7 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
 
 def _find_word(logits: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
     """Rank (1 is the top) and probability of each row's word."""
+    word = word.to(logits.device)  # the head may be on another device than the input
     score = logits.gather(1, word[:, None])
     rank = (logits > score).sum(1) + 1
     return rank.cpu(), (score[:, 0] - logits.logsumexp(1)).exp().cpu()

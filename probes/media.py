@@ -34,8 +34,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How media are read and processed. `images`, `videos` and `frames` decide vectors, so they
-    are part of the fingerprint.
+    """How media are read and processed. `images`, `videos`, `frames` and `max_pixels` decide
+    vectors, so they are part of the fingerprint.
 
     `images` and `videos` are the processor's own settings, by family:
     Qwen2-VL to Qwen3-VL, Qwen2.5-Omni `{"size": {"shortest_edge": P, "longest_edge": Q}}` (pixels
@@ -48,6 +48,13 @@ class MediaOptions:
     videos: Mapping[str, Any] = field(default_factory=dict)
     frames: int = 8
     """Frames sampled from a video, evenly in time."""
+    max_pixels: int | None = None
+    """The most pixels of a picture, and of each frame of a video; larger ones are made smaller,
+    their shape kept. Where a processor's own size is a budget of pixels (the Qwen families,
+    GLM-4V and others), it counts the pixels of a picture, and None stands for 1,280 tokens of a
+    picture, the MMEB benchmark's bound, unless the checkpoint's own bound is lower or `images`
+    sets a `size`. In the other families None stands for no bound, and a picture is made smaller
+    before the processor sees it, which may bring it to its own size again."""
     limits: Limits = field(default_factory=Limits)
     urls: bool = False
     """Whether web addresses may be fetched."""
@@ -56,7 +63,8 @@ class MediaOptions:
 
     def identity(self) -> dict[str, Any]:
         """What of this decides a vector."""
-        return {"images": dict(self.images), "videos": dict(self.videos), "frames": self.frames}
+        found = {"images": dict(self.images), "videos": dict(self.videos), "frames": self.frames}
+        return found if self.max_pixels is None else {**found, "max_pixels": self.max_pixels}
 
 
 def open_source(value: Any, options: MediaOptions) -> io.BufferedIOBase | None:

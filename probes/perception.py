@@ -18,6 +18,9 @@ What the families most used read (docs/families.md has all):
 Rows of every kind stand together in one batch. LLaVA-OneVision cuts a picture into tiles only when
 it is alone in its row, Gemma 3 only with `do_pan_and_scan`.
 
+Pictures and frames are made smaller to `MediaOptions.max_pixels`, and further where a row would be
+too long with them (`probes/fitting.py`).
+
 A kind that a family does not read is a BadItem before anything is rendered: its chat template
 would drop it without a word.
 """
@@ -36,13 +39,14 @@ from PIL import Image
 from torch import Tensor
 from transformers.video_utils import VideoMetadata
 
+from probes.arguments import check_count
 from probes.audio import read_audio
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone, one_line
 from probes.features import Cache, Processed, join, keep, merge
-from probes.images import read_image
+from probes.images import read_image, shrink
 from probes.items import Part
 from probes.media import MediaOptions, open_source, reading
-from probes.videos import Video, read_video
+from probes.videos import Video, read_video, shrink_frames
 
 READERS = {"image": "image_processor", "video": "video_processor", "audio": "feature_extractor"}
 """The part of a processor that reads each kind."""
@@ -58,6 +62,10 @@ ROUTES = "moe_mm_token_type_ids"
 TEXTUAL = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", ROUTES, *POSITIONS)
 """What does not go to a tower."""
 PATCH = "temporal_patch_size"
+BENCHMARK_TOKENS = 1280
+"""Tokens of a picture at most, unless said otherwise: MMEB's bound (VLM2Vec, resize_max_pixels)."""
+UNTILED = {"max_patches": 1, "do_image_splitting": False, "do_pan_and_scan": False}
+"""Settings by which processors cut a picture into tiles, where they make one tile of it."""
 MILLISECONDS = 1000
 PLAIN: dict[str, Any] = {
     "image": Image.new("RGB", (64, 64), "grey"),
@@ -66,9 +74,20 @@ PLAIN: dict[str, Any] = {
 }
 """A medium of each kind with which nothing can be wrong."""
 NO_EFFECT = dict.fromkeys(
-    ("min_pixels", "max_pixels"), "give size={'shortest_edge': pixels, 'longest_edge': pixels}"
+    ("min_pixels", "max_pixels"),
+    "give MediaOptions(max_pixels=…), or size={'shortest_edge': pixels, 'longest_edge': pixels}",
 ) | {"image_grid_pinpoints": "the tiles are those of the model's config"}
 """Settings that processors take and pass over, or that must agree with the model."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How a medium is put to the processor."""
+
+    tiled: bool = True
+    """Whether a processor that cuts pictures into tiles may do so."""
+    pixels: int | None = None
+    """The most pixels of a picture or frame."""
 
 
 @dataclass(frozen=True)
@@ -77,26 +96,29 @@ class Piece:
 
     part: Part = field(repr=False)
     name: str
-    alone: bool
+    view: View
     key: str
-    """Hash of the content."""
+    """Hash of the content, and the view of it."""
     text: str
     """The placeholder as the processor expands it."""
     positions: dict[str, Tensor]
+    pixels: int
+    """Of the picture or of a frame, as the processor was given it."""
 
 
 class Perception:
     """The processor and the towers of one model."""
 
     def __init__(self, model: Any, processor: Any, options: MediaOptions):
-        self.model, self.processor, self.options = model, processor, options
+        self.model, self.processor = model, processor
         self.cache = Cache(options.cache_bytes)
-        self.kinds = [
-            kind
+        self.tokens: dict[str, str] = {
+            kind: token
             for kind, reader in READERS.items()
-            if getattr(processor, reader, None) is not None
-            and getattr(processor, f"{kind}_token", None) is not None
-        ]
+            if getattr(processor, reader, None) is not None and (token := _token(processor, kind))
+        }
+        """The placeholder of each kind that it reads."""
+        self.kinds = list(self.tokens)
         accepted = inspect.signature(model.forward).parameters
         self.takes_features = "mm_encoder_outputs" in accepted
         types = [name for name in ("mm_token_type_ids", "token_type_ids") if name in accepted]
@@ -109,6 +131,22 @@ class Perception:
         self.counts_pictures = "batch_num_images" in getattr(pictures, "model_input_names", ())
         for kind, settings in (("image", options.images), ("video", options.videos)):
             _check_settings(getattr(processor, READERS[kind], None), settings)
+        known = _settings(pictures)
+        self.untiled = {key: value for key, value in UNTILED.items() if key in known}
+        self.token_pixels = _token_pixels(pictures)
+        """Pixels that one token stands for, where the processor's size is a budget of pixels."""
+        self.options = replace(options, max_pixels=self._most_pixels(pictures, options))
+
+    def _most_pixels(self, pictures: Any, options: MediaOptions) -> int | None:
+        """`max_pixels` as it was given, or the bound that None stands for."""
+        if options.max_pixels is not None:
+            if self.token_pixels and "size" in options.images:
+                raise BadSetting("max_pixels and images={'size': …} both bound pictures; give one")
+            return check_count("max_pixels", options.max_pixels)
+        if self.token_pixels is None or "size" in options.images:
+            return None
+        bound = BENCHMARK_TOKENS * self.token_pixels
+        return bound if pictures.size["longest_edge"] > bound else None
 
     # -- one row -----------------------------------------------------------------------------
 
@@ -119,12 +157,22 @@ class Perception:
                 known = ", ".join(["text", *self.kinds])
                 raise BadItem(f"{name}: this backbone does not read {part.kind}; it reads {known}")
         pictures = sum(part.kind == "image" for part in media)
-        alone = pictures < 2 or not self.counts_pictures
-        return [self._piece(part, alone, name) for part in media]
+        view = View(pictures < 2 or not self.counts_pictures, self.options.max_pixels)
+        return [self._piece(part, view, name) for part in media]
 
-    def _piece(self, part: Part, alone: bool, name: str) -> Piece:
-        key, processed = self._see(part, alone, name)
-        return Piece(part, name, alone, key, processed.text, processed.positions)
+    def _piece(self, part: Part, view: View, name: str) -> Piece:
+        key, seen = self._see(part, view, name)
+        return Piece(part, name, view, key, seen.text, seen.positions, seen.pixels)
+
+    def smaller(self, piece: Piece, ratio: float) -> Piece:
+        """The same medium with fewer tokens, about `ratio` of them: in one tile where it is in
+        several, else with fewer pixels."""
+        tiles = piece.part.kind == "image" and (self.counts_pictures or self.untiled)
+        if tiles and piece.view.tiled:
+            view = replace(piece.view, tiled=False)
+        else:
+            view = replace(piece.view, pixels=max(1, int(piece.pixels * ratio)))
+        return self._piece(piece.part, view, piece.name)
 
     def expand(self, text: str, pieces: Sequence[Piece]) -> str:
         """Rendered text with each placeholder as long as its medium is in tokens.
@@ -133,7 +181,7 @@ class Perception:
         """
         expanded = {kind: [p.text for p in pieces if p.part.kind == kind] for kind in READERS}
         for kind, replacements in expanded.items():
-            token = self._token(kind)
+            token = self.tokens.get(kind)
             written = text.count(token) if token else 0
             if written != len(replacements):
                 raise UnsupportedBackbone(
@@ -216,7 +264,7 @@ class Perception:
         return inputs
 
     def _looked_at(self, piece: Piece, device: Any) -> Processed:
-        key, processed = self._see(piece.part, piece.alone, piece.name, piece.key)
+        key, processed = self._see(piece.part, piece.view, piece.name, piece.key)
         if key != piece.key:
             raise BadItem(f"{piece.name}: its {piece.part.kind} changed while it was in use")
         pixels = [key for key in TOWERS if key in processed.tensors]
@@ -254,7 +302,7 @@ class Perception:
     # -- one medium --------------------------------------------------------------------------
 
     def _see(
-        self, part: Part, alone: bool, name: str, key: str | None = None
+        self, part: Part, view: View, name: str, key: str | None = None
     ) -> tuple[str, Processed]:
         """The hash of a medium and what is known of it, from the cache or read anew."""
         if key is not None and (held := self.cache.get(key)):
@@ -264,11 +312,11 @@ class Perception:
             open_source(part.value, self.options) or nullcontext() as source,
         ):
             value = self._read(part.kind, part.value) if source is None else None
-            key = f"{part.kind}:{alone}:{_hash(value if source is None else source)}"
+            key = f"{part.kind}:{view}:{_hash(value if source is None else source)}"
             held = self.cache.get(key)
             if held is None:
                 value = value if source is None else self._read(part.kind, source)
-                held = self._process(part.kind, value, alone)
+                held = self._process(part.kind, value, view)
                 self.cache.put(key, held)
         return key, held
 
@@ -287,17 +335,25 @@ class Perception:
             )
         return samples
 
-    def _process(self, kind: str, value: Any, alone: bool) -> Processed:
+    def _process(self, kind: str, value: Any, view: View) -> Processed:
         """One medium by itself through the model's processor.
 
         Raises UnsupportedBackbone where it fails on a plain medium of this kind as well.
         """
-        count = 1 if alone else 2
+        count = 2 if self.counts_pictures and kind == "image" and not view.tiled else 1
+        pixels = 0
+        if kind == "image":
+            value = shrink(value, None if self.token_pixels else view.pixels)
+            bound = view.pixels or (self.token_pixels and self._size()["longest_edge"])
+            pixels = min(filter(None, (value.width * value.height, bound)))
+        elif kind == "video":
+            value = shrink_frames(value, view.pixels)
+            pixels = value.frames.shape[1] * value.frames.shape[2]
         try:
-            outputs = self._processed(kind, value, count)
+            outputs = self._processed(kind, value, view, count)
         except Exception as error:
             try:
-                self._processed(kind, PLAIN[kind], count)
+                self._processed(kind, PLAIN[kind], view, count)
             except Exception:
                 raise UnsupportedBackbone(
                     f"{type(self.processor).__name__} fails on any {kind} beside text "
@@ -311,33 +367,38 @@ class Perception:
             raise BadItem("it is too short: no token stands for it")
         positions = {key: outputs[key] for key in POSITIONS if key in outputs}
         tensors = {
-            key: tensor if alone or key == "batch_num_images" else tensor[:1]
+            key: tensor if count == 1 or key == "batch_num_images" else tensor[:1]
             for key, tensor in outputs.items()
             if isinstance(tensor, Tensor) and key not in TEXTUAL
         }
-        return Processed(text, positions, tensors)
+        return Processed(text, positions, tensors, pixels=pixels)
 
-    def _processed(self, kind: str, value: Any, count: int) -> dict[str, Any]:
+    def _image_settings(self, view: View) -> dict[str, Any]:
+        settings = dict(self.options.images)
+        if self.token_pixels and view.pixels is not None:
+            least = min(self._size()["shortest_edge"], view.pixels)
+            settings["size"] = {"shortest_edge": least, "longest_edge": view.pixels}
+        return settings if view.tiled else settings | self.untiled
+
+    def _size(self) -> dict[str, int]:
+        return dict(self.processor.image_processor.size) | self.options.images.get("size", {})
+
+    def _processed(self, kind: str, value: Any, view: View, count: int) -> dict[str, Any]:
         return dict(
             self.processor(
                 text=[self._placeholder(kind) * count],
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
-                **self._arguments(kind, value, count),
+                **self._arguments(kind, value, view, count),
             )
         )
-
-    def _token(self, kind: str) -> str:
-        """What the chat template writes for a medium; Qianfan-OCR has a token for that alone."""
-        names = (f"{kind}_placeholder_token", f"{kind}_token")
-        return next((str(t) for n in names if (t := getattr(self.processor, n, None))), "")
 
     def _placeholder(self, kind: str) -> str:
         """A medium's token, with the delimiters that HunYuan's processor asks for."""
         start, end = (
             getattr(self.processor, f"{kind}_{side}_token", None) or "" for side in ("start", "end")
         )
-        return f"{start}{self._token(kind)}{end}"
+        return f"{start}{self.tokens[kind]}{end}"
 
     def _written(self, ids: Tensor) -> str:
         """The text of a placeholder's tokens, where the processor expands it and does not say to
@@ -345,10 +406,10 @@ class Perception:
         bos = self.processor.tokenizer.bos_token_id
         return self.processor.tokenizer.decode(ids[1:] if ids[0] == bos else ids)
 
-    def _arguments(self, kind: str, value: Any, count: int) -> dict[str, Any]:
+    def _arguments(self, kind: str, value: Any, view: View, count: int) -> dict[str, Any]:
         if kind == "image":
             # Nested: a flat list means one image a row to some processors.
-            return {"images": [[value] * count], "images_kwargs": dict(self.options.images)}
+            return {"images": [[value] * count], "images_kwargs": self._image_settings(view)}
         if kind == "audio":
             return {"audio": [value]}
         video: Video = _at_least(value, getattr(self.processor.video_processor, PATCH, 1))
@@ -366,10 +427,17 @@ class Perception:
             "video_metadata": [metadata],
             "return_metadata": True,
             "do_sample_frames": False,
+            "input_data_format": "channels_last",  # else guessed, wrongly where a frame is 3 high
         }
         if hasattr(self.processor, "position_id_per_seconds"):  # Qwen2.5-Omni takes 2 otherwise
             settings["fps"] = len(video.frames) / video.duration
         return {"videos": [video.frames], "videos_kwargs": {**self.options.videos, **settings}}
+
+
+def _token(processor: Any, kind: str) -> str | None:
+    """What the chat template writes for a medium; Qianfan-OCR has a token for that alone."""
+    names = (f"{kind}_placeholder_token", f"{kind}_token")
+    return next((str(t) for name in names if (t := getattr(processor, name, None))), None)
 
 
 def _at_least(video: Video, frames: int) -> Video:
@@ -395,8 +463,22 @@ def _hash(value: Any) -> str:
     return digest.hexdigest()
 
 
+def _token_pixels(pictures: Any) -> int | None:
+    """Pixels that one token stands for; None where `size` is not counted in pixels of area."""
+    size, patch = getattr(pictures, "size", None) or {}, getattr(pictures, "patch_size", None)
+    merged = getattr(pictures, "merge_size", None)
+    if not ("shortest_edge" in size and "longest_edge" in size and isinstance(patch, int)):
+        return None
+    return (patch * merged) ** 2 if isinstance(merged, int) else None
+
+
+def _settings(reader: Any) -> Mapping[str, Any]:
+    """The settings that a processor of pictures or videos knows, by name."""
+    return getattr(getattr(reader, "valid_kwargs", None), "__annotations__", {})
+
+
 def _check_settings(reader: Any, settings: Mapping[str, Any]) -> None:
-    known = getattr(getattr(reader, "valid_kwargs", None), "__annotations__", {})
+    known = _settings(reader)
     for key in settings:
         if key not in known:
             raise BadSetting(f"{type(reader).__name__} has no setting {key!r}")

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.backbone import Backbone
-from probes.batching import TOKEN_BUDGET, run_batches
+from probes.batching import run_batches
 from probes.encoding import Batch, Row
 from probes.items import Item
 from probes.prompts import Prompt, Side
@@ -20,7 +20,6 @@ def last_states(
     rows: Sequence[Row],
     sites: Sequence[str | Site],
     *,
-    token_budget: int = TOKEN_BUDGET,
     progress: str | None = None,
 ) -> Float[Tensor, "rows sites hidden"]:
     """Raw float32 states on the CPU, in the order of `rows` and of `sites`.
@@ -34,9 +33,7 @@ def last_states(
         states = record(backbone, batch, sites)
         return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
 
-    return torch.stack(
-        run_batches(backbone, rows, forward, token_budget=token_budget, progress=progress)
-    )
+    return torch.stack(run_batches(backbone, rows, forward, progress=progress))
 
 
 def prompted_states(

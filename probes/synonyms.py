@@ -49,8 +49,9 @@ def synonym_similarity(
 
     def forward(batch: Any) -> list[torch.Tensor]:
         states = record(backbone, batch, chosen)
-        stacked = torch.stack([states[site].float() for site in chosen], dim=1)
-        return list(torch.nn.functional.normalize(stacked, dim=-1).cpu())
+        # On the CPU, since layers of a model on several devices leave their states on each.
+        stacked = torch.stack([states[site].float().cpu() for site in chosen], dim=1)
+        return list(torch.nn.functional.normalize(stacked, dim=-1))
 
     by_word = run_batches(backbone, rows, forward, progress="synonyms" if progress else None)
     units = dict(zip(words, by_word, strict=True))

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import av
@@ -11,8 +12,8 @@ import torch
 from PIL import Image, ImageSequence
 
 from probes.errors import BadItem
-from probes.images import read_image, to_rgb
-from probes.media import Limits, check_pixels
+from probes.images import read_image, shrink, shrunk_size, to_rgb
+from probes.media import Limits, check_pixels, check_size
 
 FRAMES_PER_SECOND = 2.0
 """Of frames that come without times: what Qwen's processors sample."""
@@ -33,8 +34,8 @@ class Video:
 
 
 def read_video(source: Any, frames: int, limits: Limits) -> Video:
-    """At most `frames` frames of a video file, an animation, a list of pictures or an array
-    `[frames, height, width, 3]`.
+    """At most `frames` frames of a video file, an animation, a list of pictures (paths, PIL images
+    or arrays) or an array `[frames, height, width, 3]`.
 
     Frames that cannot be decoded (a cut-off end) are passed over. Raises BadItem when none can.
     """
@@ -56,6 +57,15 @@ def read_video(source: Any, frames: int, limits: Limits) -> Video:
     return _from_file(source, frames, limits)
 
 
+def shrink_frames(video: Video, pixels: int | None) -> Video:
+    """The video with each frame as `images.shrink` makes it."""
+    height, width = video.frames.shape[1:3]
+    if shrunk_size(width, height, pixels) == (width, height):
+        return video
+    frames = [np.asarray(shrink(Image.fromarray(frame), pixels)) for frame in video.frames]
+    return replace(video, frames=np.stack(frames))
+
+
 def even(count: int, wanted: int) -> list[int]:
     """`wanted` indices of `count`, evenly spaced from the first to the last; all when fewer."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
@@ -65,12 +75,20 @@ def _from_frames(frames: Sequence[Any], wanted: int, limits: Limits) -> Video:
     if not frames:
         raise BadItem("a video needs at least one frame")
     chosen = even(len(frames), wanted)
-    pictures = [read_image(frames[i], limits) for i in chosen]
+    pictures = [_read_frame(frames[i], limits) for i in chosen]
     if len({picture.size for picture in pictures}) > 1:
         raise BadItem("the frames of a video must all be of one size")
     times = tuple(i / FRAMES_PER_SECOND for i in chosen)
     stacked = np.stack([np.asarray(picture) for picture in pictures])
     return Video(stacked, times, len(frames) / FRAMES_PER_SECOND)
+
+
+def _read_frame(frame: Any, limits: Limits) -> Image.Image:
+    if not isinstance(frame, Path):
+        return read_image(frame, limits)
+    check_size(frame.stat().st_size, limits)
+    with frame.open("rb") as file:
+        return read_image(file, limits)
 
 
 # -- animations (GIF, WebP, APNG) ------------------------------------------------------------

@@ -31,7 +31,7 @@ from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
 from freeret.sources import Files
 from freeret.store import Store
-from probes import Backbone, Item, ProbeReport
+from probes import Backbone, Item, Loading, ProbeReport
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 ROWS = [{"id": f"r{k}", "text": f"{k} of the word", "year": 1990 + k} for k in range(12)]
@@ -328,6 +328,14 @@ def commands() -> dict[str, App]:
     return {name: app[name] for name in app if not name.startswith("-")}
 
 
+def settings() -> dict[str, str]:
+    """The sentences under the fields of `Loading` that can be typed."""
+    written = re.findall(
+        r'^    (\w+): .*\n    """([^"]+)"""', inspect.getsource(Loading), re.MULTILINE
+    )
+    return {name: said for name, said in written if name not in ("images", "videos")}
+
+
 @pytest.mark.parametrize("command", list(commands()))
 def test_help_says_all_of_every_option(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -348,15 +356,22 @@ def test_help_says_all_of_every_option(
     shown = " ".join(out.split())
     described = dict(re.findall(r"^    (\w+): (.+(?:\n        .+)*)", written, re.MULTILINE))
     hints = get_type_hints(function, include_extras=True)
-    for name in inspect.signature(function).parameters:
-        notes = getattr(hints[name], "__metadata__", ())
+    names = dict.fromkeys(inspect.signature(function).parameters)
+    if names.pop("loading", "absent") != "absent":
+        described |= settings()
+        names |= dict.fromkeys(settings())
+    for name in names:
+        notes = getattr(hints.get(name), "__metadata__", ())
         said = described.get(name) or next((note.help for note in notes if note.help), "")
         sentence = " ".join(said.replace("`", "").split())
         assert len(sentence.split()) >= 4, f"{name} is hardly described"
         assert sentence[0].isupper()
         assert sentence[-1] == ".", name
         assert sentence in shown, name
-    assert set(described) <= set(inspect.signature(function).parameters)
+    assert set(described) <= names.keys()
+    loads = {"probe", "check", "index", "search", "answer", "eval", "ablate", "scenes", "demo"}
+    assert ("--token-budget" in out) == (command in loads)
+    assert "--images" not in out
 
 
 # ------------------------------------------------------------------------------- before a model
@@ -403,6 +418,10 @@ def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -
         (("index", text, *new, "--engine", "ray", "--num-actors", 0), "Must be >= 1"),
         (("index", text, *new, "--engine", "spark"), "spark"),
         (("index", text, *new, "--shards", "3/2"), "write k/n"),
+        (("index", text, *new, "--dtype", "int8"), "--dtype. Choose from"),
+        (("index", text, *new, "--quantize", "3bit"), "--quantize. Choose from"),
+        (("search", tmp_path, "q", "--frames", 0), "frames must be a whole number"),
+        (("check", "none", "--device", "cpu", "--device-map", "auto"), "give one"),
         (("index", text, "--store", tmp_path / "file"), "Not a directory"),
         (("index", text, "--store", tmp_path / "file" / "s"), "Not a directory"),
         (("index", text, "--store", "/proc/s"), "cannot write to /proc/s"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from damage import WHOLE, write_damaged
 from models import MULTIMODAL
+from PIL import Image
 
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
@@ -49,3 +50,15 @@ def test_a_damaged_file_stops_the_index_when_it_shall(tmp_path: Path) -> None:
     retriever = FreeRet(Backbone.load(model, processor=processor), Recipe.e5v())
     with pytest.raises(BadItem, match=r"a\.png.*cannot read the image"):
         retriever.index(Files([tmp_path]), tmp_path / "store")
+
+
+def test_pictures_of_any_shape_are_indexed_beside_damaged_ones(tmp_path: Path) -> None:
+    shapes = [(1, 1), (31, 639), (4000, 10), (1, 4000), (4000, 3000)]
+    for width, height in shapes:
+        Image.new("RGB", (width, height), "teal").save(tmp_path / f"{width}x{height}.png")
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    model, processor = MULTIMODAL["qwen2.5-vl"]()
+    retriever = FreeRet(Backbone.load(model, processor=processor), Recipe.e5v())
+    done = retriever.index(Files([tmp_path], keep_bad=True), tmp_path / "store", on_error="skip")
+    assert done.added == len(shapes)
+    assert [name.rpartition("/")[2] for name in done.skipped] == ["damaged.png"]

@@ -1,6 +1,7 @@
 """A vector is the state at its site, whatever stood beside it in the batch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,9 @@ def test_a_vector_does_not_depend_on_its_batch(name: str, tiny: Tiny, data: st.D
     backbone = tiny(name)
     chosen = data.draw(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9))
     budget = data.draw(st.sampled_from([1, 60, 150, 10_000]))
-    together = Embedder(backbone, token_budget=budget).encode(chosen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "loading", replace(backbone.loading, token_budget=budget))
+        together = Embedder(backbone).encode(chosen)
     one_by_one = Embedder(backbone)
     expected = torch.cat([one_by_one.encode([word]) for word in chosen])
     assert apart(together, expected) <= 1e-5
@@ -129,7 +132,7 @@ def test_identity_says_all_that_decides_a_vector(tiny: Tiny) -> None:
     def identity(**settings: Any) -> dict[str, Any]:
         return Embedder(tiny("llama"), **settings).identity()
 
-    same = [identity(), identity(site="attn[3]"), identity(prompt=ControlPrompt(), token_budget=9)]
+    same = [identity(), identity(site="attn[3]"), identity(prompt=ControlPrompt())]
     other = [identity(site="attn[2]"), identity(site="mlp[-1]"), identity(prompt="e5v"),
              identity(prompt=["control", "e5v"]), identity(prompt=ControlPrompt(denoise=False)),
              identity(prompt=ControlPrompt(task="question")), identity(truncate_dim=8)]  # fmt: skip

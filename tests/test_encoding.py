@@ -339,6 +339,17 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny: Tiny) -> None:
         encoder.row(ControlPrompt().apply(Item("x" * 90)), name="item 'a'")
 
 
+def test_a_row_may_be_as_long_as_its_model_reads_up_to_a_limit() -> None:
+    """Of 32,768 tokens, whatever longer context a model claims."""
+    for context, limit in ((2048, 2048), (16_384, 16_384), (131_072, 32_768)):
+        model = copy.copy(TEXT["llama"]())
+        model.config = copy.copy(model.config)
+        model.config.max_position_embeddings = context
+        encoder = Encoder(model, tokenizer())
+        assert encoder.max_tokens == limit
+        assert limit - 10 < len(encoder.row(Item("x" * 40_000))) <= limit
+
+
 # --------------------------------------------------------------- what goes with the tokens
 
 

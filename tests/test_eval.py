@@ -25,7 +25,7 @@ from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import figure
 from freeret.evaluate.plots import draw_ablation, draw_regrets, draw_systems
 from freeret.evaluate.results import Result, compare
-from freeret.evaluate.run import evaluate
+from freeret.evaluate.run import Unfinished, evaluate
 from freeret.evaluate.stage2 import judge_run, rerank_run
 from freeret.evaluate.systems import BM25, Pooled, Prompted, SentenceTransformers, system
 from freeret.preflight import SYSTEMS
@@ -214,7 +214,7 @@ ACROSS: dict[str, list[Item]] = {
 def test_kinds_that_a_pool_does_not_hold_are_centred_as_the_retriever_does(
     asked: str, stored: str, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """And no query knows of the others: alone it is ranked alike."""
+    """And no query knows of the others: alone it is ranked alike. None of them finds itself."""
     backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
     queries, documents = ACROSS[asked], ACROSS[stored]
     retriever = FreeRet(backbone, recipe)
@@ -225,7 +225,7 @@ def test_kinds_that_a_pool_does_not_hold_are_centred_as_the_retriever_does(
     alone = evaluated.run(Dataset("alone", queries[:1], documents, judged))
     found = retriever.search_many(queries, top_n=6)
     for query, hits in zip(queries, found, strict=True):
-        scores = {hit.id: hit.score for hit in hits}
+        scores = {hit.id: hit.score for hit in hits if hit.id != query.id}
         assert ranking[query.id or ""] == pytest.approx(scores, abs=1e-5)
     assert alone[queries[0].id or ""] == pytest.approx(ranking[queries[0].id or ""], abs=1e-5)
 
@@ -252,6 +252,9 @@ def test_stage_2_orders_the_first_and_leaves_the_rest() -> None:
     assert list(second["q"]) == ["c", "b", "a", "d"], "60 and 50 are told apart: no saturation"
     values = list(second["q"].values())
     assert values == sorted(values, reverse=True)
+    assert second["q"]["a"] == pytest.approx(second["q"]["d"] + 1), "just above the rest"
+    mixed = rerank_run(first, {"q": {"a": 1.0, "b": -2.0, "c": 0.5}}, 3, 0.5)
+    assert min(mixed["q"][id] for id in "abc") == pytest.approx(1.6)
     assert list(rerank_run(first, margins, 1)["q"]) == ["a", "b", "c", "d"]
     assert second["none"] == {}
     tied = rerank_run(first, {"q": {"a": 1.0, "b": 1.0, "c": 2.0}}, 3)
@@ -316,7 +319,7 @@ def test_a_finished_dataset_is_not_measured_again(tiny: Tiny, tmp_path: Path) ->
         name, backbone, recipe = "counting", None, None
         runs = 0
 
-        def run(self, dataset: Dataset, *, progress: bool = False) -> dict:
+        def run(self, dataset: Dataset, **_: Any) -> dict:
             self.runs += 1
             return BM25().run(dataset)
 
@@ -336,7 +339,7 @@ def test_a_finished_dataset_is_not_measured_again(tiny: Tiny, tmp_path: Path) ->
     evaluate([lambda: dataset(documents=11)], counting, tmp_path)
     assert counting.runs == 3, "changed data is measured again"
     assert Result.load(file).datasets["small"].documents == 11
-    with pytest.raises(BadSetting, match="two datasets are called 'small'"):
+    with pytest.raises(Unfinished, match="two datasets are called 'small'"):
         evaluate([dataset, dataset], counting, tmp_path / "x")
 
 

@@ -131,3 +131,20 @@ def test_the_lens_of_real_weights(smollm2: Backbone) -> None:
     assert top["norm"][1] == pytest.approx(0.773, abs=0.01)
     assert top["mlp[29]"] == (" Paris", pytest.approx(top["norm"][1], abs=1e-5))
     assert top["embed"][0] != " Paris"
+
+
+# --------------------------------------------------------------------------------- generation
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2.5-vl"])
+def test_what_is_generated_is_the_likeliest_next_word_each_time(name: str, tiny: Tiny) -> None:
+    backbone, eos = tiny(name), tiny(name).tokenizer.eos_token_id
+    ids = backbone.row("the word").ids
+    expected: list[int] = []
+    with torch.no_grad():
+        while len(expected) < 6 and eos not in expected:
+            logits = backbone.model(torch.tensor([[*ids, *expected]])).logits[0, -1]
+            expected.append(int(logits.argmax()))
+    words = backbone.tokenizer.decode(expected, skip_special_tokens=True).strip()
+    assert words
+    assert backbone.generate("the word", max_new_tokens=6) == words

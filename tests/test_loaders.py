@@ -4,20 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from freeret.evaluate.datasets import Dataset, sample
 from freeret.evaluate.loaders import (
-    find_mmeb,
-    find_mmeb_video,
     load_beir,
     load_folder,
     load_ir_dataset,
-    load_mmeb,
-    load_mmeb_video,
     load_sts,
     suite,
 )  # fmt: skip
@@ -208,177 +202,6 @@ def test_pairs_that_are_not_there(tmp_path: Path) -> None:
         load_sts(tmp_path / "short.tsv")
 
 
-# --------------------------------------------------------------------------------------- MMEB
-
-
-def mmeb(root: Path) -> Path:
-    """Two datasets in the layout of TIGER-Lab/MMEB-eval: image -> text and text -> image."""
-    rows = [
-        {"qry_text": "<|image_1|>\nRepresent the given image for classification\n",
-         "qry_img_path": "ImageNet-1K/a.jpg", "tgt_text": ["tench", "great white shark", "tench"],
-         "tgt_img_path": ["", "", ""]},
-        {"qry_text": "<|image_1|>\nRepresent the given image for classification\n",
-         "qry_img_path": "ImageNet-1K/b.jpg", "tgt_text": ["great white shark", "tench", "hen"],
-         "tgt_img_path": ["", "", ""]},
-    ]  # fmt: skip
-    table(root / "ImageNet-1K" / "test-00000-of-00001.parquet", rows)
-    rows = [
-        {"qry_text": "Find me an everyday image that matches the given caption: A dog.\n",
-         "qry_img_path": "", "tgt_text": ["<|image_1|>\nRepresent the given image.\n"] * 2,
-         "tgt_img_path": ["MSCOCO_t2i/dog.jpg", "MSCOCO_t2i/cat.jpg"]},
-    ]  # fmt: skip
-    table(root / "MSCOCO_t2i" / "test-00000-of-00001.parquet", rows)
-    for name in ("ImageNet-1K/a", "ImageNet-1K/b", "MSCOCO_t2i/dog", "MSCOCO_t2i/cat"):
-        picture(root / "images" / f"{name}.jpg")
-    return root
-
-
-def table(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-
-
-def test_mmeb_from_pictures_to_words(tmp_path: Path) -> None:
-    root = mmeb(tmp_path)
-    assert find_mmeb(root) == ["ImageNet-1K", "MSCOCO_t2i"]
-    dataset = load_mmeb(root, "ImageNet-1K")
-    query = dataset.queries[0]
-    assert query.signature == "image+text"
-    assert query.text == "Represent the given image for classification"
-    assert query.media[0].value == root / "images" / "ImageNet-1K" / "a.jpg"
-    assert [d.text for d in dataset.documents] == ["tench", "great white shark", "hen"]
-    assert dataset.candidates is not None
-    text = {d.id: d.text for d in dataset.documents}
-    own = {q: [text[id] for id in ids] for q, ids in dataset.candidates.items()}
-    assert own == {"1": ["tench", "great white shark"], "2": ["great white shark", "tench", "hen"]}
-    right = {q: [text[id] for id in row] for q, row in dataset.judgements.items()}
-    assert right == {"1": ["tench"], "2": ["great white shark"]}, "the first target is right"
-    assert (dataset.group, dataset.task) == ("classification", "classification")
-
-
-def test_mmeb_from_words_to_pictures(tmp_path: Path) -> None:
-    dataset = load_mmeb(mmeb(tmp_path), "MSCOCO_t2i")
-    assert dataset.queries[0].signature == "text"
-    assert [d.signature for d in dataset.documents] == ["image+text", "image+text"]
-    assert dataset.documents[0].media[0].value.name == "dog.jpg"
-    assert dataset.group == "retrieval"
-
-
-def test_the_ids_of_mmeb_know_nothing_of_the_answer(tmp_path: Path) -> None:
-    """Ties break by id: were ids numbered as they come, the right one would win every tie."""
-    texts = [f"class {number}" for number in range(40)]
-    rows = [{"qry_text": "what", "qry_img_path": "", "tgt_text": texts, "tgt_img_path": [""] * 40}]
-    table(tmp_path / "VOC2007" / "test-00000-of-00001.parquet", rows)
-    ids = [d.id for d in load_mmeb(tmp_path, "VOC2007").documents]
-    assert ids != sorted(ids, key=str)
-
-
-def test_mmeb_in_the_instructed_layout_as_json_lines(tmp_path: Path) -> None:
-    row = {"qry_inst": "<|image_1|> Represent the image with the question.",
-           "qry_text": "What is it?", "qry_img_path": "x.png", "tgt_inst": "",
-           "tgt_text": ["a dog", "a cat"], "tgt_img_path": ["", ""]}  # fmt: skip
-    lines(tmp_path / "OK-VQA" / "test.jsonl", [row])
-    picture(tmp_path / "x.png")
-    dataset = load_mmeb(tmp_path, "OK-VQA")
-    assert dataset.queries[0].text == "Represent the image with the question. What is it?"
-    assert (dataset.group, dataset.task) == ("question answering", "question")
-
-
-def test_mmeb_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match=r"MMEB-eval.*36 datasets.*images\.zip"):
-        find_mmeb(tmp_path)
-    with pytest.raises(BadFile, match="no dataset 'ImageNet'"):
-        load_mmeb(tmp_path, "ImageNet")
-    root = mmeb(tmp_path)
-    (root / "images" / "ImageNet-1K" / "b.jpg").unlink()
-    with pytest.raises(BadFile, match=r"row 2: there is no picture ImageNet-1K/b\.jpg"):
-        load_mmeb(root, "ImageNet-1K")
-    table(root / "GQA" / "test-00000-of-00001.parquet", [{"qry_text": "a", "tgt_text": ["b"]}])
-    with pytest.raises(BadFile, match="no column qry_img_path"):
-        load_mmeb(root, "GQA")
-    (root / "EDIS").mkdir()
-    (root / "EDIS" / "test-00000-of-00001.parquet").write_text("cut")
-    with pytest.raises(BadFile, match="cannot be read"):
-        load_mmeb(root, "EDIS")
-
-
-# ------------------------------------------------------------------------------- MMEB-V2, video
-
-
-def videos(root: Path) -> Path:
-    data = root / "video-tasks" / "data"
-    lines(data / "hmdb51.jsonl", [{"video_id": "v1", "pos_text": "ride_bike"},
-                                  {"video_id": "v2", "pos_text": "wave"}])  # fmt: skip
-    own = ["Closing something", "Opening something"]
-    lines(data / "ssv2.jsonl", [{"video_id": 7, "pos_text": own[1], "neg_text": own}])
-    lines(data / "msr-vtt.jsonl", [
-        {"video_id": "video7020", "video": "video7020.mp4", "caption": "a woman", "id": 1},
-        {"video_id": "video7021", "video": "video7021.mp4", "caption": "a child", "id": 2},
-    ])  # fmt: skip
-    lines(data / "vatex.jsonl", [{"videoID": "x_1", "enCap": ["one", "two"], "chCap": []}])
-    frames = root / "video-tasks" / "frames"
-    for number in range(12):
-        picture(frames / "video_cls" / "HMDB51" / "v1" / f"frame_{number}.jpg")
-    for place in ("video_cls/HMDB51/v2", "video_cls/SSv2/7", "video_ret/MSR-VTT/video7020"):
-        picture(frames / place / "frame_0.jpg")
-    files = root / "video-tasks" / "videos" / "video_ret"
-    for name in ("MSR-VTT/video7021", "VATEX/x_1"):
-        (files / name).parent.mkdir(parents=True, exist_ok=True)
-        (files / f"{name}.mp4").write_bytes(b"")
-    return root
-
-
-def test_video_classification(tmp_path: Path) -> None:
-    root = videos(tmp_path)
-    assert find_mmeb_video(root) == ["SmthSmthV2", "HMDB51", "MSR-VTT", "VATEX"]
-    dataset = load_mmeb_video(root, "HMDB51")
-    assert [q.signature for q in dataset.queries] == ["video", "video"]
-    names = [path.stem for path in dataset.queries[0].media[0].value]
-    assert names == [f"frame_{i}" for i in (0, 2, 3, 5, 6, 8, 9, 11)], "eight, evenly, in order"
-    assert [(d.id, d.text) for d in dataset.documents] == [
-        ("ride_bike", "ride bike"), ("wave", "wave"),
-    ]  # fmt: skip
-    assert dataset.judgements == {"1": {"ride_bike": 1}, "2": {"wave": 1}}
-    assert dataset.candidates is None
-    assert "labels that occur" in dataset.note
-
-
-def test_labels_that_no_query_bears(tmp_path: Path) -> None:
-    root = videos(tmp_path)
-    (root / "video-tasks" / "data" / "hmdb51.labels.txt").write_text("wave\nclap\nride_bike\n")
-    dataset = load_mmeb_video(root, "HMDB51")
-    assert [d.id for d in dataset.documents] == ["clap", "ride_bike", "wave"]
-    assert dataset.note == ""
-
-
-def test_a_rows_own_labels(tmp_path: Path) -> None:
-    dataset = load_mmeb_video(videos(tmp_path), "SmthSmthV2")
-    assert dataset.candidates == {"1": ["Opening something", "Closing something"]}
-    assert dataset.judgements == {"1": {"Opening something": 1}}
-
-
-def test_video_retrieval(tmp_path: Path) -> None:
-    root = videos(tmp_path)
-    dataset = load_mmeb_video(root, "MSR-VTT")
-    assert [q.text for q in dataset.queries] == ["a woman", "a child"]
-    assert [d.id for d in dataset.documents] == ["video7020", "video7021"]
-    assert isinstance(dataset.documents[0].media[0].value, list), "frames"
-    assert dataset.documents[1].media[0].value.suffix == ".mp4", "the file, where no frames are"
-    assert dataset.judgements == {"1": {"video7020": 1}, "2": {"video7021": 1}}
-    assert load_mmeb_video(root, "VATEX").queries[0].text == "one"
-
-
-def test_videos_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match=r"MMEB-V2.*tens of GB"):
-        find_mmeb_video(tmp_path)
-    root = videos(tmp_path)
-    (root / "video-tasks" / "videos" / "video_ret" / "VATEX" / "x_1.mp4").unlink()
-    with pytest.raises(BadFile, match="video 'x_1': neither frames"):
-        load_mmeb_video(root, "VATEX")
-    with pytest.raises(BadFile, match=r"ucf101\.jsonl"):
-        load_mmeb_video(root, "UCF101")
-
-
 # --------------------------------------------------------------------------- a folder of one's own
 
 
@@ -446,11 +269,7 @@ def test_scenes_are_a_suite() -> None:
         suite("scenes:all")
 
 
-def test_a_suite_is_its_datasets(beir: Path, tmp_path: Path) -> None:
-    root = videos(mmeb(tmp_path / "mm"))
-    assert [load().name for load in suite(f"mmeb:{root}")] == ["ImageNet-1K", "MSCOCO_t2i"]
-    assert [load().name for load in suite(f"mmeb:{root}/MSCOCO_t2i")] == ["MSCOCO_t2i"]
-    assert [load().name for load in suite(f"mmeb-v2:{root}")][:2] == ["SmthSmthV2", "HMDB51"]
+def test_a_suite_is_its_datasets(beir: Path) -> None:
     assert suite(f"beir:{beir}")[0]().metrics[0] == "nDCG@10"
     assert suite(f"paraphrases:{beir}")[0]().metrics[0] == "P@1"
 

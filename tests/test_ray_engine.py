@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import random
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.sources import Files
 from freeret.store import Store
-from probes import Backbone
+from probes import Backbone, Loading
 from probes.errors import BadItem, BadSetting, StoreMismatch
 
 RECIPE = Recipe("e5v", "attn[-1]", "centre", "mcq")
@@ -135,6 +136,65 @@ def test_what_dies_is_taken_up_and_the_store_is_that_of_one_process(
     assert len(kill_ray(tmp_path / "run", model, ITEMS, KILLS)["killed"]) == KILLS
 
 
+WITHOUT_WEIGHTS = """if True:
+    import sys
+    from freeret.cli import main
+    from probes import Backbone
+    Backbone.load = None
+    main(sys.argv[1:])
+"""
+
+
+def test_the_driver_of_the_command_loads_no_weights(model: Path, tmp_path: Path) -> None:
+    """Actors are other processes, so what is broken in the driver is whole there."""
+    recipe, corpus = RECIPE.save(tmp_path / "recipe.json"), write_corpus(tmp_path / "in", 300)
+
+    def index(*options: Any) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable, "-c", WITHOUT_WEIGHTS, "index", corpus, "--store", tmp_path / "s",
+            "--model", model, "--recipe", recipe, "--engine", "ray", "--num-actors", 1, *options,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+        return subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, env=environment, check=False
+        )
+
+    done = index("--dtype", "bfloat16", "--ann", "pq")
+    assert done.returncode == 0, done.stderr
+    assert "305 added" in done.stdout
+    assert "recall@10" in done.stdout
+    (corpus / "note0.txt").unlink()
+    done = index("--prune")
+    assert "0 added, 0 replaced, 304 unchanged, 0 skipped, 1 pruned" in done.stdout, done.stderr
+    opened = Store.open(tmp_path / "s")
+    assert opened.geometry() is not None
+    assert opened.recipe() == RECIPE.to_json()
+    assert opened.identity["loading"]["dtype"] == "bfloat16"
+    alone = FreeRet(Backbone.load(model, dtype="bfloat16"), RECIPE)
+    alone.index(Files([corpus]), tmp_path / "alone")
+    assert same_search(tmp_path / "s", tmp_path / "alone", alone.backbone)
+    done = index("--dtype", "float32")
+    assert done.returncode == 1
+    assert "dtype bfloat16, now float32" in done.stderr
+
+
+def test_actors_are_sent_what_was_asked_for_and_not_what_was_decided_here(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32 is the choice of a driver without a GPU, and would be wrong on one."""
+    sent: list[Loading] = []
+
+    def index(_location: str, _model: str, loading: Loading, *_: Any, **__: Any) -> Indexed:
+        sent.append(loading)
+        return Indexed()
+
+    monkeypatch.setattr("freeret.ray_engine.index_with_ray", index)
+    for dtype in (None, "bfloat16"):
+        retriever = FreeRet(Backbone.load(model, dtype=dtype, frames=3, token_budget=99), RECIPE)
+        retriever.index(["a text"], tmp_path / f"{dtype}", engine="ray")
+        assert (sent[-1].dtype, sent[-1].frames, sent[-1].token_budget) == (dtype, 3, 99)
+
+
 # ------------------------------------------------------------------- one reader, one actor, no Ray
 
 
@@ -157,7 +217,7 @@ def test_a_reader_gives_what_is_at_a_url_in_blocks_that_fit_in_memory(
 
 def actor(store: Path, model: Path, on_error: str = "raise", **recipe: Any) -> Indexing:
     chosen = Recipe(**{**RECIPE.to_json(), **recipe, "reasons": ()})
-    return Indexing(str(store), {"model": str(model)}, chosen, on_error, 1)
+    return Indexing(str(store), str(model), Loading(), chosen, on_error, 1)
 
 
 def outcome(actor: Indexing, block: list[Any]) -> Any:
@@ -203,7 +263,8 @@ def test_without_ray_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     backbone = Backbone.load(model)
+    how: Any = (str(store), str(model), Loading(), RECIPE)
     with pytest.raises(BadSetting, match=r"pip install 'freeret\[scale\]'"):
-        index_with_ray(Store.open(store), backbone, RECIPE, ["more"])
-    assert index_with_ray(Store.open(store), backbone, RECIPE, []) == Indexed()
+        index_with_ray(*how, ["more"])
+    assert index_with_ray(*how, []) == Indexed()
     assert FreeRet.load(store, backbone).index(["more"]).added == 1

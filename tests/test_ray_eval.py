@@ -24,7 +24,8 @@ from freeret.evaluate.results import Result
 from freeret.evaluate.run import evaluate
 from freeret.evaluate.spread import Actors, ray_actors
 from freeret.evaluate.stage2 import judge_run
-from freeret.evaluate.systems import Prompted, Vectors, system
+from freeret.evaluate.systems import Prompted, system
+from freeret.evaluate.vectors import Vectors
 from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker

@@ -6,7 +6,13 @@ from torch import Tensor
 
 from probes.items import Item
 from probes.prompts import Side
-from probes.reference import captions, reference_items, reference_vectors, sentences
+from probes.reference import (
+    at_column,
+    captions,
+    reference_items,
+    reference_vectors,
+    sentences,
+)
 
 
 @pytest.mark.parametrize("side", ["query", "document"])
@@ -51,3 +57,15 @@ def test_each_group_is_encoded_once(symmetric: bool) -> None:
     assert calls.count((200, "query")) == (0 if symmetric else 2)
     assert documents[:, 1].max() == 0
     assert queries[:, 1].unique().tolist() == [0.0 if symmetric else 1.0]
+
+
+def test_a_reference_at_a_column_asks_for_the_same_items() -> None:
+    states = torch.arange(24.0).reshape(4, 3, 2)
+
+    def reference(side: Side, signature: str) -> Tensor | None:
+        return states if (side, signature) == ("query", "image") else None
+
+    found = at_column(reference, 1)("query", "image")
+    assert found is not None
+    assert torch.equal(found, states[:, 1])
+    assert at_column(reference, 1)("document", "image") is None

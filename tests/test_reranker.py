@@ -188,6 +188,13 @@ def test_the_bad_item_of_a_pair_is_named(tiny: Tiny) -> None:
         reranker.rank("q", [{"id": "first", "text": "a"}, {"id": "second", "text": ""}])
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("pairs", ["", "ab", {("q", "d")}, ["q"], [("q",)], [5]])
+def test_what_is_no_list_of_pairs_is_refused(pairs: Any, tiny: Tiny) -> None:
+    with pytest.raises(BadItem, match="list of"):
+        Reranker(tiny("llama")).margins(pairs)
+
+
 def test_a_long_query_leaves_room_for_the_candidates(tiny: Tiny) -> None:
     """Cut to nothing, all candidates would score alike without a word said."""
     with warnings.catch_warnings():

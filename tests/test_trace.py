@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from probes.backbone import Backbone
 from probes.encoding import Batch
 from probes.sites import all_sites
-from probes.trace import record
+from probes.trace import _last, record
 
 Tiny = Callable[[str], Backbone]
 
@@ -298,6 +298,13 @@ def test_a_state_does_not_depend_on_its_batch(name: str, tiny: Tiny, data: st.Da
         for site in sites:
             moved = relative(together[site][row], alone[site][0])
             assert moved <= 1e-5, f"{site} of {pool[i]!r} moved by {moved:.1e}"
+
+
+def test_the_state_comes_first_where_a_layer_gives_several_things() -> None:
+    """Layers of some model classes give a tuple: the state, then attention weights or a cache."""
+    state, weights = torch.arange(12.0).reshape(2, 3, 2), torch.zeros(2, 5, 3, 3)
+    assert torch.equal(_last((state, weights), 2), state[:, 2])
+    assert torch.equal(_last(state.reshape(6, 2), 2), state[:, 2])
 
 
 def test_threads_do_not_disturb_each_other(tiny: Tiny) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 from typing import Any
 
 import av
@@ -151,6 +152,15 @@ def test_frames_and_arrays_are_videos() -> None:
         assert [int(frame[0, 0, 0]) // 10 for frame in video.frames] == [0, 2, 4, 6, 8]
         assert video.times == (0, 1, 2, 3, 4)
     assert read_video(array[0], 5, LIMITS).frames.shape == (1, 8, 8, 3)
+
+
+def test_frames_may_be_files(tmp_path: Path) -> None:
+    """As benchmarks publish them: one picture a frame."""
+    paths = [tmp_path / f"frame_{i}.png" for i in range(9)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (8, 8), (10 * i,) * 3).save(path)
+    video = read_video(paths, 5, LIMITS)
+    assert [int(frame[0, 0, 0]) // 10 for frame in video.frames] == [0, 2, 4, 6, 8]
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,11 @@ def ablate(
     progress: bool = False,
 ) -> Ablation:
     """All parts on one dataset. `prompts` are names in PROMPTS; those of the recipe, the paper and
-    E5-V are always among them. Without `depths` there is no stage 2."""
+    E5-V are always among them. Without `depths` there is no stage 2.
+
+    Raises BadItem for an item that cannot be read.
+    """
+    dataset.check_readable()
     needed = dict.fromkeys([PAPER[0], E5V[0], recipe.prompt, *prompts])
     chosen: Setting = (recipe.prompt, _late(backbone, recipe.site), recipe.geometry)
     figures: dict[Setting, Figure] = {}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,15 @@ class Ablations:
     datasets: dict[str, Ablation]
     timings: dict[str, dict[str, Any]]
     format: int = FORMAT
+    loading: dict[str, Any] = field(default_factory=dict)
+    """How the backbone was loaded; another device or batch size makes no other result."""
 
     def save(self, path: Path) -> Path:
         return write_json(path, _ADAPTER.dump_python(self, mode="json"))
 
     def identity(self) -> dict[str, Any]:
         """What two calls must share for one to go on with the other's file."""
-        left_out = {"datasets": True, "timings": True, "recipe": {"reasons"}}
+        left_out = {"datasets": True, "timings": True, "loading": True, "recipe": {"reasons"}}
         return _ADAPTER.dump_python(self, mode="json", exclude=left_out)
 
     @classmethod
@@ -72,7 +74,10 @@ def ablate_all(
 
     Raises StoreMismatch when the file was made with other settings.
     """
-    found = Ablations(backbone.fingerprint(), recipe, list(prompts), list(depths), seed, {}, {})
+    found = Ablations(
+        backbone.fingerprint(), recipe, list(prompts), list(depths), seed, {}, {},
+        loading=backbone.loading.given(),
+    )  # fmt: skip
     if file.is_file():
         earlier = Ablations.load(file)
         made, asked = earlier.identity(), found.identity()

@@ -1,15 +1,16 @@
 """What is evaluated, behind one small interface: queries, what they may find, and judgements."""
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from probes import Item
-from probes.errors import BadFile
+from probes.errors import BadFile, BadItem
 from probes.items import Part
 
 Grade = int | float
@@ -40,6 +41,8 @@ class Dataset:
     """The kind of task that the dataset is counted under, such as `classification`."""
     note: str = ""
     """What a reader of the figures must know, such as how the pool was sampled."""
+    unreadable: dict[str, str] = field(default_factory=dict, repr=False)
+    """Documents that could not be read, by id, each with the reason; they are not in the pool."""
 
     def __post_init__(self) -> None:
         for kind, items in (("query", self.queries), ("document", self.documents)):
@@ -58,13 +61,50 @@ class Dataset:
             if not own or not known.issuperset(own):
                 raise BadFile(f"{self.name}: the candidates of query {query.id!r} are not all here")
 
+    @functools.cached_property
+    def in_corpus(self) -> frozenset[str]:
+        """Ids of the queries that stand among the documents themselves, as in ArguAna and Quora.
+
+        No query may find itself: `to_run` leaves that document out of its ranking, judged or not,
+        as BEIR does. The id alone does not tell, since queries and documents may both be numbered:
+        the text must be the query's too, with or without a title before it, and the media the same.
+        """
+        documents = {document.id: document for document in self.documents}
+        return frozenset(
+            query.id or ""
+            for query in self.queries
+            if query.id in documents and _repeats(documents[query.id], query)
+        )
+
+    def check_readable(self) -> None:
+        """Raise BadItem where a document could not be read."""
+        for id, reason in self.unreadable.items():
+            raise BadItem(reason, id)
+
+    def only(self, queries: Iterable[Item], documents: Iterable[Item]) -> "Dataset":
+        """The same dataset with some of its items: a query that is left without any candidate is
+        left out. Raises BadFile when no query is left."""
+        asked, pool = list(queries), list(documents)
+        candidates = self.candidates
+        if candidates is not None:
+            known = {document.id for document in pool}
+            candidates = {q: [id for id in own if id in known] for q, own in candidates.items()}
+            asked = [query for query in asked if candidates[query.id or ""]]
+        return replace(self, queries=asked, documents=pool, candidates=candidates)
+
     def digest(self) -> str:
         """16 hex digits over queries, documents, candidates and judgements: results with the same
         digest were measured on the same thing."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         found = hashlib.sha256()
         for item in (*self.queries, *self.documents):
             found.update(f"{item.id}\0{_content(item.parts)}\0".encode())
-        rest = [self.judgements, self.candidates, self.task, self.metrics]
+        rest: list[object] = [self.judgements, self.candidates, self.task, self.metrics]
+        # Results in which these queries found themselves were measured on something else.
+        rest += [sorted(self.in_corpus)] if self.in_corpus else []
         found.update(json.dumps(rest, sort_keys=True).encode())
         return found.hexdigest()[:16]
 
@@ -111,6 +151,14 @@ def sample(
 
 def _draw(places: Sequence[int], count: int, seed: int) -> set[int]:
     return set(np.random.default_rng(seed).permutation(places)[:count].tolist())
+
+
+def _repeats(document: Item, query: Item) -> bool:
+    """Whether a document is the query itself, with or without a title before its text."""
+    told, asked = (" ".join(item.text.split()) for item in (document, query))
+    if told != asked and not (asked and told.endswith(f" {asked}")):
+        return False
+    return _content(document.media) == _content(query.media)
 
 
 def _content(parts: tuple[Part, ...]) -> list[str]:

@@ -149,7 +149,8 @@ Score = Callable[[int, Int[Tensor, " pool"] | None], Float[Tensor, " pool"]]
 
 
 def to_run(dataset: Dataset, score: Score, depth: int = DEPTH) -> dict[str, dict[str, float]]:
-    """The best documents of each query among those it may find; ties break by document id."""
+    """The best documents of each query among those it may find, never itself
+    (`Dataset.in_corpus`); ties break by document id."""
     ids = [document.id or "" for document in dataset.documents]
     by_id = torch.tensor(sorted(range(len(ids)), key=ids.__getitem__))
     place = {id: i for i, id in enumerate(ids)}
@@ -161,6 +162,9 @@ def to_run(dataset: Dataset, score: Score, depth: int = DEPTH) -> dict[str, dict
             own = sorted(set(dataset.candidates[query.id or ""]))
             pool = torch.tensor([place[id] for id in own])
             scores = score(number, pool)
+        if query.id in dataset.in_corpus:
+            others = pool != place[query.id or ""]
+            pool, scores = pool[others], scores[others]
         best = scores.sort(descending=True, stable=True)
         ranked = zip(best.indices[:depth].tolist(), best.values[:depth].tolist(), strict=True)
         run[query.id or ""] = ordered({ids[int(pool[i])]: value for i, value in ranked})

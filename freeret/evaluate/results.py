@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import SPEARMAN, Figure, Run, difference, mean_of
+from freeret.evaluate.skipping import Skipped
 from probes.errors import BadFile, StoreMismatch
 from probes.files import read_format, write_atomic, write_json, wrong_field
 from probes.stats import Interval
@@ -43,6 +45,8 @@ class DatasetResult(_Model):
     """Of each pair, where Spearman is among the metrics."""
     prompts: dict[str, dict[str, list[str]]] = {}
     """Side -> modality signature -> what was tokenised around the content."""
+    skipped: list[Skipped] = []
+    """What was left out because it is bad; `queries` and `documents` count it too."""
 
     @property
     def main(self) -> str:
@@ -64,6 +68,8 @@ class Result(_Model):
     system: dict[str, Any]
     fingerprint: dict[str, Any] | None
     """Of the backbone; None where there is none."""
+    loading: dict[str, Any] | None = None
+    """How the backbone was loaded; another device or batch size makes no other result."""
     versions: dict[str, str]
     seed: int
     stage2: dict[str, Any] | None
@@ -90,7 +96,7 @@ class Result(_Model):
 
     def identity(self) -> dict[str, Any]:
         """What two runs must share for one to go on with the other's file."""
-        return self.model_dump(mode="json", exclude={"datasets", "means", "timings"})
+        return self.model_dump(mode="json", exclude={"loading", "datasets", "means", "timings"})
 
     def add(self, name: str, entry: DatasetResult, timing: dict[str, Any]) -> None:
         self.datasets[name] = entry
@@ -151,6 +157,23 @@ def write_trec(path: Path, run: Run, tag: str) -> Path:
         for rank, (id, score) in enumerate(scores.items(), start=1)
     ]
     return write_atomic(path, "".join(lines))
+
+
+def read_trec(path: Path, dataset: Dataset) -> dict[str, dict[str, float]] | None:
+    """The run over a dataset that `write_trec` wrote; None when the file is not there, is damaged,
+    or does not tell the ids apart."""
+    queries = {_word(query.id or ""): query.id or "" for query in dataset.queries}
+    documents = {_word(document.id or ""): document.id or "" for document in dataset.documents}
+    if len(queries) < len(dataset.queries) or len(documents) < len(dataset.documents):
+        return None
+    run: dict[str, dict[str, float]] = {id: {} for id in queries.values()}
+    try:
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            query, _, document, _, score, _ = line.split(" ", 5)
+            run[queries[query]][documents[document]] = float(score)
+    except (OSError, ValueError, KeyError):
+        return None
+    return run
 
 
 def _word(id: str) -> str:

@@ -1,16 +1,19 @@
-"""Evaluate systems on datasets; every finished dataset is kept, so a killed run goes on.
+"""Evaluate systems on datasets; what is finished is kept, so a killed run goes on.
 
 OUT/recipe.json                 one JSON a run
 OUT/recipe/captions.trec        its ranking of each dataset
+OUT/recipe/captions.margins     margins of stage 2, query by query, until the dataset is done
 OUT/recipe-top10.json           the same after stage 2 over the first 10
 """
 
+import hashlib
+import json
 import logging
 import os
 import platform
-import re
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,18 +21,35 @@ from typing import Any
 import torch
 
 from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.kept import Kept, slug
 from freeret.evaluate.loaders import Loader
-from freeret.evaluate.metrics import SPEARMAN, Run, figure, grades
-from freeret.evaluate.results import DatasetResult, Measured, Result, write_trec
+from freeret.evaluate.margins import MarginFile
+from freeret.evaluate.metrics import SPEARMAN, Run
+from freeret.evaluate.results import Result
+from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.spread import Actors
 from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
-from freeret.evaluate.systems import Prompts, System, Vectors
-from freeret.identity import differences, in_words
+from freeret.evaluate.vectors import System, Vectors
+from freeret.indexing import check_on_error
 from freeret.reranker import Reranker
-from probes.errors import BadSetting, StoreMismatch
+from probes.errors import BadSetting, FreeRetError, StoreMismatch, one_line
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "nnsight", "numpy", "scipy", "ir-measures", "bm25s", "freeret")
+QUERIES_AN_ACTOR = 8
+"""Queries that each actor reranks before their margins are kept."""
+
+
+class Unfinished(FreeRetError):
+    """Some datasets were not evaluated; the others were, and their figures are in `files`.
+
+    `failures` says of each dataset why.
+    """
+
+    def __init__(self, failures: Sequence[str], files: Sequence[Path]):
+        self.failures, self.files = list(dict.fromkeys(failures)), list(files)
+        several = f"{len(self.failures)} datasets:\n  " if len(self.failures) > 1 else ""
+        super().__init__(f"could not evaluate {several}" + "\n  ".join(self.failures))
 
 
 def evaluate(
@@ -39,60 +59,137 @@ def evaluate(
     *,
     rerank: Sequence[int] = (),
     seed: int = 0,
+    on_error: str = "raise",
     progress: bool = False,
     actors: Actors | None = None,
 ) -> list[Path]:
-    """One system over all datasets; returns the result files, that of stage 1 first.
+    """One system over all datasets, each loaded when its turn comes.
 
-    `rerank` are depths of stage 2; a system whose recipe has no frame is not reranked, with a
-    warning. `actors` share the work, and leave no trace but in the timings. Raises StoreMismatch
-    when a result file in `out` was made by something else.
+    Args:
+        loaders: Datasets by their loaders.
+        system: What is evaluated. One whose recipe has no frame is not reranked, with a warning.
+        out: Folder of the result files; those of an earlier call are gone on with.
+        rerank: Depths of stage 2.
+        seed: Of the intervals.
+        on_error: With "skip" a bad query scores 0, a bad document is not in the pool, and a pair
+            that cannot be judged stands below those that are; the result lists them. With "raise"
+            the first of them ends its dataset.
+        progress: Whether to show bars.
+        actors: Share the work, and leave no trace but in the timings.
+
+    Returns:
+        The result files, that of stage 1 first.
+
+    Raises:
+        Unfinished: Datasets that cannot be loaded or measured; raised when the others are done.
+        StoreMismatch: A result file in `out` was made by something else.
     """
-    reranker = _reranker(system) if rerank else None
-    engine = {}
+    check_on_error(on_error)
+    reranker: Judge | None = _reranker(system) if rerank else None
+    kept = {}
+    for depth in [0, *sorted(set(rerank))] if reranker else [0]:
+        blank = _blank(system, depth, seed)
+        kept[depth] = Kept.open(out / f"{slug(blank.run)}.json", blank)
+    work = _Work(system, reranker, kept, skip=on_error == "skip", progress=progress)
     if actors is not None and isinstance(system, Vectors):
-        system, reranker = actors.system(system), reranker and actors.judge(reranker)
-        engine = {"engine": "ray", "actors": len(actors)}
-    depths = [0, *sorted(set(rerank))] if reranker else [0]
-    blanks = {depth: _blank(system, depth, seed) for depth in depths}
-    files = {depth: out / f"{_slug(blank.run)}.json" for depth, blank in blanks.items()}
-    results = {depth: _go_on(files[depth], blank) for depth, blank in blanks.items()}
+        work.system = actors.system(system)
+        work.reranker = actors.judge(reranker) if isinstance(reranker, Reranker) else None
+        work.engine = {"engine": "ray", "actors": len(actors)}
+        work.together = QUERIES_AN_ACTOR * len(actors)
     seen: set[str] = set()
+    failures: list[str] = []
     for load in loaders:
-        dataset = load()
-        if dataset.name in seen:
-            raise BadSetting(f"two datasets are called {dataset.name!r}; evaluate them apart")
-        seen.add(dataset.name)
-        if all(_finished(result, dataset) for result in results.values()):
-            continue
-        start = time.perf_counter()
-        run = system.run(dataset, progress=progress)
-        seconds = time.perf_counter() - start
-        prompts = system.prompts_for(dataset)
-        _keep(results[0], files[0], dataset, run, prompts, seconds, engine)
-        if reranker is not None:
+        dataset = None
+        try:
+            dataset = load()
+            if dataset.name in seen:
+                raise BadSetting(f"two datasets are called {dataset.name!r}; evaluate them apart")
+            seen.add(dataset.name)
+            work.measure(dataset)
+        except StoreMismatch:
+            raise
+        except (FreeRetError, torch.OutOfMemoryError, MemoryError) as error:
+            failures.append(_failure(dataset, error))
+    files = [one.file for one in kept.values()]
+    if failures:
+        raise Unfinished(failures, [file for file in files if file.is_file()])
+    return files
+
+
+@dataclass
+class _Work:
+    """All that is the same from dataset to dataset."""
+
+    system: System
+    reranker: Judge | None
+    kept: dict[int, Kept]
+    """By the depth of stage 2."""
+    skip: bool
+    progress: bool
+    engine: dict[str, Any] = field(default_factory=dict)
+    together: int = 1
+    """Queries that are reranked before their margins are kept."""
+
+    def measure(self, dataset: Dataset) -> None:
+        """Evaluate a dataset at the depths at which it has not been yet."""
+        depths = [depth for depth, kept in self.kept.items() if not kept.has(dataset)]
+        if not depths:
+            return
+        first = self.kept[0]
+        run = first.ranking(dataset)
+        if run is None:
             start = time.perf_counter()
-            second = _rerank(dataset, run, reranker, system, depths[1:], progress)
-            seconds = time.perf_counter() - start
-            for depth, reranked in second.items():
-                _keep(results[depth], files[depth], dataset, reranked, prompts, seconds, engine)
-    return [files[depth] for depth in depths]
+            skipped: list[Skipped] | None = None
+            if self.skip:
+                bad = dataset.unreadable.items()
+                skipped = [Skipped("document", id, reason) for id, reason in bad]
+            else:
+                dataset.check_readable()
+            run = self.system.run(dataset, progress=self.progress, skipped=skipped)
+            self._keep(0, dataset, run, skipped or [], start)
+        skipped = list(first.result.datasets[dataset.name].skipped)
+        if self.reranker is not None:
+            self._rerank(dataset, run, skipped, [depth for depth in depths if depth])
+
+    def _rerank(
+        self, dataset: Dataset, run: Run, skipped: list[Skipped], depths: list[int]
+    ) -> None:
+        """All depths from one judgement of the deepest. Pairs of sentences have nothing to
+        order."""
+        start = time.perf_counter()
+        if not depths or self.reranker is None:
+            return
+        if SPEARMAN in dataset.metrics:
+            for depth in depths:
+                self._keep(depth, dataset, run, skipped, start)
+            return
+        first = self.kept[0]
+        told = json.dumps([dataset.digest(), first.result.identity()], sort_keys=True)
+        file = MarginFile(
+            first.beside(dataset, "margins"), hashlib.sha256(told.encode()).hexdigest()
+        )
+        margins = judge_run(
+            dataset, run, self.reranker, depths[-1], kept=file,
+            skipped=skipped if self.skip else None, together=self.together, progress=self.progress,
+        )  # fmt: skip
+        fusion = self.system.recipe.fusion if self.system.recipe else None
+        for depth in depths:
+            self._keep(depth, dataset, rerank_run(run, margins, depth, fusion), skipped, start)
+        file.remove()
+
+    def _keep(
+        self, depth: int, dataset: Dataset, run: Run, skipped: list[Skipped], start: float
+    ) -> None:
+        seconds = round(time.perf_counter() - start, 2)
+        timing = {"seconds": seconds, "hardware": hardware(), **self.engine}
+        prompts = self.system.prompts_for(dataset)
+        self.kept[depth].add(dataset, run, prompts, skipped, timing)
 
 
-def _rerank(
-    dataset: Dataset,
-    run: Run,
-    reranker: Judge,
-    system: System,
-    depths: Sequence[int],
-    progress: bool,
-) -> dict[int, Run]:
-    """All depths from one judgement of the deepest. Pairs of sentences have nothing to order."""
-    if SPEARMAN in dataset.metrics:
-        return dict.fromkeys(depths, run)
-    margins = judge_run(dataset, run, reranker, depths[-1], progress=progress)
-    fusion = system.recipe.fusion if system.recipe else None
-    return {depth: rerank_run(run, margins, depth, fusion) for depth in depths}
+def _failure(dataset: Dataset | None, error: BaseException) -> str:
+    """Why a dataset was not evaluated, by its name; a loader's own message names its file."""
+    said = one_line(error)
+    return said if dataset is None or dataset.name in said else f"{dataset.name}: {said}"
 
 
 def _reranker(system: System) -> Reranker | None:
@@ -117,65 +214,11 @@ def _blank(system: System, depth: int, seed: int) -> Result:
         run=f"{system.name}-top{depth}" if depth else system.name,
         system=system.identity(),
         fingerprint=system.backbone.fingerprint() if system.backbone is not None else None,
+        loading=system.backbone.loading.given() if system.backbone is not None else None,
         versions={name: version(name) for name in PACKAGES},
         seed=seed,
         stage2=stage2,
     )
-
-
-def _go_on(file: Path, blank: Result) -> Result:
-    """What an earlier call left, or the blank. Raises StoreMismatch when that is something else."""
-    blank = Result.model_validate(blank.model_dump(mode="json"))
-    if not file.is_file():
-        return blank
-    kept = Result.load(file)
-    found, wanted = kept.identity(), blank.identity()
-    if different := differences(found, wanted):
-        raise StoreMismatch(
-            f"{file} {in_words(found, wanted, different)}. Give another --out, or delete it"
-        )
-    return kept
-
-
-def _finished(result: Result, dataset: Dataset) -> bool:
-    entry = result.datasets.get(dataset.name)
-    return entry is not None and entry.digest == dataset.digest()
-
-
-def _keep(
-    result: Result,
-    file: Path,
-    dataset: Dataset,
-    run: Run,
-    prompts: Prompts,
-    seconds: float,
-    engine: dict[str, Any],
-) -> None:
-    """Measure a run and write it down, whole or not at all."""
-    write_trec(file.with_suffix("") / f"{_slug(dataset.name)}.trec", run, result.run)
-    ids = [query.id or "" for query in dataset.queries]
-    metrics = {}
-    for metric in dataset.metrics:
-        found = figure(dataset, run, metric)
-        metrics[metric] = Measured(
-            interval=tuple(map(float, found.interval(result.seed))),  # type: ignore[arg-type]
-            per_query=dict(zip(ids, found.values.tolist(), strict=True)),
-        )
-    graded = grades(dataset, SPEARMAN) if SPEARMAN in dataset.metrics else None
-    entry = DatasetResult(
-        digest=dataset.digest(),
-        group=dataset.group,
-        task=dataset.task,
-        note=dataset.note,
-        queries=len(dataset.queries),
-        documents=len(dataset.documents),
-        metrics=metrics,
-        grades=None if graded is None else dict(zip(ids, graded.tolist(), strict=True)),
-        prompts=prompts,
-    )
-    timing = {"seconds": round(seconds, 2), "hardware": hardware(), **engine}
-    result.add(dataset.name, entry, timing)
-    result.save(file)
 
 
 def hardware() -> dict[str, Any]:
@@ -187,7 +230,3 @@ def hardware() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": gpu,
     }
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", name)

@@ -21,13 +21,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.systems import Ranking, Vectors, run_vectors
+from freeret.evaluate.skipping import Skipped
+from freeret.evaluate.vectors import Ranking, Space, Vectors, run_vectors
 from freeret.indexing import BLOCK, blocks
-from freeret.ray_engine import loading, session, share
+from freeret.ray_engine import session, share, typed_loading
 from freeret.reranker import Reranker, by_query
-from probes import Backbone, Item
+from probes import Backbone, Item, Loading
 from probes.errors import StoreMismatch
-from probes.geometry import Kind
 from probes.prompts import Side
 
 SHARES = 4
@@ -117,12 +117,18 @@ class SpreadSystem:
 
     def __init__(self, system: Vectors, actors: Actors):
         self.name, self.backbone, self.recipe = system.name, system.backbone, system.recipe
-        self.geometry: Kind = system.geometry
+        self.geometry: Space = system.geometry
         self.identity, self.prompts_for = system.identity, system.prompts_for
         self.whole, self.actors = system, actors
 
-    def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
-        return run_vectors(self, dataset, progress)
+    def run(
+        self,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
+        return run_vectors(self, dataset, progress, skipped)
 
     def encode(
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
@@ -149,18 +155,20 @@ class SpreadReranker:
 
 def _describe(backbone: Backbone) -> str:
     """A backbone travels as how to load it, and the fingerprint that it must have."""
-    return json.dumps([loading(backbone), backbone.fingerprint()], sort_keys=True)
+    how = typed_loading(backbone).given()
+    return json.dumps([backbone.name, how, backbone.fingerprint()], sort_keys=True)
 
 
 @functools.lru_cache(maxsize=1)
 def _load(described: str) -> Backbone:
-    how, wanted = json.loads(described)
-    backbone = Backbone.load(**how)
-    _, found = json.loads(_describe(backbone))
+    name, how, wanted = json.loads(described)
+    backbone = Backbone.load(name, Loading.from_json(how))
+    *_, found = json.loads(_describe(backbone))
     if found != wanted:
         other = ", ".join(key for key in wanted if found.get(key) != wanted[key])
         raise StoreMismatch(
-            f"an actor of Ray loads {how['model']} with another {other} than the driver; "
-            "give every machine the same model and packages"
+            f"an actor of Ray loads {name} with another {other} than the driver; give every "
+            "machine the same model and packages, and choose the dtype (--dtype bfloat16) where "
+            "not all of them have a GPU"
         )
     return backbone

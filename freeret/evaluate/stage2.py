@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.margins import MarginFile, Margins
 from freeret.evaluate.metrics import Run, ordered
+from freeret.evaluate.skipping import Skipped, work_on_good
+from probes import Item
+from probes.errors import BadItem
 from probes.reranking import fuse
 
-Margins = dict[str, dict[str, float]]
-"""Query id -> document id -> log-odds of a match."""
+Pair = tuple[Item, Item]
 
 
 class Judge(Protocol):
@@ -22,20 +26,73 @@ class Judge(Protocol):
 
 
 def judge_run(
-    dataset: Dataset, run: Run, reranker: Judge, depth: int, *, progress: bool = False
+    dataset: Dataset,
+    run: Run,
+    reranker: Judge,
+    depth: int,
+    *,
+    kept: MarginFile | None = None,
+    skipped: list[Skipped] | None = None,
+    together: int = 1,
+    progress: bool = False,
 ) -> Margins:
-    """The log-odds of the first `depth` candidates of every query."""
+    """The log-odds of the first `depth` candidates of every query.
+
+    Args:
+        dataset: Its queries and documents.
+        run: The first stage's.
+        reranker: Judges the pairs.
+        depth: Candidates of each query.
+        kept: Margins that need not be measured again; it learns those that are.
+        skipped: Takes the pairs that cannot be judged. Without it the first of them raises BadItem.
+        together: Queries that the reranker is given at once.
+        progress: Whether to show a bar.
+    """
     documents = {document.id: document for document in dataset.documents}
-    pairs, places = [], []
+    margins: Margins = kept.margins if kept is not None else {}
+    work: list[list[Pair]] = []
     for query in dataset.queries:
-        for id in list(run.get(query.id or "", {}))[:depth]:
-            pairs.append((query, documents[id]))
-            places.append((query.id or "", id))
-    margins: Margins = {}
-    judged = reranker.margins(pairs, progress=progress)
-    for (query, id), margin in zip(places, judged.tolist(), strict=True):
-        margins.setdefault(query, {})[id] = margin
+        known = margins.setdefault(query.id or "", {})
+        left = [id for id in list(run.get(query.id or "", {}))[:depth] if id not in known]
+        if left:
+            work.append([(query, documents[id]) for id in left])
+    total = sum(map(len, work))
+    with tqdm(total=total, desc="reranking", unit="pair", disable=not progress, delay=2) as bar:
+        for start in range(0, len(work), together):
+            groups = work[start : start + together]
+            judged = _judge([pair for group in groups for pair in group], reranker, skipped)
+            for group in groups:
+                query = group[0][0].id or ""
+                found = {d.id or "": judged[q.id, d.id] for q, d in group if (q.id, d.id) in judged}
+                margins[query] |= found
+                if kept is not None:
+                    kept.add(query, found)
+                bar.update(len(group))
     return margins
+
+
+def _judge(
+    pairs: Sequence[Pair], reranker: Judge, skipped: list[Skipped] | None
+) -> dict[tuple[str | None, str | None], float]:
+    """Margins by the ids of query and document."""
+
+    def work(some: Sequence[Pair]) -> list[float]:
+        margins = reranker.margins(some)
+        for (query, document), fine in zip(some, np.isfinite(margins), strict=True):
+            if not fine:
+                raise BadItem(f"{query.name} and {document.name}: their margin is not finite")
+        return margins.tolist()
+
+    names = [(query.id, document.id) for query, document in pairs]
+    if skipped is None:
+        return dict(zip(names, work(pairs), strict=True))
+    done, bad = work_on_good(work, pairs, [None] * len(pairs))
+    skipped += [
+        Skipped("pair", " ".join(id or "" for id in names[place]), reason)
+        for place, reason in bad.items()
+    ]
+    good = [name for place, name in enumerate(names) if place not in bad]
+    return dict(zip(good, (margin for part in done for margin in part), strict=True))
 
 
 def rerank_run(
@@ -43,19 +100,21 @@ def rerank_run(
 ) -> dict[str, dict[str, float]]:
     """The run with its first `depth` candidates in stage 2's order, above the others.
 
-    Ties keep the order of their ids, as in `FreeRet.search`.
+    Ties keep the order of their ids, as in `FreeRet.search`. A candidate without a margin stands
+    below those that have one, in stage 1's order.
     """
     found: dict[str, dict[str, float]] = {}
     for query, scores in run.items():
-        ids = list(scores)
-        head, tail = ids[:depth], ids[depth:]
+        known = margins.get(query, {})
+        head = {id: None for id in list(scores)[:depth] if id in known}
+        rest = [id for id in scores if id not in head]
         if not head:
-            found[query] = {}
+            found[query] = dict(scores)
             continue
-        judged = np.array([margins[query][id] for id in head])
+        judged = np.array([known[id] for id in head])
         fused = fuse([scores[id] for id in head], judged, fusion).tolist()
         ranked = sorted(zip(head, fused, strict=True), key=lambda pair: (-pair[1], pair[0]))
-        lift = (scores[tail[0]] if tail else 0.0) + 1 - min(fused)
-        told = {id: score + lift for id, score in ranked} | {id: scores[id] for id in tail}
+        lift = (scores[rest[0]] if rest else 0.0) + 1 - min(fused)
+        told = {id: score + lift for id, score in ranked} | {id: scores[id] for id in rest}
         found[query] = ordered(told)
     return found

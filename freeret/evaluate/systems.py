@@ -8,7 +8,8 @@
 | `prompteol`         | PromptEOL (arXiv 2307.16645)                                           |
 | `metaeol`           | MetaEOL (arXiv 2402.18458): several task prompts, averaged             |
 | `hierarchical`      | the task in the system turn (arXiv 2508.00955)                         |
-| `realign`           | whitening (ReAlign, arXiv 2512.19115) of the E5-V extraction           |
+| `realign`           | ReAlign (arXiv 2512.19115): its prompt, the mean, each side whitened   |
+| `e5v-whiten`        | the E5-V extraction in this project's whitening                        |
 | `echo`              | Echo (arXiv 2402.15449): the text twice, averaged over the second      |
 | `mean`, `last`      | no prompt: the mean of all positions, the last position                |
 | `bm25`              | BM25 over words                                                        |
@@ -20,7 +21,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -30,75 +31,17 @@ from torch import Tensor
 from freeret.embedder import Embedder
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import to_run
-from freeret.evaluate.vectors import rank
+from freeret.evaluate.pooling import Pooled
+from freeret.evaluate.skipping import Skipped
+from freeret.evaluate.vectors import Prompts, Ranking, System, by_signature, run_vectors
 from freeret.preflight import check_systems
 from freeret.recipe import Recipe
 from probes import Backbone, Item, TemplatePrompt
-from probes.batching import run_batches
-from probes.encoding import Batch
 from probes.errors import BadSetting
 from probes.geometry import Kind
 from probes.prompts import Prompt, Side, as_prompt
-from probes.reference import reference_vectors
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step when imported
-
-Ranking = dict[str, dict[str, float]]
-Prompts = dict[str, dict[str, list[str]]]
-"""Side -> modality signature -> the prompts as they are tokenised, `{text}` or `{image}` standing
-for content; empty for a system that puts content as it is."""
-
-
-class System(Protocol):
-    """Anything that ranks documents."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def backbone(self) -> Backbone | None: ...
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """What stage 2 needs to know; None where there is no stage 2."""
-        ...
-
-    def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
-        """Scores of the best documents of each query."""
-        ...
-
-    def identity(self) -> dict[str, Any]:
-        """Everything that decides a score."""
-        ...
-
-    def prompts_for(self, dataset: Dataset) -> Prompts:
-        """What is put to the model around the content of this dataset's items."""
-        ...
-
-
-@runtime_checkable
-class Vectors(System, Protocol):
-    """A system that is one vector an item, compared by cosine in a geometry."""
-
-    @property
-    def geometry(self) -> Kind: ...
-
-    def encode(
-        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
-    ) -> Tensor:
-        """Raw float32 vectors `[items, hidden]`; `task` is that of the dataset."""
-        ...
-
-
-def run_vectors(system: Vectors, dataset: Dataset, progress: bool) -> Ranking:
-    """Encode both sides, and rank. Raises what `encode` raises."""
-
-    def encode(items: Sequence[Item], side: Side) -> Tensor:
-        return system.encode(items, side, dataset.task, progress=progress)
-
-    queries, documents = encode(dataset.queries, "query"), encode(dataset.documents, "document")
-    return rank(dataset, queries, documents, system.geometry, reference_vectors(encode))
-
 
 META_EOL: list[str | Prompt] = [
     TemplatePrompt(f"metaeol: {what}", before=f'{ask}\nInput: "', after='"\nIn one word: ')
@@ -127,8 +70,14 @@ class Prompted:
     def of(cls, name: str, backbone: Backbone, recipe: Recipe) -> "Prompted":
         return cls(name, backbone, [recipe.prompt], recipe.site, recipe.geometry, recipe)
 
-    def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
-        return run_vectors(self, dataset, progress)
+    def run(
+        self,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
+        return run_vectors(self, dataset, progress, skipped)
 
     def encode(
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
@@ -138,84 +87,16 @@ class Prompted:
         return Embedder(self.backbone, self.site, prompts).encode(items, side, progress=progress)
 
     def prompts_for(self, dataset: Dataset) -> Prompts:
-        sides: dict[Side, list[Item]] = {"query": dataset.queries, "document": dataset.documents}
-        return {
-            side: {
-                signature: [
-                    self.backbone.encoder.wording(as_prompt(p, dataset.task).apply(item, side))
-                    for p in self.prompts
-                ]
-                for signature, item in {item.signature: item for item in items}.items()
-            }
-            for side, items in sides.items()
-        }
+        prompts = [as_prompt(prompt, dataset.task) for prompt in self.prompts]
+        wording = self.backbone.encoder.wording
+        return by_signature(
+            dataset, lambda item, side: [wording(p.apply(item, side)) for p in prompts]
+        )
 
     def identity(self) -> dict[str, Any]:
         stage1 = Embedder(self.backbone, self.site, self.prompts).identity()
         recipe = None if self.recipe is None else asdict(self.recipe)
         return {**stage1, "geometry": self.geometry, "recipe": recipe}
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """No chat template, no prompt: the final hidden state, averaged over the last positions.
-
-    `mean` takes all of them, `last` one, `echo` those of the second copy of the text.
-    """
-
-    name: Literal["mean", "last", "echo"]
-    backbone: Backbone = field(repr=False)
-    recipe: None = None
-    geometry: Kind = "none"
-
-    def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
-        return run_vectors(self, dataset, progress)
-
-    def encode(
-        self,
-        items: Sequence[Item],
-        side: Side = "document",
-        task: str = "",
-        *,
-        progress: bool = False,
-    ) -> Tensor:
-        """Raises BadSetting for Echo of anything but text."""
-        rows = [self.backbone.row(self._wording(item), item.name) for item in items]
-        around = len(self.backbone.row(self._wording(Item("a")))) - 2 * self._tokens(" a")
-
-        def forward(batch: Batch) -> list[Tensor]:
-            inputs = {**batch.inputs, "use_cache": False, "logits_to_keep": 1}
-            with self.backbone.lock, torch.no_grad():
-                output = self.backbone.model(**inputs, output_hidden_states=True)
-            spans = [self._span(length, around) for length in batch.lengths]
-            states = output.hidden_states[-1].float().cpu()  # the final norm's output
-            return [state[-span:].mean(0) for state, span in zip(states, spans, strict=True)]
-
-        title = self.name if progress else None
-        return torch.stack(
-            run_batches(self.backbone, rows, forward, share_prefix=False, progress=title)
-        )
-
-    def prompts_for(self, dataset: Dataset) -> Prompts:
-        return {}
-
-    def identity(self) -> dict[str, Any]:
-        return {"pooling": self.name}
-
-    def _wording(self, item: Item) -> Item:
-        if self.name != "echo":
-            return item
-        if item.media:
-            raise BadSetting(f"Echo repeats text, and {item.name} holds {item.media[0].kind}")
-        return Item(f"Rewrite the sentence: {item.text}, rewritten sentence: {item.text}")
-
-    def _span(self, length: int, around: int) -> int:
-        if self.name == "echo":
-            return max(1, (length - around) // 2)
-        return length if self.name == "mean" else 1
-
-    def _tokens(self, text: str) -> int:
-        return len(self.backbone.encoder.tokenize(text))
 
 
 @dataclass(frozen=True)
@@ -226,7 +107,13 @@ class BM25:
     backbone: None = None
     recipe: None = None
 
-    def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
+    def run(
+        self,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
         """Raises BadSetting when an item holds more than text."""
         for item in (*dataset.queries, *dataset.documents):
             if item.media:
@@ -267,8 +154,14 @@ class SentenceTransformers:
     def name(self) -> str:
         return f"st-{self.model.strip('/').rsplit('/', 1)[-1]}"
 
-    def run(self, dataset: Dataset, *, progress: bool = False) -> Ranking:
-        return run_vectors(self, dataset, progress)
+    def run(
+        self,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
+        return run_vectors(self, dataset, progress, skipped)
 
     def encode(
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
@@ -315,7 +208,7 @@ def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Rec
         "prompteol": (["prompteol"], "none"),
         "hierarchical": (["hierarchical"], "none"),
         "metaeol": (META_EOL, "none"),
-        "realign": (["e5v"], "whiten"),
+        "e5v-whiten": (["e5v"], "whiten"),
     }
     if name in prompted:
         prompts, geometry = prompted[name]
@@ -325,7 +218,7 @@ def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Rec
             return Prompted.of(name, backbone(), recipe())
         case ["paper"]:
             return Prompted.of(name, backbone(), Recipe.paper())
-        case ["mean" | "last" | "echo" as pooling]:
+        case ["mean" | "last" | "echo" | "realign" as pooling]:
             return Pooled(pooling, backbone())
         case ["bm25"]:
             return BM25()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Judgements
-from freeret.evaluate.loaders.lines import lines_of
+from freeret.evaluate.loaders.lines import check_there, lines_of
 from probes import Item
 from probes.errors import BadFile
 
@@ -15,6 +15,11 @@ SOURCE = (
     "at github.com/beir-cellar/beir, one a dataset: from SciFact (5,183 documents, 3 MB) to "
     "MS MARCO (8.8 million passages, 1 GB)"
 )
+
+
+def check_beir(folder: str | Path) -> None:
+    """Raise BadFile unless the files are there; they are not read."""
+    check_there(Path(folder), ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"), SOURCE)
 
 
 def load_beir(

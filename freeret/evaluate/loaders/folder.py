@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Grade
-from freeret.evaluate.loaders.lines import lines_of
+from freeret.evaluate.loaders.lines import check_there, lines_of
 from freeret.sources import Files
 from probes import Item
 from probes.errors import BadFile, BadItem
@@ -23,9 +23,13 @@ SOURCE = 'needed: documents/ and queries.jsonl with {"id": …, "text": …, "re
 MEDIA = ("image", "video", "audio")
 
 
+def check_folder(folder: str | Path) -> None:
+    """Raise BadFile unless its parts are there; they are not read."""
+    check_there(Path(folder), ("queries.jsonl", "documents"), SOURCE)
+
+
 def load_folder(folder: str | Path) -> Dataset:
-    """Raises BadFile when a part is missing or a relevant document does not exist, BadItem when
-    a document cannot be read."""
+    """Raises BadFile when a part is missing or a relevant document does not exist."""
     root = Path(folder)
     task = root / "task.txt"
     lines = list(lines_of(root / "queries.jsonl", SOURCE))
@@ -33,11 +37,12 @@ def load_folder(folder: str | Path) -> Dataset:
     if task.is_file():
         said = "\n".join(line for _, line in lines_of(task, SOURCE)).strip()
     try:
-        found = Files([root / "documents"], folder_names=False)
-        documents = [item for item in found if isinstance(item, Item)]
+        found = list(Files([root / "documents"], folder_names=False, keep_bad=True))
     except BadItem as error:
         raise BadFile(f"{root}/documents: {error}; {SOURCE}") from None
-    known = {document.id for document in documents}
+    documents = [item for item in found if isinstance(item, Item)]
+    unreadable = {bad.item or "": str(bad) for bad in found if isinstance(bad, BadItem)}
+    known = {document.id for document in documents} | unreadable.keys()
     queries, judgements = [], {}
     for number, line in lines:
         query, grades = _query(root, number, line)
@@ -56,6 +61,7 @@ def load_folder(folder: str | Path) -> Dataset:
         task=said,
         metrics=("P@1", "nDCG@10"),
         group="own",
+        unreadable=unreadable,
     )
 
 

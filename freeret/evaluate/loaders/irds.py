@@ -13,24 +13,27 @@ SOURCE = (
     "ir_datasets fetches a dataset itself at its first use, from the owner's site; its catalogue "
     "at ir-datasets.com says how large each one is and which need an agreement"
 )
+LOADING = (KeyError, AttributeError, OSError, RuntimeError)
+"""How ir_datasets says that it cannot."""
+
+
+def check_ir_dataset(name: str) -> None:
+    """Raise BadFile unless the catalogue knows the id; nothing is fetched."""
+    _catalogued(name)
 
 
 def load_ir_dataset(
     name: str, *, task: str = "question", metrics: tuple[str, ...] = ("nDCG@10", "P@1")
 ) -> Dataset:
     """Raises BadFile when the package, the id or the files are missing."""
+    source = _catalogued(name)
     try:
-        import ir_datasets
-    except ImportError:
-        raise BadFile("ir_datasets is not installed: pip install 'freeret[eval]'") from None
-    try:
-        source: Any = ir_datasets.load(name)
         judgements: Judgements = {}
         for judged in source.qrels_iter():
             judgements.setdefault(judged.query_id, {})[judged.doc_id] = int(judged.relevance)
         queries = [Item(_text(q), id=q.query_id) for q in source.queries_iter()]
         documents = [Item(_text(d) or "(empty)", id=d.doc_id) for d in source.docs_iter()]
-    except (KeyError, AttributeError, OSError, RuntimeError) as error:
+    except LOADING as error:
         raise BadFile(f"cannot load {name!r} ({error}); {SOURCE}") from None
     kept = [query for query in queries if query.id in judgements]
     return Dataset(
@@ -42,6 +45,17 @@ def load_ir_dataset(
         metrics=metrics,
         group="text retrieval",
     )
+
+
+def _catalogued(name: str) -> Any:
+    try:
+        import ir_datasets
+    except ImportError:
+        raise BadFile("ir_datasets is not installed: pip install 'freeret[eval]'") from None
+    try:
+        return ir_datasets.load(name)
+    except LOADING as error:
+        raise BadFile(f"cannot load {name!r} ({error}); {SOURCE}") from None
 
 
 def _text(record: Any) -> str:

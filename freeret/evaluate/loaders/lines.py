@@ -1,10 +1,17 @@
 """Lines of the text files of a dataset."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from probes.errors import BadFile
 from probes.files import read_lines, undecoded
+
+
+def check_there(root: Path, parts: Iterable[str], source: str) -> None:
+    """Raise BadFile unless `root` holds all parts; they are not read."""
+    for part in parts:
+        if not (root / part).exists():
+            raise BadFile(f"cannot read {root / part}: it does not exist; {source}")
 
 
 def lines_of(path: Path, source: str) -> Iterator[tuple[int, str]]:

@@ -1,6 +1,7 @@
 """MMEB-V2 (arXiv 2507.04590), video classification and video retrieval, Precision@1.
 
-Layout, as published in TIGER-Lab/MMEB-V2:
+Layout, as published in TIGER-Lab/MMEB-V2 (tables also as in the dataset repositories VLM2Vec/…,
+cloned into video-tasks/; frames wherever the archives put them, see `media.Videos`):
 
     folder/video-tasks/data/hmdb51.jsonl               one row a query
     folder/video-tasks/frames/video_cls/HMDB51/<id>/   frames of a video, as pictures
@@ -8,106 +9,110 @@ Layout, as published in TIGER-Lab/MMEB-V2:
 
 Where a video has frames they are read, eight spread evenly over them, as in the benchmark; else the
 video file. In classification the video is the query and all labels are the candidates (SSv2: the
-row's own); in retrieval the text is the query and all videos are the candidates.
+row's own labels, and the first 1,000 rows); in retrieval the text is the query and all videos are
+the candidates.
 
 Kinetics-700 has labels that no query of the benchmark bears. They are read from
-`data/<table>.labels.txt`, one a line; without that file the labels that occur are the candidates,
-and the dataset's note says so.
+`video-tasks/data/k700.labels.txt`, one a line; without that file the labels that occur are the
+candidates, and the dataset's note says so and where all are listed.
 """
 
-import json
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from pathlib import Path, PurePosixPath
 
 from freeret.evaluate.datasets import Dataset, Judgements
 from freeret.evaluate.loaders.lines import lines_of
+from freeret.evaluate.loaders.media import Videos
+from freeret.evaluate.loaders.rows import Row, first_table, read_rows
 from probes import Item
 from probes.errors import BadFile
-from probes.formats import kind_of
 
-FRAMES = 8
 SOURCE = (
-    "get the dataset TIGER-Lab/MMEB-V2 from the Hugging Face hub: video-tasks/data holds the "
-    "queries (JSON lines, some MB; the same tables are at VLM2Vec/<name>), video-tasks/frames the "
-    "frames as archives to unpack (tens of GB); the videos themselves are not needed"
+    "get the dataset TIGER-Lab/MMEB-V2 from the Hugging Face hub: video-tasks/data holds queries "
+    "(JSON lines, some MB; the datasets VLM2Vec/<name>, cloned into video-tasks/<name>, hold the "
+    "same tables), video-tasks/frames the frames as archives to unpack (tens of GB); the videos "
+    "themselves are not needed"
+)
+ALL_LABELS = (
+    "src/data/eval_dataset/video_classification_utils.py of github.com/TIGER-AI-Lab/VLM2Vec"
 )
 
 
 @dataclass(frozen=True)
 class Task:
-    """Where one dataset is, and which columns say what."""
+    """Where one dataset is, and which columns hold what."""
 
-    table: str
-    place: str
+    tables: tuple[str, ...]
+    """Below video-tasks/, the first that is there."""
+    folder: str
     video: str
     text: str
     instruction: str
+    rows: int | None = None
+    """The benchmark takes so many, from the first; None: all."""
 
 
 CLASSIFICATION = {
-    "SmthSmthV2": Task("ssv2", "video_cls/SSv2", "video_id", "pos_text",
-        "Find the action or object interaction that is performed in the video."),
-    "HMDB51": Task("hmdb51", "video_cls/HMDB51", "video_id", "pos_text",
+    "SmthSmthV2": Task(
+        ("data/ssv2.jsonl", "SmthSmthV2/data/test*"), "SSv2", "video_id", "pos_text",
+        "Find the action or object interaction that is performed in the video.", rows=1000),
+    "HMDB51": Task(
+        ("data/hmdb51.jsonl", "HMDB51/data/test*"), "HMDB51", "video_id", "pos_text",
         "Find the action that the person in the video performs."),
-    "UCF101": Task("ucf101", "video_cls/UCF101", "video_id", "pos_text",
+    "UCF101": Task(
+        ("data/ucf101.jsonl", "UCF101/data/test*"), "UCF101", "video_id", "pos_text",
         "Find the activity or sport that the person in the video performs."),
-    "K700": Task("k700", "video_cls/K700", "video_id", "pos_text",
+    "K700": Task(
+        ("data/k700.jsonl", "Kinetics-700/data/test*"), "K700", "video_id", "pos_text",
         "Find the category of what the video shows."),
-    "Breakfast": Task("breakfast", "video_cls/Breakfast", "video_id", "pos_text",
+    "Breakfast": Task(
+        ("data/breakfast.jsonl", "Breakfast/data/test*"), "Breakfast", "video_id", "pos_text",
         "Find the kind of breakfast that the person in the video prepares."),
 }  # fmt: skip
 RETRIEVAL = {
-    "MSR-VTT": Task("msr-vtt", "video_ret/MSR-VTT", "video", "caption",
-        "Find the video that shows what the text says."),
-    "MSVD": Task("msvd", "video_ret/MSVD", "video", "caption",
+    "MSR-VTT": Task(
+        ("data/msr-vtt.jsonl", "MSR-VTT/*test_1k*", "MSR-VTT/test_1k/test*"), "MSR-VTT", "video",
+        "caption", "Find the video that shows what the text says."),
+    "MSVD": Task(
+        ("data/msvd.jsonl", "MSVD/*test*"), "MSVD", "video", "caption",
         "Find the video that the summary describes."),
-    "DiDeMo": Task("didemo", "video_ret/DiDeMo", "video", "caption",
+    "DiDeMo": Task(
+        ("data/didemo.jsonl", "DiDeMo/*test*"), "DiDeMo", "video", "caption",
         "Find the video that includes the described scenes."),
-    "YouCook2": Task("youcook2-val", "video_ret/YouCook2", "id", "sentence",
+    "YouCook2": Task(
+        ("data/youcook2-val.jsonl", "YouCook2/data/val*"), "YouCook2", "id", "sentence",
         "Find the video that shows this step of a recipe."),
-    "VATEX": Task("vatex", "video_ret/VATEX", "videoID", "enCap",
+    "VATEX": Task(
+        ("data/vatex.jsonl", "VATEX/*test/test*"), "VATEX", "videoID", "enCap",
         "Find the video that fits the description."),
 }  # fmt: skip
-NAMES = (*CLASSIFICATION, *RETRIEVAL)
 
 
-def find_mmeb_video(folder: str | Path) -> list[str]:
-    """The datasets that a folder holds. Raises BadFile when there is none."""
-    found = [name for name in NAMES if _table(Path(folder), _task(name)).is_file()]
-    if not found:
-        raise BadFile(f"{folder} holds no video dataset of MMEB-V2; {SOURCE}")
-    return found
-
-
-def load_mmeb_video(folder: str | Path, name: str) -> Dataset:
+def load_video_classification(folder: str | Path, name: str) -> Dataset:
     """One dataset. Raises BadFile when its table, a column or a video is missing."""
-    task = _task(name)
-    rows = list(_rows(Path(folder), task))
-    build = _classification if name in CLASSIFICATION else _retrieval
-    return build(Path(folder), name, task, rows)
-
-
-def _classification(root: Path, name: str, task: Task, rows: list[dict]) -> Dataset:
-    own = all("neg_text" in row for row in rows)
-    listed = _table(root, task).with_suffix(".labels.txt")
+    root, task = Path(folder), CLASSIFICATION[name]
+    rows = _rows(root, name, task)
+    own = all(row.get("neg_text") for row in rows)
+    listed = root / "video-tasks" / "data" / f"{task.folder.lower()}.labels.txt"
     labels: list[str] = [str(row[task.text]) for row in rows]
     if listed.is_file():
         labels += [label for _, label in lines_of(listed, SOURCE)]
     for row in rows if own else []:
         labels += [str(label) for label in row["neg_text"]]
     labels = sorted({label for label in labels if label.strip()})
+    ids = [str(row[task.video]) for row in rows]
+    videos = Videos.of(root, "video_cls", task.folder).find(ids, name, SOURCE)
     queries, judgements, candidates = [], {}, {}
-    for number, row in enumerate(rows, start=1):
-        id = str(number)
-        queries.append(Item(videos=[_video(root, task, str(row[task.video]))], id=id))
-        judgements[id] = {str(row[task.text]): 1}
+    for number, (video, row) in enumerate(zip(ids, rows, strict=True), start=1):
+        id, right = str(number), str(row[task.text])
+        queries.append(Item(videos=[videos[video]], id=id))
+        judgements[id] = {right: 1}
         if own:
-            candidates[id] = list(dict.fromkeys([str(row[task.text]), *map(str, row["neg_text"])]))
-    occurring = "" if own or listed.is_file() else "candidates are the labels that occur"
+            candidates[id] = list(dict.fromkeys([right, *map(str, row["neg_text"])]))
+    note = "" if own or listed.is_file() else "candidates are the labels that occur"
+    if note and name == "K700":
+        note += f"; all 700 are listed in {ALL_LABELS}: write them to {listed}, one a line"
     return Dataset(
         name=name,
         queries=queries,
@@ -116,64 +121,53 @@ def _classification(root: Path, name: str, task: Task, rows: list[dict]) -> Data
         candidates=candidates or None,
         task=task.instruction,
         group="video classification",
-        note=occurring,
+        note=note,
     )
 
 
-def _retrieval(root: Path, name: str, task: Task, rows: list[dict]) -> Dataset:
-    queries, documents = [], {}
+def load_video_retrieval(folder: str | Path, name: str) -> Dataset:
+    """One dataset. Raises BadFile when its table, a column or a video is missing."""
+    root, task = Path(folder), RETRIEVAL[name]
+    rows = _rows(root, name, task)
+    ids = [_video_id(row, task) for row in rows]
+    videos = Videos.of(root, "video_ret", task.folder).find(ids, name, SOURCE)
+    queries: list[Item] = []
     judgements: Judgements = {}
-    for number, row in enumerate(rows, start=1):
-        id, video = str(number), Path(str(row[task.video])).stem
+    for number, (video, row) in enumerate(zip(ids, rows, strict=True), start=1):
         captions = row[task.text]
         text = captions if isinstance(captions, str) else captions[0]
-        queries.append(Item(text, id=id))
-        if video not in documents:
-            documents[video] = Item(videos=[_video(root, task, video)], id=video)
-        judgements[id] = {video: 1}
+        queries.append(Item(text, id=str(number)))
+        judgements[str(number)] = {video: 1}
     return Dataset(
         name=name,
         queries=queries,
-        documents=list(documents.values()),
+        documents=[Item(videos=[media], id=id) for id, media in videos.items()],
         judgements=judgements,
         task=task.instruction,
         group="video retrieval",
     )
 
 
-def _task(name: str) -> Task:
-    found = {**CLASSIFICATION, **RETRIEVAL}.get(name)
-    if found is None:
-        raise BadFile(f"no video dataset {name!r}; there are {', '.join(NAMES)}")
-    return found
+def has_table(root: Path, name: str) -> bool:
+    """Whether the table of a dataset is there; it is not read."""
+    return _table(root, {**CLASSIFICATION, **RETRIEVAL}[name]) is not None
 
 
-def _table(root: Path, task: Task) -> Path:
-    return root / "video-tasks" / "data" / f"{task.table}.jsonl"
+def _video_id(row: Row, task: Task) -> str:
+    """The id, or the name of the file without its folders and ending."""
+    named = str(row[task.video])
+    return PurePosixPath(named).stem if task.video == "video" else named
 
 
-def _rows(root: Path, task: Task) -> Iterator[dict[str, Any]]:
+def _table(root: Path, task: Task) -> Path | None:
+    return first_table(root / "video-tasks", task.tables)
+
+
+def _rows(root: Path, name: str, task: Task) -> list[Row]:
     table = _table(root, task)
-    for number, line in lines_of(table, SOURCE):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise BadFile(f"{table}, line {number}: not JSON; {SOURCE}") from None
-        missing = [column for column in (task.video, task.text) if column not in row]
-        if missing:
-            raise BadFile(f"{table}, line {number}: no column {missing[0]}; {SOURCE}")
-        yield row
-
-
-def _video(root: Path, task: Task, id: str) -> Path | list[Path]:
-    """The frames of a video, or its file."""
-    frames = root / "video-tasks" / "frames" / task.place / id
-    pictures = [p for p in frames.glob("*") if kind_of(p) == "image"]
-    pictures.sort(key=lambda p: (len(p.name), p.name))  # frame_2 stands before frame_10
-    if pictures:
-        picks = np.linspace(0, len(pictures) - 1, min(FRAMES, len(pictures))).round().astype(int)
-        return [pictures[i] for i in picks]
-    file = root / "video-tasks" / "videos" / task.place / f"{id}.mp4"
-    if file.is_file():
-        return file
-    raise BadFile(f"video {id!r}: neither frames in {frames} nor a file {file}; {SOURCE}")
+    if table is None:
+        raise BadFile(
+            f"there is no table of {name}, video-tasks/{task.tables[0]}, below {root}; {SOURCE}"
+        )
+    rows = read_rows(table, (task.video, task.text), SOURCE, optional=("neg_text",))
+    return [row for _, row in itertools.islice(rows, task.rows)]

@@ -7,7 +7,7 @@ the layout of the STS Benchmark: genre, file, year, number, score, sentence, sen
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders.lines import lines_of
+from freeret.evaluate.loaders.lines import check_there, lines_of
 from probes import Item
 from probes.errors import BadFile
 
@@ -17,6 +17,11 @@ SOURCE = (
 )
 COLUMNS = ("score", "sentence1", "sentence2")
 BENCHMARK = (4, 5, 6)
+
+
+def check_sts(path: str | Path) -> None:
+    """Raise BadFile unless the file is there; it is not read."""
+    check_there(Path(path), ("",), SOURCE)
 
 
 def load_sts(path: str | Path) -> Dataset:
