@@ -5,11 +5,11 @@ tower once: features are kept by content, in a cache of bounded size, and given 
 model wherever that medium stands (`mm_encoder_outputs`). So a candidate that is embedded and then
 judged against many queries is looked at once, and a row never depends on its neighbours' pictures.
 
-What families read:
+What the families most used read (docs/families.md has all):
 
 | family                                 | a row may hold, in any number and order  |
 |----------------------------------------|------------------------------------------|
-| Qwen2-VL, Qwen2.5-VL, Qwen3-VL         | text, pictures, videos                   |
+| Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V | text, pictures, videos                   |
 | Qwen2.5-Omni (its Thinker)             | text, pictures, videos, audio            |
 | InternVL3, SmolVLM, LLaVA-OneVision    | text, pictures (in tiles), videos        |
 | Idefics3                               | text, pictures (in tiles)                |

@@ -379,11 +379,10 @@ def test_rows_are_padded_on_the_left(backbone: Backbone) -> None:
         assert batch.inputs["input_ids"][i, -len(row) :].tolist() == row.ids
         mask = [0] * (width - len(row)) + [1] * len(row)
         assert batch.inputs["attention_mask"][i].tolist() == mask
-        if "position_ids" in batch.inputs:
-            found = batch.inputs["position_ids"][i, -len(row) :].tolist()
-            assert found == list(range(len(row)))
-    # M-RoPE has three positions a token, which the model makes itself.
-    assert ("position_ids" in batch.inputs) == (backbone.processor is None)
+        # M-RoPE has three positions a token, the same on each axis where there is only text.
+        for axis in batch.inputs["position_ids"].reshape(-1, len(rows), width):
+            assert axis[i, -len(row) :].tolist() == list(range(len(row)))
+    assert batch.inputs["position_ids"].dim() == (2 if backbone.processor is None else 3)
 
 
 def refuse(backbone: Backbone, item: Item, reason: str) -> None:

@@ -3,13 +3,16 @@
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from models import MULTIMODAL, tokenizer
 from samples import film, picture, text
 from torch import Tensor
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from zoo import HYBRIDS, UNREAD, ZOO
 
 from probes.backbone import Backbone
@@ -135,7 +138,8 @@ def test_states_are_those_of_plain_hooks(name: str) -> None:
 def test_tokens_and_states_are_those_of_transformers_alone(name: str, item: Item) -> None:
     """Features that are kept are those of the pixels, and stand where the processor puts them."""
     backbone = loaded(name)
-    processor, bos = backbone.processor, backbone.tokenizer.bos_token
+    processor: Any = backbone.processor
+    bos = backbone.tokenizer.bos_token
     content: list[dict[str, Any]] = [
         {"type": "text", "text": part.value} if part.kind == "text" else {"type": part.kind}
         for part in item.parts
@@ -222,3 +226,18 @@ def test_a_processor_that_fails_on_every_picture_is_named_and_not_the_item() -> 
 def test_more_than_forty_families_read_pictures() -> None:
     assert len(ZOO) + len(MULTIMODAL) > 45
     assert all(loaded(name).sees for name in ZOO)
+
+
+def test_the_table_names_every_family_of_this_release() -> None:
+    """For a new release: python scripts/families.py > docs/families.md"""
+    table = (Path(__file__).parents[1] / "docs" / "families.md").read_text()
+    assert f"transformers {transformers.__version__}," in table
+    rows = {cells[1].strip(): cells[3].strip() for cells in map(split, table.splitlines()) if cells}
+    assert rows.keys() - {"model_type", "---"} == MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.keys()
+    for name in ZOO:
+        kind = loaded(name).model.config.model_type
+        assert rows.get(kind, "works") == "works", f"{kind} is {rows[kind]} in docs/families.md"
+
+
+def split(line: str) -> list[str]:
+    return line.split("|") if line.startswith("|") else []

@@ -10,6 +10,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
+CLASSES: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+"""Class by model type."""
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 LATENT = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 TEXT_SIZES: dict[str, Any] = DECODER | {
@@ -73,7 +75,8 @@ def configured(
     default = CONFIG_MAPPING[kind]()
     parts: dict[str, Any] = {}
     given = {"text_config": text, "vision_config": tower, **others}
-    for name, part in type(default).sub_configs.items():
+    sub_configs: Any = type(default).sub_configs
+    for name, part in sub_configs.items():
         if name in given:
             sizes = TEXT_SIZES if name == "text_config" else TOWER_SIZES
             parts[name] = shrunk(getattr(default, name, None) or part(), sizes, **given[name])
@@ -98,7 +101,8 @@ def family(
     that can be called is called first. `marks` is what the chat template writes for each kind of
     content. `settings` are those of `configured`.
     """
-    tok = tokenizer(special=tuple(special), **tokens)
+    named: dict[str, Any] = dict(tokens)
+    tok = tokenizer(special=tuple(special), **named)
     known = fields(type(CONFIG_MAPPING[kind]())) | set(unlisted)
     ids = {
         f"{name}{suffix}": tok.convert_tokens_to_ids(token)
@@ -107,10 +111,10 @@ def family(
         if f"{name}{suffix}" in known
     }
     config = configured(kind, **ids | settings)
-    model = scaled(build(getattr(hf, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES[kind]), config))
+    model = scaled(build(getattr(hf, CLASSES[kind]), config))
     made = {name: part() if callable(part) else part for name, part in parts.items()}
     template = chatml(**(marks or {"image": tokens["image_token"]}))
-    reader = getattr(hf, processor or PROCESSOR_MAPPING_NAMES[kind])
+    reader = getattr(hf, processor or str(PROCESSOR_MAPPING_NAMES[kind]))
     return model, reader(tokenizer=tok, chat_template=template, **made)
 
 
