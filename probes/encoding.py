@@ -177,13 +177,13 @@ class Encoder:
         self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
     ) -> tuple[list[Piece], list[int], list["Run"]]:
         """A rendered prompt with its media, which are made smaller where they leave too little
-        room for the texts: at most half of a row is kept for these."""
+        room for the texts: at most half of what the prompt leaves is kept for these."""
         text = perception.expand(rendered, pieces)
         ids = self._tokenize_rendered(text)
         if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens a character
-            kept = min(sum(map(self._count, texts)), self.max_tokens // 2)
             have = sum(self._count(piece.text) for piece in pieces)
-            room = self.max_tokens - kept - (len(ids) - have)
+            content = self.max_tokens - (len(ids) - have)
+            room = content - min(sum(map(self._count, texts)), content // 2)
             if have > room:
                 pieces = fit_media(perception, pieces, room, self._count)
                 text = perception.expand(rendered, pieces)
