@@ -168,11 +168,11 @@ def test_the_driver_of_the_command_loads_no_weights(model: Path, tmp_path: Path)
     assert "0 added, 0 replaced, 304 unchanged, 0 skipped, 1 pruned" in done.stdout, done.stderr
     opened = Store.open(tmp_path / "s")
     assert opened.geometry() is not None
-    assert opened.recipe() == RECIPE.to_json()
+    assert Recipe.from_json(opened.recipe()) == RECIPE
     assert opened.identity["loading"]["dtype"] == "bfloat16"
-    alone = FreeRet(Backbone.load(model, dtype="bfloat16"), RECIPE)
-    alone.index(Files([corpus]), tmp_path / "alone")
-    assert same_search(tmp_path / "s", tmp_path / "alone", alone.backbone)
+    hits = FreeRet.load(tmp_path / "s").search("17 of the word", 5)
+    assert len(hits) == 5
+    assert set(opened.hashes()) == {item.id for item in Files([corpus])}
 
 
 def test_actors_are_sent_what_was_asked_for_and_not_what_was_decided_here(
