@@ -59,7 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "freeret/evaluate/skipping.py": ("eval_faults",),
     "freeret/evaluate/stage2.py": ("eval", "eval_faults"),
     "freeret/exact.py": ("exact",),
-    "freeret/indexing.py": ("retriever",),
+    "freeret/indexing.py": ("retriever", "ids"),
     "freeret/mteb.py": ("mteb",),
     "freeret/recipe.py": ("recipe",),
     "freeret/reranker.py": ("reranker",),

@@ -16,6 +16,7 @@ from models import TEXT, tokenizer
 from PIL import Image
 from scipy.special import expit
 
+from freeret import indexing
 from freeret.ann import measure_recall
 from freeret.embedder import Embedder
 from freeret.indexing import BLOCK, Indexed
@@ -747,3 +748,13 @@ def test_an_approximate_index_is_measured_and_told_when_stale(
 def test_another_index_is_refused(filled: FreeRet) -> None:
     with pytest.raises(BadSetting, match="'flat' is not an index; choose hnsw or pq"):
         filled.build_ann("flat")  # type: ignore[arg-type]
+
+
+def test_a_block_is_full_when_its_media_reach_the_bytes_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(indexing, "HELD", 200)
+    stream = [Item(images=[bytes(100)], id=str(i)) for i in range(5)]
+    assert [[i.id for i in block] for block in indexing.blocks(stream)] == [
+        ["0", "1"], ["2", "3"], ["4"],
+    ]  # fmt: skip
