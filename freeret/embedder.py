@@ -111,8 +111,8 @@ class Embedder:
         a: Float[Tensor, "n hidden"], b: Float[Tensor, "m hidden"]
     ) -> Float[Tensor, "n m"]:
         """Cosine of every pair, in float32. Raises BadSetting for unequal dimensions."""
-        if a.shape[-1] != b.shape[-1]:
-            raise BadSetting(f"vectors of {a.shape[-1]} and of {b.shape[-1]} dimensions")
+        if a.shape[1] != b.shape[1]:
+            raise BadSetting(f"vectors of {a.shape[1]} and of {b.shape[1]} dimensions")
         return unit(a) @ unit(b).T
 
     @property

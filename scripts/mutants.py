@@ -44,6 +44,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/injection.py": ("injection",),
     "probes/lexicalization.py": ("lexicalization",),
     "probes/prefix.py": ("prefix", "batching"),
+    "probes/pretrained.py": ("loading",),
     "probes/prompts.py": ("encoding", "embedder"),
     "probes/reference.py": ("reference", "geometry"),
     "probes/reranking.py": ("reranking",),

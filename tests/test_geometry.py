@@ -310,6 +310,8 @@ def test_the_sample_depends_on_ids_alone(seed: int, size: int) -> None:
     assert len(ours) == SAMPLE
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True))
+    for row in ours.values():
+        assert row.untyped_storage().nbytes() == row.nbytes, "a view keeps its whole block alive"
 
 
 # ------------------------------------------------------------------------- fitted in passing

@@ -25,7 +25,7 @@ from freeret.store import Store
 from probes import NAMED, Backbone, Item, Loading, MediaOptions
 from probes.data import paraphrases
 from probes.errors import BackboneNotFound, BadSetting, StoreMismatch
-from probes.pretrained import _dtype
+from probes.pretrained import _dtype, usable_device
 from probes.states import prompted_states
 
 Tiny = Callable[[str], Backbone]
@@ -367,3 +367,10 @@ def test_what_index_was_told_no_other_command_must_be_told(tmp_path: Path) -> No
     other = freeret("search", store, "the word", "--json", "--frames", 5)
     assert other.returncode == 1
     assert "another setting of pictures and videos" in other.stderr
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "nowhere"])
+def test_a_device_is_tried_before_anything_is_loaded(device: str) -> None:
+    """torch names devices that are not there, and one that holds no values."""
+    with pytest.raises(BadSetting, match=f"'{device}' cannot be used"):
+        usable_device(device)

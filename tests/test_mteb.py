@@ -223,7 +223,7 @@ def test_vectors_are_unit_and_similarities_are_cosines(tiny: Tiny) -> None:
     torch.testing.assert_close(
         encoder.similarity(vectors, vectors).diagonal(), torch.ones(3), atol=1e-5, rtol=0
     )
-    pairs = encoder.similarity_pairwise(vectors, vectors[::-1].copy())
+    pairs = encoder.similarity_pairwise(3 * vectors, vectors[::-1].copy())
     expected = (vectors * vectors[::-1]).sum(1)
     np.testing.assert_allclose(pairs, expected, atol=1e-5)
 

@@ -259,6 +259,16 @@ def test_what_does_not_fit_in_memory_is_searched_alike(
     assert ids(streamed.search("17 of", top_n=40)) == ids(whole.search("17 of", top_n=40))
 
 
+@pytest.mark.parametrize("enough", [True, False])
+def test_what_just_fits_in_memory_is_held(enough: bool, backbone: Backbone, tmp_path: Path) -> None:
+    """64 dimensions in float32, three times at once while they are loaded."""
+    FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq")).index(texts(20), tmp_path / "s")
+    needed = 3 * 4 * 64 * 20 - (0 if enough else 1)
+    retriever = FreeRet.load(tmp_path / "s", backbone, memory=needed / 2**30)
+    retriever.search("the word")
+    assert (retriever._held is not None) == enough
+
+
 def test_many_queries_are_answered_as_each_alone(filled: FreeRet) -> None:
     queries = ["the word", "17 of", "Yes"]
     together = filled.search_many(queries, top_n=9)
