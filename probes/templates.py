@@ -73,6 +73,12 @@ class ChatTemplate:
         return text
 
     @functools.cached_property
+    def generation_prompt(self) -> str:
+        """What opens the model's turn, after the user's."""
+        written = self._render(["x"])
+        return written.removeprefix(self._render(["x"], generation=False)) + self.closing
+
+    @functools.cached_property
     def closing(self) -> str:
         """What closes the thought that the template opens before an answer; "" if it opens none."""
         probe = PROBE.format("")
@@ -124,7 +130,9 @@ class ChatTemplate:
         start = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], alike))
         return whole[start : start + len(whole) - len(without)]
 
-    def _render(self, user: Sequence[str | dict], system: str | None = None) -> str:
+    def _render(
+        self, user: Sequence[str | dict], system: str | None = None, *, generation: bool = True
+    ) -> str:
         messages: list[dict] = [{"role": "user", "content": user}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": [system]})
@@ -143,7 +151,7 @@ class ChatTemplate:
             messages,
             chat_template=None if videos and chooses else self.text,
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=generation,
         )
 
 

@@ -47,6 +47,9 @@ class Anywhere(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if not any(True for _ in _placed((args, kwargs))):
             kwargs.pop("device", None)
+            if getattr(func, "__name__", "") == "to":
+                args = (args[0], *(a for a in args[1:] if not isinstance(a, str | torch.device)))
+                return func(*args, **kwargs) if len(args) > 1 or kwargs else args[0]
         return func(*args, **kwargs)
 
 

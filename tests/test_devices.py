@@ -23,7 +23,7 @@ WORDS = ["the word", "one of the image", "Yes", "what means a text"]
 
 @pytest.fixture(scope="module")
 def split() -> Iterator[Backbone]:
-    with on_two_devices(TEXT["llama"]()) as model:
+    with on_two_devices(TEXT["llama"].__wrapped__()) as model:
         yield Backbone.load(model, tokenizer=tokenizer())
 
 

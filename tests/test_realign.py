@@ -70,7 +70,7 @@ def test_the_mean_is_over_the_users_turn_alone(name: str, tiny: Tiny) -> None:
         templater = backbone.encoder.processor or backbone.tokenizer
         rendered = templater.apply_chat_template(
             [{"role": "user", "content": content}],
-            chat_template=backbone.encoder.chat,
+            chat_template=getattr(templater, "chat_template", None),
             tokenize=False,
         )
         ids = backbone.tokenizer(rendered, add_special_tokens=False, return_tensors="pt")

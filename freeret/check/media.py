@@ -123,7 +123,8 @@ def _features(outputs: Any) -> int | None:
     if not outputs:
         return None
     pooled = [output.pooler_output for output in outputs.values()]
-    return sum(sum(map(len, p)) if isinstance(p, list | tuple) else len(p) for p in pooled)
+    tensors = [t for p in pooled for t in (p if isinstance(p, list | tuple) else [p])]
+    return sum(t.shape[:-1].numel() for t in tensors)
 
 
 def _order(backbone: Backbone, kind: Kind, what: str) -> list[Check]:

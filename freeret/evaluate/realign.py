@@ -4,8 +4,6 @@ Queries and candidates are whitened apart, each side by its own mean and covaria
 are evaluated together, so that a query's score depends on the other queries.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,15 +27,10 @@ def summarize(item: Item) -> Prompted:
 
 def opening(backbone: Backbone) -> int:
     """Tokens by which the chat template opens the model's turn: ReAlign's rows end before them."""
-    encoder = backbone.encoder
-    if not encoder.chat:
+    chat = backbone.encoder.chat
+    if chat is None:
         return 0
-    content: Any = "x" if encoder.processor is None else [{"type": "text", "text": "x"}]
-    closed = (encoder.processor or encoder.tokenizer).apply_chat_template(
-        [{"role": "user", "content": content}], chat_template=encoder.chat, tokenize=False
-    )
-    opened = encoder.render(("x",), None, "").removeprefix(closed)
-    return len(backbone.tokenizer(opened, add_special_tokens=False)["input_ids"])
+    return len(backbone.tokenizer(chat.generation_prompt, add_special_tokens=False)["input_ids"])
 
 
 def whiten_apart(vectors: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
