@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from freeret.evaluate.ablations import Ablations
     from freeret.evaluate.loaders import Loader
     from freeret.evaluate.skipping import Skipped
+    from freeret.evaluate.spread import Actors as Spread
     from freeret.recipe import Recipe
     from probes import Backbone
 
@@ -100,11 +101,11 @@ def evaluate(
     from freeret.evaluate.spread import ray_actors
     from freeret.evaluate.systems import system as named
 
-    load, choose = _once(model, recipe, loading)
     files: list[Path] = []
     failures: list[str] = []
     spread = ray_actors(num_actors, address) if engine == "ray" else contextlib.nullcontext()
     with spread as actors:
+        load, choose = _once(model, recipe, loading, actors)
         for name in system:
             try:
                 files += run_one(
@@ -216,10 +217,11 @@ def _loaders(
 
 
 def _once(
-    model: str, recipe: str, loading: Loading
+    model: str, recipe: str, loading: Loading, spread: "Spread | None" = None
 ) -> tuple[Callable[[], "Backbone"], Callable[[], "Recipe"]]:
-    """Makers of the backbone and of its recipe, each made at first use and kept. Raises BadFile
-    for a recipe file that names what does not exist."""
+    """Makers of the backbone and of its recipe, each made at first use and kept; where actors
+    compute, they load the weights, and this process does not. Raises BadFile for a recipe file that
+    names what does not exist."""
     import functools
 
     from freeret.reports import named_recipe, own_recipe
@@ -229,11 +231,11 @@ def _once(
 
     @functools.cache
     def load() -> "Backbone":
-        return Backbone.load(model, loading)
+        return spread.backbone(model, loading) if spread else Backbone.load(model, loading)
 
     @functools.cache
     def choose() -> "Recipe":
-        return chosen or own_recipe(load())
+        return chosen or (spread.recipe(load()) if spread else own_recipe(load()))
 
     return load, choose
 

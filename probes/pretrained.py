@@ -49,26 +49,24 @@ def load_pretrained(
     tokenizer: Any = None,
     processor: Any = None,
     quantization_config: Any = None,
+    weights: bool = True,
 ) -> Pretrained:
     """Load an alias of an embedded backbone, a folder, or a hub id.
 
-    A `tokenizer`, `processor` or `quantization_config` that is given is taken as it is.
+    A `tokenizer`, `processor` or `quantization_config` that is given is taken as it is. Without
+    `weights` the model is a skeleton on the meta device, whatever device is asked for.
     Raises BackboneNotFound, FetchError, BadSetting, OutOfMemory.
     """
-    device = usable_device(loading.device)
+    device = usable_device(loading.device) if weights else torch.device("meta")
     folder = _locate(name)
     hub = {"revision": loading.revision} if loading.revision else {}
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **hub)
-        dtype = _dtype(loading.dtype, config, device)
-        settings = {
-            "dtype": dtype,
-            "device_map": _device_map(loading, device),
-            "attn_implementation": loading.attn,
-            "quantization_config": quantization_config or _quantization(loading.quantize, dtype),
-        }
-        settings = {key: value for key, value in settings.items() if value is not None}
-        model = _auto_class(config).from_pretrained(folder, use_safetensors=True, **settings, **hub)
+        if weights:
+            model = _with_weights(folder, config, loading, device, quantization_config)
+        else:
+            with device:
+                model = _auto_class(config).from_config(config)
         processor = processor or _load_processor(folder, config, hub)
         tokenizer = tokenizer or getattr(processor, "tokenizer", None)
         tokenizer = tokenizer or transformers.AutoTokenizer.from_pretrained(folder, **hub)
@@ -80,6 +78,21 @@ def load_pretrained(
         raise _not_loaded(str(name), loading, error) from error
     revision = loading.revision or getattr(config, "_commit_hash", None)
     return Pretrained(getattr(model, "thinker", model), tokenizer, processor, revision)
+
+
+def _with_weights(
+    folder: str, config: Any, loading: Loading, device: torch.device, quantization_config: Any
+) -> Any:
+    dtype = _dtype(loading.dtype, config, device)
+    settings = {
+        "dtype": dtype,
+        "device_map": _device_map(loading, device),
+        "attn_implementation": loading.attn,
+        "quantization_config": quantization_config or _quantization(loading.quantize, dtype),
+        "revision": loading.revision,
+    }
+    settings = {key: value for key, value in settings.items() if value is not None}
+    return _auto_class(config).from_pretrained(folder, use_safetensors=True, **settings)
 
 
 def usable_device(device: str | None) -> torch.device:

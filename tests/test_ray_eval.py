@@ -28,10 +28,11 @@ from freeret.evaluate.systems import Prompted, system
 from freeret.evaluate.vectors import Vectors
 from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
+from freeret.reports import own_recipe
 from freeret.reranker import Reranker
-from probes import Backbone, Item
-from probes.errors import BadItem, BadSetting, StoreMismatch
-from probes.prompts import Side
+from probes import Backbone, Item, Loading
+from probes.errors import BackboneNotFound, BadItem, BadSetting, StoreMismatch
+from probes.prompts import NAMED, Side
 
 RECIPE = Recipe("prompteol", "attn[-1]", "whiten", "mcq", 0.2, reasons=("chosen",))
 WORDS = ["the", "word", "of", "image", "one", "Yes", "No", "means"]
@@ -119,12 +120,17 @@ def test_the_command_with_ray_writes_what_it_writes_without(
         asked.append(arguments)
         return contextlib.nullcontext(actors)
 
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the driver loads weights")
+
     monkeypatch.setattr(spread, "ray_actors", started)
     recipe = RECIPE.save(tmp_path / "recipe.json")
     for out, more in (
         ("local", []),
         ("ray", ["--engine", "ray", "--num-actors", 2, "--address", "auto"]),
     ):
+        if out == "ray":
+            monkeypatch.setattr(Backbone, "load", refuse)
         assert run(
             "eval", f"beir:{folder}", "--model", model, "--recipe", recipe, "--rerank", "2,4",
             "--system", "recipe", "--system", "bm25", "--out", tmp_path / out, *more,
@@ -154,6 +160,22 @@ def test_vectors_are_those_of_one_process(name: str, actors: Actors, backbone: B
         found = shared.encode(items, side, "question")
         torch.testing.assert_close(found, alone.encode(items, side, "question"), atol=1e-5, rtol=0)
     assert len(shared.encode(items[:1], "query", "question")) == 1
+
+
+def test_the_driver_knows_a_backbone_without_its_weights(actors: Actors) -> None:
+    found, whole = actors.backbone("smollm2-135m", Loading()), Backbone.load("smollm2-135m")
+    assert all(weight.is_meta for weight in found.model.parameters())
+    assert found.fingerprint() == whole.fingerprint()
+    assert found.anatomy == whole.anatomy
+    prompt = NAMED["control"].apply(Item("a text"), "query")
+    assert found.encoder.wording(prompt) == whole.encoder.wording(prompt)
+    assert found.row(prompt) == whole.row(prompt)
+    assert actors.recipe(found) == own_recipe(whole)
+
+
+def test_a_backbone_that_is_not_there_is_named_before_an_actor_is_asked(actors: Actors) -> None:
+    with pytest.raises(BackboneNotFound, match="no/where"):
+        actors.backbone("/no/where", Loading())
 
 
 class Together(Reranker):

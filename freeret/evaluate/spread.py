@@ -13,6 +13,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,13 @@ from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.vectors import Ranking, Space, Vectors, run_vectors
 from freeret.indexing import BLOCK, blocks
 from freeret.ray_engine import session, share, typed_loading
+from freeret.recipe import Recipe
+from freeret.reports import own_recipe
 from freeret.reranker import Reranker, by_query
+from freeret.weightless import Identity, Weightless
 from probes import Backbone, Item, Loading
 from probes.errors import StoreMismatch
+from probes.pretrained import load_pretrained
 from probes.prompts import Side
 
 SHARES = 4
@@ -64,14 +69,16 @@ class Actors:
     def __init__(self, ray: Any, num_actors: int | None):
         count, threads, resources = share(ray, num_actors)
         worker = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(Worker)
-        ray.util.register_serializer(Backbone, serializer=_describe, deserializer=_load)
+        for kind in (Backbone, Weightless):
+            ray.util.register_serializer(kind, serializer=_describe, deserializer=_load)
         self.ray, self.workers = ray, [worker.remote(threads) for _ in range(count)]
 
     def __len__(self) -> int:
         return len(self.workers)
 
     def end(self) -> None:
-        self.ray.util.deregister_serializer(Backbone)
+        for kind in (Backbone, Weightless):
+            self.ray.util.deregister_serializer(kind)
         for worker in self.workers:
             self.ray.kill(worker)
 
@@ -104,6 +111,22 @@ class Actors:
         except RayTaskError as error:
             raise error.cause from error
         return [found[place] for place in range(len(blocks))]
+
+    def backbone(self, model: str, loading: Loading) -> Weightless:
+        """A backbone for the driver, which loads no weights; an actor says who it is.
+
+        Raises what `Backbone.load` raises.
+        """
+        parts = load_pretrained(model, loading, weights=False)
+        how = replace(loading, revision=parts.revision)
+        [identity] = self.map(_identify, [[(model, how)]])
+        return Weightless(parts, model, loading, identity)
+
+    def recipe(self, backbone: Backbone) -> Recipe:
+        """The recipe that the backbone's own report supports; an actor probes where there is
+        none."""
+        [recipe] = self.map(_recipe, [[backbone]], "choosing a recipe")
+        return recipe
 
     def system(self, system: Vectors) -> "SpreadSystem":
         return SpreadSystem(system, self)
@@ -160,15 +183,30 @@ def _describe(backbone: Backbone) -> str:
 
 
 @functools.lru_cache(maxsize=1)
+def _kept(name: str, how: str) -> Backbone:
+    return Backbone.load(name, Loading.from_json(json.loads(how)))
+
+
+def _identify(block: Sequence[tuple[str, Loading]]) -> Identity:
+    [(name, loading)] = block
+    backbone = _kept(name, json.dumps(loading.given(), sort_keys=True))
+    return Identity(backbone.fingerprint(), backbone.anatomy)
+
+
+def _recipe(block: Sequence[Backbone]) -> Recipe:
+    [backbone] = block
+    return own_recipe(backbone)
+
+
 def _load(described: str) -> Backbone:
     name, how, wanted = json.loads(described)
-    backbone = Backbone.load(name, Loading.from_json(how))
+    backbone = _kept(name, json.dumps(how, sort_keys=True))
     *_, found = json.loads(_describe(backbone))
     if found != wanted:
         other = ", ".join(key for key in wanted if found.get(key) != wanted[key])
         raise StoreMismatch(
-            f"an actor of Ray loads {name} with another {other} than the driver; give every "
-            "machine the same model and packages, and choose the dtype (--dtype bfloat16) where "
-            "not all of them have a GPU"
+            f"an actor of Ray loads {name} with another {other} than the driver or another actor; "
+            "give every machine the same model and packages, and choose the dtype (--dtype "
+            "bfloat16) where not all of them have a GPU"
         )
     return backbone
