@@ -251,7 +251,7 @@ class Perception:
         features: dict[str, list[Any]] = {}
         for piece in pieces:
             processed = self._looked_at(piece, device)
-            for key, tensor in {**processed.positions, **processed.tensors}.items():
+            for key, tensor in {**processed.positions, **self._cast(processed.tensors)}.items():
                 tensors.setdefault(key, []).append(tensor)
             for kind, output in processed.features.items():
                 features.setdefault(kind, []).append(output)
@@ -269,7 +269,7 @@ class Perception:
         pixels = [key for key in TOWERS if key in processed.tensors]
         if not self.takes_features or not pixels:
             return processed
-        tensors = {**processed.positions, **processed.tensors}
+        tensors = {**processed.positions, **self._cast(processed.tensors)}
         features = {
             self._slot(TOWERS[key], processed.text): self._features(key, tensors, device)
             for key in pixels
@@ -297,6 +297,14 @@ class Perception:
         inputs = {key: value.to(device) for key, value in tensors.items() if key in taken}
         output = tower(**inputs, return_dict=True)
         return keep(output) if output.pooler_output is not None else None
+
+    def _cast(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pixels and sounds in the dtype of the model, as `BatchFeature.to` brings them: not every
+        tower does it itself."""
+        return {
+            key: tensor.to(self.model.dtype) if tensor.is_floating_point() else tensor
+            for key, tensor in tensors.items()
+        }
 
     # -- one medium --------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Every multimodal family of the zoo: found, traced, batched and shared as a released model is."""
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,18 @@ def test_the_residual_stream_is_found(name: str) -> None:
         assert "mlp[l] is the layer's output" in anatomy.notes[0]
     else:
         assert (anatomy.output_error, anatomy.notes) == (0.0, ())
+
+
+@pytest.mark.parametrize("name", [*MULTIMODAL, *ZOO])
+def test_media_are_read_in_half_precision(name: str) -> None:
+    """Not every tower brings pixels to its own dtype."""
+    model, processor = (ZOO | MULTIMODAL)[name]()
+    half = Backbone.load(copy.deepcopy(model).bfloat16(), processor=processor)
+    assert half.encoder.perception is not None
+    films = [FILM] if "video" in half.encoder.perception.kinds and name != "ernie4.5-vl" else []
+    found = states(half, "only text", PICTURE, PICTURES, *films)
+    assert found.dtype == torch.bfloat16
+    assert found.isfinite().all()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from probes import Backbone, Item
+from probes import Backbone, Item, record
 from probes.embedded import ensure
 from probes.embedded.smolsight import WEIGHTS, WEIGHTS_SHA256, naming
 from probes.embedded.smolsight import train as training
@@ -287,6 +287,15 @@ def test_the_colour_of_a_thing_is_said():
         picture = Scene((thing,), None, "black").draw(rng=Random(0))
         said = backbone.generate(Item(images=[picture]), max_new_tokens=16)
         assert thing.colour in said
+
+
+def test_it_sees_in_half_precision():
+    picture = Scene((Thing("red", "circle"),), None, "black").draw(rng=Random(0))
+    states = [
+        record(b, b.encode([Item(images=[picture])]), ["attn[-1]"])["attn[-1]"].float()
+        for b in (Backbone.load("smolsight", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    ]
+    assert torch.nn.functional.cosine_similarity(*states).item() > 0.99
 
 
 def test_a_run_is_not_continued_with_other_settings(tiny_language, tmp_path):
