@@ -57,6 +57,9 @@ def in_words(made: Mapping[str, Any], asked: Mapping[str, Any], keys: Collection
     """
     theirs, ours = flat(made), flat(asked)
     parts = {key: _part(key) for key in keys}
+    names = [_model(identity) for identity in (theirs, ours)]
+    if names[0] == names[1] and "dtype" in parts.values():  # rounded weights are other weights
+        parts = {key: part for key, part in parts.items() if part != "weights"}
     other_model = any(part in MODEL for part in parts.values())
     if other_model:
         parts = {key: part for key, part in parts.items() if part not in (*MODEL, *OF_MODEL)}
@@ -64,7 +67,6 @@ def in_words(made: Mapping[str, Any], asked: Mapping[str, Any], keys: Collection
     settings = "; ".join(dict.fromkeys(clauses))
     if not other_model:
         return f"was made with other settings: {settings}"
-    names = [_model(identity) for identity in (theirs, ours)]
     head = f"was made with {names[0]}, you asked for {names[1]}"
     if names[0] == names[1]:
         head = f"was made with {names[0]} when it had other weights"

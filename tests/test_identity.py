@@ -58,6 +58,10 @@ def said(changes: dict[str, Any]) -> str:
             "site attn[29], now norm",
         ),
         (
+            {"backbone.weights": "fedcba9876543210", "backbone.dtype": "bfloat16"},
+            "was made with other settings: dtype float32, now bfloat16",
+        ),
+        (
             {"backbone.weights": "fedcba9876543210"},
             "was made with smollm2-135m when it had other weights",
         ),
