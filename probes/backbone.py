@@ -375,6 +375,9 @@ def _versions() -> dict[str, str]:
 def _processor_settings(processor: Any) -> str | None:
     if processor is None:
         return None
-    return hashlib.sha256(
-        json.dumps(processor.to_dict(), sort_keys=True, default=str).encode()
-    ).hexdigest()[:16]
+    try:
+        settings = processor.to_dict()
+    except ValueError:  # Ernie's video processor, without the font that it writes times with
+        settings = processor.image_processor.to_dict()
+    written = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(written.encode()).hexdigest()[:16]

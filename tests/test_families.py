@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from zoo import HYBRIDS, UNREAD, ZOO
 
+from freeret import sizing
+from freeret.check.model import checks
 from probes.backbone import Backbone
 from probes.batching import run_batches
 from probes.encoding import Batch
@@ -86,6 +88,14 @@ def test_the_residual_stream_is_found(name: str) -> None:
         assert "mlp[l] is the layer's output" in anatomy.notes[0]
     else:
         assert (anatomy.output_error, anatomy.notes) == (0.0, ())
+
+
+@pytest.mark.parametrize("name", [*ZOO, *HYBRIDS])
+def test_a_check_of_the_model_finds_nothing_wrong(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "ENOUGH", 0.0)
+    assert [line for line in checks(loaded(name)) if not line.passed] == []
 
 
 @pytest.mark.parametrize("name", [*MULTIMODAL, *ZOO])

@@ -7,7 +7,8 @@ from freeret.check.agreement import agreement, alone, noise, states, tolerance
 from freeret.check.line import Check, tried
 from freeret.sizing import tokens_per_second
 from probes import Backbone, Item
-from probes.prefix import Prefix, common_prefix, share_error
+from probes.batching import shared_prefix
+from probes.prefix import common_prefix, share_error, window
 from probes.prompts import NAMED
 
 TEXTS = (
@@ -106,7 +107,13 @@ def _batches(backbone: Backbone) -> list[Check]:
     ]
     if reason := share_error(backbone):
         return [*lines, Check("shared prefix", f"not used, so slower: {reason}", "note")]
-    shared = states(backbone, Prefix(backbone, common_prefix(rows)).collate(rows))
+    prefix = shared_prefix(backbone, rows)
+    if prefix is None:
+        longest = max(map(len, rows))
+        found = f"not used for these rows, so slower: {longest} tokens, {len(common_prefix(rows))} "
+        found += f"of them shared, in an attention window of {window(backbone):.0f}"
+        return [*lines, Check("shared prefix", found, "note")]
+    shared = states(backbone, prefix.collate(rows))
     return [*lines, agreement("shared prefix against whole rows", shared, whole, limit)]
 
 
