@@ -51,6 +51,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/sites.py": ("sites", "trace"),
     "probes/stats.py": ("stats",),
     "probes/synonyms.py": ("synonyms",),
+    "probes/templates.py": ("templates",),
     "probes/trace.py": ("trace",),
     "freeret/corpus_geometry.py": ("store", "exact", "retriever"),
     "freeret/embedder.py": ("embedder",),

@@ -8,7 +8,7 @@ from freeret.check.line import Check, tried
 from freeret.sizing import tokens_per_second
 from probes import Backbone, Item
 from probes.batching import shared_prefix
-from probes.prefix import common_prefix, share_error, window
+from probes.prefix import share_error, window
 from probes.prompts import NAMED
 
 TEXTS = (
@@ -101,20 +101,24 @@ def _batches(backbone: Backbone) -> list[Check]:
     moved = noise(backbone, rows, single)
     limit = tolerance(moved)
     whole = states(backbone, backbone.collate(rows))
-    lines = [
+    return [
         Check("rounding", f"moves a state by {moved:.1e} in {_dtype(backbone)}", value=moved),
         agreement("padded batch against single rows", whole, single, limit),
+        _prefix(backbone, limit),
     ]
+
+
+def _prefix(backbone: Backbone, limit: float) -> Check:
+    """Under the control prompt, which is long enough to be shared."""
     if reason := share_error(backbone):
-        return [*lines, Check("shared prefix", f"not used, so slower: {reason}", "note")]
+        return Check("shared prefix", f"not used, so slower: {reason}", "note")
+    rows = [backbone.row(NAMED["control"].apply(Item(text))) for text in TEXTS]
     prefix = shared_prefix(backbone, rows)
     if prefix is None:
-        longest = max(map(len, rows))
-        found = f"not used for these rows, so slower: {longest} tokens, {len(common_prefix(rows))} "
-        found += f"of them shared, in an attention window of {window(backbone):.0f}"
-        return [*lines, Check("shared prefix", found, "note")]
-    shared = states(backbone, prefix.collate(rows))
-    return [*lines, agreement("shared prefix against whole rows", shared, whole, limit)]
+        found = f"not used for rows of {max(map(len, rows))} tokens, so slower: the attention "
+        return Check("shared prefix", f"{found}window is {window(backbone):.0f}", "note")
+    shared, whole = (states(backbone, made.collate(rows)) for made in (prefix, backbone))
+    return agreement("shared prefix against whole rows", shared, whole, limit)
 
 
 def _throughput(backbone: Backbone) -> Check:
