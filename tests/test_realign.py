@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from models import tokenizer
 from PIL import Image
 
 from freeret.evaluate.datasets import Dataset
@@ -78,6 +79,10 @@ def test_the_mean_is_over_the_users_turn_alone(name: str, tiny: Tiny) -> None:
             states = backbone.model(**ids, output_hidden_states=True).hidden_states[-1][0]
         torch.testing.assert_close(vector, states.mean(0), atol=1e-5, rtol=0)
     assert opening(backbone) > 0
+
+
+def test_without_a_template_nothing_is_left_out(tiny: Tiny) -> None:
+    assert opening(Backbone.load(tiny("llama").model, tokenizer=tokenizer(chat=False))) == 0
 
 
 def test_queries_and_candidates_are_whitened_apart(tiny: Tiny) -> None:

@@ -308,3 +308,21 @@ def test_thinking_is_off_beside_videos_too(tiny: Tiny) -> None:
     for item in (Item("abc", images=[picture()]), Item("abc", videos=[film()])):
         row = made.row(ControlPrompt().apply(item))
         assert made.tokenizer.decode(row.ids).endswith('<think>\n\n</think>\n\n"')
+
+
+@pytest.mark.parametrize(
+    ("template", "opening"),
+    [
+        (chatml(""), "<|im_start|>assistant\n"),
+        (QWEN3_VL_THINKING, "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+    ],
+)
+def test_the_generation_prompt_is_what_opens_the_models_turn(template: str, opening: str) -> None:
+    assert ChatTemplate(tokenizer(), template, {}).generation_prompt == opening
+
+
+def test_a_template_that_refuses_everything_is_identified_as_it_is(tiny: Tiny) -> None:
+    refusing = "{{ raise_exception('no turn of the user is allowed') }}"
+    chat = ChatTemplate(tiny("llava").processor, refusing, {"image": "<image>"})
+    assert chat.keeps_order
+    assert chat.identity() == refusing
