@@ -1,6 +1,6 @@
 """A backbone that holds no weights: the driver's, where actors on other machines compute."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from probes import Backbone, Loading
@@ -22,7 +22,6 @@ class Weightless(Backbone):
     def __init__(self, parts: Pretrained, name: str, loading: Loading, identity: Identity):
         """`parts` are those of `load_pretrained(…, weights=False)`."""
         self.identity = identity
-        loading = replace(loading, revision=parts.revision)
         super().__init__(
             parts.model, parts.tokenizer, parts.processor, name, parts.revision, None, loading
         )

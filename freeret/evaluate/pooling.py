@@ -9,8 +9,7 @@ from torch import Tensor
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.realign import EPSILON, SHRINKAGE, opening, summarize
-from freeret.evaluate.skipping import Skipped
-from freeret.evaluate.vectors import Prompts, Ranking, Space, by_signature, run_vectors
+from freeret.evaluate.vectors import ByVectors, Prompts, Space, by_signature
 from probes import Backbone, Item
 from probes.batching import run_batches
 from probes.encoding import Batch
@@ -19,7 +18,7 @@ from probes.prompts import Prompted, Side
 
 
 @dataclass(frozen=True)
-class Pooled:
+class Pooled(ByVectors):
     """The final hidden state, averaged over positions.
 
     Without a chat template or a prompt `mean` takes all positions, `last` one, `echo` those of the
@@ -34,15 +33,6 @@ class Pooled:
     @property
     def geometry(self) -> Space:
         return "realign" if self.name == "realign" else "none"
-
-    def run(
-        self,
-        dataset: Dataset,
-        *,
-        progress: bool = False,
-        skipped: list[Skipped] | None = None,
-    ) -> Ranking:
-        return run_vectors(self, dataset, progress, skipped)
 
     def encode(
         self,

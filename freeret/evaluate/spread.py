@@ -21,9 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.skipping import Skipped
-from freeret.evaluate.vectors import Ranking, Space, Vectors, run_vectors
+from freeret.evaluate.vectors import ByVectors, Space, Vectors
 from freeret.indexing import BLOCK, blocks
 from freeret.ray_engine import session, share, typed_loading
 from freeret.recipe import Recipe
@@ -118,8 +116,8 @@ class Actors:
         Raises what `Backbone.load` raises.
         """
         parts = load_pretrained(model, loading, weights=False)
-        how = replace(loading, revision=parts.revision)
-        [identity] = self.map(_identify, [[(model, how)]])
+        loading = replace(loading, revision=parts.revision)
+        [identity] = self.map(_identify, [[(model, loading)]])
         return Weightless(parts, model, loading, identity)
 
     def recipe(self, backbone: Backbone) -> Recipe:
@@ -135,7 +133,7 @@ class Actors:
         return SpreadReranker(reranker, self)
 
 
-class SpreadSystem:
+class SpreadSystem(ByVectors):
     """A system of vectors by name and identity, whose items are encoded by actors."""
 
     def __init__(self, system: Vectors, actors: Actors):
@@ -143,15 +141,6 @@ class SpreadSystem:
         self.geometry: Space = system.geometry
         self.identity, self.prompts_for = system.identity, system.prompts_for
         self.whole, self.actors = system, actors
-
-    def run(
-        self,
-        dataset: Dataset,
-        *,
-        progress: bool = False,
-        skipped: list[Skipped] | None = None,
-    ) -> Ranking:
-        return run_vectors(self, dataset, progress, skipped)
 
     def encode(
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
@@ -198,7 +187,9 @@ def _recipe(block: Sequence[Backbone]) -> Recipe:
     return own_recipe(backbone)
 
 
+@functools.lru_cache(maxsize=1)
 def _load(described: str) -> Backbone:
+    """Checked once, and not again for every block."""
     name, how, wanted = json.loads(described)
     backbone = _kept(name, json.dumps(how, sort_keys=True))
     *_, found = json.loads(_describe(backbone))

@@ -33,7 +33,7 @@ from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import to_run
 from freeret.evaluate.pooling import Pooled
 from freeret.evaluate.skipping import Skipped
-from freeret.evaluate.vectors import Prompts, Ranking, System, by_signature, run_vectors
+from freeret.evaluate.vectors import ByVectors, Prompts, Ranking, System, by_signature
 from freeret.preflight import check_systems
 from freeret.recipe import Recipe
 from probes import Backbone, Item, TemplatePrompt
@@ -56,7 +56,7 @@ META_EOL: list[str | Prompt] = [
 
 
 @dataclass(frozen=True)
-class Prompted:
+class Prompted(ByVectors):
     """Stage 1: one state a prompt, in a geometry; with a recipe that has a frame, stage 2 too."""
 
     name: str
@@ -69,15 +69,6 @@ class Prompted:
     @classmethod
     def of(cls, name: str, backbone: Backbone, recipe: Recipe) -> "Prompted":
         return cls(name, backbone, [recipe.prompt], recipe.site, recipe.geometry, recipe)
-
-    def run(
-        self,
-        dataset: Dataset,
-        *,
-        progress: bool = False,
-        skipped: list[Skipped] | None = None,
-    ) -> Ranking:
-        return run_vectors(self, dataset, progress, skipped)
 
     def encode(
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
@@ -142,7 +133,7 @@ class BM25:
 
 
 @dataclass(frozen=True)
-class SentenceTransformers:
+class SentenceTransformers(ByVectors):
     """A model of the sentence-transformers library, by its name or folder. Text only."""
 
     model: str
@@ -153,15 +144,6 @@ class SentenceTransformers:
     @property
     def name(self) -> str:
         return f"st-{self.model.strip('/').rsplit('/', 1)[-1]}"
-
-    def run(
-        self,
-        dataset: Dataset,
-        *,
-        progress: bool = False,
-        skipped: list[Skipped] | None = None,
-    ) -> Ranking:
-        return run_vectors(self, dataset, progress, skipped)
 
     def encode(
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False

@@ -87,30 +87,37 @@ def by_signature(dataset: Dataset, words: Callable[[Item, Side], list[str]]) -> 
     }
 
 
-def run_vectors(
-    system: Vectors, dataset: Dataset, progress: bool, skipped: list[Skipped] | None = None
-) -> Ranking:
-    """Encode both sides, and rank. Raises what `encode` raises, unless `skipped` takes it."""
+class ByVectors:
+    """How every system of vectors ranks."""
 
-    def encode(items: Sequence[Item], side: Side) -> Tensor:
-        return system.encode(items, side, dataset.task, progress=progress)
+    def run(
+        self: Vectors,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
+        """Encode both sides, and rank. Raises what `encode` raises, unless `skipped` takes it."""
 
-    sides: dict[Side, list[Item]] = {"query": dataset.queries, "document": dataset.documents}
-    vectors: dict[Side, Tensor] = {}
-    for side, items in sides.items():
-        if skipped is None:
-            vectors[side] = encode(items, side)
-        else:
-            ask = functools.partial(encode, side=side)
-            sides[side], vectors[side] = encode_good(ask, items, side, skipped)
-    if skipped:
-        good = dataset.only(sides["query"], sides["document"])
-        still = {query.id for query in good.queries}
-        rows = [place for place, query in enumerate(sides["query"]) if query.id in still]
-        dataset, vectors["query"] = good, vectors["query"][rows]
-    return rank(
-        dataset, vectors["query"], vectors["document"], system.geometry, reference_vectors(encode)
-    )
+        def encode(items: Sequence[Item], side: Side) -> Tensor:
+            return self.encode(items, side, dataset.task, progress=progress)
+
+        sides: dict[Side, list[Item]] = {"query": dataset.queries, "document": dataset.documents}
+        vectors: dict[Side, Tensor] = {}
+        for side, items in sides.items():
+            if skipped is None:
+                vectors[side] = encode(items, side)
+            else:
+                ask = functools.partial(encode, side=side)
+                sides[side], vectors[side] = encode_good(ask, items, side, skipped)
+        if skipped:
+            good = dataset.only(sides["query"], sides["document"])
+            still = {query.id for query in good.queries}
+            rows = [place for place, query in enumerate(sides["query"]) if query.id in still]
+            dataset, vectors["query"] = good, vectors["query"][rows]
+        return rank(
+            dataset, vectors["query"], vectors["document"], self.geometry, reference_vectors(encode)
+        )
 
 
 def rank(
