@@ -24,9 +24,9 @@ from test_report import make_report
 from tqdm.auto import tqdm
 
 from freeret.cli import app, main
+from freeret.cli.output import as_trec
 from freeret.counting import count_items
 from freeret.indexing import blocks
-from freeret.output import as_trec
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
 from freeret.sources import Files

@@ -13,7 +13,7 @@ from models import tokenizer  # noqa: F401  (sets up tiny models before freeret 
 from stores import save_tiny
 from test_cli import run, spawn
 
-from freeret.output import BLOCK, UNSAFE, MessageFormatter, as_json, as_trec, printable, summary
+from freeret.cli.output import BLOCK, UNSAFE, MessageFormatter, as_json, as_trec, printable, summary
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
 from probes import Backbone, Item
@@ -91,7 +91,7 @@ def test_what_the_log_says_is_shown_as_one_line() -> None:
     """Information without a level, and Python's warnings without the place in the code."""
     code = """if True:
         import logging, warnings
-        from freeret.output import messages
+        from freeret.cli.output import messages
         with messages():
             logging.getLogger("freeret.reports").info("probing now")
             logging.getLogger("freeret.indexing").info("a detail")

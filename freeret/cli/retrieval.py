@@ -1,20 +1,14 @@
-"""The command `freeret`: probe a backbone, check it, retrieve with it.
+"""The commands on a store: `freeret index`, `freeret search`, `freeret answer`, `freeret info`."""
 
-Commands import what they need when they run, and check what was typed before they load a model.
-"""
-
-import os
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from freeret import cli_evaluate, preflight, scene_command
-from freeret.options import (
+from freeret import preflight
+from freeret.cli.options import (
     AS_USUAL,
     Actors,
     Address,
@@ -26,128 +20,23 @@ from freeret.options import (
     RecipeName,
     Settings,
 )
-from freeret.output import complain, messages, print_lines, print_table, say
-from probes.errors import BadSetting, FreeRetError
+from freeret.cli.output import print_lines, print_table, say
+from probes.errors import BadSetting
 from probes.loading import Loading
 
 if TYPE_CHECKING:
     from freeret.ann import Recall
     from freeret.retriever import FreeRet
 
-app = App(
-    name="freeret",
-    help="Look inside a language model, then retrieve with the same untouched weights.",
-)
-cli_evaluate.register(app)
-app.command(scene_command.scenes)
+
+def register(app: App) -> None:
+    """Put the commands of this file on the app."""
+    app.command(index)
+    app.command(search)
+    app.command(answer)
+    app.command(info)
 
 
-@app.command
-def probe(
-    model: Model,
-    /,
-    *,
-    out: Path = Path("out"),
-    seed: int = 0,
-    loading: Settings = AS_USUAL,
-) -> None:
-    """Measure where a backbone lexicalizes and how its labels are biased.
-
-    The report is also kept in the cache, where every other command finds it.
-
-    Args:
-        out: Folder for report.json, recipe.json, summary.md and the figures (PNG and SVG).
-        seed: Seed of the bootstrap intervals.
-    """
-    preflight.check_writable(out)
-    from freeret.probing import write_report
-    from freeret.reports import probe_and_keep
-    from probes import Backbone
-
-    recipe = write_report(probe_and_keep(Backbone.load(model, loading), seed=seed), out)
-    _print_recipe(recipe.reasons)
-    say(f"Report, recipe, summary and figures are in {out}")
-
-
-@app.command
-def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) -> None:
-    """Check a new backbone before deploying it: anatomy, text, batches, labels and media.
-
-    The exit code is 1 when a line has FAILED; a note is a limitation that makes nothing wrong.
-
-    Args:
-        json: Print the lines as one JSON list.
-    """
-    from freeret.check import check as run_checks
-    from freeret.output import json_line
-    from probes import Backbone
-
-    checks = run_checks(Backbone.load(model, loading))
-    if json:
-        print_lines(iter([json_line([c.as_dict() for c in checks])]))
-    else:
-        print_table(
-            f"Check of {model}",
-            ["check", "found", "result"],
-            [[c.what, c.found, c.status] for c in checks],
-        )
-    if not all(c.passed for c in checks):
-        sys.exit(1)
-
-
-@app.command
-def demo(
-    *, model: Model = "smolsight", out: Path = Path("out"), loading: Settings = AS_USUAL
-) -> None:
-    """Choose a recipe for the embedded default, and search passages, pictures and clips with it.
-
-    A backbone whose weights have no probe report yet is probed first.
-
-    Args:
-        out: Folder for everything that is written; open its index.html.
-    """
-    preflight.check_writable(out)
-    from freeret.demo import built_in_corpus, run_all, write_hits
-    from freeret.demo_pictures import HITS, search_everything
-    from freeret.evaluate.metrics import figure
-    from freeret.gallery import Table, write_page
-    from freeret.probing import write_report
-    from freeret.reports import report_of
-    from freeret.retriever import FreeRet
-    from probes import Backbone
-
-    backbone = Backbone.load(model, loading)
-    recipe = write_report(report_of(backbone), out / "probe")
-    _print_recipe(recipe.reasons)
-    corpus = built_in_corpus()
-    runs = run_all(backbone, recipe, corpus)
-    searched = search_everything(FreeRet(backbone, recipe, progress=True), corpus)
-    compared = Table(
-        f"{len(corpus.queries)} questions over {len(corpus.documents)} passages",
-        ["method", "Precision@1 [95% interval]"],
-        [[name, str(figure(corpus, run, "P@1").interval())] for name, run in runs.items()],
-    )
-    mixed = Table(
-        "Passages, pictures and clips in one store, searched without examples of what is asked",
-        ["search", "found first [95% interval]", f"among the first {HITS}"],
-        [[gallery.title, str(first), str(among)] for gallery, first, among in searched],
-    )
-    for table in (compared, mixed):
-        print_table(table.title, table.columns, table.rows)
-    write_hits(out / "hits.csv", corpus, runs)
-    curves = ("Where the state turns, and where it becomes the word", out / "probe" / "curves.png")
-    write_page(
-        out / "index.html",
-        f"FreeRet with {backbone.name}",
-        recipe.reasons,
-        [curves],
-        [compared, mixed],
-        [gallery for gallery, _, _ in searched],
-    )
-    say(f"Open {out / 'index.html'} in a browser")
-
-
-@app.command
 def index(
     *paths: str,
     store: str,
@@ -199,7 +88,7 @@ def index(
     preflight.check_recipe(recipe)
     if not paths and not preflight.store_exists(store):
         raise BadSetting("name at least one file or folder to index")
-    from freeret.output import printable
+    from freeret.cli.output import printable
     from freeret.sharding import Shard
     from freeret.sources import Files, said
 
@@ -239,7 +128,6 @@ def index(
         _print_recall(recall)
 
 
-@app.command
 def search(
     store: str,
     query: str = "",
@@ -278,7 +166,7 @@ def search(
         raise BadSetting("nothing to search with: give a text, --image FILE, or both")
     if image is not None and not image.is_file():
         raise BadSetting(f"there is no picture at {image}")
-    from freeret.output import as_json, as_trec, summary
+    from freeret.cli.output import as_json, as_trec, summary
     from probes import Item
 
     asked = Item(query or None, images=[image] if image else [], id="query")
@@ -293,7 +181,6 @@ def search(
         print_table(summary(asked), ["score", "id", "content"], rows)
 
 
-@app.command
 def answer(
     store: str,
     question: str,
@@ -317,7 +204,7 @@ def answer(
     preflight.check_store(store)
     if not question.strip():
         raise BadSetting("the question is empty")
-    from freeret.output import printable, summary
+    from freeret.cli.output import printable, summary
 
     found = _open(store, model, loading).answer(question, top_n=top_n, rerank=rerank)
     say(found.text)
@@ -325,7 +212,6 @@ def answer(
         say(printable(f"[{number}] {hit.id}: {summary(hit.item)[:200]}"))
 
 
-@app.command
 def info(store: str, /, *, measure_recall: bool = False) -> None:
     """Say what a store holds and what made it.
 
@@ -335,7 +221,7 @@ def info(store: str, /, *, measure_recall: bool = False) -> None:
     """
     preflight.check_store(store)
     from freeret import ann
-    from freeret.output import store_facts
+    from freeret.cli.output import store_facts
     from freeret.store import Store
 
     opened = Store.open(store)
@@ -355,27 +241,3 @@ def _print_recall(found: "Recall") -> None:
         f"recall@{found.n} of the approximate index: {found.recall:.3f} "
         f"({found.queries} documents as queries, against exact search)"
     )
-
-
-def _print_recipe(reasons: Sequence[str]) -> None:
-    for reason in reasons:
-        say(f"• {reason}")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; an expected error is one clear line and exit code 1."""
-    try:
-        with messages():
-            app(arguments, exit_on_error=False, print_error=False)
-            sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        sys.exit(1)
-    except (FreeRetError, OSError, CycloptsError) as error:
-        complain(str(error))
-        sys.exit(1)
-    except ImportError as error:
-        complain(f"a dependency is missing ({error}); pip install 'freeret[eval,scale]' brings all")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)

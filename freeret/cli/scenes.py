@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from freeret import preflight
-from freeret.options import AS_USUAL, Model, Positive, Settings
-from freeret.output import print_table, say
+from freeret.cli.options import AS_USUAL, Model, Positive, Settings
+from freeret.cli.output import print_table, say
 
 
 def scenes(

@@ -1,4 +1,4 @@
-"""The commands that measure: `freeret eval`, `freeret compare`, `freeret ablate`."""
+"""The commands that measure: `freeret eval`, `compare`, `ablate` and `scenes`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from freeret import preflight
-from freeret.options import (
+from freeret.cli import scenes
+from freeret.cli.options import (
     AS_USUAL,
     Actors,
     Address,
@@ -17,7 +18,7 @@ from freeret.options import (
     RecipeName,
     Settings,
 )
-from freeret.output import print_table, say
+from freeret.cli.output import print_table, say
 from probes.errors import BadSetting
 from probes.files import read_json
 from probes.loading import Loading
@@ -56,6 +57,7 @@ def register(app: App) -> None:
     app.command(evaluate, name="eval")
     app.command(compare)
     app.command(ablate)
+    app.command(scenes.scenes)
 
 
 def evaluate(
