@@ -80,10 +80,10 @@ def demo(
         out: Folder for everything that is written; open its index.html.
     """
     preflight.check_writable(out)
-    from freeret.demo import built_in_corpus, run_all, write_hits
-    from freeret.demo_pictures import HITS, search_everything
+    from freeret.demo.corpus import built_in_corpus, run_all, write_hits
+    from freeret.demo.page import Table, write_page
+    from freeret.demo.searches import HITS, search_everything
     from freeret.evaluate.metrics import figure
-    from freeret.gallery import Table, write_page
     from freeret.probing import write_report
     from freeret.reports import report_of
     from freeret.retriever import FreeRet

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from freeret.gallery import Gallery, Search, Table, write_page
+from freeret.demo.page import Gallery, Search, Table, write_page
 from freeret.retriever import Hit
 from probes import Item
 

@@ -17,7 +17,7 @@ from probes import Backbone, Item
 def built_in_corpus() -> Dataset:
     """180 short passages on mixed subjects and 60 questions, written for this project; exactly one
     passage answers each question."""
-    passages, questions = _rows("demo_corpus.jsonl"), _rows("demo_questions.jsonl")
+    passages, questions = _rows("passages.jsonl"), _rows("questions.jsonl")
     return Dataset(
         name="demo",
         queries=[Item(row["question"], id=row["id"]) for row in questions],
@@ -48,5 +48,5 @@ def write_hits(path: Path, corpus: Dataset, runs: Mapping[str, Run], top: int = 
 
 
 def _rows(name: str) -> list[dict[str, Any]]:
-    text = (files("freeret") / "data" / name).read_text(encoding="utf-8")
+    text = (files("freeret.demo") / name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from freeret.demo.page import Gallery, Search
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.scenes import make_ground
-from freeret.gallery import Gallery, Search
 from freeret.retriever import FreeRet
 from probes import Item
 from probes.stats import Interval, mean_interval

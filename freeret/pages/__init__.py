@@ -1,0 +1,1 @@
+"""Self-contained HTML: pages of hits and reports, and their parts for notebooks."""
