@@ -69,7 +69,7 @@ UNTILED = {"max_patches": 1, "do_image_splitting": False, "do_pan_and_scan": Fal
 MILLISECONDS = 1000
 PLAIN: dict[str, Any] = {
     "image": Image.new("RGB", (64, 64), "grey"),
-    "video": Video(np.full((8, 64, 64, 3), 128, np.uint8), tuple(map(float, range(8))), 8.0),
+    "video": Video(np.full((8, 64, 64, 3), 128, np.uint8), tuple(map(float, range(8))), 8.0, 8),
     "audio": np.zeros(16_000, np.float32),
 }
 """A medium of each kind with which nothing can be wrong."""
@@ -457,7 +457,7 @@ def _at_least(video: Video, frames: int) -> Video:
         return video
     more = np.repeat(video.frames[-1:], missing, axis=0)
     times = (*video.times, *[video.duration] * missing)
-    return Video(np.concatenate([video.frames, more]), times, video.duration)
+    return replace(video, frames=np.concatenate([video.frames, more]), times=times)
 
 
 def _hash(value: Any) -> str:

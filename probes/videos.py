@@ -31,6 +31,8 @@ class Video:
     times: tuple[float, ...]
     duration: float
     """Seconds of the whole video; at least one interval between frames."""
+    count: int
+    """Frames of the whole video, sampled or not."""
 
 
 def read_video(source: Any, frames: int, limits: Limits) -> Video:
@@ -80,7 +82,7 @@ def _from_frames(frames: Sequence[Any], wanted: int, limits: Limits) -> Video:
         raise BadItem("the frames of a video must all be of one size")
     times = tuple(i / FRAMES_PER_SECOND for i in chosen)
     stacked = np.stack([np.asarray(picture) for picture in pictures])
-    return Video(stacked, times, len(frames) / FRAMES_PER_SECOND)
+    return Video(stacked, times, len(frames) / FRAMES_PER_SECOND, len(frames))
 
 
 def _read_frame(frame: Any, limits: Limits) -> Image.Image:
@@ -118,7 +120,8 @@ def _from_animation(image: Image.Image, wanted: int, limits: Limits) -> Video:
     for i in chosen:
         image.seek(i)
         pictures.append(np.asarray(to_rgb(image, limits)))
-    return Video(np.stack(pictures), tuple(starts[i] for i in chosen), elapsed)
+    shown_at = tuple(starts[i] for i in chosen)
+    return Video(np.stack(pictures), shown_at, elapsed, len(starts))
 
 
 # -- video files -----------------------------------------------------------------------------
@@ -152,7 +155,8 @@ def _from_file(file: Any, wanted: int, limits: Limits) -> Video:
     seconds = tuple((time - times[0]) * unit for time in found)
     step = (times[-1] - times[0]) * unit / max(len(times) - 1, 1)
     stacked = np.stack(list(found.values()))
-    return Video(stacked, seconds, seconds[-1] + (step or 1 / FRAMES_PER_SECOND))
+    duration = seconds[-1] + (step or 1 / FRAMES_PER_SECOND)
+    return Video(stacked, seconds, duration, len(times))
 
 
 def _packet_times(container: Any, stream: Any) -> tuple[list[int], list[int]]:

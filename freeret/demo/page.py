@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from freeret.pages.items import show_item
 from freeret.pages.render import render
-from freeret.pages.thumbnails import data_uri, thumbnails
+from freeret.pages.thumbnails import data_uri
 from freeret.retriever import Hit
 from probes import Item
 from probes.files import write_atomic
@@ -64,11 +65,7 @@ def write_page(
 
 def _search(search: Search) -> dict[str, Any]:
     hits = [
-        {"item": _item(hit.item), "score": hit.score, "right": hit.id in search.right}
+        {"item": show_item(hit.item), "score": hit.score, "right": hit.id in search.right}
         for hit in search.hits
     ]
-    return {"query": _item(search.query), "hits": hits}
-
-
-def _item(item: Item) -> dict[str, Any]:
-    return {"text": item.text, "media": thumbnails(item)}
+    return {"query": show_item(search.query), "hits": hits}

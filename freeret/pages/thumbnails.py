@@ -6,32 +6,42 @@ from contextlib import nullcontext
 
 from PIL import Image
 
-from probes import Item
 from probes.images import read_image
 from probes.items import Part
 from probes.media import MediaOptions, open_source, reading
 from probes.videos import read_video
 
-SIZE = 160
-"""Longest side of a thumbnail, pixels."""
+SIZE = 320
+"""Longest side of a picture, pixels: sharp at half of that on a phone's screen."""
+FRAME_SIZE = 160
+"""Longest side of a clip's frame."""
 OPTIONS = MediaOptions(frames=4)
 """Four frames of a clip are shown."""
 
 
-def thumbnails(item: Item) -> list[list[str]]:
-    """A data URI for each picture of an item, and several for each clip.
+def thumbnails(part: Part, name: str) -> tuple[list[str], int]:
+    """A picture, or frames of a clip, made small.
 
     Args:
-        item: Any item; its texts and sounds have no thumbnails.
+        part: A picture or a clip.
+        name: How an error calls its item.
 
     Returns:
-        A list for each picture (one URI) and each clip (its frames in order).
+        Data URIs in order, and how many frames there are in all.
 
     Raises:
-        BadItem: A picture or clip cannot be read.
+        BadItem: It cannot be read.
     """
-    seen = [part for part in item.media if part.kind in ("image", "video")]
-    return [[_thumbnail(frame) for frame in _frames(part, item.name)] for part in seen]
+    with (
+        reading(name, part.kind),
+        open_source(part.value, OPTIONS) or nullcontext() as source,
+    ):
+        content = part.value if source is None else source
+        if part.kind == "image":
+            return [_thumbnail(read_image(content, OPTIONS.limits), SIZE)], 1
+        clip = read_video(content, OPTIONS.frames, OPTIONS.limits)
+        frames = [Image.fromarray(frame) for frame in clip.frames]
+        return [_thumbnail(frame, FRAME_SIZE) for frame in frames], clip.count
 
 
 def data_uri(data: bytes, kind: str) -> str:
@@ -39,21 +49,9 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _frames(part: Part, name: str) -> list[Image.Image]:
-    with (
-        reading(name, part.kind),
-        open_source(part.value, OPTIONS) or nullcontext() as source,
-    ):
-        content = part.value if source is None else source
-        if part.kind == "image":
-            return [read_image(content, OPTIONS.limits)]
-        clip = read_video(content, OPTIONS.frames, OPTIONS.limits)
-        return [Image.fromarray(frame) for frame in clip.frames]
-
-
-def _thumbnail(picture: Image.Image) -> str:
+def _thumbnail(picture: Image.Image, size: int) -> str:
     small = picture.convert("RGB")
-    small.thumbnail((SIZE, SIZE))
+    small.thumbnail((size, size))
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=80)
     return data_uri(buffer.getvalue(), "webp")
