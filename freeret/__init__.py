@@ -9,22 +9,25 @@ os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every new table; re
 
 if TYPE_CHECKING:
     from freeret.embedder import Embedder
+    from freeret.hits import Answer, Hit, Hits
     from freeret.recipe import Recipe
     from freeret.reranker import Ranked, Reranker
-    from freeret.retriever import Answer, FreeRet, Hit
+    from freeret.retriever import FreeRet
     from probes import ControlPrompt
 
 __all__ = [
-    "Answer", "ControlPrompt", "Embedder", "FreeRet", "Hit", "Ranked", "Recipe", "Reranker",
+    "Answer", "ControlPrompt", "Embedder", "FreeRet", "Hit", "Hits", "Ranked", "Recipe",
+    "Reranker",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "freeret.embedder": "Embedder",
+        "freeret.hits": "Answer Hit Hits",
         "freeret.recipe": "Recipe",
         "freeret.reranker": "Ranked Reranker",
-        "freeret.retriever": "Answer FreeRet Hit",
+        "freeret.retriever": "FreeRet",
         "probes.prompts": "ControlPrompt",
     },
 )

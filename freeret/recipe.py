@@ -20,6 +20,12 @@ from probes.prompts import NAMED
 from probes.reranking import Fusion
 from probes.sites import PAPER_SITE
 
+GEOMETRIES: dict[Kind, str] = {
+    "none": "their cosines",
+    "centre": "their cosines after centring",
+    "whiten": "their cosines after whitening",
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -34,10 +40,31 @@ class Recipe:
     decides among the reranked."""
     task: str | None = None
     """The task prior, a key of `probes.prompts.TASKS` or free text; None: the prompt's default."""
-    reasons: tuple[str, ...] = field(default=("the paper's fixed choice",), compare=False)
+    reasons: tuple[str, ...] = field(
+        default=("the paper's fixed choice",), compare=False, repr=False
+    )
     """Sentences that quote the figures behind the choice."""
-    why_not_reranked: str = field(default="the recipe names no frame", compare=False)
+    why_not_reranked: str = field(default="the recipe names no frame", compare=False, repr=False)
     """The reason where `frame` is None."""
+
+    def __str__(self) -> str:
+        """The choice in two sentences."""
+        task = f" and the task {self.task!r}" if self.task else ""
+        weight = "its judgement alone decides" if self.fusion is None else f"weight {self.fusion}"
+        again = (
+            f"The model judges the first hits again with the frame {self.frame} ({weight})."
+            if self.frame
+            else "Hits are not reranked."
+        )
+        return (
+            f"Vectors are read at {self.site} under the prompt {self.prompt}{task}, and compared "
+            f"by {GEOMETRIES[self.geometry]}. {again}"
+        )
+
+    def _repr_html_(self) -> str:
+        from freeret.pages.render import part
+
+        return part("pages/recipe.html", "recipe", self)
 
     @classmethod
     def paper(cls) -> "Recipe":

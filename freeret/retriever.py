@@ -11,7 +11,6 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +32,7 @@ from freeret.exact import (
     stored,
 )
 from freeret.feed import Feed
+from freeret.hits import Answer, Hit, Hits
 from freeret.indexing import Indexed, index_items
 from freeret.recipe import Recipe
 from freeret.recorded import reopen_backbone, require_for_search
@@ -51,27 +51,6 @@ MEMORY = 4.0
 COPIES = 3
 """Of all vectors at once, while they are loaded and brought into the geometry."""
 ANSWER = "Answer the question from the sources alone. Name the source you used, such as [1]."
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One result. `score` orders the list: reranked hits score above 1, others as in stage 1."""
-
-    id: str
-    score: float
-    stage1_score: float
-    """Cosine in the store's geometry, on one scale for all modalities."""
-    stage2_score: float | None
-    """p(match), or None when the hit was not reranked."""
-    item: Item
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Generated text and the hits it was given, in the order of their numbers [1], [2], …"""
-
-    text: str
-    sources: list[Hit] = field(repr=False)
 
 
 class FreeRet:
@@ -245,7 +224,7 @@ class FreeRet:
         *,
         ann: bool = False,
         task: str | None = None,
-    ) -> list[Hit]:
+    ) -> Hits:
         """The best items for one query. Exact, in float32; ties break by id.
 
         Args:
@@ -278,7 +257,7 @@ class FreeRet:
         *,
         ann: bool = False,
         task: str | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[Hits]:
         """`search` for many queries at once, in one pass over the store. A lone query is a list of
         one."""
         check_count("top_n", top_n)
@@ -296,7 +275,7 @@ class FreeRet:
             ranked = best(blocks, vectors, top_n, geometry.calibration(vectors))
         ids = sorted({id for pairs in ranked for id, _ in pairs})
         stored_items = dict(zip(ids, opened.items(ids), strict=True))
-        hits = [[Hit(id, s, s, None, stored_items[id]) for id, s in pairs] for pairs in ranked]
+        hits = [Hits(Hit(id, s, s, None, stored_items[id]) for id, s in pairs) for pairs in ranked]
         if not rerank:
             return hits
         return [self._rerank(q, h, rerank) if h else h for q, h in zip(items, hits, strict=True)]
@@ -309,7 +288,7 @@ class FreeRet:
         approximate.build_index(opened, lambda: stored(opened, geometry, rows), kind)
         return approximate.measure_recall(opened, rows=rows)
 
-    def _rerank(self, query: Item, hits: list[Hit], count: int) -> list[Hit]:
+    def _rerank(self, query: Item, hits: Hits, count: int) -> Hits:
         if self.recipe.frame is None:
             warnings.warn(f"not reranked: {self.recipe.why_not_reranked}", stacklevel=4)
             return hits
@@ -324,7 +303,7 @@ class FreeRet:
             Hit(hit.id, 1 + float(expit(f)), hit.stage1_score, float(expit(m)), hit.item)
             for hit, f, m in zip(head, fused, margins, strict=True)
         ]
-        return sorted(judged, key=lambda hit: (-hit.score, hit.id)) + tail
+        return Hits([*sorted(judged, key=lambda hit: (-hit.score, hit.id)), *tail])
 
     # -- answer ------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from probes.display import shortened
 from probes.errors import BadItem
 from probes.files import open_text, undecoded
 from probes.formats import KINDS, NEEDS, Kind, kind_of, kind_of_bytes, known_endings
@@ -37,7 +38,18 @@ class Part:
     """One piece of an item: its kind and its content (a str, a PIL image, frames, samples, …)."""
 
     kind: Kind
-    value: Any = field(repr=False)
+    value: Any
+
+    def __repr__(self) -> str:
+        return f"Part({self.kind!r}, {shortened(str(self))})"
+
+    def __str__(self) -> str:
+        """Its text, or what stands for it on a line: its kind, with the file or the address."""
+        if self.kind == "text":
+            return self.value
+        address = isinstance(self.value, str) and self.value.startswith("http")
+        where = f" {self.value}" if address or isinstance(self.value, Path) else ""
+        return f"[{self.kind}{where}]"
 
 
 @dataclass(frozen=True, init=False)
@@ -98,6 +110,15 @@ class Item:
                 check_text(part.value, self.name, self.id)
         if not self.media and not self.text.strip():
             raise BadItem(f"{self.name} has no content: give it some text or media", self.id)
+
+    def __repr__(self) -> str:
+        about = {"id": self.id, "metadata": self.metadata, "source": self.source}
+        given = [f"{name}={value!r}" for name, value in about.items() if value]
+        return f"Item({', '.join([shortened(str(self)), *given])})"
+
+    def __str__(self) -> str:
+        """All of it on one line: its texts, and what stands for its media."""
+        return " ".join(" ".join(map(str, self.parts)).split())
 
     def __hash__(self) -> int:
         """Equal items hash alike; media and metadata, which may be mutable, are left out."""

@@ -102,15 +102,7 @@ def messages() -> Iterator[None]:
 
 def summary(item: "Item") -> str:
     """An item on one line: its text, and what stands for its media."""
-    parts = (
-        part.value if part.kind == "text" else f"[{part.kind}{_where(part.value)}]"
-        for part in item.parts
-    )
-    return " ".join(" ".join(parts).split())
-
-
-def _where(value: object) -> str:
-    return f" {value}" if isinstance(value, Path) else ""
+    return str(item)
 
 
 def as_json(hit: "Hit") -> str:

@@ -141,6 +141,8 @@ def search(
     memory: Annotated[float, Parameter(validator=Number(gte=0))] = 4.0,
     json: bool = False,
     trec: str | None = None,
+    html: Path | None = None,
+    open: bool = False,
     model: Moved = None,
     loading: Settings = AS_USUAL,
 ) -> None:
@@ -160,13 +162,15 @@ def search(
         memory: GiB that the vectors may take in memory; a larger store is read block by block.
         json: Print one JSON object per hit (JSON Lines).
         trec: Print the hits as lines of a TREC run with this run tag.
+        html: File for a page that shows the hits with their pictures, in place of the table.
+        open: Show that page in the browser; without --html it is a temporary file.
     """
     preflight.check_store(store)
     if not query.strip() and image is None:
         raise BadSetting("nothing to search with: give a text, --image FILE, or both")
     if image is not None and not image.is_file():
         raise BadSetting(f"there is no picture at {image}")
-    from freeret.cli.output import as_json, as_trec, summary
+    from freeret.cli.output import as_json, as_trec, printable, summary
     from probes import Item
 
     asked = Item(query or None, images=[image] if image else [], id="query")
@@ -176,6 +180,11 @@ def search(
         print_lines(as_json(hit) for hit in hits)
     elif trec:
         print_lines(as_trec("q", hits, trec))
+    elif html or open:
+        from freeret.pages.hits import show_page
+
+        page = show_page(retriever, [asked], [hits], html, browse=open)
+        say(printable(f"The hits are on the page {page}"))
     else:
         rows = [[f"{hit.score:.3f}", hit.id, summary(hit.item)[:300]] for hit in hits]
         print_table(summary(asked), ["score", "id", "content"], rows)

@@ -16,5 +16,16 @@ ENVIRONMENT = Environment(
 
 
 def render(template: str, **content: Any) -> str:
-    """A template by its package and name, such as `demo/page.html`, with all content escaped."""
-    return ENVIRONMENT.get_template(template).render(**content)
+    """A template by its package and name, such as `demo/page.html`, with all content escaped.
+
+    File names may hold bytes that are no text; they stand as escapes, so that the page can be
+    written.
+    """
+    page = ENVIRONMENT.get_template(template).render(**content)
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def part(template: str, macro: str, *content: Any) -> str:
+    """What a macro makes of some content, with its style: HTML for a notebook."""
+    made = getattr(ENVIRONMENT.get_template(template).module, macro)(*content)
+    return render("pages/part.html", made=made)

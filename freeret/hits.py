@@ -1,0 +1,97 @@
+"""What a search returns: hits in order, and answers with their sources.
+
+A list of hits is a list; in a notebook it shows thumbnails, in a terminal a line per hit.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, SupportsIndex, overload
+
+from probes.display import data_frame, shortened
+from probes.items import Item
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SHOWN = 20
+"""Hits of a list that a terminal or a notebook shows."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result. `score` orders the list: reranked hits score above 1, others as in stage 1."""
+
+    id: str
+    score: float
+    stage1_score: float
+    """Cosine in the store's geometry, on one scale for all modalities."""
+    stage2_score: float | None
+    """p(match), or None when the hit was not reranked."""
+    item: Item
+
+    def _repr_html_(self) -> str:
+        return Hits([self])._repr_html_()
+
+
+class Hits(list[Hit]):
+    """Hits, best first: a list that shows itself."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Hits": ...
+    def __getitem__(self, index: SupportsIndex | slice) -> "Hit | Hits":
+        found = super().__getitem__(index)
+        return Hits(found) if isinstance(index, slice) else found  # pyright: ignore
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{rank:>3}  {hit.score:.3f}  {shortened(hit.id, 30)}  {shortened(str(hit.item))}"
+            for rank, hit in enumerate(self[:SHOWN], start=1)
+        ]
+        more = [f"… and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+        return "\n".join([f"{len(self)} hits", *lines, *more])
+
+    def _repr_html_(self) -> str:
+        from freeret.pages.items import show_hits
+        from freeret.pages.render import part
+
+        shown = show_hits(self[:SHOWN])
+        return part("pages/items.html", "hits", shown, len(self) - len(shown))
+
+    def to_dataframe(self) -> "DataFrame":
+        """One row per hit: rank, id, scores, text, signature, and each key of the metadata as a
+        column `metadata.KEY`.
+
+        Raises:
+            BadSetting: pandas is not installed.
+        """
+        return data_frame(
+            {
+                "rank": rank,
+                "id": hit.id,
+                "score": hit.score,
+                "stage1_score": hit.stage1_score,
+                "stage2_score": hit.stage2_score,
+                "text": hit.item.text,
+                "signature": hit.item.signature,
+                **{f"metadata.{key}": value for key, value in hit.item.metadata.items()},
+            }
+            for rank, hit in enumerate(self, start=1)
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Generated text and the hits it was given, in the order of their numbers [1], [2], …"""
+
+    text: str
+    sources: list[Hit] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        from freeret.pages.items import show_hits
+        from freeret.pages.render import part
+
+        return part("pages/items.html", "answer", self.text, show_hits(self.sources))
