@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+from freeret.pages.report import report_page
 from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.files import write_atomic
 
 
 def write_report(report: ProbeReport, folder: Path) -> Recipe:
-    """Write report.json, recipe.json, summary.md and the figures; returns the recipe chosen."""
+    """Write report.html, report.json, recipe.json, summary.md and the figures; returns the recipe
+    chosen."""
     recipe = Recipe.from_report(report)
     report.save(folder / "report.json")
     recipe.save(folder / "recipe.json")
     write_atomic(folder / "summary.md", summary(report, recipe))
+    write_atomic(folder / "report.html", report_page(report, recipe))
     draw(report, folder)
     return recipe
 

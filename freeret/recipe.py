@@ -171,7 +171,7 @@ def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
     chosen = prompt_kind(prompt)
     turns = {
         kind: (
-            "the last MLP" if curves.onset == "attn[-1]" else "the final norm",
+            curves.turn,
             f"{curves.alpha_mlp.mean[-1]:.2f}",
             f"{curves.alpha_norm.mean[0]:.2f}",
         )

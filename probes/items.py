@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from probes.display import shortened
 from probes.errors import BadItem
 from probes.files import open_text, undecoded
 from probes.formats import KINDS, NEEDS, Kind, kind_of, kind_of_bytes, known_endings
@@ -38,10 +37,7 @@ class Part:
     """One piece of an item: its kind and its content (a str, a PIL image, frames, samples, …)."""
 
     kind: Kind
-    value: Any
-
-    def __repr__(self) -> str:
-        return f"Part({self.kind!r}, {shortened(str(self))})"
+    value: Any = field(repr=False)
 
     def __str__(self) -> str:
         """Its text, or what stands for it on a line: its kind, with the file or the address."""
@@ -112,9 +108,9 @@ class Item:
             raise BadItem(f"{self.name} has no content: give it some text or media", self.id)
 
     def __repr__(self) -> str:
-        about = {"id": self.id, "metadata": self.metadata, "source": self.source}
-        given = [f"{name}={value!r}" for name, value in about.items() if value]
-        return f"Item({', '.join([shortened(str(self)), *given])})"
+        """Its id and what kinds of content it has; the content itself may be long or private."""
+        id = "" if self.id is None else f"{self.id!r}, "
+        return f"Item({id}{', '.join(part.kind for part in self.parts)})"
 
     def __str__(self) -> str:
         """All of it on one line: its texts, and what stands for its media."""

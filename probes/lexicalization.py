@@ -77,6 +77,11 @@ class Curves:
         return "mlp[-1]" if self.alpha_norm.mean[0] < self.alpha_mlp.mean[-1] else "attn[-1]"
 
     @property
+    def turn(self) -> str:
+        """The step after `onset`, in words."""
+        return "the last MLP" if self.onset == "attn[-1]" else "the final norm"
+
+    @property
     def num_layers(self) -> int:
         return len(self.alpha_mlp.mean)
 
