@@ -9,28 +9,33 @@ are shipped for the embedded backbones.
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Collection, Iterator
+from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from freeret.recipe import Recipe
-from freeret.sizing import tokens_per_second
+from freeret.sizing import items_per_second, tokens_per_second
 from probes import Backbone, ProbeReport, probe
 from probes.data import REPORTS
+from probes.diagnostic import SCENES, scene_items
 from probes.embedded import default_cache
 from probes.errors import BadFile
-from probes.files import read_json
+from probes.measuring import DTYPES, kept_parts, with_needed
+from probes.report import PARTS, PartName, decisive, read_parts
+from probes.work import picture_tokens, work_of
 
 log = logging.getLogger(__name__)
-
-PROBE_TOKENS = 130_000
-"""Tokens that pass through a text-only model while it is probed."""
 
 
 def report_path(backbone: Backbone) -> Path:
     """The place in the cache for the report of this backbone."""
-    key = json.dumps(_decisive(backbone.fingerprint()), sort_keys=True).encode()
-    return default_cache() / "reports" / f"{hashlib.sha256(key).hexdigest()[:16]}.json"
+    return default_cache() / "reports" / f"{_key(backbone)}.json"
+
+
+def parts_folder(backbone: Backbone, seed: int = 0) -> Path:
+    """The place in the cache for the parts of an unfinished report of this backbone."""
+    return default_cache() / "reports" / "unfinished" / f"{_key(backbone)}-{seed}"
 
 
 def known_report(backbone: Backbone) -> ProbeReport | None:
@@ -45,14 +50,18 @@ def known_report(backbone: Backbone) -> ProbeReport | None:
 
 
 def probe_and_keep(backbone: Backbone, *, seed: int = 0) -> ProbeReport:
-    """Probe now, with a progress bar, and keep the report in the cache.
+    """Probe now, with a progress bar, and keep the report in the cache. How long it takes is said
+    first; parts that an interrupted run finished are not measured again.
 
     Args:
         backbone: The model to measure.
         seed: Seed of the bootstrap intervals.
     """
-    report = probe(backbone, seed=seed, progress=True)
+    announce(backbone, PARTS, seed)
+    unfinished = parts_folder(backbone, seed)
+    report = probe(backbone, seed=seed, progress=True, keep=unfinished)
     report.save(report_path(backbone))
+    shutil.rmtree(unfinished, ignore_errors=True)
     return report
 
 
@@ -63,10 +72,9 @@ def report_of(backbone: Backbone) -> ProbeReport:
     if known is not None:
         return known
     log.info(
-        "%s has no probe report yet: it is probed now, once, to choose its recipe. "
-        "This takes %s here; the recipe `paper` does without. The report is kept in %s",
+        "%s has no probe report yet: it is probed now, once, to choose its recipe; the recipe "
+        "`paper` does without. The report is kept in %s",
         backbone.name,
-        _estimate(backbone),
         report_path(backbone),
     )
     return probe_and_keep(backbone)
@@ -98,26 +106,61 @@ def named_recipe(name: str) -> Recipe | None:
             return Recipe.load(name)
 
 
-def _decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a fingerprint decides what the probes measure."""
-    media = fingerprint.get("media") or {}
-    same = {key: fingerprint.get(key) for key in ("weights", "tokenizer", "processor")}
-    bound = {"max_pixels": media["max_pixels"]} if "max_pixels" in media else {}
-    return {**same, "pictures": media.get("images"), **bound}
+def announce(backbone: Backbone, parts: Collection[PartName], seed: int = 0) -> None:
+    """Say how long some parts of a report take here, from a short measurement, and which of them
+    are there already."""
+    wanted = with_needed(parts)
+    done = kept_parts(backbone, wanted, seed, parts_folder(backbone, seed))
+    left = [part for part in wanted if part not in done]
+    if done:
+        log.info("Finished in an interrupted run, and not measured again: %s", ", ".join(done))
+    if left:
+        log.info("Probing %s takes %s here", backbone.name, in_words(seconds_of(backbone, left)))
+
+
+def seconds_of(backbone: Backbone, parts: Collection[PartName]) -> float:
+    """How long parts of a report take here: their work, over the rates of texts and of pictures."""
+    tokens_a_second = tokens_per_second(backbone)
+    seconds = sum(work_of(backbone, part) for part in parts) / tokens_a_second
+    if backbone.sees and "diagnostic" in parts:
+        # Each picture goes through processor and tower once, through the model for every prompt.
+        scenes = cycle(scene_items()["picture", "document"])
+        rate = items_per_second(backbone, lambda _: next(scenes))
+        seconds += SCENES * max(0.0, 1 / rate - picture_tokens(backbone) / tokens_a_second)
+    return seconds
+
+
+def in_words(seconds: float) -> str:
+    """A duration, as far as it can be foretold."""
+    return "less than a minute" if seconds < 50 else f"about {max(1, round(seconds / 60))} min"
+
+
+def _key(backbone: Backbone) -> str:
+    key = json.dumps(decisive(backbone.fingerprint()), sort_keys=True).encode()
+    return hashlib.sha256(key).hexdigest()[:16]
 
 
 def _candidates(backbone: Backbone) -> Iterator[Path]:
+    """Reports that serve this backbone: the one under its key, then those that were measured in
+    another dtype, and the shipped ones."""
     kept = report_path(backbone)
     if kept.is_file():
         yield kept
-    wanted = _decisive(backbone.fingerprint())
-    for path in sorted(REPORTS.glob("*.json")):
-        if _decisive(read_json(path)["fingerprint"]) == wanted:
+    for path in (*sorted(kept.parent.glob("*.json")), *sorted(REPORTS.glob("*.json"))):
+        if path != kept and _serves(path, backbone):
             yield path
 
 
-def _estimate(backbone: Backbone) -> str:
-    """How long probing takes, in words, from a short measurement."""
-    minutes = PROBE_TOKENS / tokens_per_second(backbone) / 60
-    about = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
-    return f"{about} and more for its pictures" if backbone.sees else about
+def _serves(path: Path, backbone: Backbone) -> bool:
+    """Whether the report was measured on this backbone, in any dtype: its weights are these, as
+    they are or as one of the two dtypes rounds them."""
+    try:
+        report = read_parts(path, [])
+    except BadFile:
+        return False
+    theirs, ours = decisive(report["fingerprint"]), decisive(backbone.fingerprint())
+    digests = {theirs.pop("weights"), *report["rounded"].values()}
+    weights = ours.pop("weights")
+    return theirs == ours and (
+        weights in digests or any(backbone.weights_digest(dtype) in digests for dtype in DTYPES)
+    )

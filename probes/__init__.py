@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from probes.items import Item, Part, as_item, as_items
     from probes.lexicalization import Curves, curve_prompts, curves_by_prompt, lexicalization_curves
     from probes.loading import Loading
+    from probes.measuring import probe
     from probes.media import Limits, MediaOptions
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
-    from probes.report import ProbeReport, probe
+    from probes.report import ProbeReport
     from probes.sites import Site, all_sites, late_sites
     from probes.synonyms import SynonymSimilarity, synonym_similarity
     from probes.trace import States, record
@@ -39,9 +40,10 @@ __getattr__, __dir__ = lazy_names(
         "probes.items": "Item Part as_item as_items",
         "probes.lexicalization": "Curves curve_prompts curves_by_prompt lexicalization_curves",
         "probes.loading": "Loading",
+        "probes.measuring": "probe",
         "probes.media": "Limits MediaOptions",
         "probes.prompts": "E5V NAMED PROMPT_EOL ControlPrompt TemplatePrompt",
-        "probes.report": "ProbeReport probe",
+        "probes.report": "ProbeReport",
         "probes.sites": "Site all_sites late_sites",
         "probes.synonyms": "SynonymSimilarity synonym_similarity",
         "probes.trace": "States record",

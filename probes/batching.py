@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from probes.backbone import Backbone, OutOfMemory
 from probes.encoding import Batch, Row
 from probes.prefix import Prefix, common_prefix, media_can_follow, share_error, window
+from probes.progress import computed_tokens
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def run_batches(
                 continue
             results.update(zip(chosen, values, strict=True))
             bar.update(len(chosen))
+            computed_tokens(sum(len(rows[i]) - skip for i in chosen))
     return [results[i] for i in range(len(rows))]
 
 

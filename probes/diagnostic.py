@@ -122,14 +122,14 @@ def embed_scenes(
     if not backbone.sees:
         return {}
     vectors = {}
-    for (name, side), items in _scenes().items():
+    for (name, side), items in scene_items().items():
         title = f"{prompt.name}: {name}" if progress else None
         vectors[name] = prompted_states(backbone, prompt, items, side, sites, progress=title)
     return vectors
 
 
 @functools.cache
-def _scenes() -> dict[tuple[str, Side], list[Item]]:
+def scene_items() -> dict[tuple[str, Side], list[Item]]:
     """Captions and pictures of the same scenes, drawn once for all prompts, and the reference
     captions, which tell how captions of any corpus of pictures lie together."""
     rng = Random(0)

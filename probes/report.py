@@ -1,27 +1,28 @@
-"""ProbeReport: everything the probes found on one backbone, in one JSON file."""
+"""ProbeReport: everything the probes found on one backbone, in one JSON file.
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+A file may also hold some of the parts only: `read_parts` reads those that are asked for.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
-from tqdm.auto import tqdm
 
-from probes.backbone import Backbone
-from probes.diagnostic import Setting, best_setting, diagnose
+from probes.diagnostic import Setting
 from probes.errors import BadFile
 from probes.files import read_format, write_json, wrong_field
-from probes.framing import FrameBias, best_frame, framing_bias
-from probes.injection import Injection, injection_shifts
-from probes.lexicalization import PROMPT_KINDS, Curves, curves_by_prompt
-from probes.reranking import Fusion, rerank_gain
-from probes.synonyms import SynonymSimilarity, synonym_similarity
+from probes.framing import FrameBias
+from probes.injection import Injection
+from probes.lexicalization import PROMPT_KINDS, Curves
+from probes.reranking import Fusion
+from probes.synonyms import SynonymSimilarity
 
 FORMAT = 2
-PARTS = 6
+PartName = Literal["framing", "diagnostic", "reranking", "curves", "synonyms", "injection"]
+PARTS: tuple[PartName, ...] = get_args(PartName)
+"""The parts of a report in the order in which they are measured."""
 _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
@@ -47,6 +48,9 @@ class ProbeReport:
     seed: int
     timings: dict[str, float]
     """Seconds spent on each part."""
+    rounded: dict[str, str] = field(default_factory=dict)
+    """Checksums of the weights as each dtype rounds them: a backbone that is loaded in another
+    dtype is known by them. Reports of earlier versions have none."""
 
     @property
     def num_layers(self) -> int:
@@ -54,89 +58,66 @@ class ProbeReport:
 
     def save(self, path: str | Path) -> Path:
         """Write the JSON file, whole or not at all."""
-        lists = {
-            name: adapter.dump_python(getattr(self, name), mode="json")
-            for name, adapter in _LISTS.items()
-        }
-        return write_json(
-            Path(path),
-            {
-                "format": FORMAT,
-                "fingerprint": self.fingerprint,
-                "seed": self.seed,
-                "timings": self.timings,
-                "curves": {kind: curves.to_json() for kind, curves in self.curves.items()},
-                **lists,
-            },
-        )
+        return write_parts(path, vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "ProbeReport":
         """Read a saved report. Raises BadFile when it is missing, cut off or of another format."""
-        data = read_format(path, FORMAT, "a probe report", "freeret probe")
-        part = ""
-        try:
-            lists = {}
-            for part, adapter in _LISTS.items():
-                lists[part] = adapter.validate_python(data[part])
-            part = "curves"
-            return cls(
-                fingerprint=data["fingerprint"],
-                curves={kind: Curves.from_json(data["curves"][kind]) for kind in PROMPT_KINDS},
-                seed=data["seed"],
-                timings=data["timings"],
-                **lists,
+        return cls(**read_parts(path, PARTS))
+
+
+def write_parts(path: str | Path, report: Mapping[str, Any]) -> Path:
+    """Write a report, or some of its parts, whole or not at all.
+
+    Args:
+        path: The JSON file.
+        report: Fields of `ProbeReport` by name; parts may be missing.
+    """
+    written = {"format": FORMAT, **report}
+    for part in PARTS:
+        if part == "curves" and part in report:
+            written[part] = {kind: curves.to_json() for kind, curves in report[part].items()}
+        elif part in report:
+            written[part] = _LISTS[part].dump_python(report[part], mode="json")
+    return write_json(Path(path), written)
+
+
+def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
+    """Some parts of a saved report, which need not hold the others.
+
+    Args:
+        path: A file that `write_parts` or `ProbeReport.save` wrote.
+        parts: Those to read.
+
+    Returns:
+        Fields of `ProbeReport` by name: the parts, and fingerprint, seed, timings and rounded.
+
+    Raises:
+        BadFile: The file is missing, cut off or of another format, or lacks one of the parts.
+    """
+    data = read_format(path, FORMAT, "a probe report", "freeret probe")
+    part = ""
+    try:
+        found = {name: data[name] for name in ("fingerprint", "seed", "timings")}
+        found["rounded"] = data.get("rounded", {})
+        for part in parts:
+            found[part] = (
+                {kind: Curves.from_json(data[part][kind]) for kind in PROMPT_KINDS}
+                if part == "curves"
+                else _LISTS[part].validate_python(data[part])
             )
-        except KeyError as error:
-            raise BadFile(f"{path} is not a whole probe report: no {error}; probe again") from None
-        except (AttributeError, TypeError, ValueError) as error:  # pydantic's is a ValueError
-            raise BadFile(
-                f"{path} is not a whole probe report ({part}: {wrong_field(error)}); probe again"
-            ) from None
+    except KeyError as error:
+        raise BadFile(f"{path} is not a whole probe report: no {error}; probe again") from None
+    except (AttributeError, TypeError, ValueError) as error:  # pydantic's is a ValueError
+        raise BadFile(
+            f"{path} is not a whole probe report ({part}: {wrong_field(error)}); probe again"
+        ) from None
+    return found
 
 
-def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> ProbeReport:
-    """Run all probes. A few minutes for a 135M model on two CPU cores."""
-    timings: dict[str, float] = {}
-    bar = tqdm(
-        total=PARTS,
-        desc=f"probing {backbone.name}",
-        bar_format="{desc}: {n_fmt} of {total_fmt} parts |{bar:20}| {elapsed}{postfix}",
-        disable=not progress,
-    )
-
-    def timed(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
-        bar.set_postfix_str(name)
-        with _clock(timings, name):
-            found = measure(backbone, *arguments, seed=seed, progress=progress)
-        bar.update()
-        return found
-
-    framing = timed("framing", framing_bias)
-    diagnostic = timed("diagnostic", diagnose)
-    frame = best_frame(framing)
-    reranking = []
-    if frame.discriminates:
-        reranking = timed("reranking", rerank_gain, best_setting(diagnostic), frame.frame)
-    else:
-        bar.update()
-    report = ProbeReport(
-        fingerprint=backbone.fingerprint(),
-        curves=timed("curves", curves_by_prompt),
-        synonyms=timed("synonyms", synonym_similarity),
-        framing=framing,
-        diagnostic=diagnostic,
-        injection=timed("injection", injection_shifts),
-        reranking=reranking,
-        seed=seed,
-        timings=timings,
-    )
-    bar.close()
-    return report
-
-
-@contextmanager
-def _clock(timings: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[name] = round(time.perf_counter() - start, 2)
+def decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a backbone's fingerprint that decide what the probes measure."""
+    media = fingerprint.get("media") or {}
+    same = {key: fingerprint.get(key) for key in ("weights", "tokenizer", "processor")}
+    bound = {"max_pixels": media["max_pixels"]} if "max_pixels" in media else {}
+    return {**same, "pictures": media.get("images"), **bound}

@@ -22,7 +22,7 @@ from probes.diagnostic import (
     SCENES,
     SIDES,
     Setting,
-    _scenes,
+    scene_items,
     diagnose,
     embed_diagnostic,
     in_geometry,
@@ -208,7 +208,7 @@ def test_captions_find_their_pictures(
         ("picture", "document"): [Item(images=[picture(seed=i)]) for i in range(5)],
         ("reference caption", "query"): [Item("No"), Item("one word")],
     }
-    monkeypatch.setattr("probes.diagnostic._scenes", lambda: scenes)
+    monkeypatch.setattr("probes.diagnostic.scene_items", lambda: scenes)
     found = diagnose(backbone, {"named": TASK}, ["attn[-1]"], seed=2)
     at = {
         name: by_hooks("llava", backbone, model, TASK, items, side)["attn[3]"]
@@ -234,7 +234,7 @@ def test_captions_find_their_pictures(
 
 def test_scenes_are_drawn_for_models_that_see(tiny: Tiny) -> None:
     assert not tiny("llama").sees
-    scenes = _scenes()
+    scenes = scene_items()
     assert len(scenes["caption", "query"]) == len(scenes["picture", "document"]) == SCENES == 100
     assert scenes["reference caption", "query"] == reference_captions()
     assert all(item.signature == "image" for item in scenes["picture", "document"])
