@@ -17,6 +17,7 @@ from lancedb.index import IvfHnswSq, IvfPq
 from torch import Tensor
 
 from freeret.exact import Block, best
+from freeret.filters import EVERYTHING, Selection
 from freeret.store import (
     Loaded,
     Store,
@@ -92,10 +93,12 @@ def current(store: Store) -> Any:
     return table if known == _made_from(store).encode() else None
 
 
-def mapped(store: Store, rows: int) -> Iterator[Block]:
-    """The vectors in their geometry as the index keeps them, at most `rows` at a time."""
+def mapped(store: Store, rows: int, selection: Selection = EVERYTHING) -> Iterator[Block]:
+    """The vectors in their geometry as the index keeps them, at most `rows` at a time. The index
+    knows no metadata, so of the selection only the kinds count."""
     query = _table(store).search().select(["id", "signature", "vector"]).limit(None)
-    for batch in stream(query, store, rows):
+    where = Selection(kinds=selection.kinds).sql()
+    for batch in stream(query.where(where) if where else query, store, rows):
         signatures = batch["signature"].to_pylist()
         loaded = Loaded(batch["id"].to_pylist(), signatures, [], matrix(batch["vector"]))
         for signature, part in loaded.by_signature().items():
@@ -147,7 +150,7 @@ def _table(store: Store) -> Any:
     if table is None:
         raise StoreError(
             f"store {store.location} has no index for its present items; build it with "
-            "build_ann(), or `freeret index --ann`"
+            "build_ann(), or `freeret fit --ann hnsw`"
         )
     return table
 

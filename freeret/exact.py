@@ -6,24 +6,19 @@ of one modality signature each, whose best are kept apart until the cosines of a
 put on one scale (`Geometry.calibration`): within a signature that changes no order.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from freeret.filters import EVERYTHING, Selection
 from freeret.store import Loaded, Store
 from probes import Geometry
-from probes.errors import BadSetting
 from probes.geometry import Affine
-from probes.metadata import as_metadata
-
-Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
-"""Metadata that hits must have (a list means any of its values), or a function of the metadata."""
 
 
 class Block(NamedTuple):
@@ -170,35 +165,14 @@ def block_rows(dimension: int, queries: int, memory: float = ENOUGH) -> int:
     return int(max(1, min(ENOUGH, memory) // (4 * (4 * dimension + 2 * queries))))
 
 
-def check_filter(filter: Any) -> Filter | None:
-    """A filter with its values as metadata holds them: dates as ISO 8601, tuples and sets as lists.
-
-    Raises BadSetting for what is no filter.
-    """
-    if filter is None:
-        return None
-    if not isinstance(filter, Mapping):
-        if callable(filter):
-            return lambda metadata: bool(filter(metadata))
-        raise BadSetting(
-            f'{filter!r} is no filter: give the metadata that hits must have, {{"year": 1999}} or '
-            '{"year": [1999, 2000]}, or a function of the metadata'
-        )
-    checked = as_metadata(filter)
-    if len(checked) < len(filter):
-        odd = next(key for key in filter if str(key) not in checked)
-        raise BadSetting(f"filter: no metadata can be {filter[odd]!r}, as {odd!r} is asked to be")
-    return checked
-
-
 def stored(
-    store: Store, geometry: Geometry, rows: int, filter: Filter | None = None
+    store: Store, geometry: Geometry, rows: int, selection: Selection = EVERYTHING
 ) -> Iterator[Block]:
-    """Everything stored that passes the filter, in its geometry, at most `rows` items at a time."""
-    where = condition(filter) if filter else None
-    for loaded in store.blocks(rows, metadata=bool(filter), where=where):
+    """Everything stored that is selected, in its geometry, at most `rows` items at a time."""
+    metadata = selection.filter is not None
+    for loaded in store.blocks(rows, metadata=metadata, where=selection.sql()):
         for part in in_geometry(loaded, geometry):
-            yield passing(part, filter)
+            yield passing(part, selection)
 
 
 def in_geometry(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
@@ -209,40 +183,13 @@ def in_geometry(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
     ]
 
 
-def passing(part: Loaded, filter: Filter | None = None) -> Block:
-    """What a filter lets through of rows of one signature whose vectors are in the geometry."""
+def passing(part: Loaded, selection: Selection = EVERYTHING) -> Block:
+    """What is selected of rows of one signature whose vectors are in the geometry."""
     signature = part.signatures[0]
-    if not filter:
+    if not selection.takes_signature(signature):
+        return Block([], part.vectors[:0], signature)
+    if selection.filter is None:
         return Block(part.ids, part.vectors, signature)
-    kept = [i for i, facts in enumerate(part.metadata) if passes(facts, filter)]
+    kept = [i for i, facts in enumerate(part.metadata) if selection.takes_metadata(facts)]
     rows = part.vectors[torch.tensor(kept, dtype=torch.long)]
     return Block([part.ids[i] for i in kept], rows, signature)
-
-
-def passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:
-    if callable(wanted):
-        try:
-            return bool(wanted(metadata))
-        except Exception as error:
-            raise BadSetting(
-                f"the filter raised {type(error).__name__}: {error} for metadata {dict(metadata)!r}"
-            ) from error
-    return all(
-        key in metadata and metadata[key] in (value if isinstance(value, list) else [value])
-        for key, value in wanted.items()
-    )
-
-
-def condition(wanted: Filter) -> str | None:
-    """SQL that holds for all that passes, and for little else: strings are looked for in the
-    written metadata, so that most of what does not pass is never read."""
-    if callable(wanted):
-        return None
-    clauses = []
-    for key, value in wanted.items():
-        values = value if isinstance(value, list) else [value]
-        if values and all(isinstance(v, str) for v in values):
-            written = [json.dumps({key: v}, ensure_ascii=False)[1:-1] for v in values]
-            quoted = ["'" + text.replace("'", "''") + "'" for text in written]
-            clauses.append("(" + " OR ".join(f"contains(metadata, {q})" for q in quoted) + ")")
-    return " AND ".join(clauses) or None

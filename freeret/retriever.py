@@ -21,17 +21,9 @@ from freeret import ann as approximate
 from freeret.ann import Recall
 from freeret.corpus_geometry import fit_geometry, reference_of
 from freeret.embedder import Embedder
-from freeret.exact import (
-    Block,
-    Filter,
-    best,
-    block_rows,
-    check_filter,
-    in_geometry,
-    passing,
-    stored,
-)
+from freeret.exact import Block, best, block_rows, in_geometry, passing, stored
 from freeret.feed import Feed
+from freeret.filters import Filter, Selection
 from freeret.hits import Answer, Hit, Hits
 from freeret.indexing import Indexed, index_items
 from freeret.recipe import Recipe
@@ -159,7 +151,7 @@ class FreeRet:
         from the same files and folders and is in them no more.
 
         `shards="k/n"` takes only that part of the items, beside other processes that take the
-        others; `index([])` after all of them, or else the first search, fits the geometry.
+        others; `fit()` after all of them, or else the first search, fits the geometry.
         `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here or on the
         cluster at `address`. They load the backbone with the settings that this one was given, and
         decide the others by their own device; where that makes another dtype than here, it is a
@@ -197,13 +189,30 @@ class FreeRet:
             raise
         feed.finish(done, opened)
         if feed.shard is None:
-            opened.compact()
-            self._geometry(opened)
+            self.fit()
         return done
 
-    def delete(self, ids: str | Sequence[str]) -> int:
-        """Remove one item or several by id; returns how many were there."""
-        return self._opened().delete([ids] if isinstance(ids, str) else ids)
+    def fit(self) -> None:
+        """Tidy the files of the store, and fit the geometry on everything stored: what `index` does
+        at its end, for a store that several processes have filled with `shards`. The first search
+        would fit the geometry otherwise."""
+        opened = self._opened()
+        opened.compact()
+        self._geometry(opened)
+
+    def delete(self, ids: str | Sequence[str] = (), *, filter: Filter | None = None) -> int:
+        """Remove items by id, or all whose metadata passes a filter; returns how many there were.
+
+        Raises:
+            BadSetting: Both are given, which could mean either.
+        """
+        named = [ids] if isinstance(ids, str) else list(ids)
+        if filter is None:
+            return self._opened().delete(named)
+        if named:
+            raise BadSetting("name the items to delete by their ids or by a filter, not by both")
+        opened = self._opened()
+        return opened.delete(opened.selected(Selection.of(filter)))
 
     def save(self, location: str | Path) -> None:
         """Copy the store to another place, such as a temporary one to a lasting one."""
@@ -224,6 +233,7 @@ class FreeRet:
         *,
         ann: bool = False,
         task: str | None = None,
+        kinds: str | Sequence[str] | None = None,
     ) -> Hits:
         """The best items for one query. Exact, in float32; ties break by id.
 
@@ -237,16 +247,20 @@ class FreeRet:
                 exact.
             task: What is searched for, a key of `probes.prompts.TASKS` or free text, instead of
                 the recipe's task prior. Documents stay as they were indexed.
+            kinds: Search only items that hold at least one of these: `text`, `image`, `video`,
+                `audio`. A picture with a caption holds an image and a text. Scores stay the same.
 
         Returns:
             Hits, best first.
 
         Raises:
             BadItem: The query cannot be read.
-            BadSetting: `task` is given, and the recipe's prompt states no task.
+            BadSetting: `task` is given, and the recipe's prompt states no task; `filter` is no
+                filter, or one of `kinds` is no kind.
             StoreError: No store is open, or it cannot be read.
         """
-        return self.search_many([query], top_n, rerank, filter, ann=ann, task=task)[0]
+        found = self.search_many([query], top_n, rerank, filter, ann=ann, task=task, kinds=kinds)
+        return found[0]
 
     def search_many(
         self,
@@ -257,21 +271,23 @@ class FreeRet:
         *,
         ann: bool = False,
         task: str | None = None,
+        kinds: str | Sequence[str] | None = None,
     ) -> list[Hits]:
         """`search` for many queries at once, in one pass over the store. A lone query is a list of
         one."""
         check_count("top_n", top_n)
         check_count("rerank", rerank, least=0)
-        items, filter = as_items(queries), check_filter(filter)
+        items, selection = as_items(queries), Selection.of(filter, kinds)
         opened = self._opened()
         signatures = [item.signature for item in items]
         geometry = self._fitted(opened).with_queries(signatures, self.reference, self._examples)
         raw = self.embedder.for_task(task).encode_query(items)
         vectors = geometry.map(raw, signatures, "query")
-        if ann and not filter:
-            ranked = [self._approximate(opened, geometry, v[None], top_n) for v in vectors]
+        if ann and selection.filter is None:
+            asked = self._signatures(opened, geometry, selection)
+            ranked = [self._approximate(opened, geometry, v[None], top_n, asked) for v in vectors]
         else:
-            blocks = self._documents(geometry, filter, len(items))
+            blocks = self._documents(geometry, selection, len(items))
             ranked = best(blocks, vectors, top_n, geometry.calibration(vectors))
         ids = sorted({id for pairs in ranked for id, _ in pairs})
         stored_items = dict(zip(ids, opened.items(ids), strict=True))
@@ -308,14 +324,25 @@ class FreeRet:
     # -- answer ------------------------------------------------------------------------------
 
     def answer(
-        self, question: str, top_n: int = 5, *, rerank: int = 0, max_new_tokens: int = 128
+        self,
+        question: str,
+        top_n: int = 5,
+        *,
+        rerank: int = 0,
+        filter: Filter | None = None,
+        task: str | None = None,
+        kinds: str | Sequence[str] | None = None,
+        max_new_tokens: int = 128,
     ) -> Answer:
-        """Retrieve, then generate from what was found, with the same weights."""
+        """Retrieve as `search` does, then generate from the hits with the same weights."""
         check_count("top_n", top_n)
         check_count("max_new_tokens", max_new_tokens)
-        hits = self.search(question, top_n=max(top_n, rerank), rerank=rerank)[:top_n]
+        hits = self.search(question, max(top_n, rerank), rerank, filter, task=task, kinds=kinds)[
+            :top_n
+        ]
         if not hits:
-            raise StoreError(f"store {self._opened().location} is empty: nothing to answer from")
+            held = "is empty" if filter is kinds is None else "holds no item that was asked for"
+            raise StoreError(f"store {self._opened().location} {held}: nothing to answer from")
         sources = itertools.chain.from_iterable(
             (f"\n[{number}] ", *hit.item.parts) for number, hit in enumerate(hits, start=1)
         )
@@ -350,26 +377,37 @@ class FreeRet:
             for signature in dict.fromkeys(signatures)
         }
 
-    def _documents(
-        self, geometry: Geometry, filter: Filter | None, queries: int
-    ) -> Iterable[Block]:
+    def _documents(self, geometry: Geometry, selection: Selection, queries: int) -> Iterable[Block]:
         """What a search passes over: blocks kept in memory until the store changes, or a stream of
         them when they do not fit."""
         store, held = self._opened(), self._held
         if COPIES * 4 * store.dimension * len(store) > self.memory * 2**30:
             rows = self._rows(queries)
-            if not filter and approximate.current(store) is not None:
-                return approximate.mapped(store, rows)
-            return stored(store, geometry, rows, filter)
+            if selection.filter is None and approximate.current(store) is not None:
+                return approximate.mapped(store, rows, selection)
+            return stored(store, geometry, rows, selection)
         if held is None or held[0] != store.version:
             held = self._held = (store.version, in_geometry(store.vectors(), geometry))
-        return [passing(part, filter) for part in held[1]]
+        return [passing(part, selection) for part in held[1]]
+
+    def _signatures(
+        self, store: Store, geometry: Geometry, selection: Selection
+    ) -> list[str] | list[None]:
+        """The signatures that the approximate index is asked for one by one; [None] for all."""
+        if not geometry.scales and not selection.kinds:
+            return [None]
+        names = geometry.scales or store.signatures()
+        return [name for name in names if selection.takes_signature(name)]
 
     def _approximate(
-        self, store: Store, geometry: Geometry, query: torch.Tensor, top_n: int
+        self,
+        store: Store,
+        geometry: Geometry,
+        query: torch.Tensor,
+        top_n: int,
+        signatures: Iterable[str | None],
     ) -> list[tuple[str, float]]:
-        """What the approximate index proposes of every signature, scored exactly."""
-        signatures: Iterable[str | None] = geometry.scales or [None]
+        """What the approximate index proposes of these signatures, scored exactly."""
         blocks = [approximate.propose(store, query[0], top_n, signature=s) for s in signatures]
         return best(blocks, query, top_n, geometry.calibration(query))[0]
 

@@ -30,6 +30,7 @@ from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
+from freeret.filters import Selection
 from freeret.identity import differences, in_words
 from freeret.payload import unpack
 from probes.errors import BadSetting, FreeRetError, NotStored, StoreError, StoreMismatch
@@ -184,10 +185,32 @@ class Store:
         return Written(done.num_inserted_rows, done.num_updated_rows)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove items in one commit; returns how many there were."""
-        if not ids:
-            return 0
-        return self._commit(lambda: self.table.delete(_any_of(ids))).num_deleted_rows
+        """Remove items, each batch of IDS in one commit; returns how many there were."""
+        return sum(
+            self._commit(lambda some=some: self.table.delete(_any_of(some))).num_deleted_rows
+            for some in batches_of(ids)
+        )
+
+    def stored(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are stored."""
+        found: set[str] = set()
+        for some in batches_of(ids):
+            query = self.table.search().select(["id"]).where(_any_of(some)).limit(None)
+            for batch in stream(query, self):
+                found.update(batch["id"].to_pylist())
+        return found
+
+    def selected(self, selection: Selection) -> list[str]:
+        """The ids of all items that are selected."""
+        query = self.table.search().select(["id", "signature", "metadata"]).limit(None)
+        where = selection.sql()
+        return [
+            row["id"]
+            for batch in stream(query.where(where) if where else query, self)
+            for row in batch.to_pylist()
+            if selection.takes_signature(row["signature"])
+            and selection.takes_metadata(json.loads(row["metadata"]))
+        ]
 
     def remove_if_empty(self) -> bool:
         """Delete a store that holds no items, with its folder when nothing else is in it; returns
