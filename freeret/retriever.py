@@ -6,6 +6,7 @@ hits = r.search("a question", top_n=50, rerank=10)
 print(r.answer("a question").text)
 """
 
+import functools
 import itertools
 import tempfile
 import warnings
@@ -15,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.special import expit
+from torch import Tensor
 
 from freeret import ann as approximate
 from freeret.ann import Recall
@@ -41,7 +45,7 @@ from freeret.reranker import Reranker
 from freeret.store import Loaded, Store
 from probes import Backbone, Geometry, Item, Loading, as_item, as_items
 from probes.arguments import check_choice, check_count
-from probes.errors import BadSetting, StoreError
+from probes.errors import BadSetting, NotStored, StoreError
 from probes.prompts import Prompted
 from probes.reranking import fuse
 
@@ -110,7 +114,6 @@ class FreeRet:
         self._place: str | Path | None = None
         """Where `index` was told to store, in case that was taken back."""
         self._examples = self._encode_examples(examples)
-        self._reranker: Reranker | None = None
         self._kept: tuple[int, Geometry] | None = None
         """The geometry, and the version of the store that it is of."""
         self._held: tuple[int, list[Loaded]] | None = None
@@ -243,6 +246,7 @@ class FreeRet:
         rerank: int = 0,
         filter: Filter | None = None,
         *,
+        kinds: Sequence[str] = (),
         ann: bool = False,
         task: str | None = None,
     ) -> list[Hit]:
@@ -254,8 +258,10 @@ class FreeRet:
             rerank: How many of the first hits the model itself judges. Where the recipe has no
                 frame this warns, and stage 1 decides.
             filter: Metadata that hits must have, or a function of the metadata.
-            ann: Score only what the index of `build_ann` proposes; a filtered search is always
-                exact.
+            kinds: Modality signatures that hits may have, such as `image` or `image+text`; none
+                means all.
+            ann: Score only what the index of `build_ann` proposes; a search with a filter or with
+                kinds is always exact.
             task: What is searched for, a key of `probes.prompts.TASKS` or free text, instead of
                 the recipe's task prior. Documents stay as they were indexed.
 
@@ -267,7 +273,7 @@ class FreeRet:
             BadSetting: `task` is given, and the recipe's prompt states no task.
             StoreError: No store is open, or it cannot be read.
         """
-        return self.search_many([query], top_n, rerank, filter, ann=ann, task=task)[0]
+        return self.search_many([query], top_n, rerank, filter, kinds=kinds, ann=ann, task=task)[0]
 
     def search_many(
         self,
@@ -276,30 +282,89 @@ class FreeRet:
         rerank: int = 0,
         filter: Filter | None = None,
         *,
+        kinds: Sequence[str] = (),
         ann: bool = False,
         task: str | None = None,
+        raw: Float[Tensor, "queries hidden"] | None = None,
     ) -> list[list[Hit]]:
         """`search` for many queries at once, in one pass over the store. A lone query is a list of
-        one."""
+        one. `raw` holds their vectors where the embedder has encoded them already."""
         check_count("top_n", top_n)
         check_count("rerank", rerank, least=0)
         items, filter = as_items(queries), check_filter(filter)
         opened = self._opened()
         signatures = [item.signature for item in items]
-        geometry = self._fitted(opened).with_queries(signatures, self.reference, self._examples)
-        raw = self.embedder.for_task(task).encode_query(items)
+        geometry = self.geometry_for(signatures)
+        if raw is None:
+            raw = self.embedder.for_task(task).encode_query(items)
         vectors = geometry.map(raw, signatures, "query")
-        if ann and not filter:
+        if ann and not filter and not kinds:
             ranked = [self._approximate(opened, geometry, v[None], top_n) for v in vectors]
+            hits = self._as_hits(ranked)
         else:
-            blocks = self._documents(geometry, filter, len(items))
-            ranked = best(blocks, vectors, top_n, geometry.calibration(vectors))
-        ids = sorted({id for pairs in ranked for id, _ in pairs})
-        stored_items = dict(zip(ids, opened.items(ids), strict=True))
-        hits = [[Hit(id, s, s, None, stored_items[id]) for id, s in pairs] for pairs in ranked]
+            hits = self._nearest(geometry, vectors, top_n, filter, kinds)
         if not rerank:
             return hits
         return [self._rerank(q, h, rerank) if h else h for q, h in zip(items, hits, strict=True)]
+
+    def similar(
+        self,
+        id: str,
+        top_n: int = 10,
+        filter: Filter | None = None,
+        *,
+        kinds: Sequence[str] = (),
+    ) -> list[Hit]:
+        """The items nearest to a stored one, by its stored vector: no forward is needed.
+
+        Args:
+            id: The item, which is not among the hits.
+            top_n: How many hits.
+            filter: As in `search`.
+            kinds: As in `search`.
+
+        Returns:
+            Hits, best first.
+
+        Raises:
+            NotStored: There is no such item.
+        """
+        check_count("top_n", top_n)
+        opened = self._opened()
+        stored_row = opened.vectors([id])
+        if not stored_row.ids:
+            raise NotStored(f"store {opened.location} holds no item {id!r}")
+        geometry = self._fitted(opened)
+        vector = geometry.map(stored_row.vectors, stored_row.signatures, "document")
+        [hits] = self._nearest(geometry, vector, top_n + 1, check_filter(filter), kinds)
+        return [hit for hit in hits if hit.id != id][:top_n]
+
+    def geometry_for(self, signatures: Sequence[str]) -> Geometry:
+        """The store's geometry, with a mean for queries of each of these signatures.
+
+        Its `map` brings raw vectors of the embedder to unit vectors whose dot product is the
+        stage-1 cosine, before modalities are put on one scale.
+        """
+        fitted = self._fitted(self._opened())
+        return fitted.with_queries(signatures, self.reference, self._examples)
+
+    def _nearest(
+        self,
+        geometry: Geometry,
+        vectors: Float[Tensor, "queries hidden"],
+        top_n: int,
+        filter: Filter | None,
+        kinds: Sequence[str],
+    ) -> list[list[Hit]]:
+        """Exact hits of vectors that are in the geometry."""
+        blocks = self._documents(geometry, filter, len(vectors))
+        searched = (block for block in blocks if not kinds or block.signature in kinds)
+        return self._as_hits(best(searched, vectors, top_n, geometry.calibration(vectors)))
+
+    def _as_hits(self, ranked: list[list[tuple[str, float]]]) -> list[list[Hit]]:
+        ids = sorted({id for pairs in ranked for id, _ in pairs})
+        items = dict(zip(ids, self._opened().items(ids), strict=True))
+        return [[Hit(id, s, s, None, items[id]) for id, s in pairs] for pairs in ranked]
 
     def build_ann(self, kind: approximate.Index = "hnsw") -> Recall:
         """Build LanceDB's approximate index and measure its recall against exact search."""
@@ -313,18 +378,23 @@ class FreeRet:
         if self.recipe.frame is None:
             warnings.warn(f"not reranked: {self.recipe.why_not_reranked}", stacklevel=4)
             return hits
-        if self._reranker is None:
-            self._reranker = Reranker.from_recipe(self.backbone, self.recipe)
         head, tail = hits[:count], hits[count:]
-        margins = self._reranker.margins(
-            [(query, hit.item) for hit in head], progress=self.progress
-        )
-        fused = fuse([hit.stage1_score for hit in head], margins, self.recipe.fusion)
+        pairs = [(query, hit.item) for hit in head]
+        return self.fused(head, self.reranker.margins(pairs, progress=self.progress)) + tail
+
+    def fused(self, hits: Sequence[Hit], margins: Float[np.ndarray, " hits"]) -> list[Hit]:
+        """Hits in the order that stage 1 and the margins of `reranker` give them together."""
+        scores = fuse([hit.stage1_score for hit in hits], margins, self.recipe.fusion)
         judged = [
             Hit(hit.id, 1 + float(expit(f)), hit.stage1_score, float(expit(m)), hit.item)
-            for hit, f, m in zip(head, fused, margins, strict=True)
+            for hit, f, m in zip(hits, scores, margins, strict=True)
         ]
-        return sorted(judged, key=lambda hit: (-hit.score, hit.id)) + tail
+        return sorted(judged, key=lambda hit: (-hit.score, hit.id))
+
+    @functools.cached_property
+    def reranker(self) -> Reranker:
+        """Stage 2. Raises UnsupportedBackbone where the recipe has none."""
+        return Reranker.from_recipe(self.backbone, self.recipe)
 
     # -- answer ------------------------------------------------------------------------------
 
@@ -335,14 +405,19 @@ class FreeRet:
         check_count("top_n", top_n)
         check_count("max_new_tokens", max_new_tokens)
         hits = self.search(question, top_n=max(top_n, rerank), rerank=rerank)[:top_n]
+        prompt = self.answer_prompt(question, hits)
+        return Answer(self.backbone.generate(prompt, max_new_tokens), hits)
+
+    def answer_prompt(self, question: str, hits: Sequence[Hit]) -> Prompted:
+        """What the model is asked, with the hits as its numbered sources. Raises StoreError where
+        there are none."""
         if not hits:
             raise StoreError(f"store {self._opened().location} is empty: nothing to answer from")
         sources = itertools.chain.from_iterable(
             (f"\n[{number}] ", *hit.item.parts) for number, hit in enumerate(hits, start=1)
         )
         asked = as_item(question).parts
-        prompt = Prompted(user=(f"{ANSWER}\n\nQuestion: ", *asked, "\n\nSources:", *sources))
-        return Answer(self.backbone.generate(prompt, max_new_tokens), hits)
+        return Prompted(user=(f"{ANSWER}\n\nQuestion: ", *asked, "\n\nSources:", *sources))
 
     # -- plumbing ----------------------------------------------------------------------------
 
