@@ -6,6 +6,7 @@ hits = r.search("a question", top_n=50, rerank=10)
 print(r.answer("a question").text)
 """
 
+import functools
 import itertools
 import tempfile
 import warnings
@@ -14,8 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.special import expit
+from torch import Tensor
 
 from freeret import ann as approximate
 from freeret.ann import Recall
@@ -33,7 +37,7 @@ from freeret.reranker import Reranker
 from freeret.store import Loaded, Store
 from probes import Backbone, Geometry, Item, Loading, as_item, as_items
 from probes.arguments import check_choice, check_count
-from probes.errors import BadSetting, StoreError
+from probes.errors import BadSetting, NotStored, StoreError
 from probes.prompts import Prompted
 from probes.reranking import fuse
 
@@ -81,7 +85,6 @@ class FreeRet:
         self._place: str | Path | None = None
         """Where `index` was told to store, in case that was taken back."""
         self._examples = self._encode_examples(examples)
-        self._reranker: Reranker | None = None
         self._kept: tuple[int, Geometry] | None = None
         """The geometry, and the version of the store that it is of."""
         self._held: tuple[int, list[Loaded]] | None = None
@@ -272,29 +275,86 @@ class FreeRet:
         ann: bool = False,
         task: str | None = None,
         kinds: str | Sequence[str] | None = None,
+        raw: Float[Tensor, "queries hidden"] | None = None,
     ) -> list[Hits]:
         """`search` for many queries at once, in one pass over the store. A lone query is a list of
-        one."""
+        one. `raw` holds their vectors where the embedder has encoded them already."""
         check_count("top_n", top_n)
         check_count("rerank", rerank, least=0)
         items, selection = as_items(queries), Selection.of(filter, kinds)
         opened = self._opened()
         signatures = [item.signature for item in items]
-        geometry = self._fitted(opened).with_queries(signatures, self.reference, self._examples)
-        raw = self.embedder.for_task(task).encode_query(items)
+        geometry = self.geometry_for(signatures)
+        if raw is None:
+            raw = self.embedder.for_task(task).encode_query(items)
         vectors = geometry.map(raw, signatures, "query")
         if ann and selection.filter is None:
             asked = self._signatures(opened, geometry, selection)
-            ranked = [self._approximate(opened, geometry, v[None], top_n, asked) for v in vectors]
+            hits = self._as_hits(
+                [self._approximate(opened, geometry, v[None], top_n, asked) for v in vectors]
+            )
         else:
-            blocks = self._documents(geometry, selection, len(items))
-            ranked = best(blocks, vectors, top_n, geometry.calibration(vectors))
-        ids = sorted({id for pairs in ranked for id, _ in pairs})
-        stored_items = dict(zip(ids, opened.items(ids), strict=True))
-        hits = [Hits(Hit(id, s, s, None, stored_items[id]) for id, s in pairs) for pairs in ranked]
+            hits = self._nearest(geometry, vectors, top_n, selection)
         if not rerank:
             return hits
         return [self._rerank(q, h, rerank) if h else h for q, h in zip(items, hits, strict=True)]
+
+    def similar(
+        self,
+        id: str,
+        top_n: int = 10,
+        filter: Filter | None = None,
+        *,
+        kinds: str | Sequence[str] | None = None,
+    ) -> Hits:
+        """The items nearest to a stored one, by its stored vector: no forward is needed.
+
+        Args:
+            id: The item, which is not among the hits.
+            top_n: How many hits.
+            filter: As in `search`.
+            kinds: As in `search`.
+
+        Returns:
+            Hits, best first.
+
+        Raises:
+            NotStored: There is no such item.
+        """
+        check_count("top_n", top_n)
+        opened = self._opened()
+        stored_row = opened.vectors([id])
+        if not stored_row.ids:
+            raise NotStored(f"store {opened.location} holds no item {id!r}")
+        geometry = self._fitted(opened)
+        vector = geometry.map(stored_row.vectors, stored_row.signatures, "document")
+        [hits] = self._nearest(geometry, vector, top_n + 1, Selection.of(filter, kinds))
+        return Hits(hit for hit in hits if hit.id != id)[:top_n]
+
+    def geometry_for(self, signatures: Sequence[str]) -> Geometry:
+        """The store's geometry, with a mean for queries of each of these signatures.
+
+        Its `map` brings raw vectors of the embedder to unit vectors whose dot product is the
+        stage-1 cosine, before modalities are put on one scale.
+        """
+        fitted = self._fitted(self._opened())
+        return fitted.with_queries(signatures, self.reference, self._examples)
+
+    def _nearest(
+        self,
+        geometry: Geometry,
+        vectors: Float[Tensor, "queries hidden"],
+        top_n: int,
+        selection: Selection,
+    ) -> list[Hits]:
+        """Exact hits of vectors that are in the geometry."""
+        blocks = self._documents(geometry, selection, len(vectors))
+        return self._as_hits(best(blocks, vectors, top_n, geometry.calibration(vectors)))
+
+    def _as_hits(self, ranked: list[list[tuple[str, float]]]) -> list[Hits]:
+        ids = sorted({id for pairs in ranked for id, _ in pairs})
+        items = dict(zip(ids, self._opened().items(ids), strict=True))
+        return [Hits(Hit(id, s, s, None, items[id]) for id, s in pairs) for pairs in ranked]
 
     def build_ann(self, kind: approximate.Index = "hnsw") -> Recall:
         """Build LanceDB's approximate index and measure its recall against exact search."""
@@ -308,18 +368,24 @@ class FreeRet:
         if self.recipe.frame is None:
             warnings.warn(f"not reranked: {self.recipe.why_not_reranked}", stacklevel=4)
             return hits
-        if self._reranker is None:
-            self._reranker = Reranker.from_recipe(self.backbone, self.recipe)
         head, tail = hits[:count], hits[count:]
-        margins = self._reranker.margins(
-            [(query, hit.item) for hit in head], progress=self.progress
-        )
-        fused = fuse([hit.stage1_score for hit in head], margins, self.recipe.fusion)
+        pairs = [(query, hit.item) for hit in head]
+        margins = self.reranker.margins(pairs, progress=self.progress)
+        return Hits([*self.fused(head, margins), *tail])
+
+    def fused(self, hits: Sequence[Hit], margins: Float[np.ndarray, " hits"]) -> Hits:
+        """Hits in the order that stage 1 and the margins of `reranker` give them together."""
+        scores = fuse([hit.stage1_score for hit in hits], margins, self.recipe.fusion)
         judged = [
             Hit(hit.id, 1 + float(expit(f)), hit.stage1_score, float(expit(m)), hit.item)
-            for hit, f, m in zip(head, fused, margins, strict=True)
+            for hit, f, m in zip(hits, scores, margins, strict=True)
         ]
-        return Hits([*sorted(judged, key=lambda hit: (-hit.score, hit.id)), *tail])
+        return Hits(sorted(judged, key=lambda hit: (-hit.score, hit.id)))
+
+    @functools.cached_property
+    def reranker(self) -> Reranker:
+        """Stage 2. Raises UnsupportedBackbone where the recipe has none."""
+        return Reranker.from_recipe(self.backbone, self.recipe)
 
     # -- answer ------------------------------------------------------------------------------
 
@@ -337,18 +403,23 @@ class FreeRet:
         """Retrieve as `search` does, then generate from the hits with the same weights."""
         check_count("top_n", top_n)
         check_count("max_new_tokens", max_new_tokens)
-        hits = self.search(question, max(top_n, rerank), rerank, filter, task=task, kinds=kinds)[
-            :top_n
-        ]
+        found = self.search(question, max(top_n, rerank), rerank, filter, task=task, kinds=kinds)
+        hits = found[:top_n]
+        prompt = self.answer_prompt(question, hits)
+        return Answer(self.backbone.generate(prompt, max_new_tokens), hits)
+
+    def answer_prompt(self, question: str, hits: Sequence[Hit]) -> Prompted:
+        """What the model is asked, with the hits as its numbered sources. Raises StoreError where
+        there are none."""
         if not hits:
-            held = "is empty" if filter is kinds is None else "holds no item that was asked for"
-            raise StoreError(f"store {self._opened().location} {held}: nothing to answer from")
+            opened = self._opened()
+            held = "holds no item that was asked for" if len(opened) else "is empty"
+            raise StoreError(f"store {opened.location} {held}: nothing to answer from")
         sources = itertools.chain.from_iterable(
             (f"\n[{number}] ", *hit.item.parts) for number, hit in enumerate(hits, start=1)
         )
         asked = as_item(question).parts
-        prompt = Prompted(user=(f"{ANSWER}\n\nQuestion: ", *asked, "\n\nSources:", *sources))
-        return Answer(self.backbone.generate(prompt, max_new_tokens), hits)
+        return Prompted(user=(f"{ANSWER}\n\nQuestion: ", *asked, "\n\nSources:", *sources))
 
     # -- plumbing ----------------------------------------------------------------------------
 

@@ -250,9 +250,10 @@ class Store:
         """How many items of each modality signature."""
         return dict(Counter(self._columns("signature")["signature"].to_pylist()))
 
-    def vectors(self) -> "Loaded":
-        """All raw vectors with ids, signatures and metadata, sorted by id."""
-        rows = self._columns(*LOADED)
+    def vectors(self, ids: Sequence[str] | None = None) -> "Loaded":
+        """Raw vectors with ids, signatures and metadata, sorted by id: all, or those of the ids
+        given that are stored."""
+        rows = self._columns(*LOADED, where=None if ids is None else _any_of(ids))
         return Loaded.read(rows.sort_by("id"))
 
     def blocks(
@@ -351,9 +352,10 @@ class Store:
 
     # -- plumbing ------------------------------------------------------------------------------
 
-    def _columns(self, *names: str) -> pa.Table:
+    def _columns(self, *names: str, where: str | None = None) -> pa.Table:
+        query = self.table.search().select(list(names)).limit(None)
         with storage_errors(self.location):
-            return self.table.search().select(list(names)).limit(None).to_arrow()
+            return (query.where(where) if where else query).to_arrow()
 
     def extra(self, name: str) -> Any:
         """Another table of the store, or None."""

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import align_module_device, has_offloaded_params
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import TextStreamer
 
 from probes.anatomy import Anatomy, resolve
 from probes.arguments import check_count
@@ -243,8 +244,27 @@ class Backbone:
             return self.anatomy.logits(head(state if normed else norm(state)))
 
     @torch.no_grad()
-    def generate(self, source: Source, max_new_tokens: int = 128) -> str:
-        """Greedy continuation of one prompt, as text. Raises BadItem, BadSetting."""
+    def generate(
+        self,
+        source: Source,
+        max_new_tokens: int = 128,
+        *,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """Greedy continuation of one prompt, as text.
+
+        Args:
+            source: An item or a prompt.
+            max_new_tokens: The most tokens that are generated.
+            on_text: Called with each new piece of text as soon as it is there. An error that it
+                raises ends the generation.
+
+        Returns:
+            The whole text, without white space around it.
+
+        Raises:
+            BadItem, BadSetting.
+        """
         check_count("max_new_tokens", max_new_tokens)
         batch = self.encode([source])
         inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
@@ -254,6 +274,7 @@ class Backbone:
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=self.encoder.pad_id,
+                streamer=on_text and _Pieces(self.tokenizer, on_text),
             )
         new = tokens[0, inputs["input_ids"].shape[1] :]
         return self.tokenizer.decode(new, skip_special_tokens=True).strip()
@@ -344,6 +365,18 @@ class Backbone:
             for key, value in config.items()
             if key.endswith(("token_id", "token_index")) and isinstance(value, int)
         }
+
+
+class _Pieces(TextStreamer):
+    """Hands over the text of a generation, piece by piece."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]):
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self.on_text(text)
 
 
 def _media_options(loading: Loading, media: MediaOptions) -> MediaOptions:

@@ -176,4 +176,3 @@ def _bar(
             bar.update(end - bar.n)
 
         yield within
-

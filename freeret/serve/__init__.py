@@ -1,0 +1,1 @@
+"""A local HTTP server over one store: `freeret serve STORE`."""
