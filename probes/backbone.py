@@ -105,7 +105,11 @@ class Backbone:
             A backbone whose `loading` holds the settings that it was loaded with.
 
         Raises:
-            BackboneNotFound, FetchError, UnsupportedBackbone, BadSetting, OutOfMemory.
+            BackboneNotFound: There is no model of that name or in that folder.
+            FetchError: The weights of an embedded backbone cannot be fetched.
+            UnsupportedBackbone: The model has no residual stream of the expected form.
+            BadSetting: A setting does not exist, or does not fit the model.
+            OutOfMemory: The model does not fit the device.
         """
         loading = Loading.of(loading, settings)
         if not isinstance(media, MediaOptions | None):
