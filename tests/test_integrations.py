@@ -16,7 +16,9 @@ from freeret.recipe import Recipe
 from probes import Backbone
 
 Tiny = Callable[[str], Backbone]
-pytestmark = pytest.mark.filterwarnings("ignore")  # all of these packages have warnings of their own
+pytestmark = pytest.mark.filterwarnings(
+    "ignore"
+)  # all of these packages have warnings of their own
 RECIPE = Recipe("prompteol", "attn[-1]", "none", None)
 TEXTS = ["the word of it", "one of the image", "Yes what", "No one"]
 
