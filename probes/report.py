@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 from tqdm.auto import tqdm
 
+from probes.arguments import check_choice
 from probes.backbone import Backbone
 from probes.diagnostic import Setting, best_setting, diagnose
 from probes.errors import BadFile
@@ -18,7 +19,11 @@ from probes.framing import FrameBias, best_frame, framing_bias
 from probes.injection import Injection, injection_shifts
 from probes.lexicalization import PROMPT_KINDS, Curves, curves_by_prompt
 from probes.reranking import Fusion, rerank_gain
+from probes.summary import key_figures, part_table, report_html
 from probes.synonyms import SynonymSimilarity, synonym_similarity
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FORMAT = 2
 PARTS = 6
@@ -51,6 +56,32 @@ class ProbeReport:
     @property
     def num_layers(self) -> int:
         return self.curves["word"].num_layers
+
+    def __repr__(self) -> str:
+        return f"ProbeReport({self.fingerprint['model']!r}, {self.num_layers} layers)"
+
+    def __str__(self) -> str:
+        """The figures that matter, a line each."""
+        return "\n".join(f"{name}: {value}" for name, value in key_figures(self))
+
+    def _repr_html_(self) -> str:
+        return report_html(self)
+
+    def to_dataframe(self, part: str) -> "DataFrame":
+        """A part of the report as a pandas data frame.
+
+        Args:
+            part: `synonyms`, `framing`, `diagnostic`, `injection` or `reranking`, with a row per
+                figure; or `curves`, with a row per kind of prompt, curve and layer.
+
+        Returns:
+            A data frame in which an interval NAME has the columns NAME, NAME_low and NAME_high.
+
+        Raises:
+            BadSetting: There is no such part, or pandas is not installed.
+        """
+        check_choice("part", part, ("curves", *_LISTS))
+        return part_table(getattr(self, part))
 
     def save(self, path: str | Path) -> Path:
         """Write the JSON file, whole or not at all."""
