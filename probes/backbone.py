@@ -75,6 +75,13 @@ class Backbone:
         self.prefix_error: str | None = None
         """Why no prefix can be shared, "" if it can; found by probes.prefix at first use."""
 
+    def __repr__(self) -> str:
+        place = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        return (
+            f"Backbone({self.name!r}, {type(self.model).__name__}, {self.num_layers} layers, "
+            f"{self.hidden_size} dimensions, {place})"
+        )
+
     @classmethod
     def load(
         cls,
