@@ -22,10 +22,10 @@ from probes.diagnostic import (
     SCENES,
     SIDES,
     Setting,
-    scene_items,
     diagnose,
     embed_diagnostic,
     in_geometry,
+    scene_items,
 )
 from probes.diagnostic import ranks_on_diagonal as ranks
 from probes.geometry import KINDS, Kind
