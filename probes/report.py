@@ -6,7 +6,7 @@ A file may also hold some of the parts only: `read_parts` reads those that are a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -17,6 +17,7 @@ from probes.files import read_format, write_json, wrong_field
 from probes.framing import FrameBias
 from probes.injection import Injection
 from probes.lexicalization import PROMPT_KINDS, Curves
+from probes.parts import PARTS, PartName
 from probes.reranking import Fusion
 from probes.summary import key_figures, part_table, report_html
 from probes.synonyms import SynonymSimilarity
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FORMAT = 2
-PartName = Literal["framing", "diagnostic", "reranking", "curves", "synonyms", "injection"]
-PARTS: tuple[PartName, ...] = get_args(PartName)
-"""The parts of a report in the order in which they are measured."""
 _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
