@@ -22,7 +22,7 @@ def probe(
     model: Model,
     /,
     *,
-    out: Path = Path("out"),
+    out: Path = Path("out/probe"),
     seed: int = 0,
     loading: Settings = AS_USUAL,
 ) -> None:
@@ -70,7 +70,7 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
 
 
 def demo(
-    *, model: Model = "smolsight", out: Path = Path("out"), loading: Settings = AS_USUAL
+    *, model: Model = "smolsight", out: Path = Path("out/demo"), loading: Settings = AS_USUAL
 ) -> None:
     """Choose a recipe for the embedded default, and search passages, pictures and clips with it.
 
