@@ -14,9 +14,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the figures, which are kept beside the scripts that draw them."""
     root = Path(config.config_file_path).parent
     for figure in sorted((root / "figures").glob("*.png")):
-        files.append(
-            File.generated(config, f"figures/{figure.name}", abs_src_path=str(figure))
-        )
+        files.append(File.generated(config, f"figures/{figure.name}", abs_src_path=str(figure)))
     return files
 
 

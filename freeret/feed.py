@@ -45,7 +45,13 @@ class Feed:
         )
 
     def finish(self, done: Indexed, store: Store) -> None:
-        """Count what was passed over, and remove what has gone from the files."""
+        """Count what was passed over, and remove what has gone from the files, or say how much that
+        is. A shard that does not prune looks for nothing, since the others do not either."""
         done.passed_over = dict(self.passed_over)
-        if self.prune and self.listing is not None:
-            done.pruned = indexing.prune(store, self.listing, done, self.shard)
+        if self.listing is None or (self.shard is not None and not self.prune):
+            return
+        gone = indexing.gone(store, self.listing, done, self.shard)
+        if self.prune:
+            done.pruned = store.delete(gone)
+        else:
+            done.gone = len(gone)

@@ -6,7 +6,6 @@ where it stopped.
 """
 
 import logging
-import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,16 @@ from tqdm.auto import tqdm
 
 from freeret.counting import count_items
 from freeret.embedder import Embedder, not_finite
-from freeret.payload import content_hash, encode_metadata, pack, source_of, with_source
+from freeret.payload import (
+    by_place,
+    content_hash,
+    file_of,
+    pack,
+    place_metadata,
+    source_condition,
+    source_of,
+    with_source,
+)
 from freeret.sources import Listing
 from freeret.store import Record, Store
 from probes import Item, as_item
@@ -48,6 +56,8 @@ class Indexed:
     """How many files were not read, by their ending or the reason, such as `.docx` or `hidden`."""
     pruned: int = 0
     """Items removed because their file or row has gone."""
+    gone: int = 0
+    """Items that are still stored though their file or row has gone."""
     seen: Seen = field(default_factory=dict, repr=False, compare=False)
     """Every good item of the stream, whether it was written or stored before."""
 
@@ -162,11 +172,11 @@ def _of_other_files(
 ) -> dict[str, BadItem]:
     """Items called by their place that would replace those of another file, which is still there:
     two folders of one name, in two calls."""
-    called = [id for id, new in pending.items() if id in known and _by_place(id, new.item.source)]
+    called = [id for id, new in pending.items() if id in known and by_place(id, new.item.source)]
     errors = {}
     for id, parts in store.parts(called) if called else ():
         before, now = source_of(parts), pending[id].item.source
-        if before != now and _by_place(id, before) and _is_there(before or ""):
+        if before != now and by_place(id, before) and _is_there(before or ""):
             errors[id] = BadItem(
                 f"{id}: {now} would replace {before}, which is still there; give the folder that "
                 "holds both, or rename one",
@@ -175,35 +185,25 @@ def _of_other_files(
     return errors
 
 
-def _by_place(id: str, source: str | None) -> bool:
-    """Whether an id says where its item stands, and not what someone has called it."""
-    return source is not None and source.endswith(f"/{id}")
-
-
 def _is_there(source: str) -> bool:
     """Whether the file of an item is still where it was; a URL is not asked."""
-    return "://" in source or Path(source).exists() or Path(_file_of(source)).exists()
+    return "://" in source or Path(source).exists() or Path(file_of(source)).exists()
 
 
-def _file_of(place: str) -> str:
-    """The file of a row or page, whose place ends with `:` and a number."""
-    return re.sub(r":\d+$", "", place)
-
-
-def prune(store: Store, listing: Listing, done: Indexed, among: Container[str] | None) -> int:
-    """Remove what came from the files and folders of the listing and is in them no more; returns
-    how many. What stands where something could not be read is kept."""
-    bad = {*done.skipped, *map(_file_of, done.skipped)}
+def gone(store: Store, listing: Listing, done: Indexed, among: Container[str] | None) -> list[str]:
+    """The ids of what came from the files and folders of the listing and is in them no more. What
+    stands where something could not be read is not counted among them."""
+    bad = {*done.skipped, *map(file_of, done.skipped)}
 
     def has_gone(id: str, source: str | None) -> bool:
         name = listing.name_of(source) if source is not None else None
         if name is None or id in done.seen or (among is not None and id not in among):
             return False
-        file = _file_of(name)
+        file = file_of(name)
         return bad.isdisjoint({id, name, file, *map(str, PurePosixPath(file).parents)})
 
-    gone = [id for id, parts in store.parts() if has_gone(id, source_of(parts))]
-    return store.delete(gone)
+    below = store.parts(within=source_condition([place for place, _ in listing.roots]))
+    return [id for id, parts in below if has_gone(id, source_of(parts))]
 
 
 @dataclass
@@ -225,7 +225,7 @@ class _Pending:
             signature=self.item.signature,
             parts=with_source(self.parts, self.item.source),
             blobs=self.blobs,
-            metadata=encode_metadata(self.item),
+            metadata=place_metadata(self.item),
             vector=vector,
         )
 

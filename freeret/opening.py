@@ -9,6 +9,8 @@ from freeret.retriever import FreeRet
 from freeret.store import Store
 from probes import Backbone, Loading
 
+DEFAULT_MODEL = "smollm2-135m"
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -40,3 +42,11 @@ class Opening:
             recipe = Recipe.from_json(store.recipe(), self.store)
         recipe = recipe or own_recipe(backbone)
         return FreeRet(backbone, replace(recipe, task=self.task or recipe.task), progress=True)
+
+
+def model_for(location: str, asked: str | None) -> str:
+    """The name of the backbone to load for a store: as asked, else that of the store, else the
+    embedded text model."""
+    if asked is None and Store.exists(location):
+        return Store.open(location).identity["backbone"]["model"]
+    return asked or DEFAULT_MODEL

@@ -7,8 +7,9 @@ changed file is a changed item. Pictures in memory are kept as PNG, frames and s
 import hashlib
 import io
 import json
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,29 @@ def source_of(parts: str) -> str | None:
     """What `with_source` added."""
     *_, last = json.loads(parts)
     return last.get("source")
+
+
+def text_of(parts: str) -> str:
+    """The text of packed parts, as `Item.text` is."""
+    return "\n".join(part["text"] for part in json.loads(parts) if "text" in part)
+
+
+def source_condition(places: Sequence[str]) -> str:
+    """SQL that holds for packed parts of items that were read from one of these places, or from
+    below it."""
+    written = [json.dumps({"source": place}, ensure_ascii=False)[:-2] for place in places]
+    quoted = ["'" + text.replace("'", "''") + "'" for text in written]
+    return " OR ".join(f"contains(parts, {text})" for text in quoted) or "false"
+
+
+def by_place(id: str, source: str | None) -> bool:
+    """Whether an id says where its item stands, and not what someone has called it."""
+    return source is not None and source.endswith(f"/{id}")
+
+
+def file_of(place: str) -> str:
+    """The file of a row or page, whose place ends with `:` and a number."""
+    return re.sub(r":\d+$", "", place)
 
 
 def _to_bytes(part: Part) -> tuple[str, bytes]:
@@ -130,6 +154,24 @@ def content_id(item: Item) -> str:
     return content_hash(item, *pack(item))[:16]
 
 
+def place_metadata(item: Item) -> str:
+    """The metadata that is stored: that of the item, and for one that is called by its place
+    `file` and `folder`, such as `docs/cats/a.txt` and `docs/cats`.
+
+    Where an item stands is no content, so the hash does not depend on it; metadata of those names
+    stays as it is.
+    """
+    if item.id is None or not by_place(item.id, item.source):
+        return encode_metadata(item)
+    file = file_of(item.id)
+    place = {"file": file, "folder": str(PurePosixPath(file).parent)}
+    return _written({**place, **item.metadata})
+
+
 def encode_metadata(item: Item) -> str:
     """Metadata as JSON; an item holds nothing that JSON cannot write."""
-    return json.dumps(item.metadata, sort_keys=True, ensure_ascii=False)
+    return _written(item.metadata)
+
+
+def _written(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)

@@ -4,11 +4,11 @@ Nothing here imports torch, transformers or LanceDB. Each check raises the error
 itself would raise later.
 """
 
-import importlib.util
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from freeret.extras import require
 from probes.errors import BadSetting, StoreError
 from probes.files import read_json
 
@@ -51,10 +51,7 @@ def check_recipe(name: str) -> None:
 def check_engine(engine: str, num_actors: int | None, address: str | None) -> None:
     """Raise BadSetting for options of Ray without it, and for Ray that is not installed."""
     if engine == "ray":
-        if importlib.util.find_spec("ray") is None:
-            raise BadSetting(
-                "engine ray needs Ray, which is not installed: pip install 'freeret[scale]'"
-            )
+        require("ray", "--engine ray")
     elif num_actors is not None or address is not None:
         option = "--address" if num_actors is None else "--num-actors"
         raise BadSetting(f"{option} goes with --engine ray")
@@ -68,5 +65,5 @@ def check_systems(names: Sequence[str]) -> None:
             raise BadSetting(
                 f"there is no system {name!r}; there are {', '.join(SYSTEMS)}, st:MODEL"
             )
-        if kind == "st" and importlib.util.find_spec("sentence_transformers") is None:
-            raise BadSetting("sentence-transformers is not installed: pip install 'freeret[eval]'")
+        if kind == "st":
+            require("sentence_transformers", name)

@@ -19,6 +19,7 @@ import torch
 
 from freeret import tables
 from freeret.ann import Index, Recall
+from freeret.extras import require
 from freeret.feed import Feed
 from freeret.indexing import Indexed, again, blocks, check_on_error, index_block, refuse
 from freeret.opening import Opening
@@ -104,7 +105,7 @@ def _make_store(opening: Opening) -> Recipe:
 def _fit(opening: Opening, ann: Index | None) -> Recall | None:
     """Compact the store, fit its geometry, build its approximate index."""
     retriever = opening.retriever()
-    retriever.index([], opening.store)
+    retriever.index([], opening.store)  # opens the store, and fits it
     return None if ann is None else retriever.build_ann(ann)
 
 
@@ -284,13 +285,10 @@ def share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
 @contextmanager
 def session(address: str | None) -> Iterator[Any]:
     """Ray, started here if it was not running; what was started is ended."""
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise BadSetting(
-            "engine ray needs Ray, which is not installed: pip install 'freeret[scale]'"
-        ) from None
+    require("ray", "engine ray")
+    import ray
+    import ray.data
+
     ours = not ray.is_initialized()
     if ours:
         _start(ray, address)

@@ -133,6 +133,10 @@ class FreeRet:
             "recipe": self.recipe.to_json(),
         }
 
+    def __len__(self) -> int:
+        """The number of stored items; 0 before a store is open."""
+        return 0 if self.store is None else len(self.store)
+
     # -- index -------------------------------------------------------------------------------
 
     def index(

@@ -62,7 +62,7 @@ def tokens_per_second(backbone: Backbone) -> float:
         embedder.encode_rows(chosen)
         return computed([row for (row,) in chosen])
 
-    return _rate(lambda count: rows[:count], embed, 8, len(rows))
+    return rate(lambda count: rows[:count], embed, 8, len(rows))
 
 
 def items_per_second(backbone: Backbone, make: Callable[[int], Item]) -> float:
@@ -80,10 +80,10 @@ def items_per_second(backbone: Backbone, make: Callable[[int], Item]) -> float:
         return len(chosen)
 
     embed([make(next(numbers))])
-    return _rate(lambda count: [make(next(numbers)) for _ in range(count)], embed, 1, 256)
+    return rate(lambda count: [make(next(numbers)) for _ in range(count)], embed, 1, 256)
 
 
-def _rate(
+def rate(
     some: Callable[[int], Sequence[T]], work: Callable[[Sequence[T]], int], count: int, most: int
 ) -> float:
     """Work a second: `work` is done on `some(count)` and says how much it was; the count doubles

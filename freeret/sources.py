@@ -73,8 +73,11 @@ class Files:
         return self.listing().files
 
     def listing(self) -> "Listing":
-        """What is there now. Raises BadItem for a path or URL that leads to nothing, or to a folder
-        that holds nothing readable; without `keep_bad` also for what cannot be listed."""
+        """What is there now, to be counted and then read.
+
+        Raises BadItem for a path or URL that leads to nothing, or to a folder that holds nothing
+        readable; without `keep_bad` also for what cannot be listed.
+        """
         listing = Listing(self)
         for path in self.paths:
             listing.add(path)
@@ -183,6 +186,18 @@ class Files:
             raise BadItem(f"{name}: cannot read {file}: {error}", name) from None
 
 
+def page_count(file: File) -> int:
+    """The number of pages of a PDF, none of which is drawn; 1 where it cannot be read."""
+    import pypdfium2
+
+    try:
+        content = file if isinstance(file, Path) else file.content(Limits())
+        with pypdfium2.PdfDocument(content) as document:
+            return len(document)
+    except (pypdfium2.PdfiumError, OSError, BadItem):
+        return 1
+
+
 @dataclass(frozen=True)
 class Listing:
     """The files found by `Files` at one moment: a stream of their items, and what is not in it."""
@@ -242,8 +257,10 @@ def said(passed_over: Counter[str] | dict[str, int]) -> str:
 
 
 def listed(items: Any) -> Listing | None:
-    """What `index` is given as a listing, where it is files and folders alone: `Files`, a path, or
-    a list of paths."""
+    """What `index` is given as a listing, where it is files and folders alone: a listing, `Files`,
+    a path, or a list of paths."""
+    if isinstance(items, Listing):
+        return items
     if isinstance(items, Path):
         items = [items]
     if isinstance(items, list | tuple) and items and all(isinstance(i, Path) for i in items):

@@ -173,9 +173,12 @@ class Store:
             found.update((id, hash) for id, hash in pairs if among is None or id in among)
         return found
 
-    def parts(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
-        """Id and packed parts (`freeret.payload`) of the ids given that are stored, or of all."""
-        wanted = [None] if ids is None else map(_any_of, batches_of(ids))
+    def parts(
+        self, ids: Sequence[str] | None = None, within: str | None = None
+    ) -> Iterator[tuple[str, str]]:
+        """Id and packed parts (`freeret.payload`) of the ids given that are stored, or of all for
+        which the SQL condition `within` holds."""
+        wanted = [within] if ids is None else map(_any_of, batches_of(ids))
         for condition in wanted:
             query = self.table.search().select(["id", "parts"]).limit(None)
             for batch in stream(query if condition is None else query.where(condition), self):

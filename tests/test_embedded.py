@@ -113,7 +113,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, EmbeddedSour
     for wheel, payload in zip(parts, (whole[:half], whole[half:]), strict=True):
         write_wheel(folder, wheel, payload)
     digest = hashlib.sha256(whole).hexdigest()
-    return folder, EmbeddedSource(parts, digest, "CC0-1.0", needs_mb=10, splits_digits=True)
+    return folder, EmbeddedSource(
+        parts, digest, "CC0-1.0", 10, parameters=1, dimension=8, splits_digits=True
+    )
 
 
 @pytest.fixture

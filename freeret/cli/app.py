@@ -9,15 +9,19 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from freeret.cli import evaluation, probing, retrieval
+from freeret.cli import evaluation, planning, probing, retrieval, storing
 from freeret.cli.output import complain, messages
+from freeret.extras import missing
 from probes.errors import FreeRetError
 
 app = App(
     name="freeret",
     help="Look inside a language model, then retrieve with the same untouched weights.",
 )
-for commands in (probing, retrieval, evaluation):
+app.register_install_completion_command(
+    help="Install completion of commands and options for the shell in use (bash, zsh or fish)."
+)
+for commands in (probing, storing, retrieval, planning, evaluation):
     commands.register(app)
 
 
@@ -34,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complain(str(error))
         sys.exit(1)
     except ImportError as error:
-        complain(f"a dependency is missing ({error}); pip install 'freeret[eval,scale]' brings all")
+        complain(missing(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

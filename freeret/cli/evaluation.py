@@ -12,6 +12,7 @@ from freeret.cli.options import (
     AS_USUAL,
     Actors,
     Address,
+    Depths,
     Engine,
     Model,
     Positive,
@@ -64,7 +65,7 @@ def evaluate(
     model: Model = "smollm2-135m",
     recipe: RecipeName = "auto",
     system: tuple[str, ...] = ("recipe",),
-    rerank: str = "",
+    rerank: Depths = (),
     queries: Queries = None,
     pool: Pool = None,
     out: Path = Path("out/eval"),
@@ -84,13 +85,11 @@ def evaluate(
     Args:
         system: What to evaluate: recipe, paper, e5v, e5v-whiten, prompteol, metaeol, hierarchical,
             realign, echo, mean, last, bm25 or st:MODEL. May be given several times.
-        rerank: Depths of stage 2, such as 5,10,50.
         out: Folder for one JSON file per run and one TREC run file per dataset.
         seed: Seed of the intervals and of the draw.
         skip_bad: Go on without items that cannot be read: a bad query scores 0, a bad document is
             not in the pool. The result lists them.
     """
-    depths = _numbers(rerank)
     preflight.check_systems(system)
     preflight.check_engine(engine, num_actors, address)
     preflight.check_recipe(recipe)
@@ -111,7 +110,7 @@ def evaluate(
         for name in system:
             try:
                 files += run_one(
-                    loaders, named(name, load, choose), out, rerank=depths, seed=seed,
+                    loaders, named(name, load, choose), out, rerank=rerank, seed=seed,
                     on_error="skip" if skip_bad else "raise", progress=True, actors=actors,
                 )  # fmt: skip
             except Unfinished as error:
@@ -158,7 +157,7 @@ def ablate(
     model: Model = "smollm2-135m",
     recipe: RecipeName = "auto",
     prompt: tuple[str, ...] = (),
-    rerank: str = "",
+    rerank: Depths = (),
     queries: Queries = None,
     pool: Pool = None,
     out: Path = Path("out/ablate"),
@@ -170,11 +169,9 @@ def ablate(
     Args:
         prompt: Measure only this prompt beside the recipe's, the paper's and E5-V's. May be given
             several times; every prompt is one pass over the data.
-        rerank: Depths of stage 2, such as 5,10,50; without it there is no stage 2.
         out: Folder for ablation.json and its figure (PNG and SVG).
         seed: Seed of the intervals and of the draw.
     """
-    depths = _numbers(rerank)
     preflight.check_recipe(recipe)
     preflight.check_writable(out)
     loaders = _loaders(suites, queries, pool, seed)
@@ -193,7 +190,7 @@ def ablate(
         loaders,
         out / "ablation.json",
         prompts=prompt or tuple(PROMPTS),
-        depths=depths,
+        depths=rerank,
         seed=seed,
         progress=True,
     )
@@ -240,16 +237,6 @@ def _once(
         return chosen or (spread.recipe(load()) if spread else own_recipe(load()))
 
     return load, choose
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        found = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        found = [0]
-    if any(number < 1 for number in found):
-        raise BadSetting(f"--rerank takes depths such as 5,10,50, not {text!r}")
-    return found
 
 
 def _signed(interval: Sequence[float]) -> str:

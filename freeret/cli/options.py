@@ -1,15 +1,81 @@
 """Options that several commands share, each with its help."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from probes.errors import BadSetting
 from probes.loading import Loading
 
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Count = Annotated[int, Parameter(validator=Number(gte=0))]
+
+
+def _depths(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
+    """Depths of reranking as they are typed: `5,10,50`, or the option several times."""
+    typed = ",".join(token.value for token in tokens)
+    parts = [part.strip() for part in typed.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise BadSetting(f"--rerank takes depths such as 10, or 5,10,50, not {typed!r}")
+    return tuple(map(int, parts))
+
+
+def _depth(hint: Any, tokens: Sequence[Any]) -> int:
+    """One of them; 0 for no reranking."""
+    if [token.value.strip() for token in tokens] == ["0"]:
+        return 0
+    depths = _depths(hint, tokens)
+    if len(depths) > 1:
+        raise BadSetting("--rerank takes one depth here, such as 10; `freeret eval` takes several")
+    return depths[0] if depths else 0
+
+
+Depths = Annotated[
+    tuple[int, ...],
+    Parameter(
+        converter=_depths,
+        n_tokens=1,
+        allow_repeating=True,
+        help="Numbers of first hits that the model judges again, such as 5,10,50; may be given "
+        "several times. Without it there is no stage 2.",
+    ),
+]
+Depth = Annotated[
+    int,
+    Parameter(
+        converter=_depth,
+        help="Number of first hits that the model judges again, such as 10; 0 for none.",
+    ),
+]
+Filters = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--filter",
+        negative=(),
+        help="Only items with this metadata, written key=value, such as category=food or "
+        "year=1993. Several keys must all have their value; a key that is given several times "
+        "must have one of them. Files of a folder have file and folder.",
+    ),
+]
+Kinds = Annotated[
+    list[Literal["text", "image", "video", "audio"]] | None,
+    Parameter(
+        name="--kind",
+        negative=(),
+        help="Only items that hold content of this kind; may be given several times for any of "
+        "them. A picture with a caption holds an image and a text.",
+    ),
+]
+Task = Annotated[
+    str | None,
+    Parameter(
+        help="What is searched for (same meaning, question, caption, …, or a sentence of your "
+        "own), where the prompt of the store states a task."
+    ),
+]
 
 Model = Annotated[
     str,

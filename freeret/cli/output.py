@@ -105,10 +105,13 @@ def summary(item: "Item") -> str:
     return str(item)
 
 
-def as_json(hit: "Hit") -> str:
-    """One hit as one line of JSON; media by path say where they are."""
+def as_json(hit: "Hit", query_id: str | None = None) -> str:
+    """One hit as one line of JSON, after the id of its query where there are several; media by path
+    say where they are."""
+    query = {} if query_id is None else {"query": query_id}
     return json_line(
         {
+            **query,
             "id": hit.id,
             "score": hit.score,
             "stage1_score": hit.stage1_score,
@@ -130,11 +133,15 @@ def json_line(value: Any) -> str:
     return UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", line)
 
 
-def as_trec(query_id: str, hits: "Sequence[Hit]", tag: str) -> Iterator[str]:
+def as_trec(query_id: str | None, hits: "Sequence[Hit]", tag: str) -> Iterator[str]:
     """TREC run lines: query, Q0, id, rank, score, tag. White space in ids becomes `_`."""
+    query = _joined(query_id or "")
     for rank, hit in enumerate(hits, start=1):
-        id = printable("_".join(hit.id.split()))
-        yield f"{query_id} Q0 {id} {rank} {hit.score:.9f} {tag}"
+        yield f"{query} Q0 {_joined(hit.id)} {rank} {hit.score:.9f} {tag}"
+
+
+def _joined(id: str) -> str:
+    return printable("_".join(id.split()))
 
 
 def store_facts(store: "Store") -> list[list[str]]:

@@ -38,7 +38,7 @@ def register(app: App) -> None:
 def probe(
     *models: Model,
     only: str | None = None,
-    out: Path = Path("out"),
+    out: Path = Path("out/probe"),
     format: tuple[Format, ...] = ("png", "svg"),
     width: Width = None,
     seed: int = 0,
@@ -183,7 +183,7 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
 
 
 def demo(
-    *, model: Model = "smolsight", out: Path = Path("out"), loading: Settings = AS_USUAL
+    *, model: Model = "smolsight", out: Path = Path("out/demo"), loading: Settings = AS_USUAL
 ) -> None:
     """Choose a recipe for the embedded default, and search passages, pictures and clips with it.
 

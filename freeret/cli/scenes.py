@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from freeret import preflight
-from freeret.cli.options import AS_USUAL, Model, Positive, Settings
+from freeret.cli.options import AS_USUAL, Model, Positive, RecipeName, Settings
 from freeret.cli.output import print_table, say
 
 
@@ -11,7 +11,7 @@ def scenes(
     model: Model,
     /,
     *,
-    recipe: str | None = None,
+    recipe: RecipeName | None = None,
     size: Positive = 100,
     seeds: Positive = 3,
     out: Path | None = None,

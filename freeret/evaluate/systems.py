@@ -34,6 +34,7 @@ from freeret.evaluate.metrics import to_run
 from freeret.evaluate.pooling import Pooled
 from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.vectors import ByVectors, Prompts, Ranking, System, by_signature
+from freeret.extras import require
 from freeret.preflight import check_systems
 from freeret.recipe import Recipe
 from probes import Backbone, Item, TemplatePrompt
@@ -167,14 +168,11 @@ class SentenceTransformers(ByVectors):
 @functools.lru_cache(maxsize=1)
 def _sentence_transformer(model: str) -> Any:
     """Kept from dataset to dataset, and from block to block."""
-    try:
-        from sentence_transformers import SentenceTransformer
+    require("sentence_transformers", f"st:{model}")
+    from sentence_transformers import SentenceTransformer
 
+    try:
         return SentenceTransformer(model)
-    except ImportError:
-        raise BadSetting(
-            "sentence-transformers is not installed: pip install 'freeret[eval]'"
-        ) from None
     except (OSError, ValueError) as error:
         raise BadSetting(f"sentence-transformers has no model {model!r}: {error}") from None
 

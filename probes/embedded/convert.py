@@ -8,15 +8,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, TokenizersBackend
 
-from .fetch import EmbeddedSource
-
-CONVERSION = 1
-"""Raised whenever `convert` writes something else: an older folder is then not taken for new."""
-
-
-def revision(source: EmbeddedSource) -> str:
-    """What identifies a converted backbone: its weights' checksum and the conversion's number."""
-    return f"{source.sha256[:12]}.{CONVERSION}"
+from .fetch import EmbeddedSource, revision
 
 
 def convert(gguf: Path, folder: Path, source: EmbeddedSource) -> None:

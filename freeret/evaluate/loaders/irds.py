@@ -6,6 +6,7 @@ Nothing is sampled: use `sample` for a catalogue of millions.
 from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Judgements
+from freeret.extras import missing
 from probes import Item
 from probes.errors import BadFile
 
@@ -50,8 +51,8 @@ def load_ir_dataset(
 def _catalogued(name: str) -> Any:
     try:
         import ir_datasets
-    except ImportError:
-        raise BadFile("ir_datasets is not installed: pip install 'freeret[eval]'") from None
+    except ImportError as error:
+        raise BadFile(missing(error)) from None
     try:
         return ir_datasets.load(name)
     except LOADING as error:

@@ -1,0 +1,177 @@
+"""The commands before a store: `freeret models`, `freeret estimate`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from freeret.cli.options import AS_USUAL, Count, Depth, Model, Settings
+from freeret.cli.output import json_line, print_lines, print_table, printable, say
+from probes.errors import BadSetting
+
+if TYPE_CHECKING:
+    from freeret.estimate import Estimate
+
+
+def register(app: App) -> None:
+    """Put the commands of this file on the app."""
+    app.command(models)
+    app.command(estimate)
+
+
+def models(*, json: bool = False) -> None:
+    """List the embedded backbones, which need no model hub: size, licence and what they read.
+
+    Args:
+        json: Print one JSON object per backbone (JSON Lines).
+    """
+    from probes.data import REPORTS
+    from probes.embedded import ALIASES, place_of
+
+    found = [
+        {
+            "alias": alias,
+            "parameters": source.parameters,
+            "dimension": source.dimension,
+            "reads": list(source.reads),
+            "licence": source.licence,
+            "download_and_conversion_mb": source.needs_mb,
+            "report": (REPORTS / f"{alias}.json").is_file(),
+            "cached": place_of(alias).is_dir(),
+        }
+        for alias, source in ALIASES.items()
+    ]
+    if json:
+        print_lines(map(json_line, found))
+        return
+    print_table(
+        "Embedded backbones; --model also takes a folder, or a hub id such as "
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        ["--model", "parameters", "dimension", "reads", "licence", "probe report", "on this disk"],
+        [
+            [
+                str(row["alias"]),
+                f"{row['parameters'] / 1e6:.0f} M",
+                str(row["dimension"]),
+                ", ".join(row["reads"]),
+                str(row["licence"]),
+                "shipped" if row["report"] else "none",
+                "yes" if row["cached"] else f"no, needs {row['download_and_conversion_mb']} MB",
+            ]
+            for row in found
+        ],
+    )
+
+
+def estimate(
+    *paths: str,
+    model: Model = "smollm2-135m",
+    text_field: str = "text",
+    id_field: str = "id",
+    image_field: str | None = None,
+    video_field: str | None = None,
+    audio_field: str | None = None,
+    rerank: Depth = 0,
+    queries: Count = 0,
+    price: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
+    seed: int = 0,
+    json: bool = False,
+    loading: Settings = AS_USUAL,
+) -> None:
+    """Estimate hours, disk and memory of a corpus from a sample, before anything is embedded.
+
+    The model is loaded, and measured for a few seconds on this device.
+
+    Args:
+        paths: Files and folders, as for `freeret index`.
+        text_field: Column of a table that holds the text.
+        id_field: Column that holds the id.
+        image_field: Column that holds a picture: its path beside the table, or its bytes.
+        video_field: Column that holds a video, in the same way as --image-field.
+        audio_field: Column that holds a sound, in the same way as --image-field.
+        queries: Number of queries that will be reranked; goes with --rerank.
+        price: Price of one hour of this device, in any currency.
+        seed: Seed of the sample.
+        json: Print everything as one JSON object.
+    """
+    if not paths:
+        raise BadSetting("name at least one file or folder")
+    if bool(rerank) != bool(queries):
+        raise BadSetting(
+            "--rerank and --queries go together: candidates of each query, and queries"
+        )
+    from freeret.sources import Files
+
+    listing = Files(
+        paths,
+        text_field,
+        id_field,
+        keep_bad=True,
+        image_field=image_field,
+        video_field=video_field,
+        audio_field=audio_field,
+    ).listing()
+    from freeret.estimate import estimate as measure
+    from probes import Backbone
+
+    found = measure(
+        Backbone.load(model, loading),
+        listing,
+        rerank=rerank,
+        queries=queries,
+        price=price,
+        seed=seed,
+    )
+    if json:
+        print_lines(iter([json_line(found.to_json())]))
+    else:
+        _print_estimate(found, rerank * queries)
+
+
+def _print_estimate(found: "Estimate", pairs: int) -> None:
+    from freeret.sources import said
+
+    rows = [
+        [
+            part.signature,
+            f"{part.items:,}",
+            f"{part.tokens:.0f}",
+            f"{part.items_per_second:.3g}",
+            _duration(part.hours),
+        ]
+        for part in found.parts
+    ]
+    if found.rerank_hours is not None and found.pairs_per_second is not None:
+        time = _duration(found.rerank_hours)
+        rows.append(["reranked pairs", f"{pairs:,}", "", f"{found.pairs_per_second:.3g}", time])
+    print_table(
+        f"{found.model} on one {found.device}",
+        ["content", "items", "tokens per item", "items per second", "time"],
+        rows,
+    )
+    say(
+        f"disk {_size(found.disk)}; memory {_size(found.memory)} for all vectors "
+        f"(a search reads from the disk what does not fit), {_size(found.weights)} for the weights"
+    )
+    if found.price is not None:
+        say(f"price {found.price:,.2f}")
+    if found.unreadable:
+        say(f"{found.unreadable} sampled items cannot be read and are not in these figures")
+    if found.passed_over:
+        say(printable(f"Files {said(found.passed_over)}"))
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} s"
+    if hours < 2:
+        return f"{hours * 60:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

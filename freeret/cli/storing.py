@@ -1,0 +1,252 @@
+"""The commands that fill and tend a store: `freeret index`, `fit`, `delete`, `export`, `info`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from freeret import preflight
+from freeret.cli.options import (
+    AS_USUAL,
+    Actors,
+    Address,
+    Engine,
+    Filters,
+    Moved,
+    RecipeName,
+    Settings,
+)
+from freeret.cli.output import print_table, printable, say
+from probes.errors import BadItem, BadSetting
+
+if TYPE_CHECKING:
+    from freeret.ann import Recall
+
+Ann = Annotated[
+    Literal["hnsw", "pq"] | None,
+    Parameter(help="Build an approximate index of this kind over everything stored."),
+]
+
+
+def register(app: App) -> None:
+    """Put the commands of this file on the app."""
+    for command in (index, fit, delete, export, info):
+        app.command(command)
+
+
+def index(
+    *paths: str,
+    store: str,
+    model: str | None = None,
+    recipe: RecipeName = "auto",
+    text_field: str = "text",
+    id_field: str = "id",
+    image_field: str | None = None,
+    video_field: str | None = None,
+    audio_field: str | None = None,
+    metadata_field: list[str] | None = None,
+    task: str | None = None,
+    skip_bad: bool = False,
+    prune: bool = False,
+    shards: str | None = None,
+    engine: Engine = "local",
+    num_actors: Actors = None,
+    address: Address = None,
+    ann: Ann = None,
+    loading: Settings = AS_USUAL,
+) -> None:
+    """Embed files into a store; run it again to add, to replace what changed, or to resume.
+
+    A store keeps the recipe that it was made with, unless --recipe names another. The model is
+    loaded as it was for the first items, where no option says otherwise.
+
+    Args:
+        paths: Files and folders of texts, tables (.jsonl, .csv, .tsv, .parquet) and media, on this
+            machine or at a URL (s3://, gs://, abfs://, file:///).
+        store: Folder or object-store URL of the store.
+        model: Alias of an embedded backbone (see `freeret models`), a model folder, or a hub id;
+            by default that of the store, and smollm2-135m for a new one.
+        text_field: Column of a table that holds the text.
+        id_field: Column that holds the id.
+        image_field: Column that holds a picture: its path beside the table, or its bytes.
+        video_field: Column that holds a video, in the same way as --image-field.
+        audio_field: Column that holds a sound, in the same way as --image-field.
+        metadata_field: Column that becomes metadata; may be given several times. By default all
+            columns that hold no content do.
+        task: What the store will be searched for (same meaning, question, caption, …, or a sentence
+            of your own): the task prior of a recipe with the control prompt.
+        skip_bad: Report items that cannot be read, and go on with the others.
+        prune: Remove what came from these files and folders before and is no longer in them.
+        shards: Index only part k of n, written k/n, while other processes index the other parts.
+            When all are done, run `freeret fit STORE`.
+    """
+    preflight.check_engine(engine, num_actors, address)
+    preflight.check_writable(store)
+    preflight.check_recipe(recipe)
+    if not paths:
+        raise BadSetting(
+            "name at least one file or folder to index; `freeret fit STORE` fits the geometry of "
+            "a store, and builds its approximate index, without adding to it"
+        )
+    from freeret.sharding import Shard
+    from freeret.sources import Files, said
+
+    if shards is not None:
+        Shard.parse(shards)
+    items = Files(
+        paths,
+        text_field,
+        id_field,
+        keep_bad=True,
+        image_field=image_field,
+        video_field=video_field,
+        audio_field=audio_field,
+        metadata_fields=metadata_field,
+    ).listing()  # raises BadItem before a model is loaded
+    if items.bad and not skip_bad:
+        raise items.bad[0]
+    from freeret.opening import Opening, model_for
+    from freeret.reports import named_recipe
+
+    opening = Opening(store, model_for(store, model), loading, named_recipe(recipe), task)
+    how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
+    if engine == "ray":
+        from freeret.ray_engine import index_without_weights
+
+        how |= {"num_actors": num_actors, "address": address}
+        done, recall = index_without_weights(opening, items, ann=ann, progress=True, **how)
+    else:
+        retriever = opening.retriever()
+        done = retriever.index(items, store, **how)
+        recall = retriever.build_ann(ann) if ann else None
+    say(
+        f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
+        f"{len(done.skipped)} skipped" + (f", {done.pruned} pruned" if prune else "")
+    )
+    if done.passed_over:
+        say(printable(f"Files {said(done.passed_over)}"))
+    if done.gone:
+        items_are = "stored item is" if done.gone == 1 else "stored items are"
+        it = "it" if done.gone == 1 else "them"
+        say(
+            printable(
+                f"{done.gone} {items_are} no longer in {', '.join(paths)}: --prune removes {it}"
+            )
+        )
+    if recall is not None:
+        _print_recall(recall)
+
+
+def fit(
+    store: str,
+    /,
+    *,
+    recipe: RecipeName = "auto",
+    model: Moved = None,
+    ann: Ann = None,
+    loading: Settings = AS_USUAL,
+) -> None:
+    """Fit the geometry of a store on everything in it, as after `freeret index --shards`.
+
+    `freeret index` does this at its end, except for shards. The files of the store are tidied too.
+    A store keeps its recipe, unless --recipe names one that differs in its geometry or its frame.
+
+    Args:
+        store: Folder or object-store URL of the store.
+    """
+    preflight.check_store(store)
+    preflight.check_recipe(recipe)
+    from freeret.opening import Opening, model_for
+    from freeret.reports import named_recipe
+
+    opening = Opening(store, model_for(store, model), loading, named_recipe(recipe))
+    retriever = opening.retriever()
+    retriever.index([], store)
+    say(f"{store}: the geometry ({retriever.recipe.geometry}) is fitted on {len(retriever)} items")
+    if ann is not None:
+        _print_recall(retriever.build_ann(ann))
+
+
+def delete(store: str, /, *ids: str, filter: Filters = None) -> None:
+    """Delete items from a store, by their ids or by their metadata.
+
+    The files that they were read from stay; the next `freeret index` over them adds them again.
+
+    Args:
+        store: Folder or object-store URL of the store.
+        ids: The ids of the items, as `freeret search` shows them.
+    """
+    preflight.check_store(store)
+    from freeret.filters import Selection, parse_filter
+
+    wanted = parse_filter(filter or ())
+    if bool(ids) == bool(wanted):
+        raise BadSetting("name the items to delete: by their ids, or by --filter key=value")
+    from freeret.store import Store
+
+    opened = Store.open(store)
+    there = opened.selected(Selection.of(wanted)) if wanted else opened.stored(ids)
+    deleted = opened.delete(sorted(there))
+    say(f"{store}: {deleted} deleted, {len(opened)} left")
+    missing = [id for id in ids if id not in there]
+    if missing:
+        raise BadItem(f"{store} holds no item {', '.join(map(repr, missing))}", missing[0])
+
+
+def export(
+    store: str,
+    /,
+    *,
+    to: Literal["parquet", "npy"],
+    out: Path,
+    geometry: Literal["raw", "fitted"] = "raw",
+    filter: Filters = None,
+) -> None:
+    """Write the vectors of a store, with ids, texts and metadata, to files for other programs.
+
+    Items are written in the order of the store's files, block by block, and files appear whole.
+
+    Args:
+        store: Folder or object-store URL of the store.
+        to: The format: parquet is one file with a row per item; npy is a matrix of float32, with a
+            JSON Lines file of ids, texts and metadata beside it, line by line.
+        out: The file to write, .parquet or .npy; the JSON Lines file ends in .jsonl instead.
+        geometry: Vectors as the model gave them (raw), or unit vectors in the geometry of the
+            store (fitted), whose products are the cosines that a search starts from.
+    """
+    preflight.check_store(store)
+    preflight.check_writable(out.parent)
+    from freeret.filters import Selection, parse_filter
+
+    selection = Selection.of(parse_filter(filter or ()))
+    from freeret.export import write_npy, write_parquet
+    from freeret.store import Store
+
+    write = write_parquet if to == "parquet" else write_npy
+    count, files = write(Store.open(store), out, fitted=geometry == "fitted", selection=selection)
+    say(printable(f"{count} items in {' and '.join(map(str, files))}"))
+
+
+def info(store: str, /, *, measure_recall: bool = False) -> None:
+    """Say what a store holds and what made it.
+
+    Args:
+        store: Folder or object-store URL of the store.
+        measure_recall: Compare the first hits of the approximate index with the exact ones.
+    """
+    preflight.check_store(store)
+    from freeret import ann
+    from freeret.cli.output import store_facts
+    from freeret.store import Store
+
+    opened = Store.open(store)
+    print_table(f"Store {store}", ["", ""], store_facts(opened))
+    for n in (10, 100) if measure_recall else ():
+        _print_recall(ann.measure_recall(opened, n))
+
+
+def _print_recall(found: "Recall") -> None:
+    say(
+        f"recall@{found.n} of the approximate index: {found.recall:.3f} "
+        f"({found.queries} documents as queries, against exact search)"
+    )
