@@ -28,6 +28,10 @@ PAIRS = 16
 """Pairs of one request that are judged at once."""
 
 
+class _Gone(Exception):
+    """The caller has gone: nothing more is generated."""
+
+
 class Inputs(NamedTuple):
     """Items of one caller, and how they are put to the model."""
 
@@ -60,6 +64,12 @@ class Service:
     def model(self) -> str:
         return self.retriever.backbone.name
 
+    @property
+    def reads(self) -> list[str]:
+        """The kinds of content that the model reads."""
+        perception = self.retriever.backbone.encoder.perception
+        return ["text", *(perception.kinds if perception else ())]
+
     # -- for the event loop --------------------------------------------------------------------
 
     async def encode(self, items: list[Item], side: Side, task: str | None = None) -> Encoded:
@@ -88,7 +98,9 @@ class Service:
         margins = await self.margins([(query, hit.item) for hit in head])
         return self.retriever.fused(head, margins) + hits[rerank:]
 
-    async def similar(self, id: str, top_n: int, filter: dict | None, kinds: list[str]) -> list[Hit]:
+    async def similar(
+        self, id: str, top_n: int, filter: dict | None, kinds: list[str]
+    ) -> list[Hit]:
         """As `FreeRet.similar`."""
 
         def work(_: list[None]) -> list[list[Hit]]:
@@ -109,9 +121,7 @@ class Service:
         ]
         return np.concatenate(slices) if slices else np.empty(0)
 
-    async def generate(
-        self, question: str, hits: list[Hit], max_tokens: int
-    ) -> AsyncIterator[str]:
+    async def generate(self, question: str, hits: list[Hit], max_tokens: int) -> AsyncIterator[str]:
         """The answer piece by piece. Whoever stops reading ends the generation."""
         prompt = self.retriever.answer_prompt(question, hits)
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
@@ -119,7 +129,7 @@ class Service:
 
         def on_text(text: str) -> None:
             if gone.is_set():
-                raise asyncio.CancelledError
+                raise _Gone
             loop.call_soon_threadsafe(pieces.put_nowait, text)
 
         def work(_: list[None]) -> list[str]:
@@ -172,9 +182,6 @@ class Ranking:
     filter: dict[str, Any] | None
     kinds: tuple[str, ...]
     ann: bool
-
-    def __hash__(self) -> int:
-        return hash((self.top_n, self.kinds, self.ann))
 
     def __call__(self, calls: list[tuple[Item, Tensor]]) -> list[list[Hit]]:
         if self.retriever.store is not None:
