@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from freeret.cli import evaluation, planning, probing, retrieval, storing
+from freeret.cli import evaluation, planning, probing, retrieval, serving, storing
 from freeret.cli.output import complain, messages
 from freeret.extras import missing
 from probes.errors import FreeRetError
@@ -21,7 +21,7 @@ app = App(
 app.register_install_completion_command(
     help="Install completion of commands and options for the shell in use (bash, zsh or fish)."
 )
-for commands in (probing, storing, retrieval, planning, evaluation):
+for commands in (probing, storing, retrieval, planning, evaluation, serving):
     commands.register(app)
 
 
