@@ -51,6 +51,7 @@ class Page:
             **vars(self),
             "title": f"FreeRet with {self.model}",
             "folder": path.parent,
+            "shown": SHOWN,
             "examples": [_search(search) for search in self.examples],
             "curve": self.curve and data_uri(self.curve.read_bytes(), "png"),
             "galleries": [
