@@ -42,6 +42,8 @@ class Page:
     """A PNG."""
     turn: str = ""
     """What the curve shows, in a sentence."""
+    probe: str = ""
+    """Where the probe report is, from the page."""
     tables: list[Table] = field(default_factory=list)
     galleries: list[Searches] = field(default_factory=list)
 

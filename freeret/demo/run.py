@@ -67,6 +67,10 @@ class Demo:
             step()
             self.page.to_come.remove(title)
             self.page.write(page)
+        say("\nDrawing the figures of the probe report")
+        write_report(self.report, self.out / "probe")
+        self.page.probe = "probe/"
+        self.page.write(page)
         return page
 
     def search_first(self) -> None:
@@ -87,7 +91,6 @@ class Demo:
             self.page.examples = [worked]
         self.page.galleries.append(asked)
         self.page.tables.append(self._comparison())
-        write_report(self.report, self.out / "probe")
         self._draw_curve()
 
     def search_pictures(self) -> None:
@@ -138,7 +141,7 @@ class Demo:
         """The curve of the recipe's kind of prompt alone, and what it shows."""
         kind = prompt_kind(self.recipe.prompt)
         curves = self.report.curves[kind]
-        place = self.out / "probe" / "turn"
+        place = self.out / "curve"
         plots.save(plots.curves_figure({kind: curves}, ("alpha",)), place)
         self.page.curve = place.with_suffix(".png")
         in_mlp = curves.onset == "attn[-1]"
