@@ -5,6 +5,7 @@ itself would raise later.
 """
 
 import importlib.util
+import ipaddress
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,28 @@ def check_engine(engine: str, num_actors: int | None, address: str | None) -> No
     elif num_actors is not None or address is not None:
         option = "--address" if num_actors is None else "--num-actors"
         raise BadSetting(f"{option} goes with --engine ray")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_server(host: str, token: str | None) -> None:
+    """Raise BadSetting where the server is not installed, for a token that nobody can send, and
+    for an address that others can reach without one."""
+    if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn")):
+        raise BadSetting("the server is not installed: pip install 'freeret[serve]'")
+    if token is not None and (not token.isascii() or not token.strip() or token != token.strip()):
+        raise BadSetting("a token is ASCII text without white space around it")
+    if token is None and not is_loopback(host):
+        raise BadSetting(
+            f"others can reach {host}: set a token in the environment variable FREERET_TOKEN, or "
+            "listen on 127.0.0.1"
+        )
 
 
 def check_systems(names: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def a_page(folder: Path, **changes: Any) -> Page:
         "recipe": f"It reads {EVIL}.",
         "reasons": [f"because {EVIL}", LONG],
         "to_come": [],
-        "examples": [Search(Item("what?", images=[BLUE]), PICTURE, hits[:1])],
+        "examples": [Searches("What?", [Search(Item("what?", images=[BLUE]), PICTURE, hits[:1])])],
         "curve": folder / "curve.png",
         "turn": "The last part turns it.",
         "tables": [
@@ -102,7 +102,8 @@ def test_a_search_stands_on_the_first_screen(page_file: Path, browser: Browser) 
     page = browser.new_page(viewport=SIZES["phone"])
     page.goto(page_file.as_uri())
     right = page.locator("li.right").first.bounding_box()
-    assert right is not None and right["y"] < SIZES["phone"]["height"]
+    assert right is not None
+    assert right["y"] < SIZES["phone"]["height"]
     assert not page.locator("details li").first.is_visible()  # the measurements, until asked for
     page.close()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from freeret.cli import evaluation, probing, retrieval
+from freeret.cli import evaluation, probing, retrieval, serving
 from freeret.cli.output import complain, messages
 from probes.errors import FreeRetError
 
@@ -17,7 +17,7 @@ app = App(
     name="freeret",
     help="Look inside a language model, then retrieve with the same untouched weights.",
 )
-for commands in (probing, retrieval, evaluation):
+for commands in (probing, retrieval, evaluation, serving):
     commands.register(app)
 
 

@@ -12,7 +12,7 @@ from freeret.pages.thumbnails import data_uri
 from probes import Item
 from probes.files import write_atomic
 
-EXAMPLES = 5
+EXAMPLES = 3
 """Searches of each kind that the page shows."""
 
 
@@ -36,8 +36,8 @@ class Page:
     reasons: Sequence[str]
     to_come: list[str]
     """Steps that are not on the page yet."""
-    examples: list[Search] = field(default_factory=list)
-    """Searches that stand first."""
+    examples: list[Searches] = field(default_factory=list)
+    """One search each; they stand first."""
     curve: Path | None = None
     """A PNG."""
     turn: str = ""
@@ -54,14 +54,15 @@ class Page:
             "title": f"FreeRet with {self.model}",
             "folder": path.parent,
             "shown": SHOWN,
-            "examples": [_search(search) for search in self.examples],
+            "examples": [_gallery(searches) for searches in self.examples],
             "curve": self.curve and data_uri(self.curve.read_bytes(), "png"),
-            "galleries": [
-                (gallery.title, [_search(search) for search in gallery.searches[:EXAMPLES]])
-                for gallery in self.galleries
-            ],
+            "galleries": [_gallery(searches) for searches in self.galleries],
         }
         write_atomic(path, render("demo/page.html", **content))
+
+
+def _gallery(searches: Searches) -> tuple[str, list[dict[str, Any]]]:
+    return searches.title, [_search(search) for search in searches.searches[:EXAMPLES]]
 
 
 def _search(search: Search) -> dict[str, Any]:

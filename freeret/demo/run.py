@@ -21,6 +21,7 @@ from freeret.retriever import FreeRet
 from probes import Backbone, ProbeReport, plots
 from probes.lexicalization import prompt_kind
 
+QUESTIONS = "A question looks for its passage"
 FIRST = 24
 """Passages that the first search looks through."""
 
@@ -69,7 +70,7 @@ class Demo:
             self.page.write(page)
         say("\nDrawing the figures of the probe report")
         write_report(self.report, self.out / "probe")
-        self.page.probe = "probe/"
+        self.page.probe = "probe/report.html"
         self.page.write(page)
         return page
 
@@ -77,18 +78,16 @@ class Demo:
         """Ask one question of a few passages, before anything that takes longer."""
         index(self.filler, self.corpus.documents[:FIRST], self.out / "store")
         self.retriever.store = self.filler.store
-        asked = ask(self.filler, "", self.corpus.queries[:1], self.answers)
-        self.page.examples = list(asked.searches)
+        asked = ask(self.filler, QUESTIONS, self.corpus.queries[:1], self.answers)
+        self.page.examples = [asked]
         say(f"\n{_in_words(asked.searches[0])}")
 
     def search_passages(self) -> None:
         """Store the other passages, ask every question, and draw what the recipe follows from."""
         index(self.filler, self.corpus.documents)
-        title = "A question looks for its passage"
-        asked = ask(self.retriever, title, self.corpus.queries, self.answers)
+        asked = ask(self.retriever, QUESTIONS, self.corpus.queries, self.answers)
         self.runs = {"FreeRet": asked.as_run(), "shared words (BM25)": bm25_run(self.corpus)}
-        if worked := asked.worked():
-            self.page.examples = [worked]
+        self.page.examples = asked.worked() or self.page.examples
         self.page.galleries.append(asked)
         self.page.tables.append(self._comparison())
         self._draw_curve()
@@ -97,25 +96,24 @@ class Demo:
         """Put pictures and clips beside the passages, and search for them in four ways."""
         sets = picture_sets()
         searched = dict.fromkeys(answering for _, answering in PICTURES.values())
-        index(self.filler, [item for name in searched for item in sets[name]])
+        stored = [item for name in searched for item in sets[name]]
+        index(self.filler, stored)
         found = [
-            ask(self.retriever, title, sets[asking], sets[answering])
+            ask(self.retriever, title, sets[asking], sets[answering], kinds="image")
             for title, (asking, answering) in PICTURES.items()
         ]
-        count = len(self.filler.store or ())
         table = Table(
-            f"Searches among {count} passages, pictures and clips in one store",
-            "Each search has one right answer in the store. The shares, with 95% intervals, say "
-            f"how often it stands first, and how often among the first {SHOWN}; by chance it would "
-            f"stand first in {1 / count:.3f} of the searches.",
+            f"Searches for {len(stored)} pictures and clips in the store of the passages",
+            "Each search has one right answer, and asks for pictures and clips alone. The shares, "
+            "with 95% intervals, say how often the right answer stands first, and how often among "
+            f"the first {SHOWN}; by chance it stands first once in {len(stored)} searches.",
             ["search", "right answer first", f"among the first {SHOWN}"],
             [[s.title, str(s.among(1)), str(s.among(SHOWN))] for s in found],
         )
         print_table(table.title, table.columns, table.rows)
         self.page.tables.append(table)
         self.page.galleries += found
-        worked = (searches.worked() for searches in found)
-        self.page.examples += [search for search in worked if search][:1]
+        self.page.examples += [example for searches in found for example in searches.worked()][:1]
 
     def compare(self) -> None:
         """Answer the questions with the same model, read where it says its next word."""

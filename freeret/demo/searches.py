@@ -51,9 +51,9 @@ class Searches:
         """The share of searches whose right answer is among the first hits."""
         return mean_interval(np.array([(s.rank or first + 1) <= first for s in self.searches]))
 
-    def worked(self) -> Search | None:
-        """A search whose right answer stands first, if there is one."""
-        return next((search for search in self.searches if search.rank == 1), None)
+    def worked(self) -> "list[Searches]":
+        """A search alone whose right answer stands first, if there is one."""
+        return [Searches(self.title, [search]) for search in self.searches if search.rank == 1][:1]
 
     def as_run(self) -> Run:
         """The scores of all hits, for the metrics."""
@@ -73,12 +73,18 @@ def index(retriever: FreeRet, items: Sequence[Item], store: Path | None = None) 
 
 
 def ask(
-    retriever: FreeRet, title: str, queries: Sequence[Item], answers: Sequence[Item]
+    retriever: FreeRet,
+    title: str,
+    queries: Sequence[Item],
+    answers: Sequence[Item],
+    kinds: str | None = None,
 ) -> Searches:
     """Search for every query; its right answer stands in the same place of `answers`."""
     depth = len(retriever.store or ())
     chunks = _chunks(queries, "searching")
-    hits = [ranked for chunk in chunks for ranked in retriever.search_many(chunk, depth)]
+    hits = [
+        ranked for chunk in chunks for ranked in retriever.search_many(chunk, depth, kinds=kinds)
+    ]
     found = zip(queries, answers, hits, strict=False)
     return Searches(title, [Search(query, right, ranked) for query, right, ranked in found])
 

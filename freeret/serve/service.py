@@ -28,6 +28,10 @@ PAIRS = 16
 """Pairs of one request that are judged at once."""
 
 
+class _Gone(Exception):
+    """The caller has gone: nothing more is generated."""
+
+
 class Inputs(NamedTuple):
     """Items of one caller, and how they are put to the model."""
 
@@ -59,6 +63,12 @@ class Service:
     @property
     def model(self) -> str:
         return self.retriever.backbone.name
+
+    @property
+    def reads(self) -> list[str]:
+        """The kinds of content that the model reads."""
+        perception = self.retriever.backbone.encoder.perception
+        return ["text", *(perception.kinds if perception else ())]
 
     # -- for the event loop --------------------------------------------------------------------
 
@@ -119,7 +129,7 @@ class Service:
 
         def on_text(text: str) -> None:
             if gone.is_set():
-                raise asyncio.CancelledError
+                raise _Gone
             loop.call_soon_threadsafe(pieces.put_nowait, text)
 
         def work(_: list[None]) -> list[str]:
@@ -172,9 +182,6 @@ class Ranking:
     filter: dict[str, Any] | None
     kinds: tuple[str, ...]
     ann: bool
-
-    def __hash__(self) -> int:
-        return hash((self.top_n, self.kinds, self.ann))
 
     def __call__(self, calls: list[tuple[Item, Tensor]]) -> list[list[Hit]]:
         if self.retriever.store is not None:

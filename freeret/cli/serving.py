@@ -1,0 +1,66 @@
+"""The command `freeret serve`."""
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from freeret import preflight
+from freeret.cli.options import AS_USUAL, Moved, Positive, Settings
+from freeret.cli.output import say
+
+
+def register(app: App) -> None:
+    """Put the command of this file on the app."""
+    app.command(serve)
+
+
+def serve(
+    store: str,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8000,
+    token: Annotated[str | None, Parameter(env_var="FREERET_TOKEN")] = None,
+    queue: Positive = 64,
+    memory: Annotated[float, Parameter(validator=Number(gte=0))] = 4.0,
+    model: Moved = None,
+    loading: Settings = AS_USUAL,
+) -> None:
+    """Serve a store over HTTP: a search page, and endpoints for OpenAI's and Cohere's clients.
+
+    The model is loaded as it was for indexing, where no option says otherwise.
+
+    Args:
+        store: Folder or object-store URL of the store.
+        host: Address to listen on. Any address but that of this machine itself needs a token.
+        port: Port to listen on; 0 takes a free one.
+        token: Bearer token that every request must carry. Other users of the machine can read a
+            command line, so the environment variable is the better place.
+        queue: Most requests at work or waiting; more are answered with status 429.
+        memory: GiB that the vectors may take in memory; a larger store is read block by block.
+    """
+    preflight.check_store(store)
+    preflight.check_server(host, token)
+    from freeret.serve.server import listen, run
+
+    listener = listen(host, port)
+    import logging
+
+    from freeret.retriever import FreeRet
+    from freeret.serve.app import create_app
+    from freeret.serve.guard import LOOPBACK, Limits
+
+    logging.getLogger("freeret.serve").setLevel(logging.INFO)
+    retriever = FreeRet.load(store, model, loading=loading, memory=memory)
+    retriever.geometry_for(["text"])
+    app = create_app(
+        retriever,
+        limits=Limits(queue=queue),
+        token=token,
+        hosts=LOOPBACK if preflight.is_loopback(host) else (),
+    )
+    name, number = listener.getsockname()[:2]
+    shown = f"[{name}]" if ":" in name else name
+    say(f"Serving {store} at http://{shown}:{number} (Ctrl+C stops)")
+    run(app, listener)

@@ -1,0 +1,70 @@
+"""Errors as clients expect them, in OpenAI's form: `{"error": {"message", "type", "code"}}`."""
+
+import logging
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from freeret.serve.worker import QueueFull, ShuttingDown
+from probes.errors import BadItem, BadSetting, FreeRetError, NotStored
+
+log = logging.getLogger(__name__)
+
+CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "too_large",
+    415: "unsupported_media_type",
+    429: "queue_full",
+    500: "internal",
+    503: "shutting_down",
+}
+STATUS: dict[type[FreeRetError], tuple[int, str]] = {
+    NotStored: (404, "not_found"),
+    BadItem: (400, "bad_item"),
+    BadSetting: (400, "bad_setting"),
+    QueueFull: (429, "queue_full"),
+    ShuttingDown: (503, "shutting_down"),
+}
+"""Status and code of an error; any other is a fault of the server."""
+
+
+def error_body(status: int, message: str, code: str | None = None) -> dict[str, Any]:
+    """The body of an error response."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "code": code or CODES.get(status)}}
+
+
+def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
+    """A whole error response."""
+    headers = {429: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(status)
+    return JSONResponse(error_body(status, message, code), status, headers)
+
+
+def as_response(error: Exception) -> JSONResponse:
+    """The response to an error of any type. What nobody expected is logged and not shown."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return error_response(400, f"{where}: {first['msg']}" if where else first["msg"])
+    if isinstance(error, HTTPException):
+        return error_response(error.status_code, str(error.detail))
+    for kind, (status, code) in STATUS.items():
+        if isinstance(error, kind):
+            return error_response(status, str(error), code)
+    if isinstance(error, FreeRetError):
+        return error_response(500, str(error))
+    log.error("%s while a request was served", type(error).__name__, exc_info=error)
+    return error_response(500, "something went wrong here; the log of the server says more")
+
+
+async def handle(_: Request, error: Exception) -> JSONResponse:
+    """An exception handler of the application."""
+    return as_response(error)
