@@ -52,6 +52,8 @@ def as_response(error: Exception) -> JSONResponse:
     """The response to an error of any type. What nobody expected is logged and not shown."""
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return error_response(400, f"the body is not JSON: {first['ctx']['error']}")
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         return error_response(400, f"{where}: {first['msg']}" if where else first["msg"])
     if isinstance(error, HTTPException):

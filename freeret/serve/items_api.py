@@ -144,14 +144,16 @@ def _bytes(part: Part) -> bytes:
     return content
 
 
-def _as_wave(samples: np.ndarray, rate: float) -> bytes:
-    """Samples in [-1, 1], `[samples]` or `[channels, samples]`, as a WAV file of 16 bits."""
-    channels = np.atleast_2d(samples)
+def _as_wave(samples: np.ndarray, rate: int) -> bytes:
+    """Samples `[time]` or `[channels, time]`, floats in [-1, 1] or integers of any width, as a WAV
+    file of 16 bits."""
+    whole = samples.dtype.kind in "iu"
+    channels = np.atleast_2d(samples / np.iinfo(samples.dtype).max if whole else samples)
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(len(channels))
         file.setsampwidth(2)
-        file.setframerate(int(rate))
+        file.setframerate(rate)
         file.writeframes((channels.T.clip(-1, 1) * 32767).astype("<i2").tobytes())
     return buffer.getvalue()
 
