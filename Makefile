@@ -3,7 +3,7 @@ PYTHON ?= python3
 STAMP := .venv/.ready-$(shell sha256sum pyproject.toml | cut -c1-16)
 BIN := .venv/bin
 
-.PHONY: demo test lint figures mutants chromium clean
+.PHONY: demo test lint docs figures mutants chromium clean
 
 demo: $(STAMP)
 	$(BIN)/freeret demo --out out
@@ -30,6 +30,10 @@ $(STAMP):
 	rm -f .venv/.ready-*
 	touch $@
 
+# The site, in site/. A broken link or anchor is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 figures: $(STAMP)
 	for script in figures/*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -38,4 +42,4 @@ mutants: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv out site

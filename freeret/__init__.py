@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from freeret.recipe import Recipe
     from freeret.reranker import Ranked, Reranker
     from freeret.retriever import FreeRet
+    from freeret.sentence_transformers import sentence_transformer
     from probes import ControlPrompt
 
 __all__ = [
     "Answer", "ControlPrompt", "Embedder", "FreeRet", "Hit", "Hits", "Ranked", "Recipe",
-    "Reranker",
+    "Reranker", "sentence_transformer",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -28,6 +29,7 @@ __getattr__, __dir__ = lazy_names(
         "freeret.recipe": "Recipe",
         "freeret.reranker": "Ranked Reranker",
         "freeret.retriever": "FreeRet",
+        "freeret.sentence_transformers": "sentence_transformer",
         "probes.prompts": "ControlPrompt",
     },
 )

@@ -48,6 +48,9 @@ class Embedder:
             check_count("truncate_dim", truncate_dim)
         self.truncate_dim = truncate_dim
 
+    def __repr__(self) -> str:
+        return f"Embedder({self.backbone!r}, site='{self.site}', {self.prompts})"
+
     @classmethod
     def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Embedder":
         """Stage 1 of a recipe, its task prior included. Raises BadSetting as `for_task` does."""

@@ -6,7 +6,7 @@
     mteb.evaluate(MtebEncoder(Backbone.load("smollm2-135m")), mteb.get_tasks(["STSBenchmark"]))
 
 Needs `pip install 'freeret[eval]'`. MTEB hands over queries before it hands over the corpus, and in
-pieces, so a geometry is fitted on the project's own sentences, not on the corpus as in
+pieces, so a geometry is fitted on the project's reference items, not on the corpus as in
 `FreeRet.index`. MTEB itself drops a document that is its own query, in the tasks that say so.
 """
 
@@ -23,37 +23,17 @@ from jaxtyping import Float
 from mteb.models import ModelMeta
 from torch import Tensor
 
-from freeret.embedder import Embedder, not_finite
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
-from probes import Backbone, Geometry, Item, Part
+from freeret.standalone import EMPTY, StandaloneEmbedder
+from freeret.tasks import MTEB_TASKS
+from probes import Backbone, Item, Part
 from probes.errors import BadItem
-from probes.geometry import CorpusGeometry, unit
+from probes.geometry import unit
 from probes.perception import READERS
-from probes.prompts import Side, as_prompt
-from probes.reference import reference_items, reference_vectors
+from probes.prompts import Side, as_prompt, has_task
 from probes.videos import even
-
-TASK_OF = {
-    "Retrieval": "question",
-    "Reranking": "question",
-    "InstructionRetrieval": "question",
-    "InstructionReranking": "question",
-    "Classification": "classification",
-    "MultilabelClassification": "classification",
-    "Clustering": "classification",
-    "ImageClassification": "classification",
-    "ImageMultilabelClassification": "classification",
-    "ImageClustering": "classification",
-    "ZeroShotClassification": "classification",
-    "Any2AnyRetrieval": "caption",
-    "Any2AnyMultilingualRetrieval": "caption",
-    "VisionCentricQA": "question",
-    "DocumentUnderstanding": "question",
-    "Compositionality": "caption",
-}
-"""MTEB's type of task -> the task prior; "same meaning" for every other."""
 
 
 class MtebEncoder:
@@ -62,7 +42,7 @@ class MtebEncoder:
     def __init__(self, backbone: Backbone, recipe: Recipe | None = None, **_: Any):
         self.backbone = backbone
         self.recipe = recipe or own_recipe(backbone)
-        self._geometries: dict[str, Geometry] = {}
+        self.embedder = StandaloneEmbedder(backbone, self.recipe)
 
     def encode(
         self,
@@ -80,16 +60,10 @@ class MtebEncoder:
         side: Side = (
             "query" if getattr(prompt_type, "value", prompt_type) == "query" else "document"
         )
-        task = TASK_OF.get(str(task_metadata.type), "same meaning")
-        prompt = as_prompt(self.recipe.prompt, task)
-        embedder = Embedder(self.backbone, self.recipe.site, prompt)
-        vectors = embedder.encode(items, side)
-        for error in not_finite(items, vectors).values():
-            raise error
-        if task not in self._geometries:
-            self._geometries[task] = self._fit(embedder)
-        signatures = [item.signature for item in items]
-        return self._geometries[task].map(vectors, signatures, side).numpy()
+        task = None
+        if has_task(as_prompt(self.recipe.prompt)):
+            task = MTEB_TASKS.get(str(task_metadata.type), "same meaning")
+        return self.embedder.encode(items, side, task).numpy()
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Float[Tensor, "n m"]:
         """Cosine of every pair."""
@@ -104,19 +78,6 @@ class MtebEncoder:
     @property
     def mteb_model_meta(self) -> ModelMeta:
         return describe(self.backbone, self.recipe, "dense")
-
-    def _fit(self, embedder: Embedder) -> Geometry:
-        """As of a corpus that holds the reference items."""
-        corpus = CorpusGeometry(self.recipe.geometry)
-        reference = reference_vectors(embedder.encode, symmetric=embedder.symmetric)
-        read = ("text", "image", "image+text") if self.backbone.sees else ("text",)
-        for signature in read if self.recipe.geometry != "none" else ():
-            items = reference_items("document", signature)
-            ids = [f"{signature} {place}" for place in range(len(items))]
-            vectors = reference("document", signature)
-            assert vectors is not None
-            corpus.add(ids, [signature] * len(items), vectors)
-        return corpus.fit(reference)
 
 
 class MtebCrossEncoder:
@@ -172,7 +133,7 @@ def read(inputs: Iterable[Mapping[str, Any]], backbone: Backbone) -> list[Item]:
                 for kind, found in media.items()
                 for value in found
             ]
-            text = row.get("text") or (None if parts else "(empty)")
+            text = row.get("text") or (None if parts else EMPTY)
             parts += [] if text is None else [Part("text", text)]
             items.append(Item(parts=parts, id=id))
     return items

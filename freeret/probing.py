@@ -1,43 +1,80 @@
 """Write a probe report where people will look for it: figures, a summary, and the recipe."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from freeret.pages.report import report_page
 from freeret.recipe import Recipe
-from probes import ProbeReport, plots
+from probes import ProbeReport
+from probes.figures import KINDS, PART_OF, figure_of
 from probes.files import write_atomic
+from probes.parts import PARTS, Format
+from probes.plots import save
+from probes.report import write_parts
+
+FORMATS: tuple[Format, ...] = ("png", "svg")
 
 
-def write_report(report: ProbeReport, folder: Path) -> Recipe:
-    """Write report.html, report.json, recipe.json, summary.md and the figures; returns the recipe
-    chosen."""
+def write_report(
+    report: ProbeReport,
+    folder: Path,
+    formats: Collection[Format] = FORMATS,
+    width: float | None = None,
+) -> Recipe:
+    """Write report.html, report.json, recipe.json, summary.md and the figures.
+
+    Args:
+        report: What was measured.
+        folder: Where the files go.
+        formats: Of the figures.
+        width: Of the figures, in inches; see `probes.figures.figure_of`.
+    """
     recipe = Recipe.from_report(report)
     report.save(folder / "report.json")
     recipe.save(folder / "recipe.json")
     write_atomic(folder / "summary.md", summary(report, recipe))
     write_atomic(folder / "report.html", report_page(report, recipe))
-    draw(report, folder)
+    draw([vars(report)], folder, formats, width)
     return recipe
 
 
-def draw(report: ProbeReport, folder: Path) -> None:
-    """Each figure of a report as PNG and SVG."""
-    name = Path(report.fingerprint["model"]).name
-    panels: dict[str, tuple[plots.Part, ...]] = {
-        "curves": ("alpha", "beta"),
-        "rank": ("rank", "probability"),
-        "norms": ("norms",),
-    }
-    for file, parts in panels.items():
-        plots.save(plots.curves_figure(report.curves, parts, title=name), folder / file)
-    figures = {
-        "synonyms": (plots.draw_synonyms, report.synonyms),
-        "separation": (plots.draw_separation, report.synonyms),
-        "framing": (plots.draw_framing, report.framing),
-        "diagnostic": (plots.draw_diagnostic, report.diagnostic),
-    }
-    for name, (draw_one, data) in figures.items():
-        plots.save(draw_one(data).figure, folder / name)
+def write_measured(
+    report: Mapping[str, Any],
+    folder: Path,
+    formats: Collection[Format] = FORMATS,
+    width: float | None = None,
+) -> None:
+    """Write some parts of a report, each as PART.json, and their figures; there is no recipe
+    without the others.
+
+    Args:
+        report: What `probes.measuring.probe_parts` returned.
+        folder: Where the files go.
+        formats: Of the figures.
+        width: Of the figures, in inches.
+    """
+    head = {name: value for name, value in report.items() if name not in PARTS}
+    for part in PARTS:
+        if part in report:
+            timings = {part: report["timings"][part]}
+            write_parts(folder / f"{part}.json", {**head, "timings": timings, part: report[part]})
+    draw([report], folder, formats, width)
+
+
+def draw(
+    reports: Collection[Mapping[str, Any]],
+    folder: Path,
+    formats: Collection[Format] = FORMATS,
+    width: float | None = None,
+) -> None:
+    """Every kind of figure that all these reports, or parts of reports, have the figures for."""
+    names = [Path(report["fingerprint"]["model"]).name for report in reports]
+    for kind in KINDS:
+        part = PART_OF[kind]
+        if all(part in report for report in reports):
+            results = {n: report[part] for n, report in zip(names, reports, strict=True)}
+            save(figure_of(kind, results, width), folder / kind, formats)
 
 
 def summary(report: ProbeReport, recipe: Recipe) -> str:

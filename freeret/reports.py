@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 from freeret.recipe import Recipe
 from freeret.sizing import items_per_second, tokens_per_second
@@ -21,8 +22,9 @@ from probes.data import REPORTS
 from probes.diagnostic import SCENES, scene_items
 from probes.embedded import default_cache
 from probes.errors import BadFile
-from probes.measuring import DTYPES, kept_parts, with_needed
-from probes.report import PARTS, PartName, decisive, read_parts
+from probes.measuring import DTYPES, kept_parts, probe_parts
+from probes.parts import PARTS, PartName, with_needed
+from probes.report import decisive, read_parts
 from probes.work import picture_tokens, work_of
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,22 @@ def probe_and_keep(backbone: Backbone, *, seed: int = 0) -> ProbeReport:
     report.save(report_path(backbone))
     shutil.rmtree(unfinished, ignore_errors=True)
     return report
+
+
+def measure_and_keep(
+    backbone: Backbone, parts: Collection[PartName], *, seed: int = 0
+) -> dict[str, Any]:
+    """Some parts of a report, as `probe_parts` gives them. They are kept in the cache, where a
+    later run, of the whole report too, takes them up.
+
+    Args:
+        backbone: The model to measure.
+        parts: Names in PARTS.
+        seed: Seed of the bootstrap intervals.
+    """
+    announce(backbone, parts, seed)
+    unfinished = parts_folder(backbone, seed)
+    return probe_parts(backbone, parts, seed=seed, progress=True, keep=unfinished)
 
 
 def report_of(backbone: Backbone) -> ProbeReport:

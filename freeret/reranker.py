@@ -64,6 +64,9 @@ class Reranker:
             margins = [content_free_margin(backbone, f, instruction, layout) for f in self.frames]
             self.shift = float(np.mean(margins))
 
+    def __repr__(self) -> str:
+        return f"Reranker({self.backbone!r}, {', '.join(frame.name for frame in self.frames)})"
+
     @classmethod
     def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Reranker":
         """Raises UnsupportedBackbone when the recipe says that this backbone cannot rerank."""

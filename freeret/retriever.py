@@ -90,6 +90,9 @@ class FreeRet:
         self._held: tuple[int, list[Loaded]] | None = None
         """All rows of a version by signature, in its geometry, where they fit in memory."""
 
+    def __repr__(self) -> str:
+        return f"FreeRet({self.backbone!r}, {self.recipe!r}, {self.store or 'no store'!r})"
+
     @classmethod
     def load(
         cls,

@@ -146,6 +146,11 @@ class Store:
                 f"{self.location} {in_words(self.identity, identity, decisive)}. {remedy}"
             )
 
+    def __repr__(self) -> str:
+        """Without a look at the disk or the network."""
+        model = self.identity["backbone"]["model"]
+        return f"Store({self.location!r}, made with {model!r}, {self.dimension} dimensions)"
+
     def __len__(self) -> int:
         with storage_errors(self.location):
             return self.table.count_rows()

@@ -75,6 +75,13 @@ class Backbone:
         self.prefix_error: str | None = None
         """Why no prefix can be shared, "" if it can; found by probes.prefix at first use."""
 
+    def __repr__(self) -> str:
+        place = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        return (
+            f"Backbone({self.name!r}, {type(self.model).__name__}, {self.num_layers} layers, "
+            f"{self.hidden_size} dimensions, {place})"
+        )
+
     @classmethod
     def load(
         cls,
@@ -105,7 +112,11 @@ class Backbone:
             A backbone whose `loading` holds the settings that it was loaded with.
 
         Raises:
-            BackboneNotFound, FetchError, UnsupportedBackbone, BadSetting, OutOfMemory.
+            BackboneNotFound: There is no model of that name or in that folder.
+            FetchError: The weights of an embedded backbone cannot be fetched.
+            UnsupportedBackbone: The model has no residual stream of the expected form.
+            BadSetting: A setting does not exist, or does not fit the model.
+            OutOfMemory: The model does not fit the device.
         """
         loading = Loading.of(loading, settings)
         if not isinstance(media, MediaOptions | None):

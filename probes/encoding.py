@@ -75,6 +75,9 @@ class Batch:
     lengths: list[int]
     """Number of real tokens of each row that this pass computes (a cached prefix not counted)."""
 
+    def __repr__(self) -> str:
+        return f"Batch({len(self)} rows, up to {max(self.lengths, default=0)} tokens)"
+
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -100,6 +100,10 @@ class Geometry:
     scales: dict[str, Scale] = field(default_factory=dict)
     """By signature of the documents; empty where all have the same."""
 
+    def __repr__(self) -> str:
+        means = ", ".join(f"{side} {signature}" for side, signature in self.means)
+        return f"Geometry({self.kind!r}{f', means of {means}' if means else ''})"
+
     def map(
         self, vectors: Float[Tensor, "n hidden"], signatures: Sequence[str], side: Side
     ) -> Float[Tensor, "n hidden"]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from probes.backbone import Backbone, Source
 from probes.batching import run_batches
 from probes.data import paraphrases
+from probes.display import picture
 from probes.encoding import Batch, Row
 from probes.errors import BadSetting, FreeRetError
 from probes.items import Item
@@ -84,6 +85,14 @@ class Curves:
     @property
     def num_layers(self) -> int:
         return len(self.alpha_mlp.mean)
+
+    def __repr__(self) -> str:
+        return f"Curves({self.num_layers} layers, {len(self.words)} prompts, turn in {self.turn})"
+
+    def _repr_html_(self) -> str:
+        from probes.plots import curves_figure
+
+        return picture(curves_figure({f"{len(self.words)} prompts": self}), repr(self))
 
     def to_json(self) -> dict[str, Any]:
         """Means and intervals to four significant digits, and the words."""

@@ -11,12 +11,13 @@ from tqdm.auto import tqdm
 
 from probes.backbone import Backbone
 from probes.diagnostic import best_setting, diagnose
-from probes.errors import BadFile, BadSetting
+from probes.errors import BadFile
 from probes.framing import best_frame, framing_bias
 from probes.injection import injection_shifts
 from probes.lexicalization import curves_by_prompt
+from probes.parts import PARTS, PartName, with_needed
 from probes.progress import listening
-from probes.report import PARTS, PartName, ProbeReport, decisive, read_parts, write_parts
+from probes.report import ProbeReport, decisive, read_parts, write_parts
 from probes.reranking import Fusion, rerank_gain
 from probes.synonyms import synonym_similarity
 from probes.work import tokens_of, work_of
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 
 DTYPES = ("bfloat16", "float16")
 """Number formats that backbones are loaded in, besides float32."""
-NEEDS: dict[PartName, tuple[PartName, ...]] = {"reranking": ("framing", "diagnostic")}
-"""Parts that others are measured with."""
 
 
 def probe(
@@ -97,18 +96,6 @@ def probe_parts(
                     folder / f"{part}.json", {**head, "timings": {part: seconds}, part: value}
                 )
     return report
-
-
-def with_needed(parts: Collection[PartName]) -> list[PartName]:
-    """The parts with those that they need, in the order of PARTS.
-
-    Raises:
-        BadSetting: There is no such part.
-    """
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise BadSetting(f"there is no part {unknown[0]!r} of a report; parts: {', '.join(PARTS)}")
-    needed = {need for part in parts for need in NEEDS.get(part, ())}
-    return [part for part in PARTS if part in parts or part in needed]
 
 
 def kept_parts(

@@ -8,22 +8,26 @@ and markers say the same again, so that a grey print or any eye can read them. B
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from probes.arguments import check_choice
 from probes.diagnostic import Setting
 from probes.framing import FrameBias
 from probes.geometry import Kind
 from probes.lexicalization import PROMPT_KINDS, Curves
+from probes.parts import Format
 from probes.stats import Interval
 from probes.synonyms import SynonymSimilarity
 
@@ -48,6 +52,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.5,
     "lines.markersize": 4.5,
+    "pdf.fonttype": 42,  # TrueType, which journals ask for; letters stay letters
     "savefig.dpi": 150,
     "svg.hashsalt": "freeret",
     "xtick.labelsize": 9,
@@ -55,6 +60,27 @@ STYLE: dict[Any, Any] = {
 }
 """The project's look, for `matplotlib.rc_context(STYLE)` around figures of your own."""
 
+_style: ContextVar[dict[Any, Any]] = ContextVar("style", default=STYLE)
+
+
+@contextmanager
+def styled(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """The project's look, with changes that hold for everything that is drawn inside."""
+    style = {**_style.get(), **(changes or {})}
+    before = _style.set(style)
+    try:
+        with rc_context(style):
+            yield
+    finally:
+        _style.reset(before)
+
+
+METADATA: dict[Format, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""What would differ between two files of the same figure is left out."""
 Part = Literal["alpha", "beta", "rank", "probability", "norms"]
 """What of the curves a panel shows."""
 
@@ -74,7 +100,7 @@ GEOMETRIES: dict[Kind, Look] = {
 }
 
 
-@rc_context(STYLE)
+@styled()
 def draw_alpha(curves: Curves, ax: Axes | None = None) -> Axes:
     """How far each sublayer turns the state, by layer 0…L-1; the final norm stands at L.
 
@@ -84,31 +110,31 @@ def draw_alpha(curves: Curves, ax: Axes | None = None) -> Axes:
     return _draw("alpha", curves, ax)
 
 
-@rc_context(STYLE)
+@styled()
 def draw_beta(curves: Curves, ax: Axes | None = None) -> Axes:
     """Cosine of the state with the predicted word's head row, by layer; `norm` at L."""
     return _draw("beta", curves, ax)
 
 
-@rc_context(STYLE)
+@styled()
 def draw_rank(curves: Curves, ax: Axes | None = None) -> Axes:
     """Median rank of the predicted word under the logit lens, by layer; rank 1 is at the top."""
     return _draw("rank", curves, ax)
 
 
-@rc_context(STYLE)
+@styled()
 def draw_probability(curves: Curves, ax: Axes | None = None) -> Axes:
     """Mean probability of the predicted word under the logit lens, by layer; `norm` at L."""
     return _draw("probability", curves, ax)
 
 
-@rc_context(STYLE)
+@styled()
 def draw_norms(curves: Curves, ax: Axes | None = None) -> Axes:
     """Length of the residual state after each sublayer, by layer."""
     return _draw("norms", curves, ax)
 
 
-@rc_context(STYLE)
+@styled()
 def curves_figure(
     curves: Mapping[str, Curves],
     parts: Sequence[Part] = ("alpha", "beta"),
@@ -131,7 +157,7 @@ def curves_figure(
     return figure
 
 
-@rc_context(STYLE)
+@styled()
 def turns_figure(backbones: Mapping[str, Mapping[str, Curves]]) -> Figure:
     """Alpha by backbone (rows) and kind of prompt (columns): where does each one lexicalize, and
     under which prompts?
@@ -153,7 +179,7 @@ def turns_figure(backbones: Mapping[str, Mapping[str, Curves]]) -> Figure:
     return figure
 
 
-@rc_context(STYLE)
+@styled()
 def draw_synonyms(similarities: Sequence[SynonymSimilarity], ax: Axes | None = None) -> Axes:
     """Mean cosine of synonyms and of matched controls, by site in order of execution."""
     ax = _new_axes() if ax is None else ax
@@ -165,7 +191,7 @@ def draw_synonyms(similarities: Sequence[SynonymSimilarity], ax: Axes | None = N
     return _legend(ax)
 
 
-@rc_context(STYLE)
+@styled()
 def draw_separation(similarities: Sequence[SynonymSimilarity], ax: Axes | None = None) -> Axes:
     """d′ between synonyms and controls, by site: what of the similarity is meaning."""
     ax = _new_axes() if ax is None else ax
@@ -177,7 +203,7 @@ def draw_separation(similarities: Sequence[SynonymSimilarity], ax: Axes | None =
     return ax
 
 
-@rc_context(STYLE)
+@styled()
 def draw_framing(biases: Sequence[FrameBias], ax: Axes | None = None) -> Axes:
     """Label skew without content against AUC; hollow frames do not discriminate."""
     ax = _new_axes() if ax is None else ax
@@ -192,7 +218,7 @@ def draw_framing(biases: Sequence[FrameBias], ax: Axes | None = None) -> Axes:
     return _legend(ax, title="hollow: at chance")
 
 
-@rc_context(STYLE)
+@styled()
 def draw_diagnostic(settings: Sequence[Setting], ax: Axes | None = None) -> Axes:
     """The best site of each prompt and geometry, by mean reciprocal rank, named beside it."""
     ax = _new_axes() if ax is None else ax
@@ -209,18 +235,18 @@ def draw_diagnostic(settings: Sequence[Setting], ax: Axes | None = None) -> Axes
         for row, setting in zip(rows, shown, strict=True):
             ax.annotate(
                 setting.site, (setting.reciprocal_rank.high, row), (6, 0),
-                textcoords="offset points", va="center", fontsize=9,
+                textcoords="offset points", va="center", fontsize=rcParams["xtick.labelsize"],
             )  # fmt: skip
     ax.set_yticks(range(len(prompts)), prompts)
     ax.yaxis.set_inverted(True)
     ax.grid(axis="x")
     ax.grid(visible=False, axis="y")
     ax.margins(x=0.2)  # room for the names of the sites
-    ax.set_xlabel("mean reciprocal rank of the paraphrase at the best site")
+    ax.set_xlabel("reciprocal rank, best site")
     return _legend(ax)
 
 
-@rc_context(STYLE)
+@styled()
 def draw_intervals(
     intervals: Mapping[str, Interval], ax: Axes | None = None, reference: str | None = None
 ) -> Axes:
@@ -240,20 +266,33 @@ def draw_intervals(
     return ax
 
 
-@rc_context(STYLE)
-def save(figure: Figure | SubFigure, path: str | Path) -> list[Path]:
-    """Write `figure`, such as `draw_alpha(curves).figure`, to `path`.png (150 dpi) and `path`.svg.
+@styled()
+def save(
+    figure: Figure | SubFigure, path: str | Path, formats: Iterable[Format] = ("png", "svg")
+) -> list[Path]:
+    """Write `figure`, such as `draw_alpha(curves).figure`, to `path`.png (150 dpi), `path`.svg and
+    so on.
 
     `path` has no suffix; its name may hold dots (`qwen2.5`). Each file is written whole or not at
-    all, and the same figure gives the same bytes. Returns the two files.
+    all, and the same figure gives the same bytes. Fonts are embedded in a PDF as TrueType.
+
+    Args:
+        figure: The figure, or a part of it.
+        path: The file without its suffix.
+        formats: Of png, svg and pdf.
+
+    Returns:
+        The files, in the order of `formats`.
     """
     written = []
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+    for suffix in formats:
+        check_choice("format", suffix, METADATA)
         target = Path(f"{path}.{suffix}")
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{target.name}.part")
         try:
-            figure.get_figure(root=True).savefig(scratch, format=suffix, metadata=metadata)
+            whole = figure.get_figure(root=True)
+            whole.savefig(scratch, format=suffix, metadata=METADATA[suffix])
             written.append(scratch.replace(target))
         finally:
             scratch.unlink(missing_ok=True)
@@ -281,7 +320,7 @@ def _line(ax: Axes, x: Any, interval: Interval, look: Look) -> None:
 
 def _draw(part: Part, curves: Curves, ax: Axes | None) -> Axes:
     ax = _new_axes() if ax is None else ax
-    PARTS[part](ax, curves)
+    PARTS[part](curves, ax)
     return _legend(ax)
 
 
@@ -294,7 +333,7 @@ def _grid(
     panels = figure.subplots(len(rows), len(columns), sharey="row", squeeze=False, **share)
     for axes, row in zip(panels, rows, strict=True):
         for ax, (part, curves) in zip(axes, row, strict=True):
-            PARTS[part](ax, curves)
+            PARTS[part](curves, ax)
     for ax, name in zip(panels[0], columns, strict=True):
         below = ax.get_title("right")
         ax.set_title(name + "\n" * (below.count("\n") + 1 if below else 0))
@@ -308,7 +347,7 @@ def _handles(ax: Axes) -> Iterator[tuple[Any, str]]:
     return zip(*ax.get_legend_handles_labels(), strict=True)
 
 
-def _alpha(ax: Axes, curves: Curves) -> None:
+def _alpha(curves: Curves, ax: Axes) -> None:
     ax.update_datalim([(1, 0), (1, 1)])  # the whole way from a right angle to no turn
     _sublayers(ax, curves.alpha_attn, curves.alpha_mlp, curves.alpha_norm)
     after = curves.alpha_mlp if curves.onset == "attn[-1]" else curves.alpha_norm
@@ -316,7 +355,7 @@ def _alpha(ax: Axes, curves: Curves) -> None:
     ax.set_ylabel("α, cosine before and after")
 
 
-def _beta(ax: Axes, curves: Curves) -> None:
+def _beta(curves: Curves, ax: Axes) -> None:
     steps = (curves.beta_attn, curves.beta_mlp, curves.beta_norm)
     _sublayers(ax, *steps)
     before, after = steps[:2] if curves.onset == "attn[-1]" else steps[1:]
@@ -325,25 +364,25 @@ def _beta(ax: Axes, curves: Curves) -> None:
     ax.set_ylabel("β, cosine with the word y*")
 
 
-def _rank(ax: Axes, curves: Curves) -> None:
+def _rank(curves: Curves, ax: Axes) -> None:
     _sublayers(ax, curves.rank_attn, curves.rank_mlp)
     ax.set(yscale="log", ylabel="median rank of the word y*")
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.yaxis.set_inverted(True)
 
 
-def _probability(ax: Axes, curves: Curves) -> None:
+def _probability(curves: Curves, ax: Axes) -> None:
     _sublayers(ax, curves.probability_attn, curves.probability_mlp, curves.probability_norm)
     ax.set_ylabel("p(y*) under the logit lens")
 
 
-def _norms(ax: Axes, curves: Curves) -> None:
+def _norms(curves: Curves, ax: Axes) -> None:
     _sublayers(ax, curves.norm_attn, curves.norm_mlp)
     ax.set(yscale="log", ylabel="length of the state ‖h‖")
     ax.yaxis.set_major_formatter("{x:,.4g}")
 
 
-PARTS: dict[Part, Callable[[Axes, Curves], None]] = {
+PARTS: dict[Part, Callable[[Curves, Axes], None]] = {
     "alpha": _alpha,
     "beta": _beta,
     "rank": _rank,
@@ -360,7 +399,8 @@ def _mark_onset(ax: Axes, curves: Curves, figures: str, above: str = "") -> None
     )
     ax.axvspan(at - 0.5, at + 0.5, color="0.88", linewidth=0)
     title = f"{above}turn at {step}: {figures}"
-    ax.set_title(title, loc="right", fontsize=9, fontweight="normal", parse_math=False)
+    small = {"fontsize": rcParams["xtick.labelsize"], "fontweight": "normal"}
+    ax.set_title(title, loc="right", parse_math=False, **small)
 
 
 def _frequent(words: Sequence[str], count: int = 3) -> str:

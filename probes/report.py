@@ -6,23 +6,26 @@ A file may also hold some of the parts only: `read_parts` reads those that are a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from probes.arguments import check_choice
 from probes.diagnostic import Setting
 from probes.errors import BadFile
 from probes.files import read_format, write_json, wrong_field
 from probes.framing import FrameBias
 from probes.injection import Injection
 from probes.lexicalization import PROMPT_KINDS, Curves
+from probes.parts import PARTS, PartName
 from probes.reranking import Fusion
+from probes.summary import key_figures, part_table, report_html
 from probes.synonyms import SynonymSimilarity
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 FORMAT = 2
-PartName = Literal["framing", "diagnostic", "reranking", "curves", "synonyms", "injection"]
-PARTS: tuple[PartName, ...] = get_args(PartName)
-"""The parts of a report in the order in which they are measured."""
 _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
@@ -55,6 +58,32 @@ class ProbeReport:
     @property
     def num_layers(self) -> int:
         return self.curves["word"].num_layers
+
+    def __repr__(self) -> str:
+        return f"ProbeReport({self.fingerprint['model']!r}, {self.num_layers} layers)"
+
+    def __str__(self) -> str:
+        """The figures that matter, a line each."""
+        return "\n".join(f"{name}: {value}" for name, value in key_figures(self))
+
+    def _repr_html_(self) -> str:
+        return report_html(self)
+
+    def to_dataframe(self, part: str) -> "DataFrame":
+        """A part of the report as a pandas data frame.
+
+        Args:
+            part: `synonyms`, `framing`, `diagnostic`, `injection` or `reranking`, with a row per
+                figure; or `curves`, with a row per kind of prompt, curve and layer.
+
+        Returns:
+            A data frame in which an interval NAME has the columns NAME, NAME_low and NAME_high.
+
+        Raises:
+            BadSetting: There is no such part, or pandas is not installed.
+        """
+        check_choice("part", part, ("curves", *_LISTS))
+        return part_table(getattr(self, part))
 
     def save(self, path: str | Path) -> Path:
         """Write the JSON file, whole or not at all."""

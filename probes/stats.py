@@ -21,6 +21,10 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def __repr__(self) -> str:
+        size = np.size(self.mean)
+        return f"Interval({self if np.ndim(self.mean) == 0 else f'{size} values'})"
+
     def to_list(self) -> list:
         return [np.asarray(value).tolist() for value in self]
 

@@ -31,6 +31,12 @@ class States:
     logits: Float[Tensor, "batch vocabulary"] | None
     num_layers: int
 
+    def __repr__(self) -> str:
+        kept = [f"{site} {list(state.shape)}" for site, state in self.by_site.items()]
+        if self.logits is not None:
+            kept.append(f"logits {list(self.logits.shape)}")
+        return f"States({', '.join(kept)})"
+
     def __getitem__(self, site: str | Site) -> Float[Tensor, "batch hidden"]:
         """The states at one site, in the model's dtype. Raises NotRecorded."""
         key = Site.parse(site).resolve(self.num_layers)

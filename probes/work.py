@@ -8,8 +8,8 @@ from torch import nn
 from probes.backbone import Backbone
 from probes.diagnostic import SCENES, scene_items
 from probes.lexicalization import PROMPT_KINDS, curve_prompts
+from probes.parts import PartName
 from probes.prompts import NAMED
-from probes.report import PartName
 
 TOKENS: dict[PartName, int] = {
     "framing": 36_000,

@@ -74,11 +74,11 @@ def test_image_tasks_run(task: Any, tiny: Tiny) -> None:
 def test_pictures_lie_around_their_own_mean(tiny: Tiny) -> None:
     """Uncentred, a picture's kind would outweigh all else in its similarity to a text."""
     encoder = MtebEncoder(tiny("qwen2.5-vl"), dataclasses.replace(RECIPE, geometry="centre"))
-    kept = encoder._fit(Embedder(encoder.backbone, "attn[-1]", "prompteol"))
+    kept = encoder.embedder.geometry(Embedder(encoder.backbone, "attn[-1]", "prompteol"))
     kinds = {("document", kind) for kind in ("text", "image", "image+text")}
     assert kinds < set(kept.means)
     blind = MtebEncoder(tiny("llama"), encoder.recipe)
-    kept = blind._fit(Embedder(blind.backbone, "attn[-1]", "prompteol"))
+    kept = blind.embedder.geometry(Embedder(blind.backbone, "attn[-1]", "prompteol"))
     assert {signature for _, signature in kept.means} == {"text", ""}
 
 

@@ -22,7 +22,7 @@ from probes.errors import BadFile
 from probes.framing import FrameBias
 from probes.injection import Injection
 from probes.lexicalization import PROMPT_KINDS, Curves
-from probes.report import PARTS
+from probes.parts import PARTS
 from probes.reranking import Fusion
 from probes.stats import Interval, mean_interval
 from probes.synonyms import SynonymSimilarity

@@ -1,4 +1,4 @@
-"""The commands that measure: `freeret eval`, `compare`, `ablate` and `scenes`."""
+"""The commands that measure: `freeret eval`, `table`, `compare`, `ablate`, `scenes`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from freeret import preflight
-from freeret.cli import scenes
+from freeret.cli import results, scenes
 from freeret.cli.options import (
     AS_USUAL,
     Actors,
@@ -18,7 +18,8 @@ from freeret.cli.options import (
     RecipeName,
     Settings,
 )
-from freeret.cli.output import print_table, say
+from freeret.cli.output import print_table
+from freeret.cli.results import Markdown, show_results
 from probes.errors import BadSetting
 from probes.files import read_json
 from probes.loading import Loading
@@ -26,7 +27,6 @@ from probes.loading import Loading
 if TYPE_CHECKING:
     from freeret.evaluate.ablations import Ablations
     from freeret.evaluate.loaders import Loader
-    from freeret.evaluate.skipping import Skipped
     from freeret.evaluate.spread import Actors as Spread
     from freeret.recipe import Recipe
     from probes import Backbone
@@ -48,8 +48,6 @@ Pool = Annotated[
         help="Keep at most this many documents: all judged ones and a seeded draw of the others."
     ),
 ]
-SHOWN = 5
-"""Skipped items of a dataset that are printed; the result file lists all."""
 
 
 def register(app: App) -> None:
@@ -58,6 +56,7 @@ def register(app: App) -> None:
     app.command(compare)
     app.command(ablate)
     app.command(scenes.scenes)
+    app.command(results.table)
 
 
 def evaluate(
@@ -71,6 +70,7 @@ def evaluate(
     out: Path = Path("out/eval"),
     seed: int = 0,
     skip_bad: bool = False,
+    markdown: Markdown = False,
     engine: Engine = "local",
     num_actors: Actors = None,
     address: Address = None,
@@ -117,7 +117,7 @@ def evaluate(
             except Unfinished as error:
                 files += error.files
                 failures += error.failures
-    _show(files)
+    show_results(files, markdown=markdown)
     if failures:
         raise Unfinished(failures, files)
 
@@ -252,53 +252,13 @@ def _numbers(text: str) -> list[int]:
     return found
 
 
-def _show(files: Sequence[Path]) -> None:
-    """Every metric of every dataset and run, and the means of several datasets, with intervals."""
-    from freeret.evaluate.results import Result
-
-    results = [Result.load(file) for file in files]
-    if not results:
-        return
-    rows = []
-    for name in dict.fromkeys(name for result in results for name in result.datasets):
-        entries = [(r.run, r.datasets[name]) for r in results if name in r.datasets]
-        for metric in dict.fromkeys(m for _, entry in entries for m in entry.metrics):
-            for run, entry in entries:
-                if metric in entry.metrics:
-                    rows.append([name, metric, run, _cell(entry.metrics[metric].interval)])
-    several = [result for result in results if len(result.datasets) > 1]
-    for group in dict.fromkeys(group for result in several for group in result.means):
-        for result in (result for result in several if group in result.means):
-            rows.append([f"mean of {group}", "main", result.run, _cell(result.means[group])])
-    print_table("Evaluation", ["dataset", "metric", "run", "value [95% interval]"], rows)
-    for result in results:
-        for name, entry in result.datasets.items():
-            if entry.skipped:
-                say(f"{result.run} on {name}: {_skipped(entry.skipped)}")
-    for file in files:
-        say(str(file))
-
-
-def _skipped(skipped: "Sequence[Skipped]") -> str:
-    """How many of each side were left out, and the first of them with the reason."""
-    sides = {"query": "queries", "document": "documents", "pair": "pairs"}
-    counts = {side: sum(one.side == side for one in skipped) for side in sides}
-    told = [f"{n} {side if n == 1 else sides[side]}" for side, n in counts.items() if n]
-    listed = "".join(f"\n  {one.side} {one.id}: {one.reason}" for one in skipped[:SHOWN])
-    more = f"\n  and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-    return f"skipped {', '.join(told)}{listed}{more}"
-
-
-def _cell(interval: tuple[float, float, float]) -> str:
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*interval)
-
-
 def _signed(interval: Sequence[float]) -> str:
     return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
 
 
 def _show_ablations(found: "Ablations") -> None:
     from freeret.evaluate.ablations import regrets
+    from freeret.evaluate.tables import cell
 
     for name, ablation in found.datasets.items():
         judged = any(row.auc is not None for row in ablation.rows)
@@ -306,7 +266,7 @@ def _show_ablations(found: "Ablations") -> None:
             [
                 row.part,
                 row.label,
-                _cell(row.interval),
+                cell(row.interval),
                 _signed(row.difference),
                 f"{row.p:.4f}",
                 *(["" if row.auc is None else f"{row.auc:.3f}"] * judged),
@@ -314,7 +274,13 @@ def _show_ablations(found: "Ablations") -> None:
             ]
             for row in ablation.rows
         ]
-        columns = ["part", "choice", f"{ablation.metric} [95%]", "minus the paper's choice", "p"]
+        columns = [
+            "part",
+            "choice",
+            f"{ablation.metric} [95%]",
+            "difference from the paper's choice [95%]",
+            "p",
+        ]
         print_table(
             f"{name}: {ablation.queries} queries, {ablation.documents} documents",
             [*columns, *(["AUC", "accuracy"] if judged else [])],
@@ -322,7 +288,10 @@ def _show_ablations(found: "Ablations") -> None:
         )
     print_table(
         "Regret of the recipe's choices",
-        ["dataset", "choice", "chosen", "value", "best", "value", "worst", "value", "regret"],
+        [
+            "dataset", "part", "chosen", "its value", "best", "its value", "worst", "its value",
+            "regret",
+        ],
         [
             [
                 r.dataset, r.part, r.chosen, f"{r.value:.3f}", r.best, f"{r.best_value:.3f}",

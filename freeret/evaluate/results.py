@@ -101,14 +101,19 @@ class Result(_Model):
     def add(self, name: str, entry: DatasetResult, timing: dict[str, Any]) -> None:
         self.datasets[name] = entry
         self.timings[name] = timing
-        members: dict[str, list[DatasetResult]] = {"all": list(self.datasets.values())}
-        for one in self.datasets.values():
-            members.setdefault(one.group, []).append(one)
+        members: dict[str, list[str]] = {"all": list(self.datasets)}
+        for other, one in self.datasets.items():
+            members.setdefault(one.group, []).append(other)
         self.means = {
-            group: tuple(mean_of([m.figure(m.main) for m in own], self.seed))
+            group: tuple(self.mean(own))
             for group, own in members.items()
             if group == "all" or len(own) > 1
         }
+
+    def mean(self, names: Sequence[str]) -> Interval:
+        """The mean of the main metrics of some datasets, with its 95% interval."""
+        entries = [self.datasets[name] for name in names]
+        return mean_of([entry.figure(entry.main) for entry in entries], self.seed)
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
 def _curves(report: ProbeReport) -> Iterator[Section]:
     panels: dict[str, tuple[str, tuple[plots.Part, ...]]] = {
         "Where does the state turn, and where does it become the word?": (
-            "One column for each kind of prompt. α is the cosine of the state before and after a "
+            "One chart for each kind of prompt. α is the cosine of the state before and after a "
             "sublayer: where it falls, the state turns. β is the cosine of the state and the word "
             "that is about to be said, y*: where it rises, the state becomes that word. The "
             "sharper turn of the last two steps is shaded; bands are 95% intervals.",

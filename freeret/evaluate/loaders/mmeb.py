@@ -60,6 +60,13 @@ TASK_OF = {
     "Wiki-SS-NQ": "question",
     "OVEN": "question",
 }
+IN_DOMAIN = frozenset({
+    "ImageNet-1K", "N24News", "HatefulMemes", "VOC2007", "SUN397", "OK-VQA", "A-OKVQA", "DocVQA",
+    "InfographicsVQA", "ChartQA", "Visual7W", "VisDial", "CIRR", "VisualNews_t2i",
+    "VisualNews_i2t", "MSCOCO_t2i", "MSCOCO_i2t", "NIGHTS", "WebQA", "MSCOCO",
+})  # fmt: skip
+"""The 20 datasets of which VLM2Vec trains on the training part; MMEB reports the 16 others apart.
+For a method that trains on nothing the two halves differ in their tasks alone."""
 NAMES = tuple(name for _, names in GROUPS.values() for name in names)
 INSTRUCTIONS = frozenset({
     "represent the given image for classification",

@@ -1,0 +1,25 @@
+"""Hooks of the site: the figures of the repository are part of it."""
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+FIGURES = "../figures/"
+"""How a page names a figure, so that it is also shown where the repository is read."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the figures, which are kept beside the scripts that draw them."""
+    root = Path(config.config_file_path).parent
+    for figure in sorted((root / "figures").glob("*.png")):
+        files.append(
+            File.generated(config, f"figures/{figure.name}", abs_src_path=str(figure))
+        )
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links to the figures into links within the site."""
+    return markdown.replace(f"]({FIGURES}", "](figures/")
