@@ -99,6 +99,24 @@ class Recipe:
             why_not_reranked=why_frame if frame is None else "",
         )
 
+    def describe(self) -> str:
+        """The recipe in one sentence for a reader who is new to all of it."""
+        places = {
+            PAPER_SITE: "just before its last MLP would turn it into that word",
+            "norm": "at its output, where it becomes that word",
+        }
+        place = places.get(self.site, f"inside the model, at {self.site}")
+        relative = "" if self.geometry == "none" else ", relative to the average of what is stored"
+        judged = (
+            "the nearest states are the hits"
+            if self.frame is None
+            else "the nearest states are the hits, which the model may then judge one by one"
+        )
+        return (
+            f"The model is asked to sum up each item in one word, but the word is not used: its "
+            f"state is read {place}{relative}, and {judged}."
+        )
+
     def save(self, path: str | Path) -> Path:
         return write_json(Path(path), self.to_json())
 

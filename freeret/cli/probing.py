@@ -185,52 +185,23 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
 def demo(
     *, model: Model = "smolsight", out: Path = Path("out/demo"), loading: Settings = AS_USUAL
 ) -> None:
-    """Choose a recipe for the embedded default, and search passages, pictures and clips with it.
+    """Search built-in passages, pictures and clips, and write a page that shows and explains it.
 
-    A backbone whose weights have no probe report yet is probed first.
+    The first result comes within seconds; a demo that is interrupted goes on where it stopped. A
+    backbone whose weights have no probe report yet is probed first.
 
     Args:
         out: Folder for everything that is written; open its index.html.
     """
     preflight.check_writable(out)
-    from freeret.demo.corpus import built_in_corpus, run_all, write_hits
-    from freeret.demo.page import Table, write_page
-    from freeret.demo.searches import HITS, search_everything
-    from freeret.evaluate.metrics import figure
-    from freeret.probing import write_report
+    say(f"Loading {model}")
+    from freeret.demo.run import Demo
     from freeret.reports import report_of
-    from freeret.retriever import FreeRet
     from probes import Backbone
 
     backbone = Backbone.load(model, loading)
-    recipe = write_report(report_of(backbone), out / "probe")
-    _print_recipe(recipe.reasons)
-    corpus = built_in_corpus()
-    runs = run_all(backbone, recipe, corpus)
-    searched = search_everything(FreeRet(backbone, recipe, progress=True), corpus)
-    compared = Table(
-        f"{len(corpus.queries)} questions over {len(corpus.documents)} passages",
-        ["method", "Precision@1 [95% interval]"],
-        [[name, str(figure(corpus, run, "P@1").interval())] for name, run in runs.items()],
-    )
-    mixed = Table(
-        "Passages, pictures and clips in one store, searched without examples of what is asked",
-        ["search", "found first [95% interval]", f"among the first {HITS}"],
-        [[gallery.title, str(first), str(among)] for gallery, first, among in searched],
-    )
-    for table in (compared, mixed):
-        print_table(table.title, table.columns, table.rows)
-    write_hits(out / "hits.csv", corpus, runs)
-    curves = ("Where the state turns, and where it becomes the word", out / "probe" / "curves.png")
-    write_page(
-        out / "index.html",
-        f"FreeRet with {backbone.name}",
-        recipe.reasons,
-        [curves],
-        [compared, mixed],
-        [gallery for gallery, _, _ in searched],
-    )
-    say(f"Open {out / 'index.html'} in a browser")
+    page = Demo(backbone, report_of(backbone), out).run()
+    say(f'\nOpen {page} in a browser, or search again: freeret search {out / "store"} "a question"')
 
 
 def _print_recipe(reasons: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The whole path on a small built-in corpus: probe, choose, ask, compare."""
+"""The demo's texts: a small built-in corpus, and other methods to compare the recipe with on it."""
 
 import csv
 import json
@@ -26,14 +26,14 @@ def built_in_corpus() -> Dataset:
     )
 
 
-def run_all(backbone: Backbone, recipe: Recipe, corpus: Dataset) -> dict[str, Run]:
-    """Stage 1 of the recipe, the E5-V extraction, and BM25."""
-    systems = {
-        "recipe": Prompted.of("recipe", backbone, recipe),
-        "E5-V extraction": Prompted.of("e5v", backbone, Recipe.e5v()),
-        "BM25": BM25(),
-    }
-    return {name: system.run(corpus, progress=True) for name, system in systems.items()}
+def bm25_run(corpus: Dataset) -> Run:
+    """Search by the words that question and passage share."""
+    return BM25().run(corpus)
+
+
+def output_run(backbone: Backbone, corpus: Dataset) -> Run:
+    """Search with the same model read at its output: the E5-V extraction."""
+    return Prompted.of("e5v", backbone, Recipe.e5v()).run(corpus, progress=True)
 
 
 def write_hits(path: Path, corpus: Dataset, runs: Mapping[str, Run], top: int = 3) -> None:

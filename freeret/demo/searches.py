@@ -1,56 +1,96 @@
-"""The demo's pictures: scenes and clips in one store beside the passages, and what finds them."""
+"""Searches with known answers: how the demo asks, in chunks under one bar, and what it counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from tqdm.auto import tqdm
 
-from freeret.demo.page import Gallery, Search
-from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.metrics import Run
 from freeret.evaluate.scenes import make_ground
-from freeret.retriever import FreeRet
+from freeret.retriever import FreeRet, Hit
 from probes import Item
 from probes.stats import Interval, mean_interval
 
-SEARCHES: dict[str, tuple[str, str]] = {
-    "A caption, looking for its picture": ("captions", "pictures"),
-    "A picture, looking for another rendering of its scene": ("renderings", "pictures"),
-    "A picture and a change, looking for the changed picture": ("changes", "changed"),
-    "A caption, looking for its clip": ("clip captions", "clips"),
+SIZE, SHOWN = 24, 5
+CHUNK = 24
+"""Items that are embedded between two steps of a bar."""
+PICTURES: dict[str, tuple[str, str]] = {
+    "A caption looks for its picture": ("captions", "pictures"),
+    "A picture looks for another drawing of its scene": ("renderings", "pictures"),
+    "A picture and a change look for the changed picture": ("changes", "changed"),
+    "A caption looks for its clip": ("clip captions", "clips"),
 }
-"""The set that asks and the set that answers."""
-QUESTIONS = "A question, looking for its passage"
-SIZE, SHOWN, HITS = 24, 5, 5
+"""For each kind of search the set that asks and the set that answers."""
 
 
-def search_everything(
-    retriever: FreeRet, corpus: Dataset
-) -> list[tuple[Gallery, Interval, Interval]]:
-    """Index passages, pictures and clips together, and search them without examples.
+@dataclass(frozen=True)
+class Search:
+    """One query, the item that answers it, and all hits in order."""
 
-    Returns:
-        For each kind of search its gallery, the share of right answers found first, and the share
-        among the first HITS. A backbone that reads text only has the questions alone.
-    """
-    passages = list(corpus.documents)
-    asked = {QUESTIONS: corpus.queries}
-    right = {QUESTIONS: [next(iter(corpus.judgements[q.id or ""])) for q in corpus.queries]}
-    if retriever.backbone.sees:
-        items = make_ground(seed=0, size=SIZE).items
-        for title, (asking, searched) in SEARCHES.items():
-            asked[title] = items[asking]
-            right[title] = [item.id or "" for item in items[searched]][: len(items[asking])]
-        passages += [i for s in dict.fromkeys(s for _, s in SEARCHES.values()) for i in items[s]]
-    retriever.index(passages)
-    return [_search(retriever, title, asked[title], right[title]) for title in asked]
+    query: Item
+    right: Item
+    hits: Sequence[Hit]
+
+    @property
+    def rank(self) -> int | None:
+        """The place of the right answer, from 1; None where the hits do not reach it."""
+        ids = [hit.id for hit in self.hits]
+        return ids.index(self.right.id) + 1 if self.right.id in ids else None
 
 
-def _search(
-    retriever: FreeRet, title: str, queries: Sequence[Item], right: Sequence[str]
-) -> tuple[Gallery, Interval, Interval]:
-    found = retriever.search_many(queries, top_n=HITS)
-    hits_of = list(zip(found, right, strict=True))
-    first = np.array([hits[0].id == id for hits, id in hits_of])
-    among = np.array([any(hit.id == id for hit in hits) for hits, id in hits_of])
-    shown = zip(queries[:SHOWN], found, right, strict=False)
-    searches = [Search(query, hits, frozenset([id])) for query, hits, id in shown]
-    return Gallery(title, searches), mean_interval(first), mean_interval(among)
+@dataclass(frozen=True)
+class Searches:
+    """Searches of one kind under a title."""
+
+    title: str
+    searches: Sequence[Search]
+
+    def among(self, first: int) -> Interval:
+        """The share of searches whose right answer is among the first hits."""
+        return mean_interval(np.array([(s.rank or first + 1) <= first for s in self.searches]))
+
+    def worked(self) -> "list[Searches]":
+        """A search alone whose right answer stands first, if there is one."""
+        return [Searches(self.title, [search]) for search in self.searches if search.rank == 1][:1]
+
+    def as_run(self) -> Run:
+        """The scores of all hits, for the metrics."""
+        return {s.query.id or "": {hit.id: hit.score for hit in s.hits} for s in self.searches}
+
+
+def picture_sets() -> dict[str, list[Item]]:
+    """Drawn scenes and clips with what asks for them, by the names in PICTURES."""
+    sets = make_ground(seed=0, size=SIZE).items
+    return {name: sets[name] for pair in PICTURES.values() for name in pair}
+
+
+def index(retriever: FreeRet, items: Sequence[Item], store: Path | None = None) -> None:
+    """Index items under one bar; what is stored already is not embedded again."""
+    for chunk in _chunks(items, "indexing"):
+        retriever.index(chunk, store)
+
+
+def ask(
+    retriever: FreeRet,
+    title: str,
+    queries: Sequence[Item],
+    answers: Sequence[Item],
+    kinds: str | None = None,
+) -> Searches:
+    """Search for every query; its right answer stands in the same place of `answers`."""
+    depth = len(retriever.store or ())
+    chunks = _chunks(queries, "searching")
+    hits = [
+        ranked for chunk in chunks for ranked in retriever.search_many(chunk, depth, kinds=kinds)
+    ]
+    found = zip(queries, answers, hits, strict=False)
+    return Searches(title, [Search(query, right, ranked) for query, right, ranked in found])
+
+
+def _chunks(items: Sequence[Item], title: str) -> Iterator[Sequence[Item]]:
+    with tqdm(total=len(items), desc=title, unit="item") as bar:
+        for start in range(0, len(items), CHUNK):
+            yield items[start : start + CHUNK]
+            bar.update(len(items[start : start + CHUNK]))

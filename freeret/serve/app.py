@@ -8,26 +8,18 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from freeret.retriever import FreeRet
-from freeret.serve import cohere_api, items_api, openai_api, search_api
+from freeret.serve import cohere_api, items_api, openai_api, page, search_api
 from freeret.serve.compatibility import load_anyio
 from freeret.serve.errors import handle
 from freeret.serve.guard import LOOPBACK, Guard, Limits
 from freeret.serve.service import Service
 from freeret.serve.worker import Worker
 from probes.errors import FreeRetError
-
-PAGE = Path(__file__).with_name("page.html")
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' blob:; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
 
 
 class Health(BaseModel):
@@ -100,9 +92,8 @@ def create_app(
 def _about(app: FastAPI, service: Service, limits: Limits) -> None:
     """The page, and what the server says of itself."""
 
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE, headers={"content-security-policy": PAGE_POLICY})
+    for path in page.FILES:
+        app.add_route(path, page.respond, include_in_schema=False)
 
     @app.get("/healthz", tags=["Server"])
     async def healthz() -> Health:

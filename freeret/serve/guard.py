@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from freeret.serve.errors import as_response
+from freeret.serve.page import FILES
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class Guard:
         headers = Headers(scope=scope)
         if self.hosts and _hostname(headers.get("host", "")) not in self.hosts:
             raise HTTPException(403, "this server answers to localhost and 127.0.0.1 alone")
-        if scope["path"] == "/":
+        if scope["path"] in FILES:
             return
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise HTTPException(403, "pages of other sites may not use this server")

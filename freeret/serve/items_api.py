@@ -110,7 +110,7 @@ def _frames(part: Part) -> int:
 
 def _thumbnails(part: Part, id: str) -> list[bytes]:
     try:
-        [uris] = thumbnails(Item(parts=[part], id=id))
+        uris, _ = thumbnails(part, f"item {id!r}")
     except BadItem as error:
         raise NotStored(str(error)) from None
     return [base64.b64decode(uri.partition(",")[2]) for uri in uris]
