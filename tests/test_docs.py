@@ -102,10 +102,10 @@ def not_printed(shown: list[str], printed: str) -> list[str]:
 
 
 def agrees(shown: str, printed: str) -> bool:
+    words = [re.escape(words).replace("…", ".*") for words in DECIMAL.split(shown)]
+    match = re.fullmatch(f"({DECIMAL.pattern})".join(words), printed)
     expected = [float(number) for number in DECIMAL.findall(shown)]
-    pattern = DECIMAL.sub(f"({DECIMAL.pattern})".replace("\\", "\\\\"), re.escape(shown).replace(r"\.", "."))
-    match = re.fullmatch(pattern.replace("…", ".*"), printed)
-    return match is not None and [float(n) for n in match.groups()] == pytest.approx(
+    return match is not None and [float(number) for number in match.groups()] == pytest.approx(
         expected, abs=TOLERANCE
     )
 
