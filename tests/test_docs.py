@@ -140,7 +140,8 @@ def test_python_that_is_not_run_names_what_exists(page: Path, block: Block) -> N
             ("probes", "freeret")
         ):
             found = importlib.util.find_spec(node.module or "")
-            assert found and found.origin
+            assert found
+            assert found.origin
             source = Path(found.origin).read_text()
             assert all(re.search(rf"\b{alias.name}\b", source) for alias in node.names)
 
