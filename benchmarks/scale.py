@@ -5,7 +5,7 @@
 
 exact: many queries at once against all rows. One matrix product over vectors in memory, the same
 with its top 100, and the streamed search of the store, interleaved; extra peak memory, each in a
-fresh process. ann: recall@100 and queries a second, one query after the other, for LanceDB's
+fresh process. ann: recall@100 and queries per second, one query after the other, for LanceDB's
 IVF-HNSW and IVF-PQ with exact scores of their candidates, and for faiss' IVF-PQ (the same) and
 HNSW (`pip install faiss-cpu`). Vectors are unit and lie in clusters. Writes
 benchmarks/results/scale_{exact,ann}.json; figures/ann.py draws the second.

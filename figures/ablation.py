@@ -10,7 +10,7 @@
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/frames
     python figures/ablation.py
 
-The first measures all prompts and priors: a figure a dataset, ablation-<dataset>-<model>. The
+The first measures all prompts and priors: one figure per dataset, ablation-<dataset>-<model>. The
 next two measure every late site under the recipe's prompt, in every geometry, the last one every
 frame: what the choice cost against the best and the worst, regret.md, .png and .svg.
 """

@@ -1,4 +1,4 @@
-"""Recall@100 against queries a second, from benchmarks/results/scale_ann.json.
+"""Recall@100 against queries per second, from benchmarks/results/scale_ann.json.
 
     python figures/ann.py
 
@@ -41,7 +41,7 @@ def main() -> None:
         for p in points:
             setting = ", ".join(f"{name} {value}" for name, value in p["setting"].items())
             table.add_row(index, setting, f"{p['recall']:.3f}", f"{p['queries_per_second']:.0f}")
-    ax.set(xlabel="recall@100", ylabel="queries a second, one at a time", yscale="log")
+    ax.set(xlabel="recall@100", ylabel="queries per second, one at a time", yscale="log")
     figure.legend(loc="outside right upper")
     save(figure, HERE / "ann")
     Console(width=100).print(table)

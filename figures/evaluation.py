@@ -1,4 +1,4 @@
-"""Every suite that runs offline, every system, as one table and one figure a backbone.
+"""Every suite that runs offline, every system, as one table and one figure per backbone.
 
     freeret eval paraphrases:DATA/captions sts:DATA/stsb-dev.tsv beir:DATA/cranfield \
         --model smollm2-135m --recipe figures/results/smollm2-135m/chosen/recipe.json \

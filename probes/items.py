@@ -127,7 +127,7 @@ class Item:
 
     @property
     def text(self) -> str:
-        """All text parts, one a line."""
+        """All text parts, one per line."""
         return "\n".join(part.value for part in self.parts if part.kind == "text")
 
     @property

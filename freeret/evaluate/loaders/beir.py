@@ -12,7 +12,7 @@ from probes.errors import BadFile
 
 SOURCE = (
     "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/test.tsv. The archives are listed "
-    "at github.com/beir-cellar/beir, one a dataset: from SciFact (5,183 documents, 3 MB) to "
+    "at github.com/beir-cellar/beir, one per dataset: from SciFact (5,183 documents, 3 MB) to "
     "MS MARCO (8.8 million passages, 1 GB)"
 )
 

@@ -28,7 +28,7 @@ from probes import Item
 from probes.errors import BadFile
 
 SOURCE = (
-    "get the dataset TIGER-Lab/MMEB-eval from the Hugging Face hub: a folder a dataset, each with "
+    "get the dataset TIGER-Lab/MMEB-eval from the Hugging Face hub: a folder per dataset, with "
     "test-00000-of-00001.parquet (36 datasets, 1,000 queries each, most with 1,000 candidates: "
     "tens of MB), and images.zip (several GB), unpacked into the same folder; "
     "image-tasks/mmeb_v1.tar.gz of TIGER-Lab/MMEB-V2 holds the same pictures"

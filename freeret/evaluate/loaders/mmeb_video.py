@@ -13,7 +13,7 @@ row's own labels, and the first 1,000 rows); in retrieval the text is the query 
 the candidates.
 
 Kinetics-700 has labels that no query of the benchmark bears. They are read from
-`video-tasks/data/k700.labels.txt`, one a line; without that file the labels that occur are the
+`video-tasks/data/k700.labels.txt`, one per line; without that file the labels that occur are the
 candidates, and the dataset's note says so and where all are listed.
 """
 
@@ -112,7 +112,7 @@ def load_video_classification(folder: str | Path, name: str) -> Dataset:
             candidates[id] = list(dict.fromkeys([right, *map(str, row["neg_text"])]))
     note = "" if own or listed.is_file() else "candidates are the labels that occur"
     if note and name == "K700":
-        note += f"; all 700 are listed in {ALL_LABELS}: write them to {listed}, one a line"
+        note += f"; all 700 are listed in {ALL_LABELS}: write them to {listed}, one per line"
     return Dataset(
         name=name,
         queries=queries,
