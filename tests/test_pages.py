@@ -118,6 +118,8 @@ def test_the_page_of_a_search_is_whole(
     assert len(frames) == 4
     assert len({box["y"] for box in frames if box}) == 1  # all in one row
     assert all(box["width"] > 20 for box in frames if box)
+    cards = [card.bounding_box() for card in page.locator(".results > li").all()]
+    assert all(box["width"] > 300 for box in cards if box)
     edge = "getComputedStyle(document.querySelector('.medium img')).borderTopWidth"
     assert page.evaluate(edge) == "1px"
     page.close()
