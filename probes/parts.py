@@ -24,7 +24,8 @@ def with_needed(parts: Collection[str]) -> list[PartName]:
         BadSetting: There is no such part.
     """
     needed = {need for part in parts for need in NEEDS.get(part, ())}
-    return sorted({*map(_known, parts), *needed}, key=PARTS.index)
+    names: set[Any] = {*map(_known, parts), *needed}
+    return sorted(names, key=PARTS.index)
 
 
 def _known(part: Any) -> PartName:

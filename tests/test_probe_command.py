@@ -254,7 +254,9 @@ def test_panels_stand_side_by_side_only_where_they_find_room() -> None:
     report = make_report()
     many = {name: report.synonyms for name in ("one", "two", "three")}
     columns = {
-        width: len({round(ax.get_position().x0, 3) for ax in figure_of("synonyms", many, width).axes})
+        width: len(
+            {round(ax.get_position().x0, 3) for ax in figure_of("synonyms", many, width).axes}
+        )
         for width in (3.3, 6.9, None)
     }
     assert columns == {3.3: 1, 6.9: 3, None: 3}
