@@ -1,4 +1,4 @@
-"""`freeret probe` and `freeret plot`: parts are kept, chosen and drawn; nothing measured is lost."""
+"""`freeret probe` and `freeret plot`: parts are kept, chosen and drawn; none is lost."""
 
 import json
 import logging
@@ -252,7 +252,7 @@ def test_figures_keep_their_width_and_equal_figures_are_equal_files(
 
 def test_panels_stand_side_by_side_only_where_they_find_room() -> None:
     report = make_report()
-    many = {name: report.synonyms for name in ("one", "two", "three")}
+    many = dict.fromkeys(("one", "two", "three"), report.synonyms)
     columns = {
         width: len(
             {round(ax.get_position().x0, 3) for ax in figure_of("synonyms", many, width).axes}
