@@ -131,7 +131,7 @@ def announce(backbone: Backbone, parts: Collection[PartName], seed: int = 0) -> 
     done = kept_parts(backbone, wanted, seed, parts_folder(backbone, seed))
     left = [part for part in wanted if part not in done]
     if done:
-        log.info("Finished in an interrupted run, and not measured again: %s", ", ".join(done))
+        log.info("Measured before, and kept: %s", ", ".join(done))
     if left:
         log.info("Probing %s takes %s here", backbone.name, in_words(seconds_of(backbone, left)))
 

@@ -4,9 +4,9 @@ Nothing here imports torch: the command line reads the names before it loads any
 """
 
 from collections.abc import Collection
-from typing import Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-from probes.errors import BadSetting
+from probes.arguments import check_choice
 
 PartName = Literal["framing", "diagnostic", "reranking", "curves", "synonyms", "injection"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -23,19 +23,19 @@ def with_needed(parts: Collection[str]) -> list[PartName]:
     Raises:
         BadSetting: There is no such part.
     """
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise BadSetting(f"there is no part {unknown[0]!r} of a report; parts: {', '.join(PARTS)}")
     needed = {need for part in parts for need in NEEDS.get(part, ())}
-    return [part for part in PARTS if part in parts or part in needed]
+    names: set[Any] = {*map(_known, parts), *needed}
+    return sorted(names, key=PARTS.index)
+
+
+def _known(part: Any) -> PartName:
+    return check_choice("a part of a report", part, PARTS)
 
 
 def part_names(listed: str) -> list[PartName]:
     """The parts named in a list such as `curves,synonyms`, with those that they need.
 
     Raises:
-        BadSetting: There is no such part, or none is named.
+        BadSetting: There is no such part.
     """
-    names = [name for name in map(str.strip, listed.split(",")) if name]
-    if not names:
-        raise BadSetting(f"name at least one part of a report; parts: {', '.join(PARTS)}")
-    return with_needed(cast(list[PartName], names))
+    return with_needed([name.strip() for name in listed.split(",")])

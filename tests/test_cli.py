@@ -464,7 +464,7 @@ def probed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
     asked: list[str] = []
 
-    def probe(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> ProbeReport:
+    def probe(backbone: Backbone, *, seed: int, progress: bool, keep: Path) -> ProbeReport:
         asked.append(backbone.name)
         assert progress, "minutes of work are shown"
         return make_report(fingerprint=backbone.fingerprint(), seed=seed)

@@ -139,7 +139,8 @@ def plot(
     """
     if not reports:
         raise BadSetting("name at least one report to draw")
-    suffix = check_choice("the ending of --out", out.suffix[1:], get_args(Format))
+    formats = {f".{name}": name for name in get_args(Format)}
+    check_choice("the ending of --out", out.suffix, formats)
     for report in reports:
         read_json(report)
     preflight.check_writable(out.parent)
@@ -153,7 +154,7 @@ def plot(
     if len(set(names.values())) < len(names):  # the same model twice: say which file it is
         names = {report: str(report.with_suffix("")) for report in reports}
     figure = figure_of(kind, {names[report]: each[part] for report, each in read.items()}, width)
-    [path] = save(figure, out.with_suffix(""), [suffix])
+    [path] = save(figure, out.with_suffix(""), [formats[out.suffix]])
     say(f"The figure is in {path}")
 
 
