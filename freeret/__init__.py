@@ -8,6 +8,7 @@ from probes.lazy import lazy_names
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every new table; read at its import
 
 if TYPE_CHECKING:
+    from freeret.card import model_card
     from freeret.embedder import Embedder
     from freeret.hits import Answer, Hit, Hits
     from freeret.recipe import Recipe
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer", "ControlPrompt", "Embedder", "FreeRet", "Hit", "Hits", "Ranked", "Recipe",
-    "Reranker", "sentence_transformer",
+    "Reranker", "model_card", "sentence_transformer",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -26,6 +27,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "freeret.embedder": "Embedder",
         "freeret.hits": "Answer Hit Hits",
+        "freeret.card": "model_card",
         "freeret.recipe": "Recipe",
         "freeret.reranker": "Ranked Reranker",
         "freeret.retriever": "FreeRet",

@@ -301,7 +301,7 @@ def test_eval_as_a_command_names_what_it_could_not_do(
     said = capsys.readouterr()
     [line] = own_lines(said.err)
     assert f"could not evaluate {place}/torn/corpus.jsonl, line 1: needs JSON" in line
-    assert "mean of all" in said.out
+    assert "mean over" in said.out
     for name in ("bm25", "recipe"):
         assert list(Result.load(tmp_path / f"{name}.json").datasets) == ["one", "two"]
 

@@ -234,17 +234,35 @@ def test_a_folder_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"text": "a"}, "line 1: needed"),
+        ({"text": "a"}, "line 1: relevant must be a list"),
+        ({"text": "a", "relevant": "note.txt"}, "line 1: relevant must be a list"),
+        ({"text": "a", "relevant": []}, "line 1: relevant must be a list"),
+        ({"text": "a", "relevant": {"note.txt": "good"}}, "'note.txt' must be a number"),
+        ({"query": "a", "relevant": ["note.txt"]}, "no key 'query'; its keys are id, text, image"),
+        (["a"], "line 1 is not an object of JSON; needed"),
+        ({"image": ["asked.png"], "relevant": ["note.txt"]}, "image must be a path below"),
+        ({"text": "a", "relevant": ["lost"]}, "called 'note.txt', 'own', 'p.png', …"),
         ({"text": "a", "relevant": ["lost"]}, "no document 'lost'"),
         ({"image": "lost.png", "relevant": ["note.txt"]}, r"no file .*lost\.png"),
         ({"text": " ", "relevant": ["note.txt"]}, "no content"),
     ],
 )
-def test_a_folder_that_is_wrong(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_wrong(row: Any, said: str, tmp_path: Path) -> None:
     root = folder(tmp_path / "mine")
     lines(root / "queries.jsonl", [row])
     with pytest.raises(BadFile, match=said):
         load_folder(root)
+
+
+def test_documents_may_be_pictures_with_captions(tmp_path: Path) -> None:
+    root = folder(tmp_path / "mine")
+    rows = [{"id": "both", "text": "a caption", "image": "../asked.png"}]
+    lines(root / "documents" / "captions.jsonl", rows)
+    lines(root / "queries.jsonl", [{"text": "which?", "relevant": ["both"]}])
+    dataset = load_folder(root)
+    [found] = [item for item in dataset.documents if item.id == "both"]
+    assert (found.signature, found.text) == ("image+text", "a caption")
+    assert dataset.metrics == ("P@1", "nDCG@10", "R@10", "RR")
 
 
 def test_a_folder_without_parts(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands that measure: `freeret eval`, `table`, `compare`, `ablate`, `scenes`."""
+"""The commands that measure: `freeret eval`, `table`, `card`, `compare`, `ablate`, `scenes`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from freeret import preflight
-from freeret.cli import results, scenes
+from freeret.cli import card, results, scenes
 from freeret.cli.options import (
     AS_USUAL,
     Actors,
@@ -58,6 +58,7 @@ def register(app: App) -> None:
     app.command(ablate)
     app.command(scenes.scenes)
     app.command(results.table)
+    app.command(card.card)
 
 
 def evaluate(

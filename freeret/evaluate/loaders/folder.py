@@ -1,7 +1,8 @@
 """A folder of one's own:
 
     my-folder/
-      documents/       whatever `freeret index` reads: texts, tables, pictures, …
+      documents/       whatever `freeret index` reads: texts, pictures, tables, … Rows of a table
+                       may hold `image`, `video` or `audio` beside `text`
       queries.jsonl    {"id": "q1", "text": "…", "relevant": ["note.txt", "rows.jsonl:3"]}
 
 `relevant` is a list of document ids, or an object of ids and grades. A query may hold `image`,
@@ -21,6 +22,10 @@ from probes.errors import BadFile, BadItem
 
 SOURCE = 'needed: documents/ and queries.jsonl with {"id": …, "text": …, "relevant": [ids]}'
 MEDIA = ("image", "video", "audio")
+KEYS = ("id", "text", *MEDIA, "relevant")
+METRICS = ("P@1", "nDCG@10", "R@10", "RR")
+SHOWN = 3
+"""Ids of documents that an error names as examples."""
 
 
 def check_folder(folder: str | Path) -> None:
@@ -37,7 +42,16 @@ def load_folder(folder: str | Path) -> Dataset:
     if task.is_file():
         said = "\n".join(line for _, line in lines_of(task, SOURCE)).strip()
     try:
-        found = list(Files([root / "documents"], folder_names=False, keep_bad=True))
+        found = list(
+            Files(
+                [root / "documents"],
+                folder_names=False,
+                keep_bad=True,
+                image_field="image",
+                video_field="video",
+                audio_field="audio",
+            )
+        )
     except BadItem as error:
         raise BadFile(f"{root}/documents: {error}; {SOURCE}") from None
     documents = [item for item in found if isinstance(item, Item)]
@@ -48,8 +62,10 @@ def load_folder(folder: str | Path) -> Dataset:
         query, grades = _query(root, number, line)
         missing = [id for id in grades if id not in known]
         if missing:
+            some = ", ".join(map(repr, sorted(map(str, known))[:SHOWN]))
             raise BadFile(
-                f"{root}/queries.jsonl, line {number}: there is no document {missing[0]!r}"
+                f"{root}/queries.jsonl, line {number}: there is no document {missing[0]!r} below "
+                f"documents/; the documents are called {some}{', …' * (len(known) > SHOWN)}"
             )
         queries.append(query)
         judgements[query.id or ""] = grades
@@ -59,7 +75,7 @@ def load_folder(folder: str | Path) -> Dataset:
         documents=documents,
         judgements=judgements,
         task=said,
-        metrics=("P@1", "nDCG@10"),
+        metrics=METRICS,
         group="own",
         unreadable=unreadable,
     )
@@ -68,19 +84,38 @@ def load_folder(folder: str | Path) -> Dataset:
 def _query(root: Path, number: int, line: str) -> tuple[Item, dict[str, Grade]]:
     place = f"{root}/queries.jsonl, line {number}"
     try:
-        row: dict[str, Any] = json.loads(line)
-        relevant = row["relevant"]
-        given = relevant.items() if isinstance(relevant, dict) else [(id, 1) for id in relevant]
-        grades: dict[str, Grade] = {str(key): grade for key, grade in given}
-        media = {kind: [root / row[kind]] if kind in row else [] for kind in MEDIA}
-        id = str(row.get("id", number))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise BadFile(f"{place}: {SOURCE}") from None
-    lacking = [path for paths in media.values() for path in paths if not path.is_file()]
-    if lacking:
-        raise BadFile(f"{place}: there is no file {lacking[0]}")
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise BadFile(f"{place} is not an object of JSON; {SOURCE}")
+    if unknown := [key for key in row if key not in KEYS]:
+        raise BadFile(f"{place}: a query has no key {unknown[0]!r}; its keys are {', '.join(KEYS)}")
+    grades = _grades(row.get("relevant"), place)
+    values = {kind: row.get(kind) for kind in MEDIA}
+    for kind, value in values.items():
+        if not isinstance(value, str | None):
+            raise BadFile(f"{place}: {kind} must be a path below {root}, not {value!r}")
+        if value is not None and not (root / value).is_file():
+            raise BadFile(f"{place}: there is no file {root / value}")
+    media = {kind: [root / value] if value else [] for kind, value in values.items()}
     try:
-        item = Item(row.get("text"), media["image"], media["video"], media["audio"], id=id)
+        item = Item(row.get("text"), *media.values(), id=str(row.get("id", number)))
     except BadItem as error:
         raise BadFile(f"{place}: {error}") from None
     return item, grades
+
+
+def _grades(relevant: Any, place: str) -> dict[str, Grade]:
+    """Document id -> grade, 1 in a list of ids."""
+    grades = relevant if isinstance(relevant, dict) else None
+    if isinstance(relevant, list):
+        grades = dict.fromkeys(map(str, relevant), 1)
+    if not grades:
+        raise BadFile(
+            f"{place}: relevant must be a list of ids of documents, or an object of ids and grades"
+        )
+    for id, grade in grades.items():
+        if not isinstance(grade, int | float):
+            raise BadFile(f"{place}: the grade of {id!r} must be a number, not {grade!r}")
+    return grades
