@@ -102,20 +102,19 @@ def estimate(
     embedder = Embedder.from_recipe(backbone, recipe)
     parts, bad, disk, readable = [], 0, 0, list[Item]()
     for signature, count in counts.items():
-        items, errors = _read(listing, samples[signature])
+        sample, errors = _read(listing, samples[signature], embedder)
         bad += len(errors)
-        if not items:
+        if not sample:
             raise errors[0]
-        part, payload = _measured(embedder, signature, count, items)
+        part, payload = _measured(embedder, signature, count, sample)
         parts.append(part)
-        disk += Sizing(count, 1, embedder.dimension, payload).disk
-        readable += items
+        disk += Sizing(count, part.items_per_second, embedder.dimension, payload).disk
+        readable += [item for item, _ in sample]
     hours = sum(part.hours for part in parts)
     pairs = rerank_hours = None
     if rerank and queries and readable:
         pairs = _pairs_per_second(backbone, recipe, readable)
         rerank_hours = Sizing(rerank * queries, pairs, 0).hours
-    total = sum(counts.values())
     weights = sum(w.numel() * w.element_size() for w in backbone.model.parameters())
     return Estimate(
         model=backbone.name,
@@ -124,7 +123,7 @@ def estimate(
         unreadable=bad,
         hours=hours,
         disk=disk,
-        memory=Sizing(total, 1, embedder.dimension).memory,
+        memory=4 * embedder.dimension * sum(counts.values()),
         weights=weights,
         pairs_per_second=pairs,
         rerank_hours=rerank_hours,
@@ -168,20 +167,28 @@ def _handles(listing: Listing) -> Iterator[tuple[str, Handle, int]]:
             yield kind_of(path) or "text", (file, name), 1
 
 
-def _read(listing: Listing, handles: list[Handle]) -> tuple[list[Item], list[BadItem]]:
-    found: list[Item] = []
+def _read(
+    listing: Listing, handles: list[Handle], embedder: Embedder
+) -> tuple[list[tuple[Item, list[Row]]], list[BadItem]]:
+    """Sampled items with their rows, and the errors of those that cannot be read."""
+    found: list[tuple[Item, list[Row]]] = []
     errors: list[BadItem] = []
     for handle in handles:
-        read = handle if isinstance(handle, Item) else next(listing.source.read(*handle))
-        (errors if isinstance(read, BadItem) else found).append(read)  # type: ignore[arg-type]
+        try:
+            item = handle if isinstance(handle, Item) else next(listing.source.read(*handle))
+            if isinstance(item, BadItem):
+                raise item
+            found.append((item, embedder.rows(item)))
+        except BadItem as error:
+            errors.append(error)
     return found, errors
 
 
 def _measured(
-    embedder: Embedder, signature: str, count: int, items: list[Item]
+    embedder: Embedder, signature: str, count: int, sample: list[tuple[Item, list[Row]]]
 ) -> tuple[Part, int]:
     """Hours of all items like these, and the bytes that one of them takes beside its vector."""
-    rows = [embedder.rows(item) for item in items]
+    items, rows = [item for item, _ in sample], [rows for _, rows in sample]
     # With a text that is none of them, lest a lone item shares all of itself.
     shared = len(common_prefix([row for some in (*rows, embedder.rows(OTHER)) for row in some]))
 

@@ -124,8 +124,7 @@ class Encoder:
         self.control_ids = {i for i, token in added.items() if token.content.strip()}
         control = {added[i].content for i in self.control_ids}
         try:
-            self.plain = _without_control_tokens(tokenizer, control, first=False)
-            self.plain_first = _without_control_tokens(tokenizer, control, first=True)
+            self.plain, self.plain_first = _without_control_tokens(tokenizer, control)
             self.plain.encode("the tokenizer's class and its file may not go together")
         except Exception as error:  # tokenizers raises Exception itself
             raise UnsupportedBackbone(
@@ -385,21 +384,26 @@ def _mark(user: tuple) -> tuple:
     return tuple(marked)
 
 
-def _without_control_tokens(tokenizer: Any, control: set[str], *, first: bool) -> Tokenizer:
-    """The fast tokenizer without its added tokens: every text is plain characters to it.
+def _without_control_tokens(tokenizer: Any, control: set[str]) -> tuple[Tokenizer, Tokenizer]:
+    """The fast tokenizer without its added tokens, for text inside a row and for text that begins
+    one: every text is plain characters to it. The two are one where neither writes a word mark.
 
     Added tokens that are only white space (Gemma's runs of newlines) stay, they are plain text.
     """
     settings = json.loads(tokenizer.backend_tokenizer.to_str())
     settings["added_tokens"] = [t for t in settings["added_tokens"] if t["content"] not in control]
     settings["truncation"] = settings["padding"] = None
-    if not first:
-        _never_prepend(settings["pre_tokenizer"])
-    return Tokenizer.from_str(json.dumps(settings))
+    first = Tokenizer.from_str(json.dumps(settings))
+    if not _never_prepend(settings["pre_tokenizer"]):
+        return first, first
+    return Tokenizer.from_str(json.dumps(settings)), first
 
 
-def _never_prepend(pre_tokenizer: dict[str, Any] | None) -> None:
-    """No word mark in front of text that stands inside a row."""
+def _never_prepend(pre_tokenizer: dict[str, Any] | None) -> bool:
+    """No word mark in front of text that stands inside a row; returns whether there was one."""
+    marked = False
     for part in [pre_tokenizer, *(pre_tokenizer or {}).get("pretokenizers", [])]:
         if part and part.get("prepend_scheme") == "first":
             part["prepend_scheme"] = "never"
+            marked = True
+    return marked

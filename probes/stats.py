@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
-from scipy.stats import bootstrap, rankdata
 
 RESAMPLES = 2000
 
@@ -50,6 +49,8 @@ def _interval(average: Callable[..., Any], values: ndarray, seed: int) -> Interv
 
 def auc(scores: Float[ndarray, " samples"], labels: Bool[ndarray, " samples"]) -> float:
     """Area under the ROC curve: P(a positive scores above a negative), ties counting one half."""
+    from scipy.stats import rankdata  # half a second, which a search need not wait for
+
     positives = int(labels.sum())
     negatives = len(labels) - positives
     ranks = rankdata(scores)
@@ -73,6 +74,7 @@ def d_prime(
     signal: Float[ndarray, " pairs"], noise: Float[ndarray, " controls"], seed: int = 0
 ) -> Interval:
     """d' = (mean signal - mean noise) / sqrt((var signal + var noise) / 2), resampling both."""
+    from scipy.stats import bootstrap
 
     def separation(a: ndarray, b: ndarray, axis: int = -1) -> Any:
         spread = np.sqrt((a.var(axis=axis, ddof=1) + b.var(axis=axis, ddof=1)) / 2)

@@ -131,7 +131,9 @@ def test_shards_fill_one_store(
     how: dict[str, Any] = {"store": tmp_path / "s", "model": model, "recipe": recipe}
     for k in (1, 2):
         assert index(tmp_path / "a.jsonl", "--shards", f"{k}/2", **how) == 0
-    assert index(**how) == 0
+    assert Store.open(tmp_path / "s").geometry() is None
+    assert run("fit", tmp_path / "s") == 0
+    assert Store.open(tmp_path / "s").geometry() is not None
     assert Store.open(tmp_path / "s").vectors().ids == sorted(row["id"] for row in ROWS)
     assert index(tmp_path / "a.jsonl", "--shards", "3/2", **how) == 1
     assert "write k/n" in own_lines(capsys.readouterr().err)[0]
@@ -369,7 +371,19 @@ def test_help_says_all_of_every_option(
         assert sentence[-1] == ".", name
         assert sentence in shown, name
     assert set(described) <= names.keys()
-    loads = {"probe", "check", "index", "search", "answer", "eval", "ablate", "scenes", "demo"}
+    loads = {
+        "probe",
+        "check",
+        "index",
+        "fit",
+        "search",
+        "answer",
+        "eval",
+        "ablate",
+        "scenes",
+        "demo",
+    }
+    loads.add("estimate")
     assert ("--token-budget" in out) == (command in loads)
     assert "--images" not in out
 
@@ -413,6 +427,7 @@ def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -
         (("index", tmp_path / "none", *new), "there is nothing at"),
         (("index", text, tmp_path / "none", *new), "there is nothing at"),
         (("index", *new), "name at least one file"),
+        (("index", "--store", tmp_path), "`freeret fit STORE`"),
         (("index", text, *new, "--num-actors", 2), "--num-actors goes with --engine ray"),
         (("index", text, *new, "--address", "auto"), "--address goes with --engine ray"),
         (("index", text, *new, "--engine", "ray", "--num-actors", 0), "Must be >= 1"),
@@ -432,6 +447,12 @@ def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -
         (("search", tmp_path / "none", "q", "--top-n", 0), "Must be >= 1"),
         (("answer", tmp_path / "none", "q"), "there is no store at"),
         (("info", tmp_path / "none"), "there is no store at"),
+        (("delete", tmp_path / "none", "a"), "there is no store at"),
+        (("fit", tmp_path / "none"), "there is no store at"),
+        (("export", tmp_path / "none", "--to", "npy", "--out", tmp_path / "x"), "no store at"),
+        (("estimate", tmp_path / "none"), "there is nothing at"),
+        (("estimate", text, "--rerank", 10), "--rerank and --queries go together"),
+        (("search", tmp_path, "q", "--rerank", "5,10"), "--rerank takes one depth"),
         (("probe", "smollm2-135m", "--out", tmp_path / "file" / "out"), "Not a directory"),
         (("demo", "--out", tmp_path / "file"), "Not a directory"),
         (("eval", "nosuch:suite"), "'nosuch:suite' is not a suite"),

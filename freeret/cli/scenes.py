@@ -1,17 +1,28 @@
 """The command `freeret scenes`: what a backbone sees, measured without a download."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from freeret import preflight
 from freeret.cli.options import AS_USUAL, Model, Positive, RecipeName, Settings
 from freeret.cli.output import print_table, say
+
+Beside = Annotated[
+    RecipeName | None,
+    Parameter(
+        help="Measure this recipe beside the presets: auto (by the backbone's probe report), "
+        "paper, or the path of a recipe.json."
+    ),
+]
 
 
 def scenes(
     model: Model,
     /,
     *,
-    recipe: RecipeName | None = None,
+    recipe: Beside = None,
     size: Positive = 100,
     seeds: Positive = 3,
     out: Path | None = None,
@@ -23,8 +34,6 @@ def scenes(
     told apart, where 0.5 is chance.
 
     Args:
-        recipe: Measure this recipe beside the presets: auto (by the backbone's probe report),
-            paper, or the path of a recipe.json.
         size: Number of documents in the pool of every task.
         seeds: Number of pools that are drawn.
         out: JSON file for every figure.

@@ -146,7 +146,7 @@ def fit(
     ann: Ann = None,
     loading: Settings = AS_USUAL,
 ) -> None:
-    """Fit the geometry of a store on everything in it, as after `freeret index --shards`.
+    """Fit the geometry of a store on everything in it, once all shards are indexed.
 
     `freeret index` does this at its end, except for shards. The files of the store are tidied too.
     A store keeps its recipe, unless --recipe names one that differs in its geometry or its frame.

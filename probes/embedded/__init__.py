@@ -92,7 +92,7 @@ ALIASES: dict[str, EmbeddedSource | Sighted] = {
         needs_mb=600,
         parameters=135_928_116,
         dimension=576,
-        reads=("text", "image", "video"),
+        reads=("text", "image"),
     ),
 }
 
