@@ -233,7 +233,7 @@ def test_an_error_within_an_answer_is_an_event(
     assert served.post("/answer", question="what").status_code == 500
 
 
-# -- bodies --------------------------------------------------------------------------------------
+# -- bodies ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"input": ', b"\xff\xfe", b"[]", b"null", b"1" * 99])
@@ -282,7 +282,7 @@ def test_a_caller_who_stalls_holds_up_nobody(served: Served) -> None:
             connection.close()
 
 
-# -- hostile callers -------------------------------------------------------------------------------
+# -- hostile callers ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "10.0.0.1"])
@@ -341,7 +341,7 @@ def test_the_token_is_compared_whole(tiny: Callable[[str], Backbone], tmp_path: 
             assert answer.headers["www-authenticate"] == "Bearer"
 
 
-# -- a long life -----------------------------------------------------------------------------------
+# -- a long life -------------------------------------------------------------------------------
 
 
 def resident() -> float:
