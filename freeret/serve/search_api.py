@@ -40,7 +40,7 @@ class SearchRequest(Strict):
     filter: dict[str, Any] | None = Field(
         default=None, description="Metadata that hits must have; a list means any of its values."
     )
-    kinds: list[str] = Field(default=[], description="As /healthz lists them; none means all.")
+    kinds: list[str] = Field(default=[], description="text, image, video or audio; none means all.")
     task: str | None = None
     ann: bool = Field(default=False, description="Score only what the approximate index proposes.")
 

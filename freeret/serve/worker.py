@@ -46,20 +46,18 @@ class Worker:
 
     def refuse(self) -> None:
         """Begin nothing more: what waits gets ShuttingDown, and what runs is finished."""
-        self._closed = True  # without the lock: signal handlers call this
-        while self._waiting:
-            try:
-                *_, future = self._waiting.popleft()
-            except IndexError:
-                break
+        with self._changed:  # reentrant: the signal handler may run while this thread holds it
+            self._closed = True
+            refused = [future for *_, future in self._waiting]
+            self._waiting.clear()
+            self._changed.notify()
+        for future in refused:
             if future.set_running_or_notify_cancel():
                 future.set_exception(ShuttingDown("the server is shutting down"))
 
     def stop(self) -> None:
         """`refuse`, and wait for the thread to end."""
         self.refuse()
-        with self._changed:
-            self._changed.notify()
         self._thread.join()
 
     @contextmanager
