@@ -409,9 +409,10 @@ def test_what_has_begun_is_finished_at_the_end(
             waiting = pool.submit(served.post, "/search", text="a")
             wait_for(lambda: served.worker.requests == 1)
             served.worker.refuse()
-            answer = waiting.result()
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
-        assert served.post("/search", text="a").status_code == 503
+            assert served.post("/search", text="b").status_code == 503
+        assert len(waiting.result().json()["hits"]) == len(TEXTS)
+        refused = served.post("/v1/embeddings", input="a")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
 
 
 # -- the command ----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ class QueueFull(FreeRetError):
 
 
 class ShuttingDown(FreeRetError):
-    """The server stops, and begins nothing more."""
+    """The server stops, and admits nobody more."""
 
 
 class Worker:
@@ -45,19 +45,14 @@ class Worker:
         self._thread.start()
 
     def refuse(self) -> None:
-        """Begin nothing more: what waits gets ShuttingDown, and what runs is finished."""
-        with self._changed:  # reentrant: the signal handler may run while this thread holds it
-            self._closed = True
-            refused = [future for *_, future in self._waiting]
-            self._waiting.clear()
-            self._changed.notify()
-        for future in refused:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(ShuttingDown("the server is shutting down"))
+        """Admit nobody more; whoever is admitted is served. Signal handlers may call it."""
+        self._closed = True
 
     def stop(self) -> None:
-        """`refuse`, and wait for the thread to end."""
+        """`refuse`, finish what waits, and wait for the thread to end."""
         self.refuse()
+        with self._changed:
+            self._changed.notify()
         self._thread.join()
 
     @contextmanager
@@ -75,9 +70,7 @@ class Worker:
 
     async def submit(self, work: Work, payload: Any) -> Any:
         """The result of `work` for a payload. Cancelled before it is begun, it is never begun.
-        Raises what `work` raises or returns as an error, and ShuttingDown."""
-        if self._closed:
-            raise ShuttingDown("the server is shutting down")
+        Raises what `work` raises or returns as an error."""
         future: Future[Any] = Future()
         with self._changed:
             self._waiting.append((work, payload, future))
