@@ -38,7 +38,7 @@ class Worker:
         self.limit, self.requests = limit, 0
         self._waiting: deque[tuple[Work, Any, Future[Any]]] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="freeret-worker")
 
     def start(self) -> None:
@@ -52,6 +52,7 @@ class Worker:
         """`refuse`, finish what waits, and wait for the thread to end."""
         self.refuse()
         with self._changed:
+            self._stopped = True
             self._changed.notify()
         self._thread.join()
 
@@ -85,7 +86,7 @@ class Worker:
     def _next(self) -> tuple[Work, list[tuple[Any, "Future[Any]"]]] | None:
         """The work that has waited longest, with all that waits for equal work."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._waiting or self._stopped)
             if not self._waiting:
                 return None
             work = self._waiting[0][0]
