@@ -233,7 +233,7 @@ def test_an_error_within_an_answer_is_an_event(
     assert served.post("/answer", question="what").status_code == 500
 
 
-# -- bodies --------------------------------------------------------------------------------------
+# -- bodies ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"input": ', b"\xff\xfe", b"[]", b"null", b"1" * 99])
@@ -282,7 +282,7 @@ def test_a_caller_who_stalls_holds_up_nobody(served: Served) -> None:
             connection.close()
 
 
-# -- hostile callers -------------------------------------------------------------------------------
+# -- hostile callers ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "10.0.0.1"])
@@ -341,7 +341,7 @@ def test_the_token_is_compared_whole(tiny: Callable[[str], Backbone], tmp_path: 
             assert answer.headers["www-authenticate"] == "Bearer"
 
 
-# -- a long life -----------------------------------------------------------------------------------
+# -- a long life -------------------------------------------------------------------------------
 
 
 def resident() -> float:
@@ -409,9 +409,10 @@ def test_what_has_begun_is_finished_at_the_end(
             waiting = pool.submit(served.post, "/search", text="a")
             wait_for(lambda: served.worker.requests == 1)
             served.worker.refuse()
-            answer = waiting.result()
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
-        assert served.post("/search", text="a").status_code == 503
+            assert served.post("/search", text="b").status_code == 503
+        assert len(waiting.result().json()["hits"]) == len(TEXTS)
+        refused = served.post("/v1/embeddings", input="a")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
 
 
 # -- the command ----------------------------------------------------------------------------------

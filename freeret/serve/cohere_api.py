@@ -22,9 +22,9 @@ class RerankRequest(BaseModel):
 
     query: Any = Field(description="A string or content parts.", examples=["why is bread stale?"])
     documents: list[Any] = Field(min_length=1, max_length=DOCUMENTS, examples=[["a text"]])
-    top_n: int | None = Field(None, ge=1)
+    top_n: int | None = Field(default=None, ge=1)
     return_documents: bool = False
-    model: str | None = Field(None, description="Not looked at: there is one model.")
+    model: str | None = Field(default=None, description="Not looked at: there is one model.")
 
 
 class Ranked(BaseModel):

@@ -29,20 +29,22 @@ class EmbeddingRequest(BaseModel):
     """OpenAI's request; `messages` is vLLM's, `input_type` Cohere's."""
 
     input: Any = Field(
-        None,
+        default=None,
         description="A string, a content part, {content: [parts]}, or a list of these.",
         examples=["a text", ["a text", {"type": "text", "text": "another"}]],
     )
-    messages: list[Any] | None = Field(None, description="One input, as a conversation.")
-    model: str | None = Field(None, description="Not looked at: there is one model.")
+    messages: list[Any] | None = Field(default=None, description="One input, as a conversation.")
+    model: str | None = Field(default=None, description="Not looked at: there is one model.")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(
-        None, ge=1, description="The first so many dimensions, brought back to length 1."
+        default=None, ge=1, description="The first so many dimensions, brought back to length 1."
     )
     input_type: Literal["document", "passage", "search_document", "query", "search_query"] = (
         "document"
     )
-    task: str | None = Field(None, description="What is searched for, where the prompt says it.")
+    task: str | None = Field(
+        default=None, description="What is searched for, where the prompt says it."
+    )
 
 
 class Embedding(BaseModel):

@@ -34,15 +34,15 @@ class Strict(BaseModel):
 
 class SearchRequest(Strict):
     text: str | None = None
-    image: str | None = Field(None, description="A picture as a data URI.")
+    image: str | None = Field(default=None, description="A picture as a data URI.")
     top_n: Count = 10
-    rerank: Judged = Field(0, description="First hits that the model judges again.")
+    rerank: Judged = Field(default=0, description="First hits that the model judges again.")
     filter: dict[str, Any] | None = Field(
-        None, description="Metadata that hits must have; a list means any of its values."
+        default=None, description="Metadata that hits must have; a list means any of its values."
     )
-    kinds: list[str] = Field([], description="As /healthz lists them; none means all.")
+    kinds: list[str] = Field(default=[], description="text, image, video or audio; none means all.")
     task: str | None = None
-    ann: bool = Field(False, description="Score only what the approximate index proposes.")
+    ann: bool = Field(default=False, description="Score only what the approximate index proposes.")
 
 
 class SimilarRequest(Strict):

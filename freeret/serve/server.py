@@ -14,7 +14,7 @@ from probes.errors import BadSetting
 CONNECTIONS = 512
 """Open at once; more are answered with 503."""
 GRACE = 60
-"""Seconds that requests which have begun are given to end."""
+"""Seconds in which the requests that are admitted must end."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: FastAPI, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; what has begun is finished, what waits gets 503."""
+    """Serve until SIGINT or SIGTERM; then nobody more is admitted, and who is gets served."""
     config = uvicorn.Config(
         app,
         log_config=None,

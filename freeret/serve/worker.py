@@ -24,7 +24,7 @@ class QueueFull(FreeRetError):
 
 
 class ShuttingDown(FreeRetError):
-    """The server stops, and begins nothing more."""
+    """The server stops, and admits nobody more."""
 
 
 class Worker:
@@ -38,27 +38,21 @@ class Worker:
         self.limit, self.requests = limit, 0
         self._waiting: deque[tuple[Work, Any, Future[Any]]] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="freeret-worker")
 
     def start(self) -> None:
         self._thread.start()
 
     def refuse(self) -> None:
-        """Begin nothing more: what waits gets ShuttingDown, and what runs is finished."""
-        self._closed = True  # without the lock: signal handlers call this
-        while self._waiting:
-            try:
-                *_, future = self._waiting.popleft()
-            except IndexError:
-                break
-            if future.set_running_or_notify_cancel():
-                future.set_exception(ShuttingDown("the server is shutting down"))
+        """Admit nobody more; whoever is admitted is served. Signal handlers may call it."""
+        self._closed = True
 
     def stop(self) -> None:
-        """`refuse`, and wait for the thread to end."""
+        """`refuse`, finish what waits, and wait for the thread to end."""
         self.refuse()
         with self._changed:
+            self._stopped = True
             self._changed.notify()
         self._thread.join()
 
@@ -77,9 +71,7 @@ class Worker:
 
     async def submit(self, work: Work, payload: Any) -> Any:
         """The result of `work` for a payload. Cancelled before it is begun, it is never begun.
-        Raises what `work` raises or returns as an error, and ShuttingDown."""
-        if self._closed:
-            raise ShuttingDown("the server is shutting down")
+        Raises what `work` raises or returns as an error."""
         future: Future[Any] = Future()
         with self._changed:
             self._waiting.append((work, payload, future))
@@ -94,7 +86,7 @@ class Worker:
     def _next(self) -> tuple[Work, list[tuple[Any, "Future[Any]"]]] | None:
         """The work that has waited longest, with all that waits for equal work."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: self._waiting or self._stopped)
             if not self._waiting:
                 return None
             work = self._waiting[0][0]
