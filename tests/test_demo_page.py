@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
 from freeret.demo.page import Page, Table
 from freeret.demo.searches import SHOWN, Search, Searches
@@ -16,7 +16,10 @@ from probes import Item
 
 EVIL = "<script>document.title = 'taken'</script> & <b>bold</b>"
 LONG = "Donaudampfschifffahrtsgesellschaft" * 12
-SIZES = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 800}}
+SIZES: dict[str, ViewportSize] = {
+    "phone": {"width": 390, "height": 844},
+    "desk": {"width": 1280, "height": 800},
+}
 RED, BLUE = (Image.new("RGB", (400, 300), colour) for colour in ("red", "blue"))
 PICTURE = Item(images=[RED], id="p")
 

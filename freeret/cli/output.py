@@ -89,7 +89,8 @@ def messages() -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(MessageFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("freeret.reports").setLevel(logging.INFO)
+    for announcing in ("freeret.reports", "probes.embedded"):
+        logging.getLogger(announcing).setLevel(logging.INFO)
     for noisy in ("huggingface_hub", "bm25s"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show 日 is no reason to stop

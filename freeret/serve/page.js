@@ -134,7 +134,8 @@ function card(hit, rank) {
   if (hit.stage2_score !== null) {
     head.append(element("span", { className: "tag", textContent: `judged: p = ${hit.stage2_score.toFixed(2)}` }));
   }
-  const shown = element("li", {}, head, ...hit.media.map(medium));
+  const media = element("div", { className: "media" }, ...hit.media.map(medium));
+  const shown = element("li", {}, head, media);
   if (hit.text) shown.append(element("p", { className: "text long", textContent: hit.text }));
   const facts = Object.entries(hit.metadata).map(([name, value]) => {
     const words = typeof value === "string" ? value : JSON.stringify(value);

