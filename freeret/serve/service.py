@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from freeret.embedder import not_finite
-from freeret.retriever import FreeRet, Hit
+from freeret.hits import Hit, Hits
+from freeret.retriever import FreeRet
 from freeret.serve.worker import Worker
 from freeret.store import Store
 from probes import Item
@@ -183,7 +184,7 @@ class Ranking:
     kinds: tuple[str, ...]
     ann: bool
 
-    def __call__(self, calls: list[tuple[Item, Tensor]]) -> list[list[Hit]]:
+    def __call__(self, calls: list[tuple[Item, Tensor]]) -> list[Hits]:
         if self.retriever.store is not None:
             self.retriever.store.refresh()
         return self.retriever.search_many(
