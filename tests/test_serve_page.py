@@ -128,9 +128,7 @@ def test_a_picture_is_searched_with(way: str, page: Page) -> None:
         )
     else:
         data = ["a.png", "image/png", base64.b64encode(buffer.getvalue()).decode()]
-        pasted = DROP.replace(
-            "new DragEvent(kind", "new ClipboardEvent('paste'"
-        )
+        pasted = DROP.replace("new DragEvent(kind", "new ClipboardEvent('paste'")
         page.evaluate(DROP if way == "drop" else pasted, data)
     expect(page.locator("#status")).to_contain_text("hits")
     assert ids(page)[0] == "red"
