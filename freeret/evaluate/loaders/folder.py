@@ -108,7 +108,7 @@ def _query(root: Path, number: int, line: str) -> tuple[Item, dict[str, Grade]]:
 
 def _grades(relevant: Any, place: str) -> dict[str, Grade]:
     """Document id -> grade, 1 in a list of ids."""
-    grades = relevant if isinstance(relevant, dict) else None
+    grades: dict[str, Grade] | None = relevant if isinstance(relevant, dict) else None
     if isinstance(relevant, list):
         grades = dict.fromkeys(map(str, relevant), 1)
     if not grades:
