@@ -129,7 +129,7 @@ def announce(backbone: Backbone, parts: Collection[PartName], seed: int = 0) -> 
     are there already."""
     wanted = with_needed(parts)
     done = kept_parts(backbone, wanted, seed, parts_folder(backbone, seed))
-    left = [part for part in wanted if done.get(part) is None]
+    left: list[Any] = [part for part in wanted if done.get(part) is None]
     if done:
         log.info("Measured before, and kept: %s", ", ".join(done))
     if left:

@@ -82,7 +82,7 @@ def probe_parts(
     for part, (value, seconds) in kept_parts(backbone, wanted, seed, folder).items():
         report[part] = value
         report["timings"][part] = seconds
-    left = [part for part in wanted if report.get(part) is None]
+    left: list[Any] = [part for part in wanted if report.get(part) is None]
     with _bar(backbone, left, progress) as within:
         for part in left:
             start = time.perf_counter()
