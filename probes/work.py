@@ -19,10 +19,10 @@ TOKENS: dict[PartName, int] = {
     "synonyms": 7_400,
     "injection": 17_700,
 }
-"""Tokens of text that pass through smollm2-135m in each part. The texts are always the same; other
-tokenizers differ a little."""
+"""Tokens of text that pass through smollm2-135m in each part, counted in one run; those of
+reranking, which did not take place there, are an estimate. Other tokenizers differ a little."""
 CAPTION = 15
-"""Tokens of a caption of a drawn scene, the prompt that all of them share not counted."""
+"""Tokens of a caption of a drawn scene (an estimate), without the prompt that all of them share."""
 
 
 def tokens_of(backbone: Backbone, part: PartName) -> int:
