@@ -370,6 +370,7 @@ def test_help_says_all_of_every_option(
         assert sentence in shown, name
     assert set(described) <= names.keys()
     loads = {"probe", "check", "index", "search", "answer", "eval", "ablate", "scenes", "demo"}
+    loads |= {"card"}
     assert ("--token-budget" in out) == (command in loads)
     assert "--images" not in out
 
