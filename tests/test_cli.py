@@ -372,18 +372,9 @@ def test_help_says_all_of_every_option(
         assert sentence in shown, name
     assert set(described) <= names.keys()
     loads = {
-        "probe",
-        "check",
-        "index",
-        "fit",
-        "search",
-        "answer",
-        "eval",
-        "ablate",
-        "scenes",
-        "demo",
-    }
-    loads.add("estimate")
+        "probe", "check", "card", "index", "search", "answer", "estimate", "serve",
+        "eval", "ablate", "scenes", "demo",
+    }  # fmt: skip
     assert ("--token-budget" in out) == (command in loads)
     assert "--images" not in out
 

@@ -13,7 +13,7 @@ def card(source: str, /, *, out: Path | None = None, loading: Settings = AS_USUA
     """Write a model card for the Hugging Face hub: recipe, use, figures, limits, fingerprint.
 
     Args:
-        source: report.json as `freeret probe` wrote it, or a model that has been probed.
+        source: The report.json that `freeret probe` wrote, or a model that has been probed.
         out: File to write, such as README.md; by default the card is printed.
     """
     if out is not None:
