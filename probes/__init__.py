@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
     from probes.report import ProbeReport
     from probes.sites import Site, all_sites, late_sites
+    from probes.states import states_of
     from probes.synonyms import SynonymSimilarity, synonym_similarity
     from probes.trace import States, record
 
@@ -26,7 +27,7 @@ __all__ = [
     "FrameBias", "Geometry", "Item", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
     "Setting", "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
     "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites",
-    "lexicalization_curves", "probe", "record", "synonym_similarity",
+    "lexicalization_curves", "probe", "record", "states_of", "synonym_similarity",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -45,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
         "probes.prompts": "E5V NAMED PROMPT_EOL ControlPrompt TemplatePrompt",
         "probes.report": "ProbeReport",
         "probes.sites": "Site all_sites late_sites",
+        "probes.states": "states_of",
         "probes.synonyms": "SynonymSimilarity synonym_similarity",
         "probes.trace": "States record",
     },

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -196,9 +196,7 @@ class Backbone:
 
     def rows(self, sources: Source | Sequence[Source]) -> list[Row]:
         """Tokenise several; a lone one, such as a str, is a list of one and not its characters."""
-        return [
-            self.row(s) for s in ([sources] if isinstance(sources, Prompted) else several(sources))
-        ]
+        return [self.row(source) for source in as_sources(sources)]
 
     def encode(self, sources: Source | Sequence[Source]) -> Batch:
         """Tokenise and left-pad: text as it is, media in a user turn, prompts as they say."""
@@ -246,8 +244,11 @@ class Backbone:
         Raises:
             BadSetting: The backbone has no such site.
         """
-        if getattr(state, "shape", (0,))[-1] != self.hidden_size:
-            raise BadSetting(f"a state has {self.hidden_size} dimensions; this one does not")
+        if not isinstance(state, Tensor) or state.shape[-1:] != (self.hidden_size,):
+            raise BadSetting(
+                f"give states of {self.hidden_size} dimensions in a tensor, as in "
+                "record(backbone, texts, 'norm')['norm']"
+            )
         norm, head = (self.model.get_submodule(p) for p in (self.anatomy.norm, self.anatomy.head))
         normed = Site.parse(site).resolve(self.num_layers).kind == "norm"
         with self.lock:
@@ -376,6 +377,11 @@ class Backbone:
             for key, value in config.items()
             if key.endswith(("token_id", "token_index")) and isinstance(value, int)
         }
+
+
+def as_sources(sources: Source | Sequence[Source]) -> Iterable[Source]:
+    """Sources one by one; a lone one is a list of one. Raises BadItem for what is neither."""
+    return [sources] if isinstance(sources, Prompted) else several(sources)
 
 
 class _Pieces(TextStreamer):

@@ -9,7 +9,7 @@ The prompt is laid out so that everything shared by the candidates of a query co
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -189,11 +189,12 @@ def as_frames(frames: Frames) -> list[Frame]:
     """
     if isinstance(frames, Mapping):
         frames = list(frames.values())
-    chosen = [frames] if isinstance(frames, str | Frame) else frames
-    unknown = [name for name in chosen if not isinstance(name, Frame) and name not in FRAMES]
+    if isinstance(frames, str) or not isinstance(frames, Iterable):
+        frames = [frames]
+    unknown = [name for name in frames if not isinstance(name, Frame) and name not in FRAMES]
     if unknown:
         raise BadSetting(f"there is no frame {unknown[0]!r}; frames: {', '.join(FRAMES)}")
-    return [frame if isinstance(frame, Frame) else FRAMES[frame] for frame in chosen]
+    return [frame if isinstance(frame, Frame) else FRAMES[frame] for frame in frames]
 
 
 def framing_bias(

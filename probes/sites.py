@@ -72,7 +72,9 @@ class Site:
 
 def as_sites(sites: str | Site | Iterable[str | Site]) -> list[Site]:
     """Sites by name or as they are; a lone one is a list of one. Raises BadSetting."""
-    return [Site.parse(s) for s in ([sites] if isinstance(sites, str | Site) else sites)]
+    if isinstance(sites, str) or not isinstance(sites, Iterable):
+        sites = [sites]
+    return [Site.parse(site) for site in sites]
 
 
 def all_sites(num_layers: int) -> list[Site]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from models import TEXT, tokenizer
@@ -14,7 +15,15 @@ from stores import save_tiny
 from freeret import Embedder, FreeRet, Recipe, Reranker
 from freeret.evaluate.results import Result
 from freeret.store import Store
-from probes import Backbone, ProbeReport, Site, lexicalization_curves, record
+from probes import (
+    Backbone,
+    ProbeReport,
+    Site,
+    framing_bias,
+    lexicalization_curves,
+    record,
+    states_of,
+)
 from probes.errors import BackboneNotFound, BadFile, BadSetting, FreeRetError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -178,7 +187,19 @@ CALLS: dict[str, Callable[[Backbone, FreeRet], Any]] = {
     "not a site": lambda b, r: record(b, b.encode(["a"]), ["norm"])[5],
     "no prompts": lambda b, r: lexicalization_curves(b, []),
     "prompt 5": lambda b, r: lexicalization_curves(b, [5]),
+    "sites 5": lambda b, r: record(b, "a", 5),
+    "sites None": lambda b, r: record(b, "a", None),
+    "no texts": lambda b, r: states_of(b, 5, "norm"),
+    "states of no site": lambda b, r: states_of(b, ["a"], []),
+    "states of an unknown site": lambda b, r: states_of(b, [], "mlp[99]"),
+    "states of an empty text": lambda b, r: states_of(b, ["a", ""], "norm"),
+    "frames 5": lambda b, r: framing_bias(b, 5),
+    "frames None": lambda b, r: framing_bias(b, None),
+    "unknown frame": lambda b, r: framing_bias(b, ["nope"]),
     "state": lambda b, r: b.lens(torch.zeros(1, 3), "norm"),
+    "state of no dimension": lambda b, r: b.lens(torch.zeros(()), "norm"),
+    "states of a trace": lambda b, r: b.lens(record(b, "a", "norm"), "norm"),
+    "state in an array": lambda b, r: b.lens(np.zeros((1, 64), "float32"), "norm"),
     "no state": lambda b, r: b.lens(5, "norm"),
     "word": lambda b, r: b.word_rows(torch.tensor([10**6])),
     "label": lambda b, r: b.label_logits(torch.zeros(1, 64), [-1]),
@@ -263,6 +284,7 @@ def test_handlers_of_pythons_own_errors_go_on_working(
 
 # ------------------------------------------------------------------- files that are not whole
 
+HEAD = {"format": 2, "fingerprint": {}, "seed": 0, "timings": {}}
 LISTS = {name: [] for name in ("synonyms", "framing", "diagnostic", "injection", "reranking")}
 
 
@@ -274,9 +296,9 @@ LISTS = {name: [] for name in ("synonyms", "framing", "diagnostic", "injection",
         (Recipe.load, [], "the whole: Input should be"),
         (Recipe.load, None, "the whole: Input should be"),
         (ProbeReport.load, {"format": 2, **LISTS}, "no 'fingerprint'"),
-        (ProbeReport.load, {"format": 2, **LISTS, "synonyms": [{"a": 1}]},
-         r"synonyms: 0\.\w+: Field required"),
-        (ProbeReport.load, {"format": 2, **LISTS, "curves": [], "fingerprint": {}}, "curves: "),
+        (ProbeReport.load, {**HEAD, **LISTS, "framing": [{"a": 1}]},
+         r"framing: 0\.\w+: Field required"),
+        (ProbeReport.load, {**HEAD, **LISTS, "curves": []}, "curves: "),
         (Result.load, {"format": 1}, r"\w+: Field required, and \d more"),
     ],
 )  # fmt: skip

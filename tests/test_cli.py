@@ -372,7 +372,7 @@ def test_help_says_all_of_every_option(
         assert sentence in shown, name
     assert set(described) <= names.keys()
     loads = {
-        "probe", "check", "card", "index", "search", "answer", "estimate", "serve",
+        "probe", "check", "card", "index", "fit", "search", "answer", "estimate", "serve",
         "eval", "ablate", "scenes", "demo",
     }  # fmt: skip
     assert ("--token-budget" in out) == (command in loads)

@@ -37,8 +37,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and probes over a few of their rows."""
+    """An empty cache, probes over a few of their rows, and a machine of known speed."""
     monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 1000.0)
     rows, pairs = paraphrases()[:6], sorted(matches(), key=lambda r: (r["query"], r["match"]))[:8]
     for module in ("diagnostic", "lexicalization", "reranking"):
         monkeypatch.setattr(f"probes.{module}.paraphrases", lambda: rows)
@@ -58,6 +59,13 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for part, measure in dict(_MEASURES).items():
         monkeypatch.setitem(_MEASURES, part, noting(part, measure))
     return names
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures and no page of them: they take longer to draw than a tiny model to probe."""
+    monkeypatch.setattr("freeret.probing.draw", lambda *_: None)
+    monkeypatch.setattr("freeret.probing.report_page", lambda *_: "")
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
@@ -118,44 +126,38 @@ def test_parts_of_another_backbone_seed_or_cut_off_are_measured_again(
     assert measured == ["injection"], "of another seed"
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import test_probe_command as t
-from probes import Backbone
-from probes.data import matches, paraphrases
-import probes.diagnostic, probes.framing, probes.injection, probes.lexicalization, probes.reranking
-rows, pairs = paraphrases()[:6], sorted(matches(), key=lambda r: (r["query"], r["match"]))[:8]
-for module in (probes.diagnostic, probes.lexicalization, probes.reranking):
-    module.paraphrases = lambda: rows
-for module in (probes.framing, probes.injection):
-    module.matches = lambda: pairs
-from freeret.reports import probe_and_keep
-probe_and_keep(Backbone.load(Path(sys.argv[1])))
+CHILD = """if True:
+    import sys, time
+    from pathlib import Path
+    import probes.framing
+    from probes import Backbone, probe
+    from probes.measuring import _MEASURES
+    pairs = sorted(probes.framing.matches(), key=lambda r: (r["query"], r["match"]))[:8]
+    probes.framing.matches = lambda: pairs
+    _MEASURES["diagnostic"] = lambda *_: time.sleep(60)
+    probe(Backbone.load(Path(sys.argv[1])), keep=sys.argv[2])
 """
 
 
-def test_a_killed_command_keeps_its_parts_and_leaves_none_when_whole(
+@pytest.mark.usefixtures("undrawn")
+def test_a_killed_run_keeps_its_parts_and_a_whole_report_leaves_none(
     model: Path, measured: list[str], tmp_path: Path
 ) -> None:
     backbone = Backbone.load(model)
     folder = parts_folder(backbone)
-    places = [str(Path(__file__).parent), *filter(None, sys.path)]
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(model)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        [sys.executable, "-c", CHILD, str(model), str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stderr=subprocess.DEVNULL,
     )
-    end = time.monotonic() + 120
-    while not (folder / "framing.json").exists() and time.monotonic() < end:
+    while not (folder / "framing.json").exists():
         assert child.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    kept = {path.stem for path in folder.glob("*.json")}
-    assert "framing" in kept
+    assert {path.stem for path in folder.glob("*.json")} == {"framing"}
     assert run("probe", model, "--out", tmp_path / "out") == 0
-    assert set(measured) == set(PARTS) - kept
+    assert measured == [part for part in PARTS if part != "framing"]
     assert report_path(backbone).is_file()
     assert not folder.exists()
 
@@ -164,23 +166,24 @@ def test_a_killed_command_keeps_its_parts_and_leaves_none_when_whole(
 
 
 def test_only_some_parts_are_measured_and_a_whole_report_takes_them_up(
-    model: Path, measured: list[str], tmp_path: Path
+    model: Path, measured: list[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     out = tmp_path / "out"
     how = ("--out", out, "--format", "pdf", "--width", 3.3)
-    assert run("probe", model, "--only", "synonyms, curves", *how) == 0
-    assert measured == ["curves", "synonyms"]
-    figures = {f"{kind}.pdf" for kind in ("curves", "rank", "norms", "synonyms", "separation")}
-    assert {path.name for path in out.iterdir()} == figures | {"curves.json", "synonyms.json"}
+    assert run("probe", model, "--only", "synonyms, framing", *how) == 0
+    assert measured == ["framing", "synonyms"]
+    figures = {f"{kind}.pdf" for kind in ("framing", "synonyms", "separation")}
+    assert {path.name for path in out.iterdir()} == figures | {"framing.json", "synonyms.json"}
     backbone = Backbone.load(model)
     assert not report_path(backbone).exists(), "it is no whole report"
-    with pytest.raises(BadFile, match="no 'framing'"):
-        ProbeReport.load(out / "curves.json")
+    with pytest.raises(BadFile, match="no 'diagnostic'"):
+        ProbeReport.load(out / "framing.json")
     measured.clear()
+    request.getfixturevalue("undrawn")
     assert run("probe", model, "--out", out) == 0
-    assert measured == ["framing", "diagnostic", "reranking", "injection"]
-    kept = read_parts(out / "curves.json", ["curves"])["curves"]["word"]
-    assert ProbeReport.load(out / "report.json").curves["word"].to_json() == kept.to_json()
+    assert measured == ["diagnostic", "reranking", "curves", "injection"]
+    kept = read_parts(out / "synonyms.json", ["synonyms"])["synonyms"]
+    assert ProbeReport.load(out / "report.json").synonyms == kept
 
 
 def test_reranking_brings_the_parts_that_it_needs() -> None:
@@ -210,13 +213,13 @@ def test_each_model_has_its_folder_and_a_failing_one_loses_none(
     tokenizer().save_pretrained(tmp_path / "second")
     out = tmp_path / "out"
     models = (model, tmp_path / "nowhere", tmp_path / "second")
-    assert run("probe", *models, "--only", "curves", "--out", out, "--format", "png") == 1
+    assert run("probe", *models, "--only", "synonyms", "--out", out, "--format", "png") == 1
     lines = own_lines(capsys.readouterr().err)
     assert "nowhere" in lines[0]
     assert lines[-1].startswith(f"freeret: not probed: {tmp_path / 'nowhere'}")
     for name in (model.name, "second"):
-        assert (out / name / "curves.json").is_file()
-    assert {"curves.png", "rank.png", "norms.png"} <= {path.name for path in out.iterdir()}
+        assert (out / name / "synonyms.json").is_file()
+    assert {"synonyms.png", "separation.png"} <= {path.name for path in out.iterdir()}
 
 
 def test_models_of_one_name_are_refused(
@@ -286,7 +289,6 @@ def test_a_saved_report_is_drawn_without_its_model(
 def test_the_time_of_a_backbone_that_sees_counts_its_pictures(
     tiny: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 1000.0)
     monkeypatch.setattr("freeret.reports.items_per_second", lambda *_: 0.5)
     text = seconds_of(tiny("llama"), ["diagnostic"])
     seeing = seconds_of(tiny("qwen2-vl"), ["diagnostic"])
@@ -295,13 +297,16 @@ def test_the_time_of_a_backbone_that_sees_counts_its_pictures(
     assert seconds_of(tiny("qwen2-vl"), ["framing"]) == pytest.approx(36.0)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_time_is_said_before_it_is_taken(
-    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, "freeret.reports")
-    assert run("probe", model, "--only", "curves", "--out", tmp_path) == 0
+    assert run("probe", model, "--only", "synonyms", "--out", tmp_path) == 0
     assert "takes less than a minute here" in caplog.text
     caplog.clear()
-    assert run("probe", model, "--only", "curves,injection", "--out", tmp_path) == 0
-    assert "Measured before, and kept: curves" in caplog.text
+    monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 100.0)
+    assert run("probe", model, "--only", "synonyms,injection", "--out", tmp_path) == 0
+    assert "Measured before, and kept: synonyms" in caplog.text
+    assert "takes about 3 min here" in caplog.text, "of injection alone"
     assert json.loads((tmp_path / "injection.json").read_text())["timings"].keys() == {"injection"}

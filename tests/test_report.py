@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models import MULTIMODAL, TEXT, tokenizer
+from stores import save_tiny
 
 from freeret.recipe import Recipe
 from freeret.reports import known_report, named_recipe, report_of, report_path
@@ -22,6 +24,7 @@ from probes.errors import BadFile
 from probes.framing import FrameBias
 from probes.injection import Injection
 from probes.lexicalization import PROMPT_KINDS, Curves
+from probes.measuring import _MEASURES, DTYPES
 from probes.parts import PARTS
 from probes.reranking import Fusion
 from probes.stats import Interval, mean_interval
@@ -214,7 +217,8 @@ def test_a_backbone_is_probed_once(caplog: pytest.LogCaptureFixture) -> None:
     assert known_report(backbone) is None
     first = report_of(backbone)
     assert {record.levelno for record in caplog.records} == {logging.INFO}, "probing is no fault"
-    for said in ("less than a minute", "recipe `paper`", str(report_path(backbone))):
+    assert re.search(r"takes (less than a minute|about \d+ min) here", caplog.text)
+    for said in ("recipe `paper`", str(report_path(backbone))):
         assert said in caplog.text
     caplog.clear()
     assert plain(report_of(backbone)) == plain(first)
@@ -245,6 +249,33 @@ def test_a_report_serves_the_same_weights_under_any_name_and_settings(tmp_path: 
         found = known_report(other)
         assert found is not None, other.fingerprint()
         assert found.fingerprint["model"] == str(tmp_path / "first")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_shipped_report_serves_its_weights_as_each_dtype_rounds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of the tiny model are drawn in float32: no half precision holds them exactly."""
+    save_tiny(tmp_path / "model")
+    backbone = Backbone.load(tmp_path / "model")
+    for part in PARTS:
+        value = getattr(make_report(), part)
+        monkeypatch.setitem(_MEASURES, part, lambda *_, value=value: value)
+    report = probe(backbone)
+    monkeypatch.setattr("freeret.reports.REPORTS", tmp_path / "shipped")
+    shipped = report.save(tmp_path / "shipped" / "tiny.json")
+    assert known_report(Backbone.load(TEXT["qwen2"](), tokenizer=tokenizer())) is None
+    for dtype in DTYPES:
+        halved = Backbone.load(tmp_path / "model", dtype=dtype)
+        assert halved.weights_digest() != backbone.weights_digest()
+        found = known_report(halved)
+        assert found is not None, dtype
+        assert plain(found) == plain(report)
+    dataclasses.replace(report, rounded={}).save(shipped)
+    assert known_report(backbone) is not None
+    for dtype in DTYPES:
+        unknown = Backbone.load(tmp_path / "model", dtype=dtype)
+        assert known_report(unknown) is None, "it would be found without its rounded checksums"
 
 
 @pytest.mark.usefixtures("cache")

@@ -129,12 +129,11 @@ def plot(
 ) -> None:
     """Draw a figure from saved reports, without their models.
 
-    Takes report.json and the files of single parts that `freeret probe` writes. Several are drawn
-    side by side, or below each other where the figure is narrow.
+    Several reports are drawn side by side, or below each other where the figure is narrow.
 
     Args:
-        reports: Files to draw.
-        kind: What to draw.
+        reports: Files that `freeret probe` wrote: report.json, or single parts such as curves.json.
+        kind: The kind of figure to draw.
         out: The figure; its ending says the format: .pdf, .png or .svg.
     """
     if not reports:
