@@ -362,7 +362,7 @@ def test_what_index_was_told_no_other_command_must_be_told(tmp_path: Path) -> No
     searched = freeret("search", store, "the word", "--json")
     assert searched.returncode == 0, searched.stderr
     assert len(searched.stdout.splitlines()) == 2
-    again = freeret("index", "--store", store, "--model", tmp_path / "model")
+    again = freeret("index", tmp_path / "in", "--store", store, "--model", tmp_path / "model")
     assert again.returncode == 0, again.stderr
     other = freeret("search", store, "the word", "--json", "--frames", 5)
     assert other.returncode == 1
