@@ -19,9 +19,9 @@ TOKENS: dict[PartName, int] = {
     "synonyms": 7_400,
     "injection": 17_700,
 }
-"""Tokens of text that pass through smollm2-135m in each part. All entries but one are counted, in
-one run of `freeret probe smollm2-135m`. Reranking did not take place there: 23,000 is an estimate.
-Other tokenizers differ a little."""
+"""Tokens of text that pass through smollm2-135m in each part, counted in one run; those of
+reranking, which did not take place there, are an estimate. Other tokenizers differ a little. To
+count again, add up the tokens that `probes.progress.listening` reports during a part."""
 CAPTION = 15
 """Tokens of a caption of a drawn scene (an estimate), without the prompt that all of them share."""
 
