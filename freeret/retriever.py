@@ -375,19 +375,19 @@ class FreeRet:
         if self.recipe.frame is None:
             warnings.warn(f"not reranked: {self.recipe.why_not_reranked}", stacklevel=4)
             return hits
-        head, tail = hits[:count], hits[count:]
-        pairs = [(query, hit.item) for hit in head]
-        margins = self.reranker.margins(pairs, progress=self.progress)
-        return Hits([*self.fused(head, margins), *tail])
+        pairs = [(query, hit.item) for hit in hits[:count]]
+        return self.fused(hits, self.reranker.margins(pairs, progress=self.progress))
 
-    def fused(self, hits: Sequence[Hit], margins: Float[np.ndarray, " hits"]) -> Hits:
-        """Hits in the order that stage 1 and the margins of `reranker` give them together."""
-        scores = fuse([hit.stage1_score for hit in hits], margins, self.recipe.fusion)
+    def fused(self, hits: Sequence[Hit], margins: Float[np.ndarray, " judged"]) -> Hits:
+        """The first hits in the order that stage 1 and the margins of `reranker` give them
+        together, and then those that were not judged."""
+        head, tail = hits[: len(margins)], hits[len(margins) :]
+        scores = fuse([hit.stage1_score for hit in head], margins, self.recipe.fusion)
         judged = [
             Hit(hit.id, 1 + float(expit(f)), hit.stage1_score, float(expit(m)), hit.item)
-            for hit, f, m in zip(hits, scores, margins, strict=True)
+            for hit, f, m in zip(head, scores, margins, strict=True)
         ]
-        return Hits(sorted(judged, key=lambda hit: (-hit.score, hit.id)))
+        return Hits([*sorted(judged, key=lambda hit: (-hit.score, hit.id)), *tail])
 
     @functools.cached_property
     def reranker(self) -> Reranker:

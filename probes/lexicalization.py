@@ -83,6 +83,12 @@ class Curves:
         return "the last MLP" if self.onset == "attn[-1]" else "the final norm"
 
     @property
+    def alpha_turn(self) -> float:
+        """Mean α of the step after `onset`."""
+        after = self.alpha_mlp if self.onset == "attn[-1]" else self.alpha_norm
+        return float(after.mean[-1])
+
+    @property
     def num_layers(self) -> int:
         return len(self.alpha_mlp.mean)
 

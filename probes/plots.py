@@ -350,8 +350,7 @@ def _handles(ax: Axes) -> Iterator[tuple[Any, str]]:
 def _alpha(curves: Curves, ax: Axes) -> None:
     ax.update_datalim([(1, 0), (1, 1)])  # the whole way from a right angle to no turn
     _sublayers(ax, curves.alpha_attn, curves.alpha_mlp, curves.alpha_norm)
-    after = curves.alpha_mlp if curves.onset == "attn[-1]" else curves.alpha_norm
-    _mark_onset(ax, curves, f"α = {after.mean[-1]:.2f}", f"y* {_frequent(curves.words)}\n")
+    _mark_onset(ax, curves, f"α = {curves.alpha_turn:.2f}", f"y* {_frequent(curves.words)}\n")
     ax.set_ylabel("α, cosine before and after")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import models
 import pytest
 import torch
+from commands import run
 from models import TEXT, tokenizer
 from stores import save_tiny
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
@@ -21,7 +22,6 @@ from freeret.check.agreement import agreement, alone, distance, noise, rounded_o
 from freeret.check.line import tried
 from freeret.check.model import checks, without_flash
 from freeret.check.text import COMPARED, CUE, STRINGS, tokenizer_file
-from freeret.cli import main
 from probes import Backbone
 from probes.errors import FreeRetError
 
@@ -322,14 +322,6 @@ def test_every_part_names_its_attention(tiny: Callable[[str], Backbone]) -> None
 
 
 # ------------------------------------------------------------------------------------- output
-
-
-def run(*arguments: Any) -> int:
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_json_is_one_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import run
 from cyclopts import App
 from models import TEXT, tokenizer
 from PIL import Image
@@ -23,7 +24,7 @@ from stores import save_tiny
 from test_report import make_report
 from tqdm.auto import tqdm
 
-from freeret.cli import app, main
+from freeret.cli import app
 from freeret.cli.output import as_trec
 from freeret.counting import count_items
 from freeret.indexing import blocks
@@ -55,15 +56,6 @@ def store(model: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -
         [{"id": r["id"], "text": r["text"], "metadata": {"year": r["year"]}} for r in ROWS], folder
     )
     return folder
-
-
-def run(*arguments: Any) -> int:
-    """The exit code of one command in this process."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1 if end.code else 0
-    return 0
 
 
 def own_lines(captured: str) -> list[str]:

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import run
 from models import MULTIMODAL
 from PIL import Image
 from stores import save_tiny
-from test_cli import imported, own_lines, run
+from test_cli import imported, own_lines
 
 from freeret.estimate import estimate
 from freeret.extras import EXTRAS, install_hint

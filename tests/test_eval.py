@@ -15,9 +15,10 @@ import bm25s
 import numpy as np
 import pytest
 import torch
+from commands import run
 from PIL import Image
 from stores import save_tiny
-from test_cli import own_lines, run
+from test_cli import own_lines
 
 from freeret.evaluate.ablate import ablate
 from freeret.evaluate.ablations import Ablations, ablate_all, mean_regret, regrets

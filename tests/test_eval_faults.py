@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import run
 from PIL import Image
 from stores import save_tiny
-from test_cli import own_lines, run
+from test_cli import own_lines
 from test_eval import RECIPE, dataset, pairs, words
 from torch import Tensor
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import run
 from models import MULTIMODAL
 from samples import film, picture, png
-from test_cli import run
 from test_perception import counted
 from test_videos import film as film_file
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run
 from models import tokenizer  # noqa: F401  (sets up tiny models before freeret is imported)
 from stores import save_tiny
-from test_cli import run, spawn
+from test_cli import spawn
 
-from freeret.cli.output import BLOCK, UNSAFE, MessageFormatter, as_json, as_trec, printable, summary
+from freeret.cli.output import BLOCK, UNSAFE, MessageFormatter, as_json, as_trec, printable
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
 from probes import Backbone, Item
@@ -75,7 +76,7 @@ def test_lines_for_programs_are_safe_and_lose_nothing() -> None:
 
 
 def test_an_item_is_summarised_on_one_line() -> None:
-    assert summary(Item("first\n\nsecond\r\n\tthird\n")) == "first second third"
+    assert str(Item("first\n\nsecond\r\n\tthird\n")) == "first second third"
 
 
 def test_a_message_is_safe_and_says_its_level() -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run
 from models import TEXT, tokenizer
 from stores import save_tiny
-from test_cli import own_lines, run
+from test_cli import own_lines
 from test_report import make_report, plain
 
 from freeret.reports import parts_folder, report_path, seconds_of

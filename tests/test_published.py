@@ -9,8 +9,8 @@ from pathlib import Path
 
 import published
 import pytest
+from commands import run
 from models import MULTIMODAL
-from test_cli import run
 
 from freeret.evaluate.loaders import mmeb, mmeb_v2
 from freeret.evaluate.results import Result

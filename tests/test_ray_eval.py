@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import run
 from PIL import Image
 from stores import save_tiny
-from test_cli import own_lines, run
+from test_cli import own_lines
 from torch import Tensor
 
 from freeret.evaluate import spread

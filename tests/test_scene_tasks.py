@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import run
+from commands import run
 
 from freeret import Embedder
 from freeret.evaluate.scene_scores import (

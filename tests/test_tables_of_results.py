@@ -3,14 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands import run
 from huggingface_hub import ModelCard
 
 import freeret
 from freeret.card import model_card
-from freeret.cli import main
 from freeret.evaluate.loaders import mmeb
 from freeret.evaluate.loaders.mmeb_video import CLASSIFICATION
 from freeret.evaluate.published import published
@@ -137,15 +136,6 @@ def test_content_cannot_break_a_table_of_markdown() -> None:
         "| --- |",
         "| 1 \\| 2 \\| 3 \\| &lt;b> |",
     ]
-
-
-def run(*arguments: Any) -> int:
-    """The exit code of one command in this process."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_saved_results_are_printed_without_a_model(

@@ -77,6 +77,28 @@ Task = Annotated[
     ),
 ]
 
+TextField = Annotated[str, Parameter(help="Column of a table that holds the text.")]
+IdField = Annotated[str, Parameter(help="Column that holds the id.")]
+ImageField = Annotated[
+    str | None,
+    Parameter(help="Column that holds a picture: its path beside the table, or its bytes."),
+]
+VideoField = Annotated[
+    str | None,
+    Parameter(help="Column that holds a video, in the same way as --image-field."),
+]
+AudioField = Annotated[
+    str | None,
+    Parameter(help="Column that holds a sound, in the same way as --image-field."),
+]
+Memory = Annotated[
+    float,
+    Parameter(
+        validator=Number(gte=0),
+        help="GiB that the vectors may take in memory; a larger store is read block by block.",
+    ),
+]
+
 Model = Annotated[
     str,
     Parameter(help="Alias of an embedded backbone (smollm2-135m), a model folder, or a hub id."),

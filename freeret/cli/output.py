@@ -21,7 +21,6 @@ from rich.text import Text
 if TYPE_CHECKING:
     from freeret.retriever import Hit
     from freeret.store import Store
-    from probes import Item
 
 UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 with ESC, DEL, and C1 with CSI and OSC
@@ -99,11 +98,6 @@ def messages() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
         yield
-
-
-def summary(item: "Item") -> str:
-    """An item on one line: its text, and what stands for its media."""
-    return str(item)
 
 
 def as_json(hit: "Hit", query_id: str | None = None) -> str:

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from freeret.cli.options import AS_USUAL, Count, Depth, Model, Settings
+from freeret.cli.options import (
+    AS_USUAL,
+    AudioField,
+    Count,
+    Depth,
+    IdField,
+    ImageField,
+    Model,
+    Settings,
+    TextField,
+    VideoField,
+)
 from freeret.cli.output import json_line, print_lines, print_table, printable, say
 from probes.errors import BadSetting
 
@@ -66,11 +77,11 @@ def models(*, json: bool = False) -> None:
 def estimate(
     *paths: str,
     model: Model = "smollm2-135m",
-    text_field: str = "text",
-    id_field: str = "id",
-    image_field: str | None = None,
-    video_field: str | None = None,
-    audio_field: str | None = None,
+    text_field: TextField = "text",
+    id_field: IdField = "id",
+    image_field: ImageField = None,
+    video_field: VideoField = None,
+    audio_field: AudioField = None,
     rerank: Depth = 0,
     queries: Count = 0,
     price: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
@@ -84,11 +95,6 @@ def estimate(
 
     Args:
         paths: Files and folders, as for `freeret index`.
-        text_field: Column of a table that holds the text.
-        id_field: Column that holds the id.
-        image_field: Column that holds a picture: its path beside the table, or its bytes.
-        video_field: Column that holds a video, in the same way as --image-field.
-        audio_field: Column that holds a sound, in the same way as --image-field.
         queries: Number of queries that will be reranked; goes with --rerank.
         price: Price of one hour of this device, in any currency.
         seed: Seed of the sample.

@@ -1,23 +1,24 @@
 """The commands that search a store: `freeret search` and `freeret answer`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
-from cyclopts.validators import Number
+from cyclopts import App
 
 from freeret import preflight
 from freeret.cli.options import (
     AS_USUAL,
     Depth,
     Filters,
+    ImageField,
     Kinds,
+    Memory,
     Moved,
     Positive,
     Settings,
     Task,
 )
-from freeret.cli.output import print_lines, print_table, printable, say, summary
+from freeret.cli.output import print_lines, print_table, printable, say
 from probes.errors import BadSetting
 from probes.loading import Loading
 
@@ -41,14 +42,14 @@ def search(
     queries: Path | None = None,
     text_field: str = "text",
     id_field: str = "id",
-    image_field: str | None = None,
+    image_field: ImageField = None,
     top_n: Positive = 50,
     rerank: Depth = 0,
     filter: Filters = None,
     kind: Kinds = None,
     ann: bool = False,
     task: Task = None,
-    memory: Annotated[float, Parameter(validator=Number(gte=0))] = 4.0,
+    memory: Memory = 4.0,
     json: bool = False,
     trec: str | None = None,
     html: Path | None = None,
@@ -68,10 +69,8 @@ def search(
             (.jsonl, .csv, .tsv, .parquet), or a .txt with a query per line.
         text_field: Column of a table of queries that holds the text.
         id_field: Column that holds the id of a query; by default a query is called by its line.
-        image_field: Column that holds a picture: its path beside the table, or its bytes.
         top_n: Number of hits to show.
         ann: Score only what the approximate index proposes; with --filter a search is exact.
-        memory: GiB that the vectors may take in memory; a larger store is read block by block.
         json: Print one JSON object per hit (JSON Lines); query is the id of its query in a file.
         trec: Print the hits as lines of a TREC run with this run tag.
         html: File for a page that shows the hits with their pictures, in place of the table.
@@ -103,8 +102,8 @@ def search(
         elif trec:
             print_lines(as_trec(item.id if queries else "q", hits, trec))
         else:
-            rows = [[f"{hit.score:.3f}", hit.id, summary(hit.item)[:300]] for hit in hits]
-            print_table(summary(item), ["score", "id", "content"], rows)
+            rows = [[f"{hit.score:.3f}", hit.id, str(hit.item)[:300]] for hit in hits]
+            print_table(str(item), ["score", "id", "content"], rows)
 
 
 def answer(
@@ -140,7 +139,7 @@ def answer(
     )
     say(found.text)
     for number, hit in enumerate(found.sources, start=1):
-        say(printable(f"[{number}] {hit.id}: {summary(hit.item)[:200]}"))
+        say(printable(f"[{number}] {hit.id}: {str(hit.item)[:200]}"))
 
 
 def _asked(

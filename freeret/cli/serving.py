@@ -6,7 +6,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from freeret import preflight
-from freeret.cli.options import AS_USUAL, Moved, Positive, Settings
+from freeret.cli.options import AS_USUAL, Memory, Moved, Positive, Settings
 from freeret.cli.output import say
 
 
@@ -23,7 +23,7 @@ def serve(
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8000,
     token: Annotated[str | None, Parameter(env_var="FREERET_TOKEN")] = None,
     queue: Positive = 64,
-    memory: Annotated[float, Parameter(validator=Number(gte=0))] = 4.0,
+    memory: Memory = 4.0,
     model: Moved = None,
     loading: Settings = AS_USUAL,
 ) -> None:
@@ -38,7 +38,6 @@ def serve(
         token: Bearer token that every request must carry. Other users of the machine can read a
             command line, so the environment variable is the better place.
         queue: Most requests at work or waiting; more are answered with status 429.
-        memory: GiB that the vectors may take in memory; a larger store is read block by block.
     """
     preflight.check_store(store)
     preflight.check_server(host, token)

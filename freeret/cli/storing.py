@@ -10,11 +10,16 @@ from freeret.cli.options import (
     AS_USUAL,
     Actors,
     Address,
+    AudioField,
     Engine,
     Filters,
+    IdField,
+    ImageField,
     Moved,
     RecipeName,
     Settings,
+    TextField,
+    VideoField,
 )
 from freeret.cli.output import print_table, printable, say
 from probes.errors import BadItem, BadSetting
@@ -39,11 +44,11 @@ def index(
     store: str,
     model: str | None = None,
     recipe: RecipeName = "auto",
-    text_field: str = "text",
-    id_field: str = "id",
-    image_field: str | None = None,
-    video_field: str | None = None,
-    audio_field: str | None = None,
+    text_field: TextField = "text",
+    id_field: IdField = "id",
+    image_field: ImageField = None,
+    video_field: VideoField = None,
+    audio_field: AudioField = None,
     metadata_field: list[str] | None = None,
     task: str | None = None,
     skip_bad: bool = False,
@@ -66,11 +71,6 @@ def index(
         store: Folder or object-store URL of the store.
         model: Alias of an embedded backbone (see `freeret models`), a model folder, or a hub id;
             by default that of the store, and smollm2-135m for a new one.
-        text_field: Column of a table that holds the text.
-        id_field: Column that holds the id.
-        image_field: Column that holds a picture: its path beside the table, or its bytes.
-        video_field: Column that holds a video, in the same way as --image-field.
-        audio_field: Column that holds a sound, in the same way as --image-field.
         metadata_field: Column that becomes metadata; may be given several times. By default all
             columns that hold no content do.
         task: What the store will be searched for (same meaning, question, caption, …, or a sentence

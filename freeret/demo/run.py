@@ -142,17 +142,12 @@ class Demo:
         place = self.out / "curve"
         plots.save(plots.curves_figure({kind: curves}, ("alpha",)), place)
         self.page.curve = place.with_suffix(".png")
-        in_mlp = curves.onset == "attn[-1]"
-        where, alpha = (
-            ("last MLP", curves.alpha_mlp.mean[-1])
-            if in_mlp
-            else ("final norm", curves.alpha_norm.mean[0])
-        )
         self.page.turn = (
             "The model builds its answer layer by layer, from left to right. A point near 1 means "
             "that a part of a layer hardly changes the direction of the internal state; a low one "
-            f"means that it turns it. The {where} (grey band) turns it to α = {alpha:.2f}: there "
-            "meaning gives way to the next word, so the state is read before it."
+            f"means that it turns it. The {curves.turn.removeprefix('the ')} (grey band) turns it "
+            f"to α = {curves.alpha_turn:.2f}: there meaning gives way to the next word, so the "
+            "state is read before it."
         )
 
 

@@ -1,5 +1,6 @@
 """The application: all endpoints over one retriever, behind the guard."""
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -95,11 +96,15 @@ def _about(app: FastAPI, service: Service, limits: Limits) -> None:
     for path in page.FILES:
         app.add_route(path, page.respond, include_in_schema=False)
 
+    @functools.lru_cache(maxsize=1)
+    def kinds_of(_version: int) -> dict[str, int]:
+        return service.store.signatures()
+
     @app.get("/healthz", tags=["Server"])
     async def healthz() -> Health:
         """What is served, and how busy the server is."""
         recipe, store = service.retriever.recipe, service.store
-        kinds = await run_in_threadpool(store.signatures)
+        kinds = await run_in_threadpool(kinds_of, store.version)
         return Health(
             status="ok",
             version=version("freeret"),

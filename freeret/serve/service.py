@@ -95,9 +95,8 @@ class Service:
         hits = await self.worker.submit(ranking, (query, raw))
         if not rerank or self.retriever.recipe.frame is None:
             return hits
-        head = hits[:rerank]
-        margins = await self.margins([(query, hit.item) for hit in head])
-        return self.retriever.fused(head, margins) + hits[rerank:]
+        margins = await self.margins([(query, hit.item) for hit in hits[:rerank]])
+        return self.retriever.fused(hits, margins)
 
     async def similar(
         self, id: str, top_n: int, filter: dict | None, kinds: list[str]
