@@ -27,9 +27,6 @@ for commands in (probing, storing, retrieval, planning, evaluation, serving):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an expected error is one clear line and exit code 1."""
-    # Threads that wait for work sleep: spinning, they cost a short command ten times its CPU where
-    # another process wants the cores. OpenMP reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with messages():
             app(arguments, exit_on_error=False, print_error=False)
