@@ -276,6 +276,15 @@ def test_a_shipped_report_serves_its_weights_as_each_dtype_rounds_them(
     for dtype in DTYPES:
         unknown = Backbone.load(tmp_path / "model", dtype=dtype)
         assert known_report(unknown) is None, "it would be found without its rounded checksums"
+    shipped.unlink()
+    for dtype in DTYPES:
+        halved = Backbone.load(tmp_path / "model", dtype=dtype)
+        measured = dataclasses.replace(report, fingerprint=halved.fingerprint(), rounded={})
+        measured.save(shipped)
+        found = known_report(backbone)
+        assert found is not None, f"measured in {dtype}, opened in float32"
+        assert plain(found) == plain(measured)
+        shipped.unlink()
 
 
 @pytest.mark.usefixtures("cache")
