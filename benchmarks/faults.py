@@ -12,9 +12,9 @@ from pathlib import Path
 
 from common import save
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1]))
 
-from test_faults import kill_indexing
+from tests.command.test_faults import kill_indexing
 
 ITEMS, KILLS = 2000, 30
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import cyclopts
 import numpy as np
-from common import median, save
 
+from common import median, save
 from freeret import FreeRet, Recipe
 from freeret.evaluate.datasets import sample
 from freeret.evaluate.loaders import load_beir

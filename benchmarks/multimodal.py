@@ -16,15 +16,15 @@ from typing import Any
 
 import torch
 import transformers as hf
-from common import fastest, interleaved, median, ratio, save
 from PIL import Image
 from torch import Tensor
 
+from common import fastest, interleaved, median, ratio, save
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, Item, Part
-from probes.features import Cache
-from probes.framing import Labels
-from probes.scenes import distinct_scenes
+from probes.measure.framing import Labels
+from probes.media.cache import Cache
+from probes.scenes.generator import distinct_scenes
 
 CANDIDATES, REPEATS, SIZES = 50, 3, (4, 10, 25)
 FRAME = FRAMES["mcq"]

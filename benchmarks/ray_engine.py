@@ -19,23 +19,23 @@ from typing import Any
 
 import cyclopts
 import torch
-from common import save
 
+from common import save
 from freeret.embedder import Embedder
-from freeret.indexing import BLOCK
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
-from freeret.sizing import Sizing, computed, tokens_per_second
-from freeret.sources import Files
-from freeret.store import Store
+from freeret.scale.sizing import Sizing, computed, tokens_per_second
+from freeret.sources.files import Files
+from freeret.store.indexing import BLOCK
+from freeret.store.table import Store
 from probes import Backbone, Item
 from probes.data import paraphrases
 from probes.geometry import unit
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+sys.path.append(str(Path(__file__).parents[1]))
 
-from stores import save_tiny
-from test_ray_engine import kill_ray
+from tests.scale.test_ray_engine import kill_ray
+from tests.stores import save_tiny
 
 RECIPE = Recipe("prompteol", "attn[-1]", "centre", None)
 QUERIES = 50

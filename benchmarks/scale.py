@@ -24,12 +24,12 @@ import cyclopts
 import numpy as np
 import pyarrow as pa
 import torch
-from common import RESULTS, interleaved, median, peak_memory, ratio, report_peak, save
 from torch import Tensor
 
-from freeret import ann
-from freeret.exact import best, block_rows, stored
-from freeret.store import Record, Store
+from common import RESULTS, interleaved, median, peak_memory, ratio, report_peak, save
+from freeret.search import ann
+from freeret.search.exact import best, block_rows, stored
+from freeret.store.table import Record, Store
 from probes import Geometry
 from probes.files import read_json
 from probes.geometry import unit

@@ -24,6 +24,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+
 from common import median, save
 
 CLIENTS = {1: 12, 8: 48, 64: 128}
@@ -132,7 +133,7 @@ def main() -> None:
 
     from freeret.retriever import FreeRet
     from probes import Item
-    from probes.reference import reference_items
+    from probes.measure.reference import reference_items
 
     texts = [item.text for item in reference_items("document", "text")]
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from common import (
     gemm_peak,
     interleaved,
@@ -20,9 +21,8 @@ from common import (
     report_peak,
     save,
 )
-
 from probes import Backbone, all_sites, record
-from probes.encoding import Row
+from probes.model.encoding import Row
 
 ROWS, TOKENS, REPEATS = 16, 64, 9
 

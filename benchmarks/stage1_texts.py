@@ -16,6 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor
+
 from common import (
     fastest,
     gemm_peak,
@@ -27,16 +32,11 @@ from common import (
     report_peak,
     save,
 )
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
-from torch import Tensor
-
 from freeret.embedder import Embedder
 from freeret.evaluate.loaders import load_beir
 from probes import Backbone, as_items
-from probes.encoding import Row
-from probes.prefix import common_prefix
+from probes.model.encoding import Row
+from probes.model.prefix import common_prefix
 
 REPEATS, SIZES = 5, (8, 16, 32, 64)
 OURS = "freeret"

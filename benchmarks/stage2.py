@@ -17,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
+from torch import Tensor
+
 from common import (
     fastest,
     gemm_peak,
@@ -28,17 +33,12 @@ from common import (
     report_peak,
     save,
 )
-from sentence_transformers import CrossEncoder
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.cross_encoder.modules import LogitScore
-from torch import Tensor
-
 from freeret.evaluate.loaders import load_beir
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, Item
-from probes.encoding import Row
-from probes.framing import Labels
-from probes.prefix import common_prefix
+from probes.measure.framing import Labels
+from probes.model.encoding import Row
+from probes.model.prefix import common_prefix
 
 CANDIDATES, REPEATS, SIZES = 50, 5, (8, 16, 32)
 FRAME = FRAMES["mcq"]

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from freeret import Recipe
-from freeret.evaluate.ablations import Ablations, Regret, mean_regret, regrets
+from freeret.evaluate.ablation.file import Ablations, Regret, mean_regret, regrets
 from freeret.evaluate.plots import draw_ablation, draw_regrets
 from probes import ProbeReport
 from probes.data import REPORTS

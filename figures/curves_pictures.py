@@ -14,7 +14,7 @@ import cyclopts
 from probes import E5V, Backbone, Curves, Item, lexicalization_curves
 from probes.files import read_json, write_json
 from probes.plots import curves_figure, save
-from probes.scenes import HELD_OUT, distinct_scenes
+from probes.scenes.generator import HELD_OUT, distinct_scenes
 
 HERE = Path(__file__).parent
 

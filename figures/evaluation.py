@@ -15,7 +15,7 @@ from pathlib import Path
 
 from freeret.evaluate.metrics import Figure, difference, mean_of
 from freeret.evaluate.plots import draw_systems
-from freeret.evaluate.results import Result
+from freeret.evaluate.results.file import Result
 from probes.files import write_atomic
 from probes.plots import save
 from probes.stats import Interval

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from freeret.evaluate.loaders.scenes import make_ground
 from freeret.evaluate.scene_scores import SceneScores, Setting, score_scenes
-from freeret.evaluate.scenes import make_ground
 from probes import Backbone, late_sites
 from probes.files import read_json, write_json
 from probes.geometry import Kind

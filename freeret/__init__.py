@@ -8,9 +8,9 @@ from probes.lazy import lazy_names
 os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every new table; read at its import
 
 if TYPE_CHECKING:
-    from freeret.card import model_card
     from freeret.embedder import Embedder
     from freeret.hits import Answer, Hit, Hits
+    from freeret.pages.card import model_card
     from freeret.recipe import Recipe
     from freeret.reranker import Ranked, Reranker
     from freeret.retriever import FreeRet
@@ -27,7 +27,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "freeret.embedder": "Embedder",
         "freeret.hits": "Answer Hit Hits",
-        "freeret.card": "model_card",
+        "freeret.pages.card": "model_card",
         "freeret.recipe": "Recipe",
         "freeret.reranker": "Ranked Reranker",
         "freeret.retriever": "FreeRet",

@@ -15,11 +15,11 @@ from torch import Tensor
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
 from probes.arguments import check_choice, check_count
-from probes.encoding import Row
 from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
+from probes.model.encoding import Row
+from probes.model.states import last_states
 from probes.prompts import Prompt, Side, as_prompt, has_task
-from probes.states import last_states
 
 
 class Embedder:

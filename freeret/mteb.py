@@ -31,9 +31,9 @@ from freeret.tasks import MTEB_TASKS
 from probes import Backbone, Item, Part
 from probes.errors import BadItem
 from probes.geometry import unit
-from probes.perception import READERS
+from probes.media.processing import READERS
+from probes.media.videos import even
 from probes.prompts import Side, as_prompt, has_task
-from probes.videos import even
 
 
 class MtebEncoder:

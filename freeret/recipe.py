@@ -10,15 +10,15 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from probes import FRAMES, ProbeReport, Setting, Site
-from probes.diagnostic import best_setting, site_peers
 from probes.errors import BadFile
 from probes.files import read_json, write_json, wrong_field
-from probes.framing import FrameBias, best_frame
 from probes.geometry import Kind
-from probes.lexicalization import PROMPT_KINDS, prompt_kind
+from probes.measure.framing import FrameBias, best_frame
+from probes.measure.fusion import Fusion
+from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
+from probes.measure.paraphrases import best_setting, site_peers
+from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
-from probes.reranking import Fusion
-from probes.sites import PAPER_SITE
 
 GEOMETRIES: dict[Kind, str] = {
     "none": "their cosines",

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from freeret.recipe import Recipe
-from freeret.sizing import items_per_second, tokens_per_second
+from freeret.scale.sizing import items_per_second, tokens_per_second
 from probes import Backbone, ProbeReport, probe
 from probes.data import REPORTS
-from probes.diagnostic import SCENES, scene_items
 from probes.embedded import default_cache
 from probes.errors import BadFile
-from probes.measuring import DTYPES, kept_parts, probe_parts
-from probes.parts import PARTS, PartName, with_needed
-from probes.report import decisive, read_parts
-from probes.work import picture_tokens, work_of
+from probes.measure.cost import picture_tokens, work_of
+from probes.measure.paraphrases import SCENES, scene_items
+from probes.measure.parts import PARTS, PartName, with_needed
+from probes.measure.report import decisive, read_parts
+from probes.measure.run import DTYPES, kept_parts, probe_parts
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from freeret.recipe import Recipe
 from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
-from probes.framing import SWAPPED, Layout, content_free_margin, judge
+from probes.measure.framing import SWAPPED, Layout, content_free_margin, judge
 
 
 @dataclass(frozen=True)

@@ -21,25 +21,25 @@ from jaxtyping import Float
 from scipy.special import expit
 from torch import Tensor
 
-from freeret import ann as approximate
-from freeret.ann import Recall
-from freeret.corpus_geometry import fit_geometry, reference_of
 from freeret.embedder import Embedder
-from freeret.exact import Block, best, block_rows, in_geometry, passing, stored
-from freeret.feed import Feed
-from freeret.filters import Filter, Selection
 from freeret.hits import Answer, Hit, Hits
-from freeret.indexing import Indexed, index_items
 from freeret.recipe import Recipe
-from freeret.recorded import reopen_backbone, require_for_search
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker
-from freeret.store import Loaded, Store
+from freeret.search import ann as approximate
+from freeret.search.ann import Recall
+from freeret.search.exact import Block, best, block_rows, in_geometry, passing, stored
+from freeret.search.geometry import fit_geometry, reference_of
+from freeret.store.feed import Feed
+from freeret.store.filters import Filter, Selection
+from freeret.store.indexing import Indexed, index_items
+from freeret.store.recorded import reopen_backbone, require_for_search
+from freeret.store.table import Loaded, Store
 from probes import Backbone, Geometry, Item, Loading, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, NotStored, StoreError
+from probes.measure.fusion import fuse
 from probes.prompts import Prompted
-from probes.reranking import fuse
 
 Engine = Literal["local", "ray"]
 MEMORY = 4.0
@@ -154,15 +154,15 @@ class FreeRet:
         """Embed and store items; those already stored unchanged are not embedded again.
 
         Items are a list or stream of any accepted forms; a lone one is a list of one. A path, or
-        `freeret.sources.Files`, stands for all that is in the file or folder; how many files in it
-        are not read is counted in `Indexed.passed_over`. Without `store` the store opened before is
-        used, or a temporary one. Killed at any moment, the same call goes on where it stopped.
+        `freeret.sources.files.Files`, stands for all that is in the file or folder; how many files
+        in it are not read is counted in `Indexed.passed_over`. Without `store` the store opened before
+        is used, or a temporary one. Killed at any moment, the same call goes on where it stopped.
         `on_error="skip"` reports bad items instead of raising BadItem. `prune` removes what came
         from the same files and folders and is in them no more.
 
         `shards="k/n"` takes only that part of the items, beside other processes that take the
         others; `fit()` after all of them, or else the first search, fits the geometry.
-        `engine="ray"` spreads the work over actors of Ray (`freeret.ray_engine`), here or on the
+        `engine="ray"` spreads the work over actors of Ray (`freeret.scale.ray`), here or on the
         cluster at `address`. They load the backbone with the settings that this one was given, and
         decide the others by their own device; where that makes another dtype than here, it is a
         StoreMismatch: load this backbone with the dtype that the actors should have.
@@ -179,7 +179,7 @@ class FreeRet:
         opened = self._opened()
         try:
             if engine == "ray":
-                from freeret.ray_engine import index_with_ray, typed_loading
+                from freeret.scale.ray import index_with_ray, typed_loading
 
                 done = index_with_ray(
                     opened.location, self.backbone.name, typed_loading(self.backbone), self.recipe,

@@ -25,7 +25,7 @@ from probes import Backbone, as_items
 from probes.arguments import check_count
 from probes.errors import BadSetting, StoreMismatch
 from probes.files import read_json, write_json
-from probes.loading import Loading
+from probes.model.loading import Loading
 from probes.prompts import Side, as_prompt, has_task
 
 try:

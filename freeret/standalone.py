@@ -1,7 +1,7 @@
 """Stage 1 for libraries that hand over items piece by piece: no corpus is known to fit on.
 
 The geometry of a recipe is fitted on the reference items instead, as of a corpus that holds them
-(`probes.reference`). `freeret.mteb` and `freeret.sentence_transformers` embed in this way.
+(`probes.measure.reference`). `freeret.mteb` and `freeret.sentence_transformers` embed in this way.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from freeret.corpus_geometry import reference_of
 from freeret.embedder import Embedder, not_finite
 from freeret.recipe import Recipe
+from freeret.search.geometry import reference_of
 from probes import Backbone, Geometry, Item
 from probes.geometry import CorpusGeometry
+from probes.measure.reference import reference_items
 from probes.prompts import Side
-from probes.reference import reference_items
 
 EMPTY = "(empty)"
 """Stands for a text without characters, which other libraries embed too."""

@@ -5,22 +5,27 @@ from typing import TYPE_CHECKING
 from probes.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from probes.backbone import Backbone
-    from probes.diagnostic import Setting, diagnose
-    from probes.encoding import Batch
-    from probes.framing import FRAMES, Frame, FrameBias, framing_bias
     from probes.geometry import Geometry
     from probes.items import Item, Part, as_item, as_items
-    from probes.lexicalization import Curves, curve_prompts, curves_by_prompt, lexicalization_curves
-    from probes.loading import Loading
-    from probes.measuring import probe
-    from probes.media import Limits, MediaOptions
+    from probes.measure.framing import FRAMES, Frame, FrameBias, framing_bias
+    from probes.measure.lexicalization import (
+        Curves,
+        curve_prompts,
+        curves_by_prompt,
+        lexicalization_curves,
+    )
+    from probes.measure.paraphrases import Setting, diagnose
+    from probes.measure.report import ProbeReport
+    from probes.measure.run import probe
+    from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
+    from probes.media.sources import Limits, MediaOptions
+    from probes.model.backbone import Backbone
+    from probes.model.encoding import Batch
+    from probes.model.loading import Loading
+    from probes.model.sites import Site, all_sites, late_sites
+    from probes.model.states import states_of
+    from probes.model.trace import States, record
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
-    from probes.report import ProbeReport
-    from probes.sites import Site, all_sites, late_sites
-    from probes.states import states_of
-    from probes.synonyms import SynonymSimilarity, synonym_similarity
-    from probes.trace import States, record
 
 __all__ = [
     "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves", "Frame",
@@ -33,21 +38,23 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "probes.backbone": "Backbone",
-        "probes.diagnostic": "Setting diagnose",
-        "probes.encoding": "Batch",
-        "probes.framing": "FRAMES Frame FrameBias framing_bias",
+        "probes.model.backbone": "Backbone",
+        "probes.measure.paraphrases": "Setting diagnose",
+        "probes.model.encoding": "Batch",
+        "probes.measure.framing": "FRAMES Frame FrameBias framing_bias",
         "probes.geometry": "Geometry",
         "probes.items": "Item Part as_item as_items",
-        "probes.lexicalization": "Curves curve_prompts curves_by_prompt lexicalization_curves",
-        "probes.loading": "Loading",
-        "probes.measuring": "probe",
-        "probes.media": "Limits MediaOptions",
+        "probes.measure.lexicalization": (
+            "Curves curve_prompts curves_by_prompt lexicalization_curves"
+        ),
+        "probes.model.loading": "Loading",
+        "probes.measure.run": "probe",
+        "probes.media.sources": "Limits MediaOptions",
         "probes.prompts": "E5V NAMED PROMPT_EOL ControlPrompt TemplatePrompt",
-        "probes.report": "ProbeReport",
-        "probes.sites": "Site all_sites late_sites",
-        "probes.states": "states_of",
-        "probes.synonyms": "SynonymSimilarity synonym_similarity",
-        "probes.trace": "States record",
+        "probes.measure.report": "ProbeReport",
+        "probes.model.sites": "Site all_sites late_sites",
+        "probes.model.states": "states_of",
+        "probes.measure.synonyms": "SynonymSimilarity synonym_similarity",
+        "probes.model.trace": "States record",
     },
 )

@@ -8,9 +8,9 @@
 
 Means are estimated per modality signature (text, image, image+text, …), which removes the modality
 gap (Liang et al., 2022). Queries share the mean of the documents of their signature. What a corpus
-cannot tell, reference items supply (`probes.reference`): the mean of queries of a signature that it
-does not hold, and, fading out as a signature grows to FEW documents, part of its mean and spread.
-Whitening is one transform for all, from the covariance pooled around the means.
+cannot tell, reference items supply (`probes.measure.reference`): the mean of queries of a signature
+that it does not hold, and, fading out as a signature grows to FEW documents, part of its mean
+and spread. Whitening is one transform for all, from the covariance pooled around the means.
 
 Where a corpus holds several signatures, their cosines are not on one scale: a text query lies
 closer to every text than to any picture. So the cosines of each signature are standardised, query
@@ -28,8 +28,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import BadSetting
+from probes.measure.reference import Reference
 from probes.prompts import Side
-from probes.reference import Reference
 
 Kind = Literal["none", "centre", "whiten"]
 KINDS: tuple[Kind, ...] = ("none", "centre", "whiten")

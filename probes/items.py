@@ -4,7 +4,7 @@ Accepted wherever an item is expected: a str (always text, never guessed to be a
 image, a `pathlib.Path` to a text or media file, the bytes of a media file (also as a bytearray, an
 open file or `{"bytes": …, "path": …}`), an array of whole pixels, a dict with `text`, `image`,
 `video` or `audio`, one chat message or a list of them, or an Item. Media values are read by
-`probes.media` when the item is encoded.
+`probes.media.sources` when the item is encoded.
 
 In a dict the order of the keys is the order of the content. Lists pair up by position:
 `{"text": [a, b], "image": [p, q]}` is a, p, b, q; a value that is no list stands once, at its key.
@@ -28,7 +28,7 @@ from PIL import Image
 
 from probes.errors import BadItem
 from probes.files import open_text, undecoded
-from probes.formats import KINDS, NEEDS, Kind, kind_of, kind_of_bytes, known_endings
+from probes.media.formats import KINDS, NEEDS, Kind, kind_of, kind_of_bytes, known_endings
 from probes.metadata import as_metadata
 
 

@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import transformers as hf
-from models import MULTIMODAL, build, tokenizer
-from samples import film, picture, sound
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from zoo import UNREAD, ZOO
-from zoo.building import CLASSES, TEXT_SIZES, TOWER_SIZES, shrunk
 
 from probes import Backbone, Item, record
 from probes.errors import FreeRetError, one_line
+from tests.models import MULTIMODAL, build, tokenizer
+from tests.samples import film, picture, sound
+from tests.zoo import UNREAD, ZOO
+from tests.zoo.building import CLASSES, TEXT_SIZES, TOWER_SIZES, shrunk
 
 LARGEST = 150_000_000
 """Parameters of a model that is still built."""

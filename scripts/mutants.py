@@ -35,48 +35,48 @@ import cyclopts
 
 ROOT = Path(__file__).parent.parent
 TESTS: dict[str, tuple[str, ...]] = {
-    "probes/backbone.py": ("lens", "bad_calls"),
-    "probes/batching.py": ("batching", "prefix"),
-    "probes/diagnostic.py": ("diagnostic", "recipe"),
-    "probes/encoding.py": ("encoding", "perception"),
-    "probes/framing.py": ("framing",),
+    "probes/model/backbone.py": ("lens", "bad_calls"),
+    "probes/model/batching.py": ("batching", "prefix"),
+    "probes/measure/paraphrases.py": ("diagnostic", "recipe"),
+    "probes/model/encoding.py": ("encoding", "perception"),
+    "probes/measure/framing.py": ("framing",),
     "probes/geometry.py": ("geometry",),
-    "probes/injection.py": ("injection",),
-    "probes/lexicalization.py": ("lexicalization",),
-    "probes/prefix.py": ("prefix", "batching"),
-    "probes/pretrained.py": ("loading",),
+    "probes/measure/injection.py": ("injection",),
+    "probes/measure/lexicalization.py": ("lexicalization",),
+    "probes/model/prefix.py": ("prefix", "batching"),
+    "probes/model/pretrained.py": ("loading",),
     "probes/prompts.py": ("encoding", "embedder"),
-    "probes/reference.py": ("reference", "geometry"),
-    "probes/reranking.py": ("reranking",),
-    "probes/sites.py": ("sites", "trace"),
-    "probes/measuring.py": ("report", "probe_command"),
-    "probes/states.py": ("states", "batching"),
+    "probes/measure/reference.py": ("reference", "geometry"),
+    "probes/measure/fusion.py": ("reranking",),
+    "probes/model/sites.py": ("sites", "trace"),
+    "probes/measure/run.py": ("report", "probe_command"),
+    "probes/model/states.py": ("states", "batching"),
     "probes/stats.py": ("stats",),
-    "probes/synonyms.py": ("synonyms",),
-    "probes/templates.py": ("templates",),
-    "probes/trace.py": ("trace",),
-    "freeret/corpus_geometry.py": ("store", "exact", "retriever"),
+    "probes/measure/synonyms.py": ("synonyms",),
+    "probes/model/templates.py": ("templates",),
+    "probes/model/trace.py": ("trace",),
+    "freeret/search/geometry.py": ("store", "exact", "retriever"),
     "freeret/embedder.py": ("embedder",),
-    "freeret/filters.py": ("exact", "cli_store"),
+    "freeret/store/filters.py": ("exact", "cli_store"),
     "freeret/hits.py": ("reprs", "pages"),
     "freeret/serve/service.py": ("serve", "serve_faults"),
     "freeret/serve/worker.py": ("serve_faults", "serve"),
     "freeret/standalone.py": ("sentence_transformer", "mteb"),
     "freeret/evaluate/datasets.py": ("metrics", "loaders", "eval", "eval_faults"),
-    "freeret/evaluate/loaders/media.py": ("mmeb",),
-    "freeret/evaluate/loaders/mmeb.py": ("mmeb",),
+    "freeret/evaluate/loaders/mmeb/media.py": ("mmeb",),
+    "freeret/evaluate/loaders/mmeb/images.py": ("mmeb",),
     "freeret/evaluate/margins.py": ("eval_faults",),
     "freeret/evaluate/metrics.py": ("metrics", "eval_faults"),
-    "freeret/evaluate/realign.py": ("realign",),
+    "freeret/evaluate/systems/realign.py": ("realign",),
     "freeret/evaluate/skipping.py": ("eval_faults",),
     "freeret/evaluate/stage2.py": ("eval", "eval_faults"),
-    "freeret/exact.py": ("exact",),
-    "freeret/indexing.py": ("retriever", "ids"),
+    "freeret/search/exact.py": ("exact",),
+    "freeret/store/indexing.py": ("retriever", "ids"),
     "freeret/mteb.py": ("mteb",),
     "freeret/recipe.py": ("recipe",),
     "freeret/reranker.py": ("reranker",),
     "freeret/retriever.py": ("retriever",),
-    "freeret/sharding.py": ("sharding",),
+    "freeret/scale/sharding.py": ("sharding",),
 }
 """The tests of each module, the quickest to notice first."""
 PER_MODULE = 6
@@ -106,6 +106,12 @@ ALONG = {
     "softmax", "stack", "split", "squeeze", "sum", "unsqueeze",
 }  # fmt: skip
 """Functions whose bare number is an axis."""
+
+
+def test_file(name: str) -> str:
+    """Where the tests called `name` are, as a path in the repository."""
+    (path,) = (ROOT / "tests").rglob(f"test_{name}.py")
+    return str(path.relative_to(ROOT))
 
 
 @dataclass(frozen=True)
@@ -304,11 +310,12 @@ class Bench:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         sys.dont_write_bytecode = True  # a mutant is as old and as long as the module before it
         os.chdir(self.folder)
-        sys.path[:0] = [str(self.folder), str(self.folder / "tests")]
-        import models  # the tests' tiny models are built once
+        sys.path.insert(0, str(self.folder))
         import pytest  # noqa: F401
         import scipy.stats  # noqa: F401
         import torch
+
+        from tests import models  # the tests' tiny models are built once
 
         torch.set_num_threads(1)
         for build in (*models.TEXT.values(), *models.MULTIMODAL.values()):
@@ -357,7 +364,7 @@ def _pytest(module: str) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    files = [f"tests/test_{name}.py" for name in TESTS[module]]
+    files = list(map(test_file, TESTS[module]))
     imported = "ignore::pytest.PytestAssertRewriteWarning"  # plugins, before the fork
     status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", imported, *files])
     os._exit(int(status))
@@ -365,7 +372,7 @@ def _pytest(module: str) -> None:
 
 def key(mutant: Mutant) -> str:
     """Changes with the mutant, its module, and the tests that should notice."""
-    files = [mutant.module, *(f"tests/test_{name}.py" for name in TESTS[mutant.module])]
+    files = [mutant.module, *map(test_file, TESTS[mutant.module])]
     digest = hashlib.sha256(f"{mutant.start} {mutant.name}".encode())
     for file in files:
         digest.update((ROOT / file).read_bytes())

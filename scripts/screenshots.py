@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from freeret import FreeRet
-from freeret.evaluate.scenes import make_ground
+from freeret.evaluate.loaders.scenes import make_ground
 from freeret.pages.hits import hits_page
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"

@@ -9,8 +9,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
 import pytest
 import torch
-from beartype import beartype
-from beartype.roar import BeartypeDecorHintPep3119Exception
 from hypothesis import HealthCheck, settings
 from jaxtyping import config, install_import_hook
 
@@ -27,18 +25,9 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
-def checked(function: Any) -> Any:
-    """`function` with its hints and shapes checked at every call.
+import tests.checking  # noqa: E402, F401  (the hook looks it up as an attribute)
 
-    A hint that is a plain Protocol cannot be checked at run time; such a function stays as it is.
-    """
-    try:
-        return beartype(function)
-    except BeartypeDecorHintPep3119Exception:
-        return function
-
-
-install_import_hook(["probes", "freeret"], "conftest.checked")
+install_import_hook(["probes", "freeret"], "tests.checking.checked")
 
 
 @pytest.fixture
@@ -49,9 +38,8 @@ def unchecked() -> Iterator[None]:
     config.update("jaxtyping_disable", False)
 
 
-from models import MULTIMODAL, TEXT, tokenizer  # noqa: E402
-
-from probes.backbone import Backbone  # noqa: E402
+from probes.model.backbone import Backbone  # noqa: E402
+from tests.models import MULTIMODAL, TEXT, tokenizer  # noqa: E402
 
 
 @functools.cache
@@ -86,7 +74,7 @@ def qwen() -> Backbone:
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[Any]:
     """A `buckets.Bucket`."""
-    from buckets import serve
+    from tests.buckets import serve
 
     with serve() as served:
         yield served

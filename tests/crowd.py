@@ -68,7 +68,7 @@ def work(backbone: Any, job: dict[str, Any], number: int, ready: int, gate: int)
     os.environ |= job["environment"]
     from freeret.recipe import Recipe
     from freeret.retriever import FreeRet
-    from freeret.store import Store
+    from freeret.store.table import Store
 
     Store.exists(job["store"])  # LanceDB is loaded and has its threads
     retriever = FreeRet(backbone, Recipe(**RECIPE))
@@ -95,7 +95,7 @@ class Crowd:
     @classmethod
     def start(cls, model: Path) -> "Crowd":
         process = subprocess.Popen(
-            [sys.executable, __file__, str(model)],
+            [sys.executable, "-m", "tests.crowd", str(model)], cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )  # fmt: skip

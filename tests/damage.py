@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from samples import picture, png
-from test_audio import recording, tone
-from test_videos import film
+
+from tests.media.test_audio import recording, tone
+from tests.media.test_videos import film
+from tests.samples import picture, png
 
 WHOLE = 12
 """Files in the folder that are not damaged: two of each kind."""

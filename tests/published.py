@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from freeret.evaluate.loaders import mmeb_video_qa, mmeb_visdoc
+from freeret.evaluate.loaders.mmeb import video_qa as mmeb_video_qa
+from freeret.evaluate.loaders.mmeb import visdoc as mmeb_visdoc
 
 ODD = ((4000, 3000), (1, 1), (31, 639), (4000, 10))
 SIZES = (*ODD, *((64, 48), (28, 28), (80, 60), (33, 17)) * 12)

@@ -4,10 +4,10 @@ import io
 from typing import Any
 
 import numpy as np
-from models import MULTIMODAL
 from PIL import Image
 
 from probes.items import Item, Part
+from tests.models import MULTIMODAL
 
 VIDEO = ("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "qwen2.5-omni", "internvl", "llava-onevision")
 READS: dict[str, set[str]] = {name: {"image"} for name in MULTIMODAL}

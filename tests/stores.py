@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from models import TEXT, tokenizer
 
 from freeret.retriever import FreeRet
-from freeret.store import Store
+from freeret.store.table import Store
 from probes import Backbone
+from tests.models import TEXT, tokenizer
 
 
 def save_tiny(folder: Path, **settings: Any) -> Path:

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import TEXT, tokenizer
-from stores import save_tiny
 
 from freeret import Embedder, FreeRet, Recipe, Reranker
-from freeret.evaluate.results import Result
-from freeret.store import Store
+from freeret.evaluate.results.file import Result
+from freeret.store.table import Store
 from probes import (
     Backbone,
     ProbeReport,
@@ -25,6 +23,8 @@ from probes import (
     states_of,
 )
 from probes.errors import BackboneNotFound, BadFile, BadSetting, FreeRetError
+from tests.models import TEXT, tokenizer
+from tests.stores import save_tiny
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 RECIPE = Recipe("e5v", "attn[-1]", "centre", "mcq")

@@ -20,8 +20,8 @@ from probes.geometry import (
     unit,
     whitening,
 )
+from probes.measure.reference import Reference, no_reference
 from probes.prompts import Side
-from probes.reference import Reference, no_reference
 
 SIZE = 6
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from probes.backbone import Backbone
 from probes.errors import BadItem
 from probes.items import Item, Part, as_item, as_items
+from probes.model.backbone import Backbone
 
 RED = Image.new("RGB", (8, 8), "red")
 BLUE = Image.new("RGB", (8, 8), "blue")

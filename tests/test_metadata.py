@@ -18,17 +18,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import picture, png
 
-from freeret.payload import encode_metadata, pack, unpack
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
-from freeret.sources import Files
-from freeret.store import Store
-from probes.backbone import Backbone
+from freeret.sources.files import Files
+from freeret.store.payload import encode_metadata, pack, unpack
+from freeret.store.table import Store
 from probes.errors import BadItem
 from probes.items import Item, as_item
 from probes.metadata import _notice, as_metadata
+from probes.model.backbone import Backbone
+from tests.samples import picture, png
 
 UTC = datetime.UTC
 NOON = datetime.datetime(2024, 5, 6, 12, 30, 15, 250_000, tzinfo=UTC)

@@ -18,13 +18,13 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from probes import plots
-from probes.diagnostic import Setting
-from probes.framing import FrameBias
 from probes.geometry import Kind
-from probes.lexicalization import Curves
-from probes.sites import all_sites, late_sites
+from probes.measure.framing import FrameBias
+from probes.measure.lexicalization import Curves
+from probes.measure.paraphrases import Setting
+from probes.measure.synonyms import SynonymSimilarity
+from probes.model.sites import all_sites, late_sites
 from probes.stats import Interval, mean_interval
-from probes.synonyms import SynonymSimilarity
 
 
 def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int = 0) -> Curves:

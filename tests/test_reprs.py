@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import load_tiny
 from PIL import Image
 
 import freeret
@@ -20,6 +19,7 @@ from freeret import Answer, Embedder, FreeRet, Hit, Hits, Ranked, Recipe, Rerank
 from probes import Geometry, Item, Limits, Loading, MediaOptions, ProbeReport, Site, record
 from probes.errors import BadSetting
 from probes.stats import Interval
+from tests.conftest import load_tiny
 
 EVIL = "<script>document.title = 'taken'</script>\x1b[2J"
 REPORT = Path(probes.__file__).parent / "data" / "reports" / "smolsight.json"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from freeret.check.line import Check
 from probes import Backbone, record
-from probes.encoding import Batch, Row
+from probes.model.encoding import Batch, Row
 
 SITE = "attn[-1]"
 EXACT = 1e-5

@@ -22,14 +22,14 @@ from freeret.check.agreement import (
 )
 from freeret.check.line import Check, tried
 from freeret.check.samples import clip, item, picture, sound, three
-from freeret.sizing import items_per_second
+from freeret.scale.sizing import items_per_second
 from probes import Backbone, Item
-from probes.batching import shared_prefix
-from probes.encoding import Row
 from probes.errors import BadItem, one_line
-from probes.features import Cache
-from probes.formats import Kind
 from probes.items import Part
+from probes.media.cache import Cache
+from probes.media.formats import Kind
+from probes.model.batching import shared_prefix
+from probes.model.encoding import Row
 from probes.prompts import NAMED, Prompted
 
 PICTURES = ((640, 480), (1024, 768), (4000, 3000))

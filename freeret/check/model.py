@@ -5,10 +5,10 @@ from transformers.utils import is_flash_attn_2_available
 
 from freeret.check.agreement import agreement, alone, noise, states, tolerance
 from freeret.check.line import Check, tried
-from freeret.sizing import tokens_per_second
+from freeret.scale.sizing import tokens_per_second
 from probes import Backbone, Item
-from probes.batching import shared_prefix
-from probes.prefix import share_error, window
+from probes.model.batching import shared_prefix
+from probes.model.prefix import share_error, window
 from probes.prompts import NAMED
 
 TEXTS = (

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from probes import Item
-from probes.formats import Kind
 from probes.items import Part
-from probes.scenes import random_scene
+from probes.media.formats import Kind
+from probes.scenes.generator import random_scene
 
 RATE = 16_000
 """Hertz of every sound."""

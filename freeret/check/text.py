@@ -11,7 +11,7 @@ from freeret.check.line import Check, tried
 from freeret.check.model import TEXTS
 from probes import FRAMES, Backbone, Item
 from probes.errors import UnsupportedBackbone, one_line
-from probes.framing import Labels
+from probes.measure.framing import Labels
 from probes.prompts import NAMED
 
 STRINGS = (

@@ -18,7 +18,7 @@ def card(source: str, /, *, out: Path | None = None, loading: Settings = AS_USUA
     """
     if out is not None:
         preflight.check_writable(out.parent)
-    from freeret.card import model_card
+    from freeret.pages.card import model_card
     from freeret.reports import known_report
     from probes import Backbone, ProbeReport
 

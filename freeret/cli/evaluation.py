@@ -23,12 +23,12 @@ from freeret.cli.output import print_table
 from freeret.cli.results import Markdown, show_results
 from probes.errors import BadSetting
 from probes.files import read_json
-from probes.loading import Loading
+from probes.model.loading import Loading
 
 if TYPE_CHECKING:
-    from freeret.evaluate.ablations import Ablations
+    from freeret.evaluate.ablation.file import Ablations
+    from freeret.evaluate.actors import Actors as Spread
     from freeret.evaluate.loaders import Loader
-    from freeret.evaluate.spread import Actors as Spread
     from freeret.recipe import Recipe
     from probes import Backbone
 
@@ -98,10 +98,10 @@ def evaluate(
     loaders = _loaders(suites, queries, pool, seed)
     import contextlib
 
+    from freeret.evaluate.actors import ray_actors
     from freeret.evaluate.run import Unfinished
     from freeret.evaluate.run import evaluate as run_one
-    from freeret.evaluate.spread import ray_actors
-    from freeret.evaluate.systems import system as named
+    from freeret.evaluate.systems.registry import system as named
 
     files: list[Path] = []
     failures: list[str] = []
@@ -131,8 +131,8 @@ def compare(a: Path, b: Path, /) -> None:
     """
     for file in (a, b):
         read_json(file)
-    from freeret.evaluate.results import Result
-    from freeret.evaluate.results import compare as compare_results
+    from freeret.evaluate.results.file import Result
+    from freeret.evaluate.results.file import compare as compare_results
 
     first, second = Result.load(a), Result.load(b)
     print_table(
@@ -176,8 +176,8 @@ def ablate(
     preflight.check_recipe(recipe)
     preflight.check_writable(out)
     loaders = _loaders(suites, queries, pool, seed)
-    from freeret.evaluate.ablate import PROMPTS
-    from freeret.evaluate.ablations import ablate_all
+    from freeret.evaluate.ablation.file import ablate_all
+    from freeret.evaluate.ablation.measure import PROMPTS
     from freeret.evaluate.plots import draw_ablation
     from probes.plots import save
 
@@ -245,8 +245,8 @@ def _signed(interval: Sequence[float]) -> str:
 
 
 def _show_ablations(found: "Ablations") -> None:
-    from freeret.evaluate.ablations import regrets
-    from freeret.evaluate.tables import cell
+    from freeret.evaluate.ablation.file import regrets
+    from freeret.evaluate.results.tables import cell
 
     for name, ablation in found.datasets.items():
         judged = any(row.auc is not None for row in ablation.rows)

@@ -20,7 +20,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from freeret.retriever import Hit
-    from freeret.store import Store
+    from freeret.store.table import Store
 
 UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 with ESC, DEL, and C1 with CSI and OSC

@@ -21,7 +21,7 @@ from freeret.cli.output import json_line, print_lines, print_table, printable, s
 from probes.errors import BadSetting
 
 if TYPE_CHECKING:
-    from freeret.estimate import Estimate
+    from freeret.scale.estimate import Estimate
 
 
 def register(app: App) -> None:
@@ -106,7 +106,7 @@ def estimate(
         raise BadSetting(
             "--rerank and --queries go together: candidates of each query, and queries"
         )
-    from freeret.sources import Files
+    from freeret.sources.files import Files
 
     listing = Files(
         paths,
@@ -117,7 +117,7 @@ def estimate(
         video_field=video_field,
         audio_field=audio_field,
     ).listing()
-    from freeret.estimate import estimate as measure
+    from freeret.scale.estimate import estimate as measure
     from probes import Backbone
 
     found = measure(
@@ -135,7 +135,7 @@ def estimate(
 
 
 def _print_estimate(found: "Estimate", pairs: int) -> None:
-    from freeret.sources import said
+    from freeret.sources.files import said
 
     rows = [
         [

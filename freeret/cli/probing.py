@@ -14,8 +14,8 @@ from freeret.cli.output import complain, print_lines, print_table, say
 from probes.arguments import check_choice
 from probes.errors import BadSetting, FreeRetError
 from probes.files import read_json
-from probes.loading import Loading
-from probes.parts import PARTS, FigureKind, Format, PartName, part_names
+from probes.measure.parts import PARTS, FigureKind, Format, PartName, part_names
+from probes.model.loading import Loading
 
 Width = Annotated[
     float | None,
@@ -64,7 +64,7 @@ def probe(
     folders = _folders(models, out)
     for folder in folders.values():
         preflight.check_writable(folder)
-    from freeret.probing import draw
+    from freeret.pages.probe_folder import draw
 
     reports, failed = [], []
     for model, folder in folders.items():
@@ -92,7 +92,7 @@ def _probe(
     loading: Loading,
 ) -> dict[str, Any]:
     """Probe one model and write its folder; gives the fields of its report."""
-    from freeret.probing import write_measured, write_report
+    from freeret.pages.probe_folder import write_measured, write_report
     from freeret.reports import measure_and_keep, probe_and_keep
     from probes import Backbone
 
@@ -143,9 +143,9 @@ def plot(
     for report in reports:
         read_json(report)
     preflight.check_writable(out.parent)
-    from probes.figures import PART_OF, figure_of
+    from probes.measure.report import read_parts
     from probes.plots import save
-    from probes.report import read_parts
+    from probes.plots.figures import PART_OF, figure_of
 
     part = PART_OF[kind]
     read = {report: read_parts(report, [part]) for report in reports}

@@ -11,8 +11,8 @@ from probes.errors import BadSetting
 from probes.files import read_json
 
 if TYPE_CHECKING:
+    from freeret.evaluate.results.tables import ResultTable
     from freeret.evaluate.skipping import Skipped
-    from freeret.evaluate.tables import ResultTable
 
 Markdown = Annotated[bool, Parameter(help="Print the tables in Markdown, and nothing else.")]
 SHOWN = 5
@@ -34,16 +34,16 @@ def table(*results: Path, paper: bool = False, markdown: Markdown = False) -> No
     if not paper:
         show_results(results, markdown=markdown)
         return
-    from freeret.evaluate.results import Result
-    from freeret.evaluate.tables import published_table
+    from freeret.evaluate.results.file import Result
+    from freeret.evaluate.results.tables import published_table
 
     _print([published_table([Result.load(file) for file in results])], markdown)
 
 
 def show_results(files: Sequence[Path], *, markdown: bool = False) -> None:
     """Print what some runs measured, what they skipped, and their files."""
-    from freeret.evaluate.results import Result
-    from freeret.evaluate.tables import result_tables
+    from freeret.evaluate.results.file import Result
+    from freeret.evaluate.results.tables import result_tables
 
     results = [Result.load(file) for file in files]
     if not results:

@@ -20,7 +20,7 @@ from freeret.cli.options import (
 )
 from freeret.cli.output import print_lines, print_table, printable, say
 from probes.errors import BadSetting
-from probes.loading import Loading
+from probes.model.loading import Loading
 
 if TYPE_CHECKING:
     from freeret.retriever import FreeRet
@@ -78,7 +78,7 @@ def search(
     """
     preflight.check_store(store)
     asked = _asked(query, image, queries, text_field, id_field, image_field)
-    from freeret.filters import Selection, parse_filter
+    from freeret.store.filters import Selection, parse_filter
 
     wanted = parse_filter(filter or ())
     Selection.of(wanted, kind)
@@ -131,7 +131,7 @@ def answer(
     preflight.check_store(store)
     if not question.strip():
         raise BadSetting("the question is empty")
-    from freeret.filters import parse_filter
+    from freeret.store.filters import parse_filter
 
     wanted = parse_filter(filter or ())
     found = _open(store, model, loading).answer(
@@ -155,7 +155,7 @@ def _asked(
     if queries is not None:
         if query.strip() or image is not None:
             raise BadSetting("give either a query or a file of them by --queries, not both")
-        from freeret.queries import read_queries
+        from freeret.sources.queries import read_queries
 
         return read_queries(
             queries, text_field=text_field, id_field=id_field, image_field=image_field

@@ -42,8 +42,8 @@ def scenes(
         preflight.check_recipe(recipe)
     if out is not None:
         preflight.check_writable(out.parent)
+    from freeret.evaluate.loaders.scenes import FAILURES, TASKS, make_ground
     from freeret.evaluate.scene_scores import PRESETS, Setting, score_scenes
-    from freeret.evaluate.scenes import FAILURES, TASKS, make_ground
     from freeret.reports import named_recipe, own_recipe
     from probes import Backbone
     from probes.files import write_json

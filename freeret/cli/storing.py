@@ -25,7 +25,7 @@ from freeret.cli.output import print_table, printable, say
 from probes.errors import BadItem, BadSetting
 
 if TYPE_CHECKING:
-    from freeret.ann import Recall
+    from freeret.search.ann import Recall
 
 Ann = Annotated[
     Literal["hnsw", "pq"] | None,
@@ -88,8 +88,8 @@ def index(
             "name at least one file or folder to index; `freeret fit STORE` fits the geometry of "
             "a store, and builds its approximate index, without adding to it"
         )
-    from freeret.sharding import Shard
-    from freeret.sources import Files, said
+    from freeret.scale.sharding import Shard
+    from freeret.sources.files import Files, said
 
     if shards is not None:
         Shard.parse(shards)
@@ -105,13 +105,13 @@ def index(
     ).listing()  # raises BadItem before a model is loaded
     if items.bad and not skip_bad:
         raise items.bad[0]
-    from freeret.opening import Opening, model_for
     from freeret.reports import named_recipe
+    from freeret.scale.opening import Opening, model_for
 
     opening = Opening(store, model_for(store, model), loading, named_recipe(recipe), task)
     how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
     if engine == "ray":
-        from freeret.ray_engine import index_without_weights
+        from freeret.scale.ray import index_without_weights
 
         how |= {"num_actors": num_actors, "address": address}
         done, recall = index_without_weights(opening, items, ann=ann, progress=True, **how)
@@ -156,8 +156,8 @@ def fit(
     """
     preflight.check_store(store)
     preflight.check_recipe(recipe)
-    from freeret.opening import Opening, model_for
     from freeret.reports import named_recipe
+    from freeret.scale.opening import Opening, model_for
 
     opening = Opening(store, model_for(store, model), loading, named_recipe(recipe))
     retriever = opening.retriever()
@@ -177,12 +177,12 @@ def delete(store: str, /, *ids: str, filter: Filters = None) -> None:
         ids: The ids of the items, as `freeret search` shows them.
     """
     preflight.check_store(store)
-    from freeret.filters import Selection, parse_filter
+    from freeret.store.filters import Selection, parse_filter
 
     wanted = parse_filter(filter or ())
     if bool(ids) == bool(wanted):
         raise BadSetting("name the items to delete: by their ids, or by --filter key=value")
-    from freeret.store import Store
+    from freeret.store.table import Store
 
     opened = Store.open(store)
     there = opened.selected(Selection.of(wanted)) if wanted else opened.stored(ids)
@@ -216,11 +216,11 @@ def export(
     """
     preflight.check_store(store)
     preflight.check_writable(out.parent)
-    from freeret.filters import Selection, parse_filter
+    from freeret.store.filters import Selection, parse_filter
 
     selection = Selection.of(parse_filter(filter or ()))
-    from freeret.export import write_npy, write_parquet
-    from freeret.store import Store
+    from freeret.store.export import write_npy, write_parquet
+    from freeret.store.table import Store
 
     write = write_parquet if to == "parquet" else write_npy
     count, files = write(Store.open(store), out, fitted=geometry == "fitted", selection=selection)
@@ -235,9 +235,9 @@ def info(store: str, /, *, measure_recall: bool = False) -> None:
         measure_recall: Compare the first hits of the approximate index with the exact ones.
     """
     preflight.check_store(store)
-    from freeret import ann
     from freeret.cli.output import store_facts
-    from freeret.store import Store
+    from freeret.search import ann
+    from freeret.store.table import Store
 
     opened = Store.open(store)
     print_table(f"Store {store}", ["", ""], store_facts(opened))

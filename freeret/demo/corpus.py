@@ -9,7 +9,7 @@ from typing import Any
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import Run
-from freeret.evaluate.systems import BM25, Prompted
+from freeret.evaluate.systems.registry import BM25, Prompted
 from freeret.recipe import Recipe
 from probes import Backbone, Item
 

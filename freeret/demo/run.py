@@ -15,11 +15,11 @@ from freeret.demo.corpus import bm25_run, built_in_corpus, output_run, write_hit
 from freeret.demo.page import Page, Table
 from freeret.demo.searches import PICTURES, SHOWN, Search, ask, index, picture_sets
 from freeret.evaluate.metrics import Run, figure
-from freeret.probing import write_report
+from freeret.pages.probe_folder import write_report
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from probes import Backbone, ProbeReport, plots
-from probes.lexicalization import prompt_kind
+from probes.measure.lexicalization import prompt_kind
 
 QUESTIONS = "A question looks for its passage"
 FIRST = 24

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from freeret.evaluate.loaders.scenes import make_ground
 from freeret.evaluate.metrics import Run
-from freeret.evaluate.scenes import make_ground
 from freeret.retriever import FreeRet, Hit
 from probes import Item
 from probes.stats import Interval, mean_interval

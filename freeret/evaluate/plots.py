@@ -6,8 +6,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from freeret.evaluate.ablate import Ablation
-from freeret.evaluate.ablations import Regret
+from freeret.evaluate.ablation.file import Regret
+from freeret.evaluate.ablation.measure import Ablation
 from probes.plots import COLOURS, MARKERS, STYLE, draw_intervals
 from probes.stats import Interval
 

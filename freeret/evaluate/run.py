@@ -20,18 +20,18 @@ from typing import Any
 
 import torch
 
+from freeret.evaluate.actors import Actors
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.kept import Kept, slug
 from freeret.evaluate.loaders import Loader
 from freeret.evaluate.margins import MarginFile
 from freeret.evaluate.metrics import SPEARMAN, Run
-from freeret.evaluate.results import Result
+from freeret.evaluate.results.file import Result
+from freeret.evaluate.results.kept import Kept, slug
 from freeret.evaluate.skipping import Skipped
-from freeret.evaluate.spread import Actors
 from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
-from freeret.evaluate.vectors import System, Vectors
-from freeret.indexing import check_on_error
+from freeret.evaluate.systems.vectors import System, Vectors
 from freeret.reranker import Reranker
+from freeret.store.indexing import check_on_error
 from probes.errors import BadSetting, FreeRetError, StoreMismatch, one_line
 
 log = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from freeret.evaluate.loaders.scenes import FAILURES, TASKS, Ground
 from freeret.evaluate.metrics import per_query, to_run
-from freeret.evaluate.scenes import FAILURES, TASKS, Ground
 from probes import Backbone, Geometry
 from probes.geometry import CorpusGeometry, Kind
+from probes.measure.reference import Reference, at_column, reference_vectors
+from probes.model.states import prompted_states
 from probes.prompts import Prompt, Side, as_prompt
-from probes.reference import Reference, at_column, reference_vectors
-from probes.states import prompted_states
 from probes.stats import Interval, mean_interval
 
 

@@ -12,7 +12,7 @@ from freeret.evaluate.metrics import Run, ordered
 from freeret.evaluate.skipping import Skipped, work_on_good
 from probes import Item
 from probes.errors import BadItem
-from probes.reranking import fuse
+from probes.measure.fusion import fuse
 
 Pair = tuple[Item, Item]
 

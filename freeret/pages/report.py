@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from freeret.pages.render import render
 from freeret.recipe import Recipe
 from probes import ProbeReport, plots
-from probes.diagnostic import best_setting
 from probes.display import svg_uri
-from probes.injection import Injection
-from probes.lexicalization import PROMPT_KINDS
+from probes.measure.injection import Injection
+from probes.measure.lexicalization import PROMPT_KINDS
+from probes.measure.paraphrases import best_setting
 
 WHEN = {
     "word": "when it is asked for a word",

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 
 from PIL import Image
 
-from probes.images import read_image
 from probes.items import Part
-from probes.media import MediaOptions, open_source, reading
-from probes.videos import read_video
+from probes.media.images import read_image
+from probes.media.sources import MediaOptions, open_source, reading
+from probes.media.videos import read_video
 
 SIZE = 320
 """Longest side of a picture, pixels: sharp at half of that on a phone's screen."""

@@ -14,9 +14,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from freeret.retriever import FreeRet
-from freeret.serve import cohere_api, items_api, openai_api, page, search_api
+from freeret.serve import page
+from freeret.serve.api import cohere as cohere_api
+from freeret.serve.api import items as items_api
+from freeret.serve.api import openai as openai_api
+from freeret.serve.api import search as search_api
+from freeret.serve.api.errors import handle
 from freeret.serve.compatibility import load_anyio
-from freeret.serve.errors import handle
 from freeret.serve.guard import LOOPBACK, Guard, Limits
 from freeret.serve.service import Service
 from freeret.serve.worker import Worker

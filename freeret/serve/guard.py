@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from freeret.serve.errors import as_response
+from freeret.serve.api.errors import as_response
 from freeret.serve.page import FILES
 
 log = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from freeret.embedder import not_finite
 from freeret.hits import Hit, Hits
 from freeret.retriever import FreeRet
 from freeret.serve.worker import Worker
-from freeret.store import Store
+from freeret.store.table import Store
 from probes import Item
-from probes.encoding import Row
 from probes.errors import StoreError
+from probes.model.encoding import Row
 from probes.prompts import Side
 
 SLICE = 64

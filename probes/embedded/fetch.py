@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..errors import FetchError
-from ..formats import Kind
+from probes.errors import FetchError
+from probes.media.formats import Kind
 
 _BLOCK = 1 << 20
 

@@ -7,11 +7,10 @@ do not all attend, or end with more than their MLP; `UNREAD` cannot be used as t
 from collections.abc import Callable
 from typing import Any
 
-from models import causal, shared
-
-from zoo.building import scaled
-from zoo.patches import GEMMA4_TEXT, PATCHES, PER_LAYER
-from zoo.tiles import TILES, UNREAD
+from tests.models import causal, shared
+from tests.zoo.building import scaled
+from tests.zoo.patches import GEMMA4_TEXT, PATCHES, PER_LAYER
+from tests.zoo.tiles import TILES, UNREAD
 
 __all__ = ["HYBRIDS", "UNREAD", "ZOO"]
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import transformers as hf
-from models import DECODER, QWEN_PIXELS, build, chatml, tokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+from tests.models import DECODER, QWEN_PIXELS, build, chatml, tokenizer
 
 CLASSES: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 """Class by model type."""

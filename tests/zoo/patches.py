@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from models import shared
-
-from zoo.building import family, part, pixels, whisper, wrapped
+from tests.models import shared
+from tests.zoo.building import family, part, pixels, whisper, wrapped
 
 QWEN = {
     "image_token": "<|image_pad|>",

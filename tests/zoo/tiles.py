@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from models import IDEFICS_TOKENS, SQUARE, VOCAB, shared
-
-from zoo.building import family, part, pixels, wrapped
+from tests.models import IDEFICS_TOKENS, SQUARE, VOCAB, shared
+from tests.zoo.building import family, part, pixels, wrapped
 
 IMAGE = {"image_token": "<image>"}
 BOTH = IMAGE | {"video_token": "<video>"}

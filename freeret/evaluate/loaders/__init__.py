@@ -5,15 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders import mbeir, mmeb, mmeb_v2
+from freeret.evaluate.loaders import mbeir
 from freeret.evaluate.loaders.beir import check_beir, load_beir
 from freeret.evaluate.loaders.folder import check_folder, load_folder
 from freeret.evaluate.loaders.irds import check_ir_dataset, load_ir_dataset
 from freeret.evaluate.loaders.mbeir import find_mbeir, load_mbeir
-from freeret.evaluate.loaders.mmeb import find_mmeb, load_mmeb
-from freeret.evaluate.loaders.mmeb_v2 import find_mmeb_v2, load_mmeb_v2
+from freeret.evaluate.loaders.mmeb import images as mmeb
+from freeret.evaluate.loaders.mmeb import v2 as mmeb_v2
+from freeret.evaluate.loaders.mmeb.images import find_mmeb, load_mmeb
+from freeret.evaluate.loaders.mmeb.v2 import find_mmeb_v2, load_mmeb_v2
+from freeret.evaluate.loaders.scenes import TASKS, load_scenes
 from freeret.evaluate.loaders.sts import check_sts, load_sts
-from freeret.evaluate.scenes import TASKS, load_scenes
 from probes.errors import BadSetting
 
 Loader = Callable[[], Dataset]

@@ -16,7 +16,7 @@ from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Grade
 from freeret.evaluate.loaders.lines import check_there, lines_of
-from freeret.sources import Files
+from freeret.sources.files import Files
 from probes import Item
 from probes.errors import BadFile, BadItem
 

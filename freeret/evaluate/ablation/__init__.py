@@ -1,0 +1,1 @@
+"""Ablations: the value of each part of the method on one dataset."""

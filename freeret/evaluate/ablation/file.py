@@ -1,0 +1,169 @@
+"""The file of `freeret ablate`, its table, and the regret of the recipe's choices."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from freeret.evaluate.ablation.measure import PROMPTS, RECIPE, STAGE1, Ablation, Point, ablate
+from freeret.evaluate.loaders import Loader
+from freeret.evaluate.run import hardware
+from freeret.recipe import Recipe
+from freeret.store.identity import differences, in_words
+from probes import Backbone, Site
+from probes.errors import BadFile, StoreMismatch
+from probes.files import read_format, write_json, wrong_field
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """All datasets of one backbone and one recipe."""
+
+    fingerprint: dict[str, Any]
+    recipe: Recipe
+    prompts: list[str]
+    depths: list[int]
+    seed: int
+    datasets: dict[str, Ablation]
+    timings: dict[str, dict[str, Any]]
+    format: int = FORMAT
+    loading: dict[str, Any] = field(default_factory=dict)
+    """How the backbone was loaded; another device or batch size makes no other result."""
+
+    def save(self, path: Path) -> Path:
+        return write_json(path, _ADAPTER.dump_python(self, mode="json"))
+
+    def identity(self) -> dict[str, Any]:
+        """What two calls must share for one to go on with the other's file."""
+        left_out = {"datasets": True, "timings": True, "loading": True, "recipe": {"reasons"}}
+        return _ADAPTER.dump_python(self, mode="json", exclude=left_out)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Ablations":
+        """Raises BadFile when the file is missing, cut off, or of another format."""
+        data = read_format(path, FORMAT, "an ablation", "freeret ablate")
+        try:
+            return _ADAPTER.validate_python(data)
+        except ValidationError as error:
+            raise BadFile(
+                f"{path} is not a whole ablation ({wrong_field(error)}); ablate again"
+            ) from None
+
+
+_ADAPTER = TypeAdapter(Ablations)
+
+
+def ablate_all(
+    backbone: Backbone,
+    recipe: Recipe,
+    loaders: Iterable[Loader],
+    file: Path,
+    *,
+    prompts: Sequence[str] = tuple(PROMPTS),
+    depths: Sequence[int] = (),
+    seed: int = 0,
+    progress: bool = False,
+) -> Ablations:
+    """Every dataset in turn; each is written when it is finished, and not measured again.
+
+    Raises StoreMismatch when the file was made with other settings.
+    """
+    found = Ablations(
+        backbone.fingerprint(), recipe, list(prompts), list(depths), seed, {}, {},
+        loading=backbone.loading.given(),
+    )  # fmt: skip
+    if file.is_file():
+        earlier = Ablations.load(file)
+        made, asked = earlier.identity(), found.identity()
+        if different := differences(made, asked):
+            raise StoreMismatch(
+                f"{file} {in_words(made, asked, different)}. Give another --out, or delete it"
+            )
+        found = earlier
+    for load in loaders:
+        dataset = load()
+        known = found.datasets.get(dataset.name)
+        if known is not None and known.digest == dataset.digest():
+            continue
+        start = time.perf_counter()
+        found.datasets[dataset.name] = ablate(
+            backbone, recipe, dataset, prompts=prompts, depths=depths, seed=seed, progress=progress
+        )
+        seconds = round(time.perf_counter() - start, 2)
+        found.timings[dataset.name] = {"seconds": seconds, "hardware": hardware()}
+        found.save(file)
+    return found
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What a choice cost on one dataset: best minus chosen."""
+
+    dataset: str
+    part: str
+    """`site`: among sites, at the recipe's prompt and geometry. `setting`: among everything in
+    stage 1's grid. `frame`: among frames, where stage 2 was measured."""
+    chosen: str
+    value: float
+    best: str
+    best_value: float
+    worst: str
+    worst_value: float
+
+    @property
+    def regret(self) -> float:
+        return self.best_value - self.value
+
+
+def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
+    """The regret of a recipe's site, setting and frame on every dataset: by default of the one that
+    was ablated, else of one whose prompt is among those measured."""
+    recipe, layers = recipe or ablations.recipe, int(ablations.fingerprint["layers"])
+    found = []
+    for name, ablation in ablations.datasets.items():
+        grid = {point: point.value for point in ablation.grid}
+        own = {p: v for p, v in grid.items() if _is(p, recipe, layers)}
+        peers = {
+            p: v
+            for p, v in grid.items()
+            if (p.prompt, p.geometry) == (recipe.prompt, recipe.geometry)
+        }
+        chosen = next(iter(own))
+        found.append(_regret(name, "site", chosen, {p: (p.site, v) for p, v in peers.items()}))
+        everything = {p: (f"{p.prompt} at {p.site}, {p.geometry}", v) for p, v in grid.items()}
+        found.append(_regret(name, "setting", chosen, everything))
+        found += _frames(name, ablation, recipe)
+    return found
+
+
+def mean_regret(found: Sequence[Regret], part: str) -> float:
+    """Mean over datasets, in the metric's unit."""
+    return float(np.mean([r.regret for r in found if r.part == part]))
+
+
+def _frames(name: str, ablation: Ablation, recipe: Recipe) -> list[Regret]:
+    """A recipe without a frame chose stage 1 alone."""
+    frames = [row for row in ablation.rows if row.part == "frame"]
+    found = []
+    for depth in dict.fromkeys(row.depth for row in frames):
+        rows = {row.name: (row.label, row.interval[0]) for row in frames if row.depth == depth}
+        found.append(_regret(name, "frame", RECIPE if recipe.frame else STAGE1, rows))
+    return found
+
+
+def _regret(dataset: str, part: str, chosen: Any, options: dict[Any, tuple[str, float]]) -> Regret:
+    label, value = options[chosen]
+    ranked = sorted(options.values(), key=lambda option: option[1])
+    (worst, low), (best, high) = ranked[0], ranked[-1]
+    return Regret(dataset, part, label, value, best, high, worst, low)
+
+
+def _is(point: Point, recipe: Recipe, layers: int) -> bool:
+    same_site = Site.parse(point.site).resolve(layers) == Site.parse(recipe.site).resolve(layers)
+    return same_site and (point.prompt, point.geometry) == (recipe.prompt, recipe.geometry)

@@ -1,0 +1,1 @@
+"""MMEB and MMEB-V2 in the layouts in which they are published."""

@@ -1,0 +1,198 @@
+"""Scene tasks: retrieval among compositional pictures and clips, made from a seed on the spot.
+
+A `Ground` holds every item once, in sets that stand in parallel: item i of one set answers item i
+of another. `TASKS` says which set asks and which is searched; `Ground.datasets` gives each task as
+queries, pool and judgements. Beside them stand hard negatives, by what it takes to tell them apart:
+binding, relation, counting.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TypeVar, get_args
+
+from freeret.evaluate.datasets import Dataset, Judgements
+from probes import Item, Part
+from probes.errors import BadSetting
+from probes.scenes.generator import (
+    HELD_OUT,
+    Clip,
+    Combination,
+    Failure,
+    Scene,
+    distinct_scenes,
+    random_clip,
+    random_scene,
+)
+
+TASKS: dict[str, tuple[str, str]] = {
+    "text→image": ("captions", "pictures"),
+    "image→text": ("pictures", "captions"),
+    "image→image": ("pictures", "renderings"),
+    "composed→image": ("changes", "changed"),
+    "text→video": ("clip captions", "clips"),
+    "video→text": ("clips", "clip captions"),
+    "document→image": ("documents", "pages"),
+}
+"""The set that asks and the set that is searched. `changed` goes on, past its last answer, with the
+pictures as they were before the change: whoever ignores the words finds those."""
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+FRAMES = 4
+LARGEST = 150
+"""More items than this could not all mean something different in every task."""
+
+Made = TypeVar("Made", Scene, Clip)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Items by set; `hard[failure]` says of which scene each item of the sets `{failure} captions`
+    and `{failure} pictures` is the negative."""
+
+    items: dict[str, list[Item]]
+    hard: dict[Failure, list[int]]
+
+    @property
+    def tasks(self) -> dict[str, tuple[str, str]]:
+        """Those of TASKS whose sets are here."""
+        return {name: sets for name, sets in TASKS.items() if set(sets) <= self.items.keys()}
+
+    def only(self, *tasks: str) -> "Ground":
+        """The sets of some tasks alone, without hard negatives."""
+        wanted = {name for task in tasks for name in TASKS[task]}
+        return Ground({name: v for name, v in self.items.items() if name in wanted}, {})
+
+    def datasets(self) -> list[Dataset]:
+        """Each task as queries, pool and judgements."""
+        found = []
+        for task, (asking, searched) in self.tasks.items():
+            queries, documents = self.items[asking], self.items[searched]
+            right = zip(queries, documents, strict=False)
+            judgements: Judgements = {str(q.id): {str(d.id): 1} for q, d in right}
+            found.append(Dataset(task, queries, documents, judgements))
+        return found
+
+
+def load_scenes(seed: int, task: str) -> Dataset:
+    """One task over the pool of 100 that `seed` draws."""
+    dataset = next(d for d in _ground(seed).only(task).datasets() if d.name == task)
+    composed = "composed change" if task == "composed→image" else "caption"
+    return replace(dataset, name=f"{task} {seed}", group=task, task=composed)
+
+
+@functools.lru_cache(maxsize=1)
+def _ground(seed: int) -> Ground:
+    return make_ground(seed)
+
+
+def make_ground(
+    seed: int, size: int = 100, combinations: Sequence[Combination] = HELD_OUT
+) -> Ground:
+    """`size` documents in the pool of every task, drawn from `seed`.
+
+    Raises BadSetting for a size that is not from 2 to LARGEST.
+    """
+    if not 2 <= size <= LARGEST:
+        raise BadSetting(f"a pool of {size} scenes is not possible; choose 2 to {LARGEST}")
+    rng = Random(f"scene tasks {seed}")
+    scenes = distinct_scenes(rng, size, combinations)
+    items = {
+        "captions": _texts("caption", scenes),
+        "pictures": _pictures("picture", scenes, rng),
+        "renderings": _pictures("rendering", scenes, rng),
+    }
+    hard: dict[Failure, list[int]] = {}
+    for failure in FAILURES:
+        wrong = [scene.hard_negatives().get(failure, []) for scene in scenes]
+        hard[failure] = [i for i, negatives in enumerate(wrong) if negatives]
+        if not hard[failure]:  # none of a few scenes can show it
+            del hard[failure]
+            continue
+        chosen = [rng.choice(wrong[i]) for i in hard[failure]]
+        items[f"{failure} captions"] = _texts(f"{failure} caption", chosen)
+        items[f"{failure} pictures"] = _pictures(f"{failure} picture", chosen, rng)
+    items |= _changes(rng, size, combinations)
+    items |= _clips(rng, size, combinations)
+    items |= _documents(rng, size, combinations)
+    return Ground(items, hard)
+
+
+def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[str, list[Item]]:
+    """Composed queries, `the same, but blue`, over a pool of what was asked for and what was."""
+    found: list[tuple[Scene, str, Scene]] = []
+    kept: list[Scene] = []
+    for scene in _endless(lambda: random_scene(rng, combinations)):
+        if len(found) == size // 2:
+            break
+        first, *others = scene.things
+        colours = [
+            colour
+            for colour, shape in combinations
+            if shape == first.shape and colour not in {thing.colour for thing in scene.things}
+        ]
+        if not colours or first.shape in {thing.shape for thing in others}:
+            continue
+        colour = rng.choice(colours)
+        after = scene.recoloured(colour)
+        if any(new.means(old) for new in (scene, after) for old in kept):
+            continue
+        kept += [scene, after]
+        words = (
+            f"the same, but {colour}" if not others else f"the same, but a {colour} {first.shape}"
+        )
+        found.append((scene, words, after))
+    before, words, after = zip(*found, strict=True)
+    queries = [
+        Item(text, images=[scene.draw(rng=rng)], id=f"change {i}")
+        for i, (scene, text) in enumerate(zip(before, words, strict=True))
+    ]
+    return {"changes": queries, "changed": _pictures("changed", (*after, *before), rng)}
+
+
+def _clips(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[str, list[Item]]:
+    """Clips as their frames in order: every backbone that reads pictures reads these."""
+    clips: dict[str, Clip] = {}
+    for clip in _endless(lambda: random_clip(rng, combinations)):
+        if len(clips) == size:
+            break
+        clips.setdefault(clip.caption(), clip)
+    shown = [
+        Item(images=clip.frames(FRAMES, rng=rng), id=f"clip {i}")
+        for i, clip in enumerate(clips.values())
+    ]
+    return {"clip captions": _texts("clip caption", list(clips.values())), "clips": shown}
+
+
+def _documents(
+    rng: Random, size: int, combinations: Sequence[Combination]
+) -> dict[str, list[Item]]:
+    """Interleaved queries: the first thing is shown, the rest of the scene is told."""
+    scenes: list[Scene] = []
+    for scene in _endless(lambda: random_scene(rng, combinations)):
+        if len(scenes) == size:
+            break
+        pair = scene.relation is not None and len(scene.things) == 2
+        if pair and not any(scene.means(other) for other in scenes):
+            scenes.append(scene)
+    documents = []
+    for i, scene in enumerate(scenes):
+        first = scene.things[0]
+        alone = Scene((first,), None, scene.background).draw(rng=rng)
+        told = scene.caption().removeprefix(first.times(1))
+        parts = [Part("text", "It shows this: "), Part("image", alone), Part("text", told)]
+        documents.append(Item(parts=parts, id=f"document {i}"))
+    return {"documents": documents, "pages": _pictures("page", scenes, rng)}
+
+
+def _texts(name: str, made: Sequence[Made]) -> list[Item]:
+    return [Item(one.caption(), id=f"{name} {i}") for i, one in enumerate(made)]
+
+
+def _pictures(name: str, scenes: Sequence[Scene], rng: Random) -> list[Item]:
+    return [Item(images=[s.draw(rng=rng)], id=f"{name} {i}") for i, s in enumerate(scenes)]
+
+
+def _endless(make: Callable[[], Made]) -> Iterator[Made]:
+    while True:
+        yield make()

@@ -1,0 +1,206 @@
+"""Everything that can be compared, under one tiny interface: a name, an identity, a run.
+
+| name                | what it is                                                             |
+|---------------------|------------------------------------------------------------------------|
+| `recipe`            | what the probes chose for this backbone, or a recipe file              |
+| `paper`             | FreeRet as the paper fixes it: control prompt, h^Attn_L, A/B question  |
+| `e5v`               | E5-V (arXiv 2407.12580): its prompt, read at the final norm            |
+| `prompteol`         | PromptEOL (arXiv 2307.16645)                                           |
+| `metaeol`           | MetaEOL (arXiv 2402.18458): several task prompts, averaged             |
+| `hierarchical`      | the task in the system turn (arXiv 2508.00955)                         |
+| `realign`           | ReAlign (arXiv 2512.19115): its prompt, the mean, each side whitened   |
+| `e5v-whiten`        | the E5-V extraction in this project's whitening                        |
+| `echo`              | Echo (arXiv 2402.15449): the text twice, averaged over the second      |
+| `mean`, `last`      | no prompt: the mean of all positions, the last position                |
+| `bm25`              | BM25 over words                                                        |
+| `st:NAME`           | a sentence-transformers model by its name                              |
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import bm25s
+import numpy as np
+import torch
+from torch import Tensor
+
+from freeret.embedder import Embedder
+from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.metrics import to_run
+from freeret.evaluate.skipping import Skipped
+from freeret.evaluate.systems.pooling import Pooled
+from freeret.evaluate.systems.vectors import ByVectors, Prompts, Ranking, System, by_signature
+from freeret.extras import require
+from freeret.preflight import check_systems
+from freeret.recipe import Recipe
+from probes import Backbone, Item, TemplatePrompt
+from probes.errors import BadSetting
+from probes.geometry import Kind
+from probes.prompts import Prompt, Side, as_prompt
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step when imported
+
+META_EOL: list[str | Prompt] = [
+    TemplatePrompt(f"metaeol: {what}", before=f'{ask}\nInput: "', after='"\nIn one word: ')
+    for what, ask in {
+        "topic": "Classify the input: name its general category.",
+        "sentiment": "Judge the input: name the feeling that it conveys.",
+        "paraphrase": "Restate the input: name the meaning that every paraphrase of it shares.",
+        "extraction": "Extract from the input: name the entity or fact that matters most.",
+    }.items()
+]
+"""MetaEOL's four meta-tasks, in words of our own."""
+
+
+@dataclass(frozen=True)
+class Prompted(ByVectors):
+    """Stage 1: one state a prompt, in a geometry; with a recipe that has a frame, stage 2 too."""
+
+    name: str
+    backbone: Backbone = field(repr=False)
+    prompts: list[str | Prompt]
+    site: str
+    geometry: Kind
+    recipe: Recipe | None = None
+
+    @classmethod
+    def of(cls, name: str, backbone: Backbone, recipe: Recipe) -> "Prompted":
+        return cls(name, backbone, [recipe.prompt], recipe.site, recipe.geometry, recipe)
+
+    def encode(
+        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
+    ) -> Tensor:
+        """Raises BadItem, naming the item."""
+        prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
+        return Embedder(self.backbone, self.site, prompts).encode(items, side, progress=progress)
+
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        prompts = [as_prompt(prompt, dataset.task) for prompt in self.prompts]
+        wording = self.backbone.encoder.wording
+        return by_signature(
+            dataset, lambda item, side: [wording(p.apply(item, side)) for p in prompts]
+        )
+
+    def identity(self) -> dict[str, Any]:
+        stage1 = Embedder(self.backbone, self.site, self.prompts).identity()
+        recipe = None if self.recipe is None else asdict(self.recipe)
+        return {**stage1, "geometry": self.geometry, "recipe": recipe}
+
+
+@dataclass(frozen=True)
+class BM25:
+    """BM25 (k1 = 1.5, b = 0.75) over words, English stopwords left out."""
+
+    name: str = "bm25"
+    backbone: None = None
+    recipe: None = None
+
+    def run(
+        self,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
+        """Raises BadSetting when an item holds more than text."""
+        for item in (*dataset.queries, *dataset.documents):
+            if item.media:
+                raise BadSetting(f"BM25 reads text, and {item.name} holds {item.media[0].kind}")
+        index = bm25s.BM25()
+        index.index(self._words(dataset.documents), show_progress=False)
+        asked = self._words(dataset.queries)
+
+        def score(query: int, places: Tensor | None) -> Tensor:
+            known = [word for word in asked[query] if word in index.vocab_dict]
+            scores = index.get_scores(known) if known else np.zeros(len(dataset.documents))
+            found = torch.from_numpy(np.asarray(scores, dtype=np.float32))
+            return found if places is None else found[places]
+
+        return to_run(dataset, score)
+
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        return {"library": "bm25s", "version": version("bm25s"), "stopwords": "en"}
+
+    def _words(self, items: Sequence[Item]) -> list[list[str]]:
+        texts = [item.text for item in items]
+        return bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class SentenceTransformers(ByVectors):
+    """A model of the sentence-transformers library, by its name or folder. Text only."""
+
+    model: str
+    backbone: None = None
+    recipe: None = None
+    geometry: Kind = "none"
+
+    @property
+    def name(self) -> str:
+        return f"st-{self.model.strip('/').rsplit('/', 1)[-1]}"
+
+    def encode(
+        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
+    ) -> Tensor:
+        """Raises BadSetting when the package or the model is missing, or an item is not text."""
+        for item in items:
+            if item.media:
+                raise BadSetting(f"{self.name} reads text, {item.name} is not only text")
+        encoder = _sentence_transformer(self.model)
+        encode = encoder.encode_query if side == "query" else encoder.encode_document
+        texts = [item.text for item in items]
+        return torch.from_numpy(np.array(encode(texts, show_progress_bar=progress))).float()
+
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        return {"sentence-transformers": self.model, "version": version("sentence-transformers")}
+
+
+@functools.lru_cache(maxsize=1)
+def _sentence_transformer(model: str) -> Any:
+    """Kept from dataset to dataset, and from block to block."""
+    require("sentence_transformers", f"st:{model}")
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        return SentenceTransformer(model)
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"sentence-transformers has no model {model!r}: {error}") from None
+
+
+def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Recipe]) -> System:
+    """A system by its name; backbone and recipe are made only where they are needed.
+
+    Raises BadSetting for an unknown name.
+    """
+    check_systems([name])
+    prompted: dict[str, tuple[list[str | Prompt], Kind]] = {
+        "e5v": (["e5v"], "none"),
+        "prompteol": (["prompteol"], "none"),
+        "hierarchical": (["hierarchical"], "none"),
+        "metaeol": (META_EOL, "none"),
+        "e5v-whiten": (["e5v"], "whiten"),
+    }
+    if name in prompted:
+        prompts, geometry = prompted[name]
+        return Prompted(name, backbone(), prompts, "norm", geometry)
+    match name.split(":", 1):
+        case ["recipe"]:
+            return Prompted.of(name, backbone(), recipe())
+        case ["paper"]:
+            return Prompted.of(name, backbone(), Recipe.paper())
+        case ["mean" | "last" | "echo" | "realign" as pooling]:
+            return Pooled(pooling, backbone())
+        case ["bm25"]:
+            return BM25()
+        case _:
+            return SentenceTransformers(name.removeprefix("st:"))

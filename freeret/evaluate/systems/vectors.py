@@ -1,0 +1,169 @@
+"""Systems under one small interface, and how one that makes vectors becomes a run: the geometry of
+the pool, then the best documents of each query."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from freeret.embedder import not_finite
+from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.metrics import to_run
+from freeret.evaluate.skipping import Skipped, encode_good
+from freeret.evaluate.systems.realign import whiten_apart
+from freeret.recipe import Recipe
+from probes import Backbone, Item
+from probes.geometry import CorpusGeometry, Kind
+from probes.measure.reference import Reference, reference_vectors
+from probes.prompts import Side
+
+Space = Kind | Literal["realign"]
+"""A geometry of the retriever's, or ReAlign's whitening of each side by itself."""
+Ranking = dict[str, dict[str, float]]
+Prompts = dict[str, dict[str, list[str]]]
+"""Side -> modality signature -> the prompts as they are tokenised, `{text}` or `{image}` standing
+for content; empty for a system that puts content as it is."""
+
+
+class System(Protocol):
+    """Anything that ranks documents."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def backbone(self) -> Backbone | None: ...
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """What stage 2 needs to know; None where there is no stage 2."""
+        ...
+
+    def run(
+        self,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
+        """Scores of the best documents of each query. A list `skipped` takes the items that cannot
+        be read; without it the first of them raises BadItem."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides a score."""
+        ...
+
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        """What is put to the model around the content of this dataset's items."""
+        ...
+
+
+@runtime_checkable
+class Vectors(System, Protocol):
+    """A system that is one vector an item, compared by cosine in a geometry."""
+
+    @property
+    def geometry(self) -> Space: ...
+
+    def encode(
+        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
+    ) -> Tensor:
+        """Raw float32 vectors `[items, hidden]`; `task` is that of the dataset."""
+        ...
+
+
+def by_signature(dataset: Dataset, words: Callable[[Item, Side], list[str]]) -> Prompts:
+    """The prompts of an item of each side and modality signature."""
+    sides: dict[Side, list[Item]] = {"query": dataset.queries, "document": dataset.documents}
+    return {
+        side: {
+            signature: words(item, side)
+            for signature, item in {item.signature: item for item in items}.items()
+        }
+        for side, items in sides.items()
+    }
+
+
+class ByVectors:
+    """How every system of vectors ranks."""
+
+    def run(
+        self: Vectors,
+        dataset: Dataset,
+        *,
+        progress: bool = False,
+        skipped: list[Skipped] | None = None,
+    ) -> Ranking:
+        """Encode both sides, and rank. Raises what `encode` raises, unless `skipped` takes it."""
+
+        def encode(items: Sequence[Item], side: Side) -> Tensor:
+            return self.encode(items, side, dataset.task, progress=progress)
+
+        sides: dict[Side, list[Item]] = {"query": dataset.queries, "document": dataset.documents}
+        vectors: dict[Side, Tensor] = {}
+        for side, items in sides.items():
+            if skipped is None:
+                vectors[side] = encode(items, side)
+            else:
+                ask = functools.partial(encode, side=side)
+                sides[side], vectors[side] = encode_good(ask, items, side, skipped)
+        if skipped:
+            good = dataset.only(sides["query"], sides["document"])
+            still = {query.id for query in good.queries}
+            rows = [place for place, query in enumerate(sides["query"]) if query.id in still]
+            dataset, vectors["query"] = good, vectors["query"][rows]
+        return rank(
+            dataset, vectors["query"], vectors["document"], self.geometry, reference_vectors(encode)
+        )
+
+
+def rank(
+    dataset: Dataset,
+    queries: Float[Tensor, "queries hidden"],
+    documents: Float[Tensor, "documents hidden"],
+    kind: Space,
+    reference: Reference,
+) -> dict[str, dict[str, float]]:
+    """The run that the retriever gives over a store of these documents.
+
+    Args:
+        dataset: Its queries, documents and candidates; judgements are not looked at.
+        queries: Raw vectors.
+        documents: Raw vectors.
+        kind: The geometry. The retriever's are fitted on the documents alone: no query sees
+            another.
+        reference: For what the documents cannot tell.
+
+    Returns:
+        Query id -> document id -> score.
+
+    Raises:
+        BadItem: A vector holds NaN or infinity.
+    """
+    for items, vectors in ((dataset.queries, queries), (dataset.documents, documents)):
+        for error in not_finite(items, vectors).values():
+            raise error
+    if kind == "realign":
+        queries, documents, kind = whiten_apart(queries), whiten_apart(documents), "none"
+    asked = [query.signature for query in dataset.queries]
+    pool = [document.signature for document in dataset.documents]
+    ids = [document.id or "" for document in dataset.documents]
+    geometry = CorpusGeometry.of(kind, ids, pool, documents, reference)
+    geometry = geometry.with_queries(asked, reference)
+    a, b = geometry.map(queries, asked, "query"), geometry.map(documents, pool, "document")
+    calibration = geometry.calibration(a)
+
+    def score(query: int, places: Int[Tensor, " pool"] | None) -> Float[Tensor, " pool"]:
+        chosen = range(len(pool)) if places is None else places.tolist()
+        cosines = (b if places is None else b[places]) @ a[query]
+        if not calibration:
+            return cosines
+        gains, shifts = (
+            cosines.new_tensor([calibration[pool[i]][k][query] for i in chosen]) for k in (0, 1)
+        )
+        return gains * cosines + shifts
+
+    return to_run(dataset, score)

@@ -1,0 +1,101 @@
+"""Write a probe report where people will look for it: figures, a summary, and the recipe."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from freeret.pages.report import report_page
+from freeret.recipe import Recipe
+from probes import ProbeReport
+from probes.files import write_atomic
+from probes.measure.parts import PARTS, Format
+from probes.measure.report import write_parts
+from probes.plots import save
+from probes.plots.figures import KINDS, PART_OF, figure_of
+
+FORMATS: tuple[Format, ...] = ("png", "svg")
+
+
+def write_report(
+    report: ProbeReport,
+    folder: Path,
+    formats: Collection[Format] = FORMATS,
+    width: float | None = None,
+) -> Recipe:
+    """Write report.html, report.json, recipe.json, summary.md and the figures.
+
+    Args:
+        report: What was measured.
+        folder: Where the files go.
+        formats: Of the figures.
+        width: Of the figures, in inches; see `probes.plots.figures.figure_of`.
+    """
+    recipe = Recipe.from_report(report)
+    report.save(folder / "report.json")
+    recipe.save(folder / "recipe.json")
+    write_atomic(folder / "summary.md", summary(report, recipe))
+    write_atomic(folder / "report.html", report_page(report, recipe))
+    draw([vars(report)], folder, formats, width)
+    return recipe
+
+
+def write_measured(
+    report: Mapping[str, Any],
+    folder: Path,
+    formats: Collection[Format] = FORMATS,
+    width: float | None = None,
+) -> None:
+    """Write some parts of a report, each as PART.json, and their figures; there is no recipe
+    without the others.
+
+    Args:
+        report: What `probes.measure.run.probe_parts` returned.
+        folder: Where the files go.
+        formats: Of the figures.
+        width: Of the figures, in inches.
+    """
+    head = {name: value for name, value in report.items() if name not in PARTS}
+    for part in PARTS:
+        if part in report:
+            timings = {part: report["timings"][part]}
+            write_parts(folder / f"{part}.json", {**head, "timings": timings, part: report[part]})
+    draw([report], folder, formats, width)
+
+
+def draw(
+    reports: Collection[Mapping[str, Any]],
+    folder: Path,
+    formats: Collection[Format] = FORMATS,
+    width: float | None = None,
+) -> None:
+    """Every kind of figure that all these reports, or parts of reports, have the figures for."""
+    names = [Path(report["fingerprint"]["model"]).name for report in reports]
+    for kind in KINDS:
+        part = PART_OF[kind]
+        if all(part in report for report in reports):
+            results = {n: report[part] for n, report in zip(names, reports, strict=True)}
+            save(figure_of(kind, results, width), folder / kind, formats)
+
+
+def summary(report: ProbeReport, recipe: Recipe) -> str:
+    """What a person should read first, as Markdown."""
+    best = sorted(report.diagnostic, key=lambda s: -s.reciprocal_rank.mean)[:8]
+    lines = [
+        f"# {report.fingerprint['model']}",
+        "",
+        *(f"- {reason}" for reason in recipe.reasons),
+        "",
+        "| frame | p(positive) without content | accuracy | AUC |",
+        "|---|---|---|---|",
+        *(f"| {f.frame} | {f.skew:.2f} | {f.accuracy} | {f.auc} |" for f in report.framing),
+        "",
+        "| prompt | site | geometry | paraphrase P@1 | reciprocal rank |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {s.prompt} | {s.site} | {s.geometry} | {s.precision} | {s.reciprocal_rank} |"
+            for s in best
+        ),
+        "",
+        "![lexicalization curves](curves.png)",
+    ]
+    return "\n".join(lines) + "\n"

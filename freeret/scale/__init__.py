@@ -1,0 +1,1 @@
+"""Large corpora: Ray, shards, and estimates of time and space."""

@@ -1,0 +1,228 @@
+"""How long a corpus will take and what it will occupy, before any of it is embedded.
+
+Items are counted by modality signature from the listing and the rows of tables; no picture is
+opened for that. A seeded sample of each signature goes through the real processor, for its tokens,
+and as much of it through the model as a second of measuring needs. Then the formula of
+`freeret/scale/sizing.py` holds.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from random import Random
+from typing import Any
+
+from freeret.embedder import Embedder
+from freeret.recipe import Recipe
+from freeret.reports import known_report
+from freeret.reranker import Reranker
+from freeret.scale.sizing import Sizing, rate
+from freeret.sources import tables
+from freeret.sources.files import PDF, File, Listing, page_count
+from freeret.store.payload import encode_metadata, pack
+from probes import Backbone, Item, as_item
+from probes.errors import BadItem
+from probes.media.formats import kind_of
+from probes.model.encoding import Row
+from probes.model.prefix import common_prefix
+
+SAMPLE = {"text": 64}
+"""Items of a signature that are tokenised."""
+OTHERS = 16
+"""The same of signatures with media, which are decoded and processed."""
+OTHER = Item("Rain")
+ROW_BYTES = 100
+"""Of a stored item besides its payload and its vector: id, hash, signature."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """All items of one modality signature."""
+
+    signature: str
+    items: int
+    tokens: float
+    """Of one item that pass through the model, on average over the sample."""
+    items_per_second: float
+    """On this device, processor and tower included."""
+    hours: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Needs of a corpus with one backbone on one device. Bytes are plain bytes."""
+
+    model: str
+    device: str
+    parts: list[Part]
+    unreadable: int
+    """Sampled items that cannot be read; the others stand for them."""
+    hours: float
+    disk: int
+    memory: int
+    """To search without reading from the disk, beside the model."""
+    weights: int
+    """Bytes of the model's weights."""
+    pairs_per_second: float | None = None
+    rerank_hours: float | None = None
+    price: float | None = None
+    """Of all hours, in the currency that was given per hour."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def estimate(
+    backbone: Backbone,
+    listing: Listing,
+    *,
+    rerank: int = 0,
+    queries: int = 0,
+    price: float | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """Count, sample, measure.
+
+    Args:
+        backbone: The model that will embed the items, on the device that is measured.
+        listing: The files.
+        rerank: Candidates of each query that will be reranked.
+        queries: Number of queries.
+        price: Of one hour of this device.
+        seed: Of the sample.
+
+    Raises:
+        BadItem: Nothing in the sample of a signature can be read, such as pictures by a backbone
+            that reads text only.
+    """
+    counts, samples = _counted(listing, Random(seed))
+    report = known_report(backbone)
+    recipe = Recipe.from_report(report) if report is not None else Recipe.paper()
+    embedder = Embedder.from_recipe(backbone, recipe)
+    parts, bad, disk, readable = [], 0, 0, list[Item]()
+    for signature, count in counts.items():
+        sample, errors = _read(listing, samples[signature], embedder)
+        bad += len(errors)
+        if not sample:
+            raise errors[0]
+        part, payload = _measured(embedder, signature, count, sample)
+        parts.append(part)
+        disk += Sizing(count, part.items_per_second, embedder.dimension, payload).disk
+        readable += [item for item, _ in sample]
+    hours = sum(part.hours for part in parts)
+    pairs = rerank_hours = None
+    if rerank and queries and readable:
+        pairs = _pairs_per_second(backbone, recipe, readable)
+        rerank_hours = Sizing(rerank * queries, pairs, 0).hours
+    weights = sum(w.numel() * w.element_size() for w in backbone.model.parameters())
+    return Estimate(
+        model=backbone.name,
+        device=str(backbone.device),
+        parts=parts,
+        unreadable=bad,
+        hours=hours,
+        disk=disk,
+        memory=4 * embedder.dimension * sum(counts.values()),
+        weights=weights,
+        pairs_per_second=pairs,
+        rerank_hours=rerank_hours,
+        price=None if price is None else price * (hours + (rerank_hours or 0)),
+        passed_over=dict(listing.passed_over),
+    )
+
+
+Handle = Item | tuple[File, str]
+"""An item, or a file that is read when it is sampled."""
+
+
+def _counted(listing: Listing, rng: Random) -> tuple[Counter[str], dict[str, list[Handle]]]:
+    """The number of items of every signature, and a sample of each: reservoirs (Vitter 1985)."""
+    counts, samples = Counter[str](), dict[str, list[Handle]]()
+    for signature, handle, pages in _handles(listing):
+        size = SAMPLE.get(signature, OTHERS)
+        kept = samples.setdefault(signature, [])
+        counts[signature] += pages
+        place = rng.randrange(counts[signature])
+        if len(kept) < size:
+            kept.append(handle)
+        elif place < size:
+            kept[place] = handle
+    for kept in samples.values():
+        rng.shuffle(kept)
+    return counts, samples
+
+
+def _handles(listing: Listing) -> Iterator[tuple[str, Handle, int]]:
+    """Signature of every item without opening its media; a PDF stands for all its pages."""
+    for file, name in listing.files:
+        path = str(getattr(file, "path", file))
+        if tables.is_table(path):
+            for item in listing.source.read(file, name):
+                if isinstance(item, Item):
+                    yield item.signature, item, 1
+        elif path.lower().endswith(PDF):
+            yield "image", (file, name), page_count(file)
+        else:
+            yield kind_of(path) or "text", (file, name), 1
+
+
+def _read(
+    listing: Listing, handles: list[Handle], embedder: Embedder
+) -> tuple[list[tuple[Item, list[Row]]], list[BadItem]]:
+    """Sampled items with their rows, and the errors of those that cannot be read."""
+    found: list[tuple[Item, list[Row]]] = []
+    errors: list[BadItem] = []
+    for handle in handles:
+        try:
+            item = handle if isinstance(handle, Item) else next(listing.source.read(*handle))
+            if isinstance(item, BadItem):
+                raise item
+            found.append((item, embedder.rows(item)))
+        except BadItem as error:
+            errors.append(error)
+    return found, errors
+
+
+def _measured(
+    embedder: Embedder, signature: str, count: int, sample: list[tuple[Item, list[Row]]]
+) -> tuple[Part, int]:
+    """Hours of all items like these, and the bytes that one of them takes beside its vector."""
+    items, rows = [item for item, _ in sample], [rows for _, rows in sample]
+    # With a text that is none of them, lest a lone item shares all of itself.
+    shared = len(common_prefix([row for some in (*rows, embedder.rows(OTHER)) for row in some]))
+
+    def passing(sample: list[list[Row]]) -> int:
+        return sum(len(row) - shared for some in sample for row in some)
+
+    tokens = passing(rows) / len(items)
+    embedder.encode_rows(rows[:1])  # the first forward traces, and proves the shared prefix
+    waiting = list(items[1:] or items)
+
+    def some(number: int) -> list[Item]:
+        taken, waiting[:] = waiting[:number], waiting[number:]
+        return taken
+
+    def embed(chosen: Sequence[Item]) -> int:
+        fresh = [embedder.rows(item) for item in chosen]
+        embedder.encode_rows(fresh)
+        return passing(fresh)
+
+    speed = rate(some, embed, 1, (len(waiting) + 1) // 2) / tokens
+    packed = [(pack(item), encode_metadata(item)) for item in items]
+    written = sum(len(p) + sum(map(len, blobs)) + len(m) for (p, blobs), m in packed)
+    part = Part(signature, count, tokens, speed, Sizing(count, speed, 0).hours)
+    return part, ROW_BYTES + written // len(items)
+
+
+def _pairs_per_second(backbone: Backbone, recipe: Recipe, items: list[Item]) -> float:
+    """Pairs that the reranker judges in a second: each with a sampled item as the candidate."""
+    judge = Reranker(backbone, recipe.frame or "mcq")
+    query = as_item(items[0].text[:200] or "a question")
+    judge.predict([(query, items[0])])
+
+    def predict(chosen: Sequence[Item]) -> int:
+        judge.predict([(query, item) for item in chosen])
+        return len(chosen)
+
+    return rate(lambda number: items[:number], predict, 4, len(items))

@@ -1,0 +1,52 @@
+"""Opening: what any process needs to open the same retriever for indexing."""
+
+from dataclasses import dataclass, replace
+
+from freeret.recipe import Recipe
+from freeret.reports import own_recipe
+from freeret.retriever import FreeRet
+from freeret.store.recorded import reopen_backbone
+from freeret.store.table import Store
+from probes import Backbone, Loading
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Plain values that can be sent to another process, which loads the backbone from them."""
+
+    store: str
+    """Folder or object-store URL; it need not exist yet."""
+    model: str
+    loading: Loading
+    """As it was typed: a store that exists says the rest."""
+    recipe: Recipe | None = None
+    """None for the recipe of the store, or else that of the backbone's probe report."""
+    task: str | None = None
+    """The task prior, in place of the recipe's."""
+
+    def retriever(self) -> FreeRet:
+        """Load the backbone, and probe it where no recipe is known.
+
+        Raises:
+            BackboneNotFound, UnsupportedBackbone, BadSetting, OutOfMemory, StoreError.
+        """
+        store = Store.open(self.store) if Store.exists(self.store) else None
+        if store is None:
+            backbone = Backbone.load(self.model, self.loading)
+        else:
+            backbone = reopen_backbone(store.identity, self.model, self.loading)
+        recipe = self.recipe
+        if recipe is None and self.task is None and store is not None:
+            recipe = Recipe.from_json(store.recipe(), self.store)
+        recipe = recipe or own_recipe(backbone)
+        return FreeRet(backbone, replace(recipe, task=self.task or recipe.task), progress=True)
+
+
+def model_for(location: str, asked: str | None) -> str:
+    """The name of the backbone to load for a store: as asked, else that of the store, else the
+    embedded text model."""
+    if asked is None and Store.exists(location):
+        return Store.open(location).identity["backbone"]["model"]
+    return asked or DEFAULT_MODEL

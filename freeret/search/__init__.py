@@ -1,0 +1,1 @@
+"""Search over a store: exact, approximate, and the geometry of its corpus."""

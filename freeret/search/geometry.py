@@ -1,0 +1,82 @@
+"""The geometry of a store, and the vectors of the reference items that help to fit it."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from freeret.embedder import Embedder
+from freeret.store.table import Store
+from probes import Geometry, Item
+from probes.embedded import default_cache
+from probes.files import write_atomic
+from probes.geometry import CorpusGeometry, Kind
+from probes.measure.reference import Reference, reference_items, reference_vectors
+from probes.prompts import Side
+
+log = logging.getLogger(__name__)
+
+
+def fit_geometry(kind: Kind, store: Store, reference: Reference) -> Geometry:
+    """Fit on everything stored, in one pass that holds one block at a time."""
+    corpus = CorpusGeometry(kind)
+    for block in store.blocks() if kind != "none" else ():
+        corpus.add(block.ids, block.signatures, block.vectors)
+    return corpus.fit(reference)
+
+
+def reference_of(embedder: Embedder, *, progress: bool = False) -> Reference:
+    """Vectors of the reference items, encoded once for a backbone and an extraction: they are kept
+    in the cache folder, for every store and every process after this one."""
+
+    def encode(items: Sequence[Item], side: Side) -> Tensor:
+        title = f"reference items ({items[0].signature}), once for this backbone"
+        rows = [embedder.rows(item, side) for item in items]
+        return embedder.encode_rows(rows, progress=title if progress else None)
+
+    encoded = reference_vectors(encode, symmetric=embedder.symmetric)
+    path = reference_path(embedder)
+    kept: dict[str, Tensor] = {}
+
+    def reference(side: Side, signature: str) -> Tensor | None:
+        name = f"{side}:{signature}"
+        if name not in kept:
+            kept.update(_read(path))
+        if name not in kept and (vectors := encoded(side, signature)) is not None:
+            kept[name] = vectors
+            _write(path, {**_read(path), **kept})
+        return kept.get(name)
+
+    return reference
+
+
+def reference_path(embedder: Embedder) -> Path:
+    """Where the vectors of this backbone and extraction are kept."""
+    identity = {
+        "backbone": embedder.backbone.fingerprint(),
+        "embedder": embedder.identity(),
+        "texts": [item.text for item in reference_items("query", "text")],
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return default_cache() / "reference" / f"{key}.safetensors"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path) if path.is_file() else {}
+    except (OSError, SafetensorError) as error:
+        log.warning("%s is damaged and will be made again (%s)", path, error)
+        return {}
+
+
+def _write(path: Path, vectors: dict[str, Tensor]) -> None:
+    """Whole or not at all; a search must not need the right to write."""
+    try:
+        write_atomic(path, save({name: rows.contiguous() for name, rows in vectors.items()}))
+    except OSError as error:
+        log.info("the vectors of the reference items are not kept in %s: %s", path, error)

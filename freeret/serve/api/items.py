@@ -1,0 +1,191 @@
+"""`/items`: what the store holds, by id alone. No path and no address of a request is opened."""
+
+import base64
+import io
+import mimetypes
+import wave
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, Response
+from PIL import Image
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from freeret.pages.thumbnails import OPTIONS, thumbnails
+from freeret.serve.service import Service
+from freeret.store.payload import pack
+from probes import Item, Part
+from probes.errors import BadItem, NotStored
+from probes.media.audio import in_memory
+from probes.media.sources import check_size, open_source, reading
+
+SCRIPTED = ("image/svg+xml",)
+"""Types that a browser would run."""
+
+
+class Medium(BaseModel):
+    kind: str
+    url: str
+    thumbnails: list[str]
+
+
+class ItemView(BaseModel):
+    """An item without the places where its media are kept."""
+
+    id: str
+    kind: str
+    text: str
+    metadata: dict[str, Any]
+    url: str
+    media: list[Medium]
+
+
+def view(item: Item) -> ItemView:
+    """What clients are shown of a stored item."""
+    url = f"/items/{quote(item.id or '', safe='')}"
+    media = [
+        Medium(
+            kind=part.kind,
+            url=f"{url}/media/{n}",
+            thumbnails=[f"{url}/media/{n}/thumbnails/{frame}" for frame in range(_frames(part))],
+        )
+        for n, part in enumerate(item.media)
+    ]
+    return ItemView(
+        id=item.id or "",
+        kind=item.signature,
+        text=item.text,
+        metadata=dict(item.metadata),
+        url=url,
+        media=media,
+    )
+
+
+def routes(service: Service) -> APIRouter:
+    """The endpoints over a service. Ids come percent-encoded, as one segment of the path."""
+    router = APIRouter(tags=["Items"])
+
+    @router.get("/items/{id}")
+    async def item(id: str) -> ItemView:
+        """An item with its metadata, and where its media are served."""
+        return view(await _stored(service, id))
+
+    @router.get("/items/{id}/media/{n}", response_class=Response)
+    async def medium(id: str, n: int) -> Response:
+        """The bytes of a picture, clip or sound."""
+        part = _part(await _stored(service, id), n)
+        return await run_in_threadpool(_served, part, unquote(id))
+
+    @router.get("/items/{id}/media/{n}/thumbnails/{frame}", response_class=Response)
+    async def thumbnail(id: str, n: int, frame: int) -> Response:
+        """A picture, or one of a few frames of a clip, at most 160 pixels wide and high (WEBP).
+        Of a clip that has fewer frames, the last one stands for those after it."""
+        part = _part(await _stored(service, id), n)
+        if not 0 <= frame < _frames(part):
+            raise NotStored(f"medium {n} of item {unquote(id)!r} has no thumbnail {frame}")
+        found = await run_in_threadpool(_thumbnails, part, unquote(id))
+        return Response(found[min(frame, len(found) - 1)], media_type="image/webp")
+
+    return router
+
+
+async def _stored(service: Service, id: str) -> Item:
+    [item] = await run_in_threadpool(service.store.items, [unquote(id)])
+    return item
+
+
+def _part(item: Item, n: int) -> Part:
+    if not 0 <= n < len(item.media):
+        raise NotStored(f"item {item.id!r} has no medium {n}")
+    return item.media[n]
+
+
+def _frames(part: Part) -> int:
+    return {"image": 1, "video": OPTIONS.frames}.get(part.kind, 0)
+
+
+def _thumbnails(part: Part, id: str) -> list[bytes]:
+    try:
+        uris, _ = thumbnails(part, f"item {id!r}")
+    except BadItem as error:
+        raise NotStored(str(error)) from None
+    return [base64.b64decode(uri.partition(",")[2]) for uri in uris]
+
+
+def _served(part: Part, id: str) -> Response:
+    """A medium as the store has it. Raises NotStored where it cannot be read any more."""
+    try:
+        with reading(f"item {id!r}", part.kind):
+            if isinstance(part.value, Path):
+                check_size(part.value.stat().st_size, OPTIONS.limits)
+                with part.value.open("rb") as file:
+                    type = _media_type(part, file.read(64), part.value.name)
+                return FileResponse(part.value, media_type=type)
+            content = _bytes(part)
+            return Response(content, media_type=_media_type(part, content, ""))
+    except BadItem as error:
+        raise NotStored(str(error)) from None
+
+
+def _bytes(part: Part) -> bytes:
+    """A medium in memory as a file that browsers show."""
+    if part.kind == "audio" and not isinstance(part.value, bytes | str):
+        return _as_wave(*in_memory(part.value))
+    if part.kind == "video" and isinstance(part.value, np.ndarray):
+        return _as_animation(part.value)
+    file = open_source(part.value, OPTIONS)
+    if file is not None:
+        return file.read()
+    [content] = pack(Item(parts=[part]))[1]
+    return content
+
+
+def _as_wave(samples: np.ndarray, rate: int) -> bytes:
+    """Samples `[time]` or `[channels, time]`, floats in [-1, 1] or integers of any width, as a WAV
+    file of 16 bits."""
+    whole = samples.dtype.kind in "iu"
+    channels = np.atleast_2d(samples / np.iinfo(samples.dtype).max if whole else samples)
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(len(channels))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((channels.T.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def _as_animation(frames: np.ndarray) -> bytes:
+    """Frames `[frames, height, width, 3]` as an animated WEBP of two frames a second."""
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    buffer = io.BytesIO()
+    first.save(buffer, "WEBP", save_all=True, append_images=others, duration=500, loop=0)
+    return buffer.getvalue()
+
+
+def _media_type(part: Part, head: bytes, name: str) -> str:
+    """The type of a medium: of pictures by their bytes, of others by name or by magic; never one
+    that a browser would run."""
+    guess = mimetypes.guess_type(name)[0] or _by_magic(head)
+    known = guess and guess.split("/")[0] in ("image", "video", "audio") and guess not in SCRIPTED
+    return guess if known and guess else "application/octet-stream"
+
+
+def _by_magic(head: bytes) -> str | None:
+    magics = (
+        (b"\x89PNG", 0, "image/png"),
+        (b"\xff\xd8\xff", 0, "image/jpeg"),
+        (b"GIF8", 0, "image/gif"),
+        (b"WEBP", 8, "image/webp"),
+        (b"BM", 0, "image/bmp"),
+        (b"WAVE", 8, "audio/wav"),
+        (b"fLaC", 0, "audio/flac"),
+        (b"OggS", 0, "audio/ogg"),
+        (b"ID3", 0, "audio/mpeg"),
+        (b"ftyp", 4, "video/mp4"),
+        (b"\x1aE\xdf\xa3", 0, "video/webm"),
+    )
+    return next((t for magic, at, t in magics if head[at:].startswith(magic)), None)

@@ -1,0 +1,1 @@
+"""Files, folders, tables and object stores as streams of items."""

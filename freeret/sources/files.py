@@ -1,0 +1,347 @@
+"""From paths and URLs to a stream of items, in which nothing is left out without being counted."""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from freeret.sources import folders, remote, tables
+from freeret.sources.folders import Found
+from freeret.sources.remote import RemoteFile
+from freeret.sources.tables import BadRow
+from probes import Item
+from probes.errors import BadItem
+from probes.items import Part, as_id, as_item, several, whole_path
+from probes.media.formats import NEEDS, Kind, kind_of, known_endings
+from probes.media.sources import WEB, Limits
+
+File = Path | RemoteFile
+PDF = ".pdf"
+DOTS = 150 / 72
+"""Pixels of a PDF page by its points: 150 an inch."""
+MEDIA: tuple[Kind, ...] = ("image", "video", "audio")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The items of files and folders, in sorted order; can be read again, and file by file.
+
+    Each of `paths` is a path, or a str that is one unless it is a URL (`s3://…`, see `remote`).
+    Texts are read whole, of tables (.jsonl, .csv, .tsv, .parquet) every row, of PDF every page as a
+    picture, pictures, video and audio as themselves: by their path, or from a URL by their bytes,
+    within `limits`.
+
+    A file's id is its path from the folder given on, that folder's name included: `docs/a.txt`,
+    whatever else is given and in which order. A file given by itself is called as if its folder had
+    been given. A row without an id takes the file's and its line. `folder_names=False` leaves the
+    name of the folder out.
+
+    Of a row, `text_field`, `image_field`, `video_field` and `audio_field` are content, media before
+    the text; their values are paths beside the table, data URLs, bytes or `{"bytes", "path"}`.
+    `metadata_fields` become metadata, by default all other columns.
+
+    Reading raises BadItem for a path, a URL or a row that cannot be read; with `keep_bad` a bad
+    row, file or folder stands in the stream as that error.
+    """
+
+    paths: Sequence[Path | str]
+    text_field: str = "text"
+    id_field: str = "id"
+    keep_bad: bool = False
+    limits: Limits = field(default_factory=Limits)
+    image_field: str | None = None
+    video_field: str | None = None
+    audio_field: str | None = None
+    metadata_fields: Sequence[str] | None = None
+    folder_names: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.paths, Path | str):  # not its characters
+            object.__setattr__(self, "paths", (self.paths,))
+        if isinstance(self.metadata_fields, str):
+            object.__setattr__(self, "metadata_fields", (self.metadata_fields,))
+
+    def __iter__(self) -> Iterator[Item | BadItem]:
+        yield from self.listing()
+
+    def files(self) -> list[tuple[File, str]]:
+        """Every file with the name that its items are called by."""
+        return self.listing().files
+
+    def listing(self) -> "Listing":
+        """What is there now, to be counted and then read.
+
+        Raises BadItem for a path or URL that leads to nothing, or to a folder that holds nothing
+        readable; without `keep_bad` also for what cannot be listed.
+        """
+        listing = Listing(self)
+        for path in self.paths:
+            listing.add(path)
+        if listing.bad and not self.keep_bad:
+            raise listing.bad[0]
+        return listing
+
+    def read(self, file: File, name: str) -> Iterator[Item | BadItem]:
+        """The items of one file."""
+        for found in self._read(file, name):
+            if isinstance(found, BadItem) and not self.keep_bad:
+                raise found
+            yield found
+
+    def _read(self, file: File, name: str) -> Iterator[Item | BadItem]:
+        try:
+            if tables.is_table(_path(file)):
+                for line, row in tables.rows(file):
+                    yield self._row(row, file, f"{name}:{line}", f"{_source(file)}:{line}")
+            elif _path(file).suffix.lower() == PDF:
+                yield from self._pages(file, name)
+            elif isinstance(file, Path):
+                yield as_item(file, id=name)
+            else:
+                yield file.item(name, self.limits)
+        except BadItem as error:
+            yield error
+        except OSError as error:
+            yield BadItem(f"{name}: cannot read {file}: {remote.why(error)}", name)
+
+    def _row(self, row: Any, file: File, place: str, source: str) -> Item | BadItem:
+        if isinstance(row, BadRow):
+            return BadItem(f"{place}: {row}", place)
+        id = place
+        try:
+            id = as_id(row.get(self.id_field)) or place
+            fields: dict[Kind, str | None] = {
+                "image": self.image_field, "video": self.video_field, "audio": self.audio_field
+            }  # fmt: skip
+            parts = [
+                Part(kind, self._media(value, kind, file, place, id))
+                for kind, name in fields.items()
+                for value in _values(row.get(name) if name else None)
+            ]
+            text = row.get(self.text_field)
+            if isinstance(text, str):
+                parts += [Part("text", text)] if text.strip() or not parts else []
+            elif text is not None or not parts:
+                raise BadItem(self._no_content(row, place), id)
+            used = {self.text_field, self.id_field, *fields.values()}
+            wanted = self.metadata_fields if self.metadata_fields is not None else row.keys() - used
+            metadata = {key: row[key] for key in row if key in wanted}
+            return Item(parts=parts, id=id, metadata=metadata, source=source)
+        except BadItem as error:
+            # An error of the item names it by its id; where that is, is said here.
+            message = str(error) if place in str(error) else f"{place}: {error}"
+            return BadItem(message, id)
+
+    def _no_content(self, row: Any, place: str) -> str:
+        fields = ", ".join(map(str, row)) or "none"
+        media = [name for name in (self.image_field, self.video_field, self.audio_field) if name]
+        nothing = f", and nothing in {', '.join(map(repr, media))}" if media else ""
+        return (
+            f"{place}: no text in the field {self.text_field!r}{nothing}; fields: {fields}. "
+            "Use --text-field, or --image-field for pictures"
+        )
+
+    def _media(self, value: Any, kind: Kind, file: File, place: str, id: str) -> Any:
+        """A value of a media column: bytes as they are, a path resolved beside the table."""
+        if isinstance(value, dict) and set(value) <= {"bytes", "path"}:
+            value = value.get("path") if value.get("bytes") is None else value["bytes"]
+        if not isinstance(value, str) or value.startswith(("data:", *WEB)):
+            return value
+        name = f"{place}: {value}"
+        if isinstance(file, Path):
+            path = file.parent / value
+            if not path.is_file():
+                raise BadItem(f"{name}: there is no file {path}", id)
+            return path
+        if urlsplit(value).scheme or value.startswith("/"):
+            raise BadItem(f"{name}: a path in a table at a URL must be relative to it", id)
+        beside = file.beside(value)
+        try:
+            return beside.media(kind, name, id, self.limits)
+        except OSError as error:
+            raise BadItem(f"{name}: cannot read {beside}: {remote.why(error)}", id) from None
+
+    def _pages(self, file: File, name: str) -> Iterator[Item]:
+        """Every page of a PDF as a picture, in the bytes of a PNG."""
+        import pypdfium2
+
+        content = file if isinstance(file, Path) else file.content(self.limits)
+        try:
+            with pypdfium2.PdfDocument(content) as document:
+                for number in range(len(document)):
+                    page = document[number]
+                    width, height = page.get_size()
+                    scale = min(DOTS, math.sqrt(self.limits.pixels / max(1, width * height)))
+                    png = io.BytesIO()
+                    page.render(scale=scale).to_pil().save(png, "PNG")  # type: ignore[arg-type]
+                    page.close()
+                    place = f"{name}:{number + 1}"
+                    source = f"{_source(file)}:{number + 1}"
+                    yield Item(images=[png.getvalue()], id=place, source=source)
+        except pypdfium2.PdfiumError as error:
+            raise BadItem(f"{name}: cannot read {file}: {error}", name) from None
+
+
+def page_count(file: File) -> int:
+    """The number of pages of a PDF, none of which is drawn; 1 where it cannot be read."""
+    import pypdfium2
+
+    try:
+        content = file if isinstance(file, Path) else file.content(Limits())
+        with pypdfium2.PdfDocument(content) as document:
+            return len(document)
+    except (pypdfium2.PdfiumError, OSError, BadItem):
+        return 1
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files found by `Files` at one moment: a stream of their items, and what is not in it."""
+
+    source: Files
+    files: list[tuple[File, str]] = field(default_factory=list)
+    bad: list[BadItem] = field(default_factory=list)
+    """Folders and files that were seen and cannot be read."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """How many files are not read, by ending or reason."""
+    roots: list[tuple[str, str]] = field(default_factory=list)
+    """The files and folders given, each with its place and its name."""
+
+    def __iter__(self) -> Iterator[Item | BadItem]:
+        yield from self.bad
+        for file, name in self.files:
+            yield from self.source.read(file, name)
+
+    def name_of(self, source: str) -> str | None:
+        """How an item from this source (`Item.source`) is called by its place, or None where it
+        comes from elsewhere."""
+        for place, name in self.roots:
+            if source == place or source.startswith((f"{place}/", f"{place}:")):
+                return name + source.removeprefix(place)
+        return None
+
+    def add(self, path: Path | str) -> None:
+        """List one more path or URL."""
+        found, place, name = _find(path)
+        self.roots.append((place, name))
+        before, passed_over = len(self.files), Counter(found.passed_over)
+        for below, reason in found.unreadable:
+            folder = name if below == "." else f"{name}/{below}"
+            self.bad.append(BadItem(f"{folder}: cannot list {place}/{below}: {reason}", folder))
+        for file, below in found.files:
+            path_of = _path(file)
+            reason = _not_read(path_of)
+            if reason is None:
+                called = f"{name}/{below}" if found.folder and self.source.folder_names else (
+                    below if found.folder or not self.source.folder_names else name
+                )  # fmt: skip
+                self.files.append((file, called))
+            elif found.folder:
+                passed_over[reason] += 1
+            else:
+                self.bad.append(BadItem(_unknown(file, name), name))
+        self.passed_over.update(passed_over)
+        if found.folder and len(self.files) == before and not found.unreadable:
+            held = f": {said(passed_over)}" if passed_over else ""
+            raise BadItem(f"{path} holds no file that can be read{held}", name)
+
+
+def said(passed_over: Counter[str] | dict[str, int]) -> str:
+    """Such as `22 passed over: .heic (needs pillow-heif) 3, .docx 1`."""
+    each = sorted(passed_over.items(), key=lambda pair: (-pair[1], pair[0]))
+    return f"{sum(passed_over.values())} passed over: {', '.join(f'{k} {n}' for k, n in each)}"
+
+
+def listed(items: Any) -> Listing | None:
+    """What `index` is given as a listing, where it is files and folders alone: a listing, `Files`,
+    a path, or a list of paths."""
+    if isinstance(items, Listing):
+        return items
+    if isinstance(items, Path):
+        items = [items]
+    if isinstance(items, list | tuple) and items and all(isinstance(i, Path) for i in items):
+        items = Files(items)
+    return replace(items, keep_bad=True).listing() if isinstance(items, Files) else None
+
+
+def opened(items: Any, passed_over: Counter[str]) -> Iterator[Any]:
+    """A stream of items in any form, in which paths are replaced by the items that they lead to."""
+    for value in several(items):
+        if isinstance(value, Path):
+            try:
+                listing = Files([value], keep_bad=True).listing()
+            except BadItem as error:
+                yield error
+                continue
+            passed_over.update(listing.passed_over)
+            yield from listing
+        else:
+            yield value
+
+
+def _find(path: Path | str) -> tuple[Found, str, str]:
+    """What is at a path or URL, its whole place, and the name that ids begin with."""
+    if isinstance(path, str) and "://" in path:
+        found = remote.find(path)
+        place = remote.without_secrets(path).rstrip("/")
+        if not found.folder:
+            place = str(found.files[0][0])
+        elif found.files:
+            first, below = found.files[0]
+            place = str(first).removesuffix(f"/{below}")
+        steps = [step for step in place.partition("://")[2].split("/") if step]
+        return found, place, "/".join(steps[-1:] if found.folder else steps[-2:])
+    place = whole_path(Path(path))
+    try:
+        if Path(path).is_dir():
+            return folders.walk(Path(path)), place, Path(place).name
+        if not Path(path).exists():
+            raise BadItem(f"there is nothing at {path}", str(path))
+    except (OSError, ValueError) as error:
+        raise BadItem(f"cannot read {path}: {error}", str(path)) from None
+    name = "/".join(Path(place).parts[1:][-2:])
+    return Found(False, [(Path(path), Path(place).name)]), place, name
+
+
+def _not_read(path: Path | PurePosixPath) -> str | None:
+    """Why a file of this name is not read: its ending, with what would read it; None if it is."""
+    ending = tables.ending(path)
+    if tables.is_table(path) or kind_of(path) is not None or (ending == PDF and _reads_pdf()):
+        return None
+    needed = NEEDS.get(ending)
+    return f"{ending} (needs {needed})" if needed else ending or "without ending"
+
+
+def _reads_pdf() -> bool:
+    try:
+        import pypdfium2  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _unknown(file: File, name: str) -> str:
+    needed = NEEDS.get(_path(file).suffix.lower())
+    if needed:
+        return f"{name}: {file} needs {needed}: pip install 'freeret[formats]'"
+    known = " ".join([*tables.ENDINGS, PDF, known_endings()])
+    return f"{name}: cannot tell what {file} is; known: {known}"
+
+
+def _path(file: File) -> Path | PurePosixPath:
+    return file if isinstance(file, Path) else PurePosixPath(file.path)
+
+
+def _source(file: File) -> str:
+    return whole_path(file) if isinstance(file, Path) else str(file)
+
+
+def _values(value: Any) -> list[Any]:
+    """The media of a cell: one, several or none."""
+    if isinstance(value, list | tuple):
+        return [one for one in value if one not in (None, "")]
+    return [] if value is None or value == "" else [value]

@@ -1,0 +1,188 @@
+"""Export: the items and vectors of a store in files that other programs read.
+
+    table = pyarrow.parquet.read_table("store.parquet")      # id, signature, text, metadata, vector
+    vectors = numpy.load("store.npy", mmap_mode="r")         # line n of store.jsonl says which item
+
+Rows stream through, a block at a time. Files are written beside their place and renamed when all of
+them are complete.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from freeret.store.filters import EVERYTHING, Selection
+from freeret.store.payload import source_of, text_of
+from freeret.store.table import Loaded, Store, stream
+from probes import Geometry
+from probes.errors import StoreError
+
+COLUMNS = ["id", "signature", "parts", "metadata", "vector"]
+Exported = tuple[int, list[Path]]
+"""How many items, and the files that hold them."""
+
+
+def write_parquet(
+    store: Store, path: Path, *, fitted: bool = False, selection: Selection = EVERYTHING
+) -> Exported:
+    """Write one Parquet file with a row per item.
+
+    Args:
+        store: What is exported.
+        path: The file, which is replaced; `.parquet` is added to a name without it.
+        fitted: Unit vectors in the geometry of the store, instead of the raw ones.
+        selection: Only these items.
+
+    Returns:
+        The number of items, and the file. Its columns are `id`, `signature`, `text`, `source`,
+        `metadata` (JSON) and `vector` (a fixed-size list of float32); `freeret` among the metadata
+        of its schema says what made the vectors.
+
+    Raises:
+        StoreError: The store has no geometry for its present items, or cannot be read.
+    """
+    path = _ending(path, ".parquet")
+    schema = pa.schema(
+        {
+            "id": pa.string(),
+            "signature": pa.string(),
+            "text": pa.string(),
+            "source": pa.string(),
+            "metadata": pa.string(),
+            "vector": pa.list_(pa.float32(), store.dimension),
+        },
+        metadata={"freeret": json.dumps(_origin(store, fitted))},
+    )
+    count = 0
+    with _new_files(path) as (scratch,), pq.ParquetWriter(scratch, schema) as file:
+        for facts, vectors in _rows(store, fitted, selection):
+            flat = pa.array(vectors.ravel())
+            columns = {name: [fact[name] for fact in facts] for name in schema.names[:-1]}
+            columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, store.dimension)
+            file.write_table(pa.table(columns, schema=schema))
+            count += len(facts)
+    return count, [path]
+
+
+def write_npy(
+    store: Store, path: Path, *, fitted: bool = False, selection: Selection = EVERYTHING
+) -> Exported:
+    """Write a matrix of float32 `[items, dimension]` as .npy, and as many lines of JSON beside it.
+
+    Args:
+        store: What is exported.
+        path: The file of the matrix, which is replaced; `.npy` is added to a name without it.
+        fitted: As for `write_parquet`.
+        selection: Likewise.
+
+    Returns:
+        The number of items, and both files. A line holds `id`, `signature`, `text`, `source` and
+        `metadata`.
+
+    Raises:
+        StoreError: As for `write_parquet`.
+    """
+    path = _ending(path, ".npy")
+    lines = path.with_suffix(".jsonl")
+    count = 0
+    with (
+        _new_files(path, lines) as (matrix, listed),
+        matrix.open("wb") as numbers,
+        listed.open("w", encoding="utf-8") as names,
+    ):
+        _header(numbers, 0, store.dimension)
+        for facts, vectors in _rows(store, fitted, selection):
+            numbers.write(vectors.tobytes())
+            for fact in facts:
+                row = fact | {"metadata": json.loads(fact["metadata"])}
+                names.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += len(facts)
+        numbers.seek(0)
+        _header(numbers, count, store.dimension)
+    return count, [path, lines]
+
+
+def _header(file: Any, count: int, dimension: int) -> None:
+    """NumPy leaves room in it, so that a growing first axis does not change its length."""
+    about = {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)}
+    np.lib.format.write_array_header_1_0(file, about)
+
+
+def _rows(
+    store: Store, fitted: bool, selection: Selection
+) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
+    """Facts of items and their vectors, a block of one snapshot at a time."""
+    geometry = _geometry(store) if fitted else None
+    query, where = store.table.search().select(COLUMNS).limit(None), selection.sql()
+    for batch in stream(query.where(where) if where else query, store):
+        loaded = Loaded.read(batch)
+        kept = [
+            place
+            for place, signature in enumerate(loaded.signatures)
+            if selection.takes_signature(signature)
+            and selection.takes_metadata(loaded.metadata[place])
+        ]
+        vectors = loaded.vectors[torch.tensor(kept, dtype=torch.long)]
+        signatures = [loaded.signatures[place] for place in kept]
+        if geometry is not None:
+            vectors = geometry.map(vectors, signatures, "document")
+        packed, written = batch["parts"].to_pylist(), batch["metadata"].to_pylist()
+        facts = [
+            {
+                "id": loaded.ids[place],
+                "signature": loaded.signatures[place],
+                "text": text_of(packed[place]),
+                "source": source_of(packed[place]),
+                "metadata": written[place],
+            }
+            for place in kept
+        ]
+        yield facts, vectors.contiguous().numpy().astype("<f4", copy=False)
+
+
+def _geometry(store: Store) -> Geometry:
+    geometry = store.geometry()
+    if geometry is None:
+        raise StoreError(
+            f"store {store.location} has no geometry for its present items; run "
+            f"`freeret fit {store.location}`"
+        )
+    return geometry
+
+
+def _origin(store: Store, fitted: bool) -> dict[str, Any]:
+    recipe = store.recipe()
+    geometry = recipe["geometry"] if fitted else "raw"
+    return {**store.identity, "recipe": recipe, "geometry": geometry}
+
+
+def _ending(path: Path, ending: str) -> Path:
+    return path if path.suffix == ending else path.with_name(path.name + ending)
+
+
+@contextlib.contextmanager
+def _new_files(*paths: Path) -> Iterator[list[Path]]:
+    """Scratch files beside the paths, which take their places when the work is done."""
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    scratch: list[Path] = []
+    try:
+        for path in paths:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+            os.close(handle)
+            scratch.append(Path(name))
+        yield scratch
+        for made, path in zip(scratch, paths, strict=True):
+            made.chmod(0o644)
+            made.replace(path)
+    finally:
+        for made in scratch:
+            made.unlink(missing_ok=True)

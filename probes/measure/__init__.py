@@ -1,0 +1,1 @@
+"""The measurements: curves, synonyms, framing, injection, paraphrases and their report."""

@@ -1,0 +1,66 @@
+"""How much each probe computes, foretold: for its bar, and for the time that is announced.
+
+The unit is a token of text that passes through the language model.
+"""
+
+from torch import nn
+
+from probes.measure.lexicalization import PROMPT_KINDS, curve_prompts
+from probes.measure.paraphrases import SCENES, scene_items
+from probes.measure.parts import PartName
+from probes.model.backbone import Backbone
+from probes.prompts import NAMED
+
+TOKENS: dict[PartName, int] = {
+    "framing": 36_000,
+    "diagnostic": 65_300,
+    "reranking": 23_000,
+    "curves": 12_700,
+    "synonyms": 7_400,
+    "injection": 17_700,
+}
+"""Tokens of text that pass through smollm2-135m in each part, counted in one run; those of
+reranking, which did not take place there, are an estimate. Other tokenizers differ a little. To
+count again, add up the tokens that `probes.progress.listening` reports during a part."""
+CAPTION = 15
+"""Tokens of a caption of a drawn scene (an estimate), without the prompt that all of them share."""
+
+
+def tokens_of(backbone: Backbone, part: PartName) -> int:
+    """Tokens that pass through the model in a part, those of pictures included."""
+    return TOKENS[part] + (_tokens_of_scenes(backbone) if part == "diagnostic" else 0)
+
+
+def work_of(backbone: Backbone, part: PartName) -> float:
+    """The time that a part takes, as the number of tokens that pass through the model in it."""
+    return float(tokens_of(backbone, part)) + (_lens(backbone) if part == "curves" else 0.0)
+
+
+def picture_tokens(backbone: Backbone) -> int:
+    """Tokens of a row with one of the diagnostic's pictures; 0 for a backbone that sees none."""
+    if not backbone.sees:
+        return 0
+    pictures = scene_items()["picture", "document"]
+    return len(backbone.row(NAMED["prompteol"].apply(pictures[0])))
+
+
+def _tokens_of_scenes(backbone: Backbone) -> int:
+    """The scenes of the diagnostic: each picture under every prompt, and the captions."""
+    if not backbone.sees:
+        return 0
+    captions = sum(len(items) for (name, _), items in scene_items().items() if name != "picture")
+    return len(NAMED) * (SCENES * picture_tokens(backbone) + captions * CAPTION)
+
+
+def _lens(backbone: Backbone) -> float:
+    """The logit lens at every site reads the whole LM head once for each prompt: so many times the
+    weights that a token passes through."""
+    layers = backbone.model.get_submodule(backbone.anatomy.layers)
+    head = backbone.model.get_submodule(backbone.anatomy.head)
+    ratio = _size(head) / max(1, _size(layers))
+    rows = len(PROMPT_KINDS) * len(curve_prompts("text"))
+    return rows * (2 * backbone.num_layers + 1) * ratio
+
+
+def _size(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())

@@ -1,0 +1,236 @@
+"""Frames: how a yes-or-no judgement is asked, and what the labels themselves do to the answer.
+
+Right/Wrong, Yes/No and A/B are logically equal, yet a model prefers some labels before it has seen
+anything. For each frame: the label skew without content (Zhao et al. 2021), and on labelled pairs
+the accuracy, the AUC and the mean p(positive). p(positive) is the softmax over the two labels,
+each label's logit being the log-sum-exp over its spellings with and without a leading space.
+
+The prompt is laid out so that everything shared by the candidates of a query comes first.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.data import matches
+from probes.errors import BadSetting, UnsupportedBackbone
+from probes.items import Item
+from probes.model.backbone import Backbone
+from probes.model.batching import run_batches
+from probes.model.encoding import Batch
+from probes.model.trace import record
+from probes.prompts import Prompted
+from probes.stats import Interval, mean_interval, paired_auc
+
+Layout = Literal["options first", "options last"]
+INSTRUCTION = "Judge whether the candidate matches the query."
+CONTENT_FREE = ("N/A", "[MASK]", "…")
+"""What stands for both query and candidate when there is nothing to judge."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One way to ask. `options` shows the labels; the positive label means a match."""
+
+    name: str
+    positive: str
+    negative: str
+    options: str
+
+    def apply(
+        self,
+        query: Item,
+        candidate: Item,
+        instruction: str | None = None,
+        layout: Layout = "options first",
+    ) -> Prompted:
+        """Instruction, options, query, candidate, answer cue; or options after the candidate."""
+        first, last = (
+            (f"{self.options}\n\n", "")
+            if layout == "options first"
+            else ("", f"\n\n{self.options}")
+        )
+        return Prompted(
+            user=(
+                f"{instruction or INSTRUCTION}\n{first}Query: ",
+                *query.parts,
+                "\n\nCandidate: ",
+                *candidate.parts,
+                last,
+            ),
+            prefill="Answer:",
+        )
+
+
+FRAMES: dict[str, Frame] = {
+    "mcq": Frame("mcq", "A", "B", "Choose one option.\nA. Match\nB. No match"),
+    "mcq_swapped": Frame("mcq_swapped", "B", "A", "Choose one option.\nA. No match\nB. Match"),
+    "yes_no": Frame("yes_no", "Yes", "No", "Does it match? Answer Yes or No."),
+    "true_false": Frame("true_false", "True", "False", "It matches: answer True or False."),
+    "right_wrong": Frame("right_wrong", "Right", "Wrong", "It matches: answer Right or Wrong."),
+}
+
+SWAPPED: dict[str, Frame] = {
+    "mcq": FRAMES["mcq_swapped"],
+    "mcq_swapped": FRAMES["mcq"],
+    "yes_no": Frame("yes_no", "Yes", "No", "Does it match? Answer No or Yes."),
+    "true_false": Frame("true_false", "True", "False", "It matches: answer False or True."),
+    "right_wrong": Frame("right_wrong", "Right", "Wrong", "It matches: answer Wrong or Right."),
+}
+"""Each frame with its options in the other order."""
+
+
+@dataclass(frozen=True)
+class FrameBias:
+    """What one frame does on one backbone."""
+
+    frame: str
+    skew: float
+    """p(positive) without content; 0.5 is no skew."""
+    margin: float
+    """The same as a difference of logits, positive minus negative."""
+    accuracy: Interval
+    """Share of pairs on the right side of p = 0.5."""
+    accuracy_calibrated: Interval
+    """The same after the margin without content is subtracted."""
+    auc: Interval
+    mean_p: float
+    single_token: bool
+    """Whether each label is one token in at least one spelling."""
+
+    @property
+    def discriminates(self) -> bool:
+        """False when the interval of the AUC reaches 0.5: chance."""
+        return self.auc.low > 0.5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The token ids that spell a frame's two labels on one backbone."""
+
+    positive: tuple[int, ...]
+    negative: tuple[int, ...]
+    single_token: bool
+
+    @classmethod
+    def of(cls, backbone: Backbone, frame: Frame) -> "Labels":
+        """First tokens of each label, with and without a leading space.
+
+        Raises UnsupportedBackbone when the two labels begin with the same token.
+        """
+        spelled, single = [], True
+        for label in (frame.positive, frame.negative):
+            tokens = [backbone.encoder.tokenize(form) for form in (label, f" {label}")]
+            whole = [t for t in tokens if len(t) == 1]
+            single &= bool(whole)
+            spelled.append({t[0] for t in whole or tokens})
+        positive, negative = spelled
+        if positive & negative:
+            raise UnsupportedBackbone(
+                f"frame {frame.name!r}: {frame.positive!r} and {frame.negative!r} begin with the "
+                "same token in this tokenizer; use another frame"
+            )
+        return cls(tuple(sorted(positive)), tuple(sorted(negative)), single)
+
+    def margin(self, backbone: Backbone, batch: Batch) -> Float[Tensor, " batch"]:
+        """log p(positive) - log p(negative) for each row, float32; only label rows of the head."""
+        ids = self.positive + self.negative
+        state = record(backbone, batch, ["norm"])["norm"]
+        logits = backbone.label_logits(state, ids)
+        positive, negative = logits.split([len(self.positive), len(self.negative)], dim=-1)
+        return positive.logsumexp(-1) - negative.logsumexp(-1)
+
+
+def judge(
+    backbone: Backbone,
+    frame: Frame,
+    pairs: Sequence[tuple[Item, Item]],
+    instruction: str | None = None,
+    layout: Layout = "options first",
+    *,
+    progress: str | None = None,
+) -> Float[np.ndarray, " pairs"]:
+    """The margin of each (query, candidate) pair; sigmoid(margin) is p(positive)."""
+    labels = Labels.of(backbone, frame)
+    rows = [
+        backbone.row(frame.apply(query, candidate, instruction, layout), candidate.name)
+        for query, candidate in pairs
+    ]
+    margins = run_batches(
+        backbone, rows, lambda batch: labels.margin(backbone, batch).tolist(), progress=progress
+    )
+    return np.array(margins)
+
+
+def content_free_margin(
+    backbone: Backbone,
+    frame: Frame,
+    instruction: str | None = None,
+    layout: Layout = "options first",
+) -> float:
+    """Mean margin when query and candidate say nothing (contextual calibration)."""
+    pairs = [(Item(text), Item(text)) for text in CONTENT_FREE]
+    return float(judge(backbone, frame, pairs, instruction, layout).mean())
+
+
+Frames = str | Frame | Mapping[str, Frame] | Sequence[str | Frame]
+
+
+def as_frames(frames: Frames) -> list[Frame]:
+    """Frames by their names in FRAMES or as they are; a lone one is a list of one.
+
+    Raises BadSetting for an unknown name.
+    """
+    if isinstance(frames, Mapping):
+        frames = list(frames.values())
+    if isinstance(frames, str) or not isinstance(frames, Iterable):
+        frames = [frames]
+    unknown = [name for name in frames if not isinstance(name, Frame) and name not in FRAMES]
+    if unknown:
+        raise BadSetting(f"there is no frame {unknown[0]!r}; frames: {', '.join(FRAMES)}")
+    return [frame if isinstance(frame, Frame) else FRAMES[frame] for frame in frames]
+
+
+def framing_bias(
+    backbone: Backbone,
+    frames: Frames = FRAMES,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[FrameBias]:
+    """Measure every frame, given by name or as it is, on the project's labelled pairs."""
+    return [_bias(backbone, frame, seed, progress) for frame in as_frames(frames)]
+
+
+def best_frame(biases: Sequence[FrameBias]) -> FrameBias:
+    """The frame with the highest AUC."""
+    return max(biases, key=lambda bias: bias.auc.mean)
+
+
+def _bias(backbone: Backbone, frame: Frame, seed: int, progress: bool) -> FrameBias:
+    rows = sorted(matches(), key=lambda row: (row["query"], row["match"]))
+    pairs = [(Item(row["query"]), Item(row["candidate"])) for row in rows]
+    real = np.array([row["match"] for row in rows])
+    margins = judge(backbone, frame, pairs, progress=f"frame {frame.name}" if progress else None)
+    blank = content_free_margin(backbone, frame)
+
+    def accuracy(shift: float) -> Interval:
+        right = ((margins - shift) > 0) == real
+        return mean_interval(right.reshape(-1, 2).mean(1), seed)  # a query's two pairs together
+
+    return FrameBias(
+        frame=frame.name,
+        skew=1 / (1 + math.exp(-blank)),
+        margin=blank,
+        accuracy=accuracy(0.0),
+        accuracy_calibrated=accuracy(blank),
+        auc=paired_auc(margins[real], margins[~real], seed),
+        mean_p=float(torch.sigmoid(torch.tensor(margins)).mean()),
+        single_token=Labels.of(backbone, frame).single_token,
+    )

@@ -1,0 +1,230 @@
+"""Paraphrase diagnostic: which prompt, site and geometry finds the partner of a sentence?
+
+200 sentences, each with a paraphrase and a near-miss written for this project, are embedded under
+every prompt at every late site. A sentence must find its paraphrase among all 200 paraphrases; the
+near-misses are the harder second figure: the paraphrase must also beat the sentence's own
+near-miss, which shares far more words with it. A backbone that reads pictures must also find the
+picture of a caption among drawn scenes. No judgement of any benchmark is used.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.data import paraphrases
+from probes.geometry import KINDS, CorpusGeometry, Kind
+from probes.items import Item
+from probes.measure.reference import captions, no_reference
+from probes.model.backbone import Backbone
+from probes.model.sites import PAPER_SITE, Site, late_sites
+from probes.model.states import prompted_states
+from probes.prompts import NAMED, Prompt, Side, as_prompt
+from probes.scenes.generator import SEEN, distinct_scenes
+from probes.stats import Interval, mean_interval
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one combination fares."""
+
+    prompt: str
+    site: str
+    geometry: Kind
+    precision: Interval
+    """Precision@1 among all paraphrases."""
+    reciprocal_rank: Interval
+    """Mean reciprocal rank among all paraphrases: what settings are ranked by, it is steadier."""
+    beats_near_miss: Interval
+    """Share of sentences whose paraphrase scores above their near-miss."""
+    pictures: Interval | None = None
+    """Mean reciprocal rank of a caption's picture among those of SCENES drawn scenes; None on a
+    backbone that reads no pictures."""
+
+    @property
+    def quality(self) -> float:
+        """What settings are ranked by: the mean reciprocal rank, over texts and pictures alike."""
+        return sum(float(interval.mean) for interval in self._intervals) / len(self._intervals)
+
+    @property
+    def noise(self) -> float:
+        """Standard error of `quality`: that of a mean of one or two independent means."""
+        errors = [float(i.high - i.low) / 2 / 1.96 for i in self._intervals]
+        return math.hypot(*errors) / len(errors)
+
+    @property
+    def _intervals(self) -> list[Interval]:
+        return [i for i in (self.reciprocal_rank, self.pictures) if i is not None]
+
+
+def site_peers(settings: Sequence[Setting]) -> list[Setting]:
+    """The settings with the prompt and geometry of the best one whose quality is within one
+    standard error of its own, the best one first."""
+    best = max(settings, key=lambda s: s.quality)
+    peers = [
+        s
+        for s in settings
+        if (s.prompt, s.geometry) == (best.prompt, best.geometry)
+        and s.quality >= best.quality - best.noise
+    ]
+    return sorted(peers, key=lambda s: -s.quality)
+
+
+def best_setting(settings: Sequence[Setting]) -> Setting:
+    """The setting that the diagnostic supports, by the one-standard-error rule.
+
+    Prompt and geometry are those of the highest quality. Among the sites that are as good within
+    one standard error, the one closest to the paper's attn[-1] is taken: the diagnostic is short,
+    and the paper's figures saw more.
+
+    Args:
+        settings: What `diagnose` returned.
+
+    Returns:
+        One of `settings`. Reranking is measured there, and the recipe reads there.
+    """
+    paper = Site.parse(PAPER_SITE).distance_to_end
+    return min(
+        site_peers(settings),
+        key=lambda s: (abs(Site.parse(s.site).distance_to_end - paper), -s.quality),
+    )
+
+
+SCENES = 100
+
+SIDES: dict[str, Side] = {"sentence": "query", "paraphrase": "document", "near_miss": "document"}
+
+
+def embed_diagnostic(
+    backbone: Backbone, prompt: Prompt, sites: Sequence[str], *, progress: bool = False
+) -> dict[str, Tensor]:
+    """Raw states `[texts, sites, hidden]` of the sentences (as queries), paraphrases and
+    near-misses (as documents)."""
+    vectors = {}
+    for column, side in SIDES.items():
+        texts = [Item(row[column]) for row in paraphrases()]
+        title = f"{prompt.name}: {column}" if progress else None
+        vectors[column] = prompted_states(backbone, prompt, texts, side, sites, progress=title)
+    return vectors
+
+
+def embed_scenes(
+    backbone: Backbone, prompt: Prompt, sites: Sequence[str], *, progress: bool = False
+) -> dict[str, Tensor]:
+    """Raw states `[scenes, sites, hidden]` of captions (as queries) and pictures (as documents),
+    and of the reference captions; nothing for a backbone that reads no pictures."""
+    if not backbone.sees:
+        return {}
+    vectors = {}
+    for (name, side), items in scene_items().items():
+        title = f"{prompt.name}: {name}" if progress else None
+        vectors[name] = prompted_states(backbone, prompt, items, side, sites, progress=title)
+    return vectors
+
+
+@functools.cache
+def scene_items() -> dict[tuple[str, Side], list[Item]]:
+    """Captions and pictures of the same scenes, drawn once for all prompts, and the reference
+    captions, which tell how captions of any corpus of pictures lie together."""
+    rng = Random(0)
+    scenes = distinct_scenes(rng, SCENES, SEEN)
+    return {
+        ("caption", "query"): [Item(scene.caption()) for scene in scenes],
+        ("picture", "document"): [Item(images=[scene.draw(rng=rng)]) for scene in scenes],
+        ("reference caption", "query"): captions(),
+    }
+
+
+def diagnose(
+    backbone: Backbone,
+    prompts: Mapping[str, Prompt] | str | Sequence[str] = NAMED,
+    sites: str | Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[Setting]:
+    """Every prompt x site x geometry. Sites default to those of the last five layers and `norm`.
+
+    Prompts may be names in NAMED.
+    """
+    sites = [sites] if isinstance(sites, str) else sites
+    chosen = list(sites or late_sites(min(5, backbone.num_layers)))
+    if not isinstance(prompts, Mapping):
+        names = [prompts] if isinstance(prompts, str) else prompts
+        prompts = {name: as_prompt(name) for name in names}
+    settings = []
+    for name, prompt in prompts.items():
+        vectors = embed_diagnostic(backbone, prompt, chosen, progress=progress)
+        vectors |= embed_scenes(backbone, prompt, chosen, progress=progress)
+        for column, site in enumerate(chosen):
+            at_site = {key: value[:, column] for key, value in vectors.items()}
+            settings += [_evaluate(name, site, kind, at_site, seed) for kind in KINDS]
+    return settings
+
+
+def _evaluate(prompt: str, site: str, kind: Kind, vectors: dict[str, Tensor], seed: int) -> Setting:
+    sentences, partners, near = in_geometry(kind, vectors)
+    scores = sentences @ partners.T
+    rank = ranks_on_diagonal(scores)
+    return Setting(
+        prompt,
+        site,
+        kind,
+        mean_interval(rank == 1, seed),
+        mean_interval(1 / rank, seed),
+        mean_interval((scores.diagonal() > (sentences * near).sum(-1)).numpy(), seed),
+        _evaluate_pictures(kind, vectors, seed),
+    )
+
+
+def in_geometry(kind: Kind, vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Sentences, paraphrases and near-misses at one site, in the geometry of a corpus that holds
+    the paraphrases and the near-misses.
+
+    Args:
+        vectors: Raw vectors `[texts, hidden]` under the names of SIDES.
+
+    Returns:
+        Three tensors of unit vectors, `[texts, hidden]`.
+    """
+    documents = torch.cat([vectors["paraphrase"], vectors["near_miss"]])
+    geometry = CorpusGeometry.of(
+        kind, _ids(documents), ["text"] * len(documents), documents, no_reference
+    )
+    sentences, partners, near = (
+        geometry.map(vectors[column], ["text"] * len(vectors[column]), side)
+        for column, side in SIDES.items()
+    )
+    return sentences, partners, near
+
+
+def ranks_on_diagonal(scores: Float[Tensor, "n n"]) -> Float[np.ndarray, " n"]:
+    """The rank of the diagonal entry in its row, 1 for the best; ties count against it."""
+    return (scores >= scores.diagonal()[:, None]).sum(1).double().numpy()
+
+
+def _evaluate_pictures(kind: Kind, vectors: dict[str, Tensor], seed: int) -> Interval | None:
+    if "picture" not in vectors:
+        return None
+    pictures = vectors["picture"]
+    asked = torch.cat([vectors["sentence"], vectors["reference caption"]])
+
+    def reference(side: Side, signature: str) -> Tensor | None:
+        return asked if (side, signature) == ("query", "text") else None
+
+    signatures = ["image"] * len(pictures)
+    geometry = CorpusGeometry.of(kind, _ids(pictures), signatures, pictures, reference)
+    geometry = geometry.with_queries(["text"], reference)
+    queries = geometry.map(vectors["caption"], ["text"] * len(vectors["caption"]), "query")
+    pool = geometry.map(pictures, signatures, "document")
+    return mean_interval(1 / ranks_on_diagonal(queries @ pool.T), seed)
+
+
+def _ids(vectors: Tensor) -> list[str]:
+    return [str(place) for place in range(len(vectors))]

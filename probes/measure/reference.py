@@ -1,0 +1,136 @@
+"""Reference items: bundled, label-free examples of what people store and ask, for every backbone.
+
+They stand in for what a corpus cannot tell about itself: how queries of a modality that it does not
+hold lie together (captions beside a corpus of pictures), and how a modality of which it holds only
+a few items spreads.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from random import Random
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from probes.data import paraphrases
+from probes.items import Item
+from probes.prompts import Side
+from probes.scenes.generator import SEEN, Scene, distinct_scenes, random_clip
+
+PICTURES, CLIPS = 60, 30
+
+Encode = Callable[[Sequence[Item], Side], Tensor]
+"""Raw vectors `[items, hidden]` of items on one side."""
+Reference = Callable[[Side, str], Tensor | None]
+"""Raw vectors `[items, hidden]` of the reference items of a side and a modality signature; None
+where there are no such items."""
+
+
+def reference_items(side: Side, signature: str) -> list[Item]:
+    """The reference items of one modality signature.
+
+    Args:
+        side: Texts differ by side: documents are sentences, queries are sentences and as many
+            captions, since either alone is far from the other's use. Media are the same on both.
+        signature: `text`, `image`, `image+text` or `video`.
+
+    Returns:
+        The items in a fixed order; none for any other signature.
+    """
+    return [item for group in _GROUPS.get((side, signature), ()) for item in _MAKERS[group]()]
+
+
+def reference_vectors(encode: Encode, *, symmetric: bool = False) -> Reference:
+    """Vectors of the reference items, each group of them encoded at most once, on first use.
+
+    Args:
+        encode: Raw vectors of items.
+        symmetric: Whether `encode` treats queries and documents alike.
+    """
+
+    @functools.cache
+    def group_vectors(group: str, side: Side) -> Tensor:
+        return encode(_MAKERS[group](), side)
+
+    def reference(side: Side, signature: str) -> Tensor | None:
+        groups = _GROUPS.get((side, signature))
+        if groups is None:
+            return None
+        return torch.cat([group_vectors(g, "document" if symmetric else side) for g in groups])
+
+    return reference
+
+
+def at_column(reference: Reference, column: int) -> Reference:
+    """A reference of states `[items, sites, hidden]`, read at one of the sites."""
+
+    def at_site(side: Side, signature: str) -> Tensor | None:
+        states = reference(side, signature)
+        return None if states is None else states[:, column]
+
+    return at_site
+
+
+def no_reference(side: Side, signature: str) -> None:
+    """The reference of a corpus that needs none."""
+
+
+@functools.cache
+def sentences() -> list[Item]:
+    """200 sentences on many subjects."""
+    return [Item(row["sentence"]) for row in paraphrases()]
+
+
+@functools.cache
+def captions() -> list[Item]:
+    """Captions of drawn scenes, as many as there are sentences."""
+    return [Item(scene.caption()) for scene in _scenes(len(sentences()))]
+
+
+def _captioned_pictures() -> list[Item]:
+    """Pictures beside a text: in turn a sentence and a caption, neither of them the picture's."""
+    texts = [text for pair in zip(sentences(), captions(), strict=True) for text in pair]
+    pairs = zip(texts, _drawings(), strict=False)
+    return [Item(text.text, images=[picture]) for text, picture in pairs]
+
+
+def _pictures() -> list[Item]:
+    return [Item(images=[picture]) for picture in _drawings()]
+
+
+def _clips() -> list[Item]:
+    rng = Random("own clips")
+    return [Item(videos=[random_clip(rng, SEEN).frames(rng=rng)]) for _ in range(CLIPS)]
+
+
+_MAKERS: dict[str, Callable[[], list[Item]]] = {
+    "sentences": sentences,
+    "captions": captions,
+    "pictures": _pictures,
+    "captioned pictures": _captioned_pictures,
+    "clips": _clips,
+}
+_GROUPS: dict[tuple[Side, str], tuple[str, ...]] = {
+    ("document", "text"): ("sentences",),
+    ("query", "text"): ("sentences", "captions"),
+    **{
+        (side, signature): (group,)
+        for side in ("query", "document")
+        for signature, group in (
+            ("image", "pictures"),
+            ("image+text", "captioned pictures"),
+            ("video", "clips"),
+        )
+    },
+}
+
+
+def _drawings() -> list[Image.Image]:
+    rng = Random("own pictures")
+    return [scene.draw(rng=rng) for scene in _scenes(PICTURES)]
+
+
+@functools.cache
+def _scenes(count: int) -> list[Scene]:
+    return distinct_scenes(Random("own scenes"), count, SEEN)

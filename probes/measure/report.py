@@ -1,0 +1,152 @@
+"""ProbeReport: everything the probes found on one backbone, in one JSON file.
+
+A file may also hold some of the parts only: `read_parts` reads those that are asked for.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from probes.arguments import check_choice
+from probes.errors import BadFile
+from probes.files import read_format, write_json, wrong_field
+from probes.measure.framing import FrameBias
+from probes.measure.fusion import Fusion
+from probes.measure.injection import Injection
+from probes.measure.lexicalization import PROMPT_KINDS, Curves
+from probes.measure.paraphrases import Setting
+from probes.measure.parts import PARTS, PartName
+from probes.measure.summary import key_figures, part_table, report_html
+from probes.measure.synonyms import SynonymSimilarity
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+FORMAT = 2
+_LISTS: dict[str, TypeAdapter] = {
+    "synonyms": TypeAdapter(list[SynonymSimilarity]),
+    "framing": TypeAdapter(list[FrameBias]),
+    "diagnostic": TypeAdapter(list[Setting]),
+    "injection": TypeAdapter(list[Injection]),
+    "reranking": TypeAdapter(list[Fusion]),
+}
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What `probe` returns; `save` and `load` write and read it."""
+
+    fingerprint: dict[str, Any]
+    curves: dict[str, Curves]
+    """By kind of prompt, in the order of PROMPT_KINDS."""
+    synonyms: list[SynonymSimilarity]
+    framing: list[FrameBias]
+    diagnostic: list[Setting]
+    injection: list[Injection]
+    reranking: list[Fusion]
+    """Empty when no frame discriminates."""
+    seed: int
+    timings: dict[str, float]
+    """Seconds spent on each part."""
+    rounded: dict[str, str] = field(default_factory=dict)
+    """Checksums of the weights as each dtype rounds them: a backbone that is loaded in another
+    dtype is known by them. Reports of earlier versions have none."""
+
+    @property
+    def num_layers(self) -> int:
+        return self.curves["word"].num_layers
+
+    def __repr__(self) -> str:
+        return f"ProbeReport({self.fingerprint['model']!r}, {self.num_layers} layers)"
+
+    def __str__(self) -> str:
+        """The figures that matter, a line each."""
+        return "\n".join(f"{name}: {value}" for name, value in key_figures(self))
+
+    def _repr_html_(self) -> str:
+        return report_html(self)
+
+    def to_dataframe(self, part: str) -> "DataFrame":
+        """A part of the report as a pandas data frame.
+
+        Args:
+            part: `synonyms`, `framing`, `diagnostic`, `injection` or `reranking`, with a row per
+                figure; or `curves`, with a row per kind of prompt, curve and layer.
+
+        Returns:
+            A data frame in which an interval NAME has the columns NAME, NAME_low and NAME_high.
+
+        Raises:
+            BadSetting: There is no such part, or pandas is not installed.
+        """
+        check_choice("part", part, ("curves", *_LISTS))
+        return part_table(getattr(self, part))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the JSON file, whole or not at all."""
+        return write_parts(path, vars(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ProbeReport":
+        """Read a saved report. Raises BadFile when it is missing, cut off or of another format."""
+        return cls(**read_parts(path, PARTS))
+
+
+def write_parts(path: str | Path, report: Mapping[str, Any]) -> Path:
+    """Write a report, or some of its parts, whole or not at all.
+
+    Args:
+        path: The JSON file.
+        report: Fields of `ProbeReport` by name; parts may be missing.
+    """
+    written = {"format": FORMAT, **report}
+    for part in PARTS:
+        if part == "curves" and part in report:
+            written[part] = {kind: curves.to_json() for kind, curves in report[part].items()}
+        elif part in report:
+            written[part] = _LISTS[part].dump_python(report[part], mode="json")
+    return write_json(Path(path), written)
+
+
+def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
+    """Some parts of a saved report, which need not hold the others.
+
+    Args:
+        path: A file that `write_parts` or `ProbeReport.save` wrote.
+        parts: Those to read.
+
+    Returns:
+        Fields of `ProbeReport` by name: the parts, and fingerprint, seed, timings and rounded.
+
+    Raises:
+        BadFile: The file is missing, cut off or of another format, or lacks one of the parts.
+    """
+    data = read_format(path, FORMAT, "a probe report", "freeret probe")
+    part = ""
+    try:
+        found = {name: data[name] for name in ("fingerprint", "seed", "timings")}
+        found["rounded"] = data.get("rounded", {})
+        for part in parts:
+            found[part] = (
+                {kind: Curves.from_json(data[part][kind]) for kind in PROMPT_KINDS}
+                if part == "curves"
+                else _LISTS[part].validate_python(data[part])
+            )
+    except KeyError as error:
+        raise BadFile(f"{path} is not a whole probe report: no {error}; probe again") from None
+    except (AttributeError, TypeError, ValueError) as error:  # pydantic's is a ValueError
+        raise BadFile(
+            f"{path} is not a whole probe report ({part}: {wrong_field(error)}); probe again"
+        ) from None
+    return found
+
+
+def decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a backbone's fingerprint that decide what the probes measure."""
+    media = fingerprint.get("media") or {}
+    same = {key: fingerprint.get(key) for key in ("weights", "tokenizer", "processor")}
+    bound = {"max_pixels": media["max_pixels"]} if "max_pixels" in media else {}
+    return {**same, "pictures": media.get("images"), **bound}

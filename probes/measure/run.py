@@ -1,0 +1,165 @@
+"""Run the probes, part after part: one bar over all of them, and finished parts kept on disk."""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from probes.errors import BadFile
+from probes.measure.cost import tokens_of, work_of
+from probes.measure.framing import best_frame, framing_bias
+from probes.measure.fusion import Fusion, rerank_gain
+from probes.measure.injection import injection_shifts
+from probes.measure.lexicalization import curves_by_prompt
+from probes.measure.paraphrases import best_setting, diagnose
+from probes.measure.parts import PARTS, PartName, with_needed
+from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
+from probes.measure.synonyms import synonym_similarity
+from probes.model.backbone import Backbone
+from probes.progress import listening
+
+log = logging.getLogger(__name__)
+
+DTYPES = ("bfloat16", "float16")
+"""Number formats that backbones are loaded in, besides float32."""
+
+
+def probe(
+    backbone: Backbone,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    keep: str | Path | None = None,
+) -> ProbeReport:
+    """Run all probes. A few minutes for a 135M model on two CPU cores.
+
+    Args:
+        backbone: The model to measure.
+        seed: Of the bootstrap intervals.
+        progress: Whether to show a bar, with the time left.
+        keep: A folder for each part as soon as it is finished. A run that was interrupted is taken
+            up there: parts of the same backbone and seed are not measured again.
+
+    Returns:
+        The whole report.
+    """
+    report = probe_parts(backbone, PARTS, seed=seed, progress=progress, keep=keep)
+    rounded = {dtype: backbone.weights_digest(dtype) for dtype in DTYPES}
+    return ProbeReport(**report, rounded=rounded)
+
+
+def probe_parts(
+    backbone: Backbone,
+    parts: Collection[PartName],
+    *,
+    seed: int = 0,
+    progress: bool = False,
+    keep: str | Path | None = None,
+) -> dict[str, Any]:
+    """Run some of the probes, and those that they need: reranking is measured with the frame and
+    at the extraction that framing and diagnostic favour.
+
+    Args:
+        backbone: The model to measure.
+        parts: Names in PARTS.
+        seed: Of the bootstrap intervals.
+        progress: Whether to show a bar, with the time left.
+        keep: As in `probe`.
+
+    Returns:
+        Fields of `ProbeReport` by name: the parts, and fingerprint, seed and timings.
+
+    Raises:
+        BadSetting: There is no such part.
+    """
+    wanted = with_needed(parts)
+    report: dict[str, Any] = {"fingerprint": backbone.fingerprint(), "seed": seed, "timings": {}}
+    folder = None if keep is None else Path(keep)
+    for part, (value, seconds) in kept_parts(backbone, wanted, seed, folder).items():
+        report[part] = value
+        report["timings"][part] = seconds
+    left: list[PartName] = [part for part in wanted if report.get(part) is None]
+    with _bar(backbone, left, progress) as within:
+        for part in left:
+            start = time.perf_counter()
+            with within(part):
+                value = _MEASURES[part](backbone, report, seed)
+            seconds = round(time.perf_counter() - start, 2)
+            report[part], report["timings"][part] = value, seconds
+            if folder is not None:
+                head = {"fingerprint": report["fingerprint"], "seed": seed}
+                write_parts(
+                    folder / f"{part}.json", {**head, "timings": {part: seconds}, part: value}
+                )
+    return report
+
+
+def kept_parts(
+    backbone: Backbone, parts: Sequence[PartName], seed: int, folder: Path | None
+) -> dict[PartName, tuple[Any, float]]:
+    """Parts that an earlier run on this backbone finished, each with its seconds. A file that
+    cannot be read, or is of another backbone or seed, is passed over with a warning."""
+    found: dict[PartName, tuple[Any, float]] = {}
+    wanted = decisive(backbone.fingerprint())
+    for part in parts:
+        path = None if folder is None else folder / f"{part}.json"
+        if path is None or not path.is_file():
+            continue
+        try:
+            kept = read_parts(path, [part])
+            if kept["seed"] != seed or decisive(kept["fingerprint"]) != wanted:
+                raise BadFile(f"{path} was measured on another backbone or with another seed")
+            found[part] = kept[part], float(kept["timings"][part])
+        except (AttributeError, BadFile, KeyError, TypeError, ValueError) as error:
+            log.warning("%s: %s is measured again", error, part)
+    return found
+
+
+def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fusion]:
+    """Nothing when no frame discriminates."""
+    frame = best_frame(report["framing"])
+    if not frame.discriminates:
+        return []
+    return rerank_gain(backbone, best_setting(report["diagnostic"]), frame.frame, seed=seed)
+
+
+_MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {
+    "framing": lambda backbone, _, seed: framing_bias(backbone, seed=seed),
+    "diagnostic": lambda backbone, _, seed: diagnose(backbone, seed=seed),
+    "reranking": _rerank,
+    "curves": lambda backbone, _, seed: curves_by_prompt(backbone, seed=seed),
+    "synonyms": lambda backbone, _, seed: synonym_similarity(backbone, seed=seed),
+    "injection": lambda backbone, _, seed: injection_shifts(backbone, seed=seed),
+}
+
+
+@contextmanager
+def _bar(
+    backbone: Backbone, parts: Sequence[PartName], progress: bool
+) -> Iterator[Callable[[PartName], Any]]:
+    """One bar over all parts, in foretold work. What it yields wraps the measurement of a part,
+    which moves the bar with every batch, to the end of the part's share and not beyond."""
+    work = {part: work_of(backbone, part) for part in parts}
+    with tqdm(
+        total=sum(work.values()),
+        desc=f"probing {backbone.name}",
+        bar_format="{desc}: {percentage:.0f}% |{bar:20}| {elapsed}, {remaining} left{postfix}",
+        disable=not progress,
+        miniters=0,
+        smoothing=0,  # the mean rate: batches differ
+    ) as bar:
+
+        @contextmanager
+        def within(part: PartName) -> Iterator[None]:
+            end = bar.n + work[part]
+            a_token = work[part] / tokens_of(backbone, part)
+            bar.set_postfix_str(part)
+            with listening(lambda count: bar.update(min(count * a_token, end - bar.n))):
+                yield
+            bar.update(end - bar.n)
+
+        yield within

@@ -1,0 +1,68 @@
+"""Synonym pairs by site, with controls: does similarity mean meaning, or only anisotropy?
+
+The paper reports the mean cosine of synonym pairs by layer. Where all states are alike any pair is
+similar, so the same words are also re-paired into controls of equal frequency and part of speech;
+d' says how far the two distributions of cosines lie apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from probes.data import synonyms
+from probes.items import Item
+from probes.model.backbone import Backbone
+from probes.model.batching import run_batches
+from probes.model.sites import Site, all_sites, as_sites
+from probes.model.trace import record
+from probes.prompts import Prompt, as_prompt
+from probes.stats import Interval, d_prime, mean_interval
+
+
+@dataclass(frozen=True)
+class SynonymSimilarity:
+    """Figures of one site: mean cosines of synonyms and controls, and their separation d'."""
+
+    site: str
+    synonyms: Interval
+    controls: Interval
+    separation: Interval
+
+
+def synonym_similarity(
+    backbone: Backbone,
+    sites: str | Site | Sequence[str | Site] | None = None,
+    *,
+    prompt: str | Prompt = "prompteol",
+    seed: int = 0,
+    progress: bool = False,
+) -> list[SynonymSimilarity]:
+    """Measure every site (default: all of them, in order of execution)."""
+    template = as_prompt(prompt)
+    chosen = as_sites(sites or all_sites(backbone.num_layers))
+    pairs = synonyms()
+    words = sorted({word for pair in pairs for word in (pair["a"], pair["b"])})
+    rows = [backbone.row(template.apply(Item(word)), word) for word in words]
+
+    def forward(batch: Any) -> list[torch.Tensor]:
+        states = record(backbone, batch, chosen)
+        # On the CPU, since layers of a model on several devices leave their states on each.
+        stacked = torch.stack([states[site].float().cpu() for site in chosen], dim=1)
+        return list(torch.nn.functional.normalize(stacked, dim=-1))
+
+    by_word = run_batches(backbone, rows, forward, progress="synonyms" if progress else None)
+    units = dict(zip(words, by_word, strict=True))
+    cosines = torch.stack([(units[p["a"]] * units[p["b"]]).sum(-1) for p in pairs]).double().numpy()
+    real = np.array([pair["kind"] == "synonym" for pair in pairs])
+    return [
+        SynonymSimilarity(
+            str(site),
+            mean_interval(column[real], seed),
+            mean_interval(column[~real], seed),
+            d_prime(column[real], column[~real], seed),
+        )
+        for site, column in zip(chosen, cosines.T, strict=True)
+    ]

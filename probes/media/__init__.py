@@ -1,0 +1,1 @@
+"""Pictures, videos and audio: from bytes to placeholders and tower features."""

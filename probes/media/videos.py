@@ -1,0 +1,222 @@
+"""Videos as a few frames, evenly spaced in time, with their times."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageSequence
+
+from probes.errors import BadItem
+from probes.media.images import read_image, shrink, shrunk_size, to_rgb
+from probes.media.sources import Limits, check_pixels, check_size
+
+FRAMES_PER_SECOND = 2.0
+"""Of frames that come without times: what Qwen's processors sample."""
+MOST_FRAMES = 64
+"""Every frame of an animation must be decoded: so many of the largest allowed size."""
+NO_PROTOCOL = {"protocol_whitelist": "none"}
+"""A playlist that calls itself a video may not open other files or addresses."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Sampled frames `[frames, height, width, 3]`, uint8, and the time of each in seconds."""
+
+    frames: np.ndarray
+    times: tuple[float, ...]
+    duration: float
+    """Seconds of the whole video; at least one interval between frames."""
+    count: int
+    """Frames of the whole video, sampled or not."""
+
+
+def read_video(source: Any, frames: int, limits: Limits) -> Video:
+    """At most `frames` frames of a video file, an animation, a list of pictures (paths, PIL images
+    or arrays) or an array `[frames, height, width, 3]`.
+
+    Frames that cannot be decoded (a cut-off end) are passed over. Raises BadItem when none can.
+    """
+    if isinstance(source, np.ndarray | torch.Tensor):
+        source = list(np.asarray(source)) if source.ndim == 4 else [source]
+    if isinstance(source, list | tuple):
+        return _from_frames(source, frames, limits)
+    if isinstance(source, Image.Image):
+        return _from_animation(source, frames, limits)
+    if not hasattr(source, "read"):
+        raise BadItem(
+            f"a {type(source).__name__} is no video; give a path, bytes, a list of frames or an "
+            "array [frames, height, width, 3]"
+        )
+    animation = _animation(source)
+    if animation is not None:
+        with animation:
+            return _from_animation(animation, frames, limits)
+    return _from_file(source, frames, limits)
+
+
+def shrink_frames(video: Video, pixels: int | None) -> Video:
+    """The video with each frame as `images.shrink` makes it."""
+    height, width = video.frames.shape[1:3]
+    if shrunk_size(width, height, pixels) == (width, height):
+        return video
+    frames = [np.asarray(shrink(Image.fromarray(frame), pixels)) for frame in video.frames]
+    return replace(video, frames=np.stack(frames))
+
+
+def even(count: int, wanted: int) -> list[int]:
+    """`wanted` indices of `count`, evenly spaced from the first to the last; all when fewer."""
+    return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
+
+
+def _from_frames(frames: Sequence[Any], wanted: int, limits: Limits) -> Video:
+    if not frames:
+        raise BadItem("a video needs at least one frame")
+    chosen = even(len(frames), wanted)
+    pictures = [_read_frame(frames[i], limits) for i in chosen]
+    if len({picture.size for picture in pictures}) > 1:
+        raise BadItem("the frames of a video must all be of one size")
+    times = tuple(i / FRAMES_PER_SECOND for i in chosen)
+    stacked = np.stack([np.asarray(picture) for picture in pictures])
+    return Video(stacked, times, len(frames) / FRAMES_PER_SECOND, len(frames))
+
+
+def _read_frame(frame: Any, limits: Limits) -> Image.Image:
+    if not isinstance(frame, Path):
+        return read_image(frame, limits)
+    check_size(frame.stat().st_size, limits)
+    with frame.open("rb") as file:
+        return read_image(file, limits)
+
+
+# -- animations (GIF, WebP, APNG) ------------------------------------------------------------
+
+
+def _animation(source: Any) -> Image.Image | None:
+    """The file as PIL sees it, if it is a picture at all."""
+    try:
+        return Image.open(source)
+    except Image.UnidentifiedImageError:
+        return None
+
+
+def _from_animation(image: Image.Image, wanted: int, limits: Limits) -> Video:
+    check_pixels(*image.size, limits)
+    starts, elapsed = [], 0.0
+    for frame in ImageSequence.Iterator(image):
+        if len(starts) * image.width * image.height > MOST_FRAMES * limits.pixels:
+            raise BadItem("an animation of so many pixels would take too long to read")
+        frame.load()  # only then does WebP tell how long a frame stays
+        starts.append(elapsed)
+        elapsed += max(float(frame.info.get("duration", 0)), 10.0) / 1000  # as browsers do
+        _check_seconds(elapsed, limits)
+    targets = np.linspace(0, starts[-1], min(wanted, len(starts)))
+    chosen = sorted({int(np.searchsorted(starts, t + 1e-9, side="right")) - 1 for t in targets})
+    pictures = []
+    for i in chosen:
+        image.seek(i)
+        pictures.append(np.asarray(to_rgb(image, limits)))
+    shown_at = tuple(starts[i] for i in chosen)
+    return Video(np.stack(pictures), shown_at, elapsed, len(starts))
+
+
+# -- video files -----------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(file: Any) -> Iterator[tuple[Any, Any]]:
+    """The container and its first video stream, from the beginning."""
+    file.seek(0)
+    with av.open(file, options=NO_PROTOCOL, metadata_errors="ignore") as container:
+        if not container.streams.video:
+            raise BadItem("there is no video stream in it")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _from_file(file: Any, wanted: int, limits: Limits) -> Video:
+    with _opened(file) as (container, stream):
+        check_pixels(stream.codec_context.width, stream.codec_context.height, limits)
+        unit = float(stream.time_base)
+        times, keys = _packet_times(container, stream)
+    if not times:
+        raise BadItem("it holds no frames with a time")
+    _check_seconds((times[-1] - times[0]) * unit, limits)
+    targets = np.linspace(times[0], times[-1], min(wanted, len(times)))
+    nearest = sorted({times[int(np.abs(np.array(times) - t).argmin())] for t in targets})
+    found = _frames_at(file, nearest, keys)
+    if not found:
+        raise BadItem("no frame of it can be decoded")
+    seconds = tuple((time - times[0]) * unit for time in found)
+    step = (times[-1] - times[0]) * unit / max(len(times) - 1, 1)
+    stacked = np.stack(list(found.values()))
+    duration = seconds[-1] + (step or 1 / FRAMES_PER_SECOND)
+    return Video(stacked, seconds, duration, len(times))
+
+
+def _packet_times(container: Any, stream: Any) -> tuple[list[int], list[int]]:
+    """When each frame and each key frame is shown, in units of the stream, without decoding.
+
+    Read from the packets, not from the header: it tells of frames that a cut-off file lacks.
+    """
+    times, keys = [], []
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                times.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append(packet.pts)
+    except av.FFmpegError:
+        pass  # what comes before the damage is still there
+    return sorted(times), sorted(keys)
+
+
+def _frames_at(file: Any, targets: Sequence[int], keys: Sequence[int]) -> dict[int, np.ndarray]:
+    """The frames shown at the targets, or next after them, by their times.
+
+    It jumps to the key frame before a target; where a container does not land there, everything
+    is decoded from the beginning.
+    """
+    with _opened(file) as (container, stream):
+        found: dict[int, np.ndarray] = {}
+        frames, position = _decode_on(container, stream), targets[0] - 1
+        for target in targets:
+            key = max((key for key in keys if key <= target), default=position)
+            jump = key > max(position, targets[0])
+            if jump:
+                container.seek(key, stream=stream)
+                frames = _decode_on(container, stream)
+            for frame in frames:
+                if jump and frame.pts > target:
+                    return _frames_at(file, targets, [])
+                position, jump = frame.pts, False
+                if frame.pts >= target:
+                    found[frame.pts] = _upright(frame)
+                    break
+        return found
+
+
+def _decode_on(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames from here on; packets that cannot be decoded are passed over."""
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from (frame for frame in packet.decode() if frame.pts is not None)
+            except av.FFmpegError:
+                continue
+    except av.FFmpegError:
+        return
+
+
+def _upright(frame: Any) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+
+
+def _check_seconds(seconds: float, limits: Limits) -> None:
+    if seconds > limits.seconds:
+        raise BadItem(f"longer than {limits.seconds:g} seconds; cut it, or raise Limits(seconds=…)")

@@ -1,0 +1,1 @@
+"""One traced model: loading, encoding, batching, and recording its states."""

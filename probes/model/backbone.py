@@ -1,0 +1,433 @@
+"""Backbone: one transformers model with its tokenizer or processor, its weights never changed."""
+
+import functools
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import align_module_device, has_offloaded_params
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import TextStreamer
+
+from probes.arguments import check_count
+from probes.errors import BadSetting, FreeRetError, UnsupportedBackbone, one_line
+from probes.items import Item, as_item, several
+from probes.media.sources import MediaOptions
+from probes.model.anatomy import Anatomy, resolve
+from probes.model.encoding import Batch, Encoder, Row
+from probes.model.loading import Loading
+from probes.model.pretrained import OutOfMemory, load_pretrained
+from probes.model.sites import Site
+from probes.prompts import Prompted
+
+Source = str | Item | Prompted | Any
+FIXED = {"device", "dtype", "attn", "device_map", "quantize"}
+"""Settings that nothing can change once a model is loaded."""
+OF_MEDIA = ("images", "videos", "frames", "max_pixels")
+"""Settings that `Loading` and `MediaOptions` share."""
+
+
+class Backbone:
+    """Load with `Backbone.load`. The transformers objects are `model`, `tokenizer`, `processor`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        processor: Any,
+        name: str,
+        revision: str | None = None,
+        media: MediaOptions | None = None,
+        loading: Loading | None = None,
+    ):
+        if not hasattr(model, "config"):
+            raise UnsupportedBackbone(
+                f"a {type(model).__name__} is no model of transformers: it has no config"
+            )
+        if processor is not None and not hasattr(processor, "apply_chat_template"):
+            raise BadSetting(f"a {type(processor).__name__} is no processor of transformers")
+        options = _media_options(loading or Loading(), media or MediaOptions())
+        self.loading = replace(
+            loading or Loading(), **{name: getattr(options, name) for name in OF_MEDIA}
+        )
+        """The settings in effect; where one is None, the model and the device decided."""
+        self.model: Any = model.eval().requires_grad_(False)
+        self.tokenizer, self.processor, self.name = tokenizer, processor, name
+        self.revision = revision
+        self.lock = threading.RLock()
+        """Held around every forward: a traced model is not thread-safe."""
+        self.encoder = Encoder(model, tokenizer, processor, self.loading.max_tokens, options)
+        for path, _ in model.named_modules():
+            self._holder(path)
+        self.anatomy: Anatomy = self._resolved()
+        self.traced: Any = None
+        """The traced model; made by probes.model.trace at the first recording."""
+        self.last_prefix: Any = None
+        """The prefix computed last, kept by probes.model.prefix."""
+        self.prefix_error: str | None = None
+        """Why no prefix can be shared, "" if it can; found by probes.model.prefix at first use."""
+
+    def __repr__(self) -> str:
+        place = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
+        return (
+            f"Backbone({self.name!r}, {type(self.model).__name__}, {self.num_layers} layers, "
+            f"{self.hidden_size} dimensions, {place})"
+        )
+
+    @classmethod
+    def load(
+        cls,
+        model: Any,
+        loading: Loading | None = None,
+        *,
+        tokenizer: Any = None,
+        processor: Any = None,
+        media: MediaOptions | None = None,
+        quantization_config: Any = None,
+        **settings: Any,
+    ) -> "Backbone":
+        """Load an alias of an embedded default, a folder, a hub id, or take a loaded model.
+
+        Args:
+            model: What to load. A model of transformers stays as and where it is; it needs its
+                `tokenizer` or `processor`.
+            loading: Device, dtype, size of pictures and all else that `Loading` holds.
+            tokenizer: Taken in place of the one that belongs to the name.
+            processor: Likewise.
+            media: Limits, the cache, and whether web addresses may be fetched. Its images, videos,
+                frames and max_pixels serve where `loading` does not set them.
+            quantization_config: A quantisation of transformers that `quantize` does not name.
+            settings: Fields of `Loading` by name, such as `dtype="bfloat16"`, on top of `loading`;
+                `attn_implementation` is another name of `attn`.
+
+        Returns:
+            A backbone whose `loading` holds the settings that it was loaded with.
+
+        Raises:
+            BackboneNotFound: There is no model of that name or in that folder.
+            FetchError: The weights of an embedded backbone cannot be fetched.
+            UnsupportedBackbone: The model has no residual stream of the expected form.
+            BadSetting: A setting does not exist, or does not fit the model.
+            OutOfMemory: The model does not fit the device.
+        """
+        loading = Loading.of(loading, settings)
+        if not isinstance(media, MediaOptions | None):
+            raise BadSetting(f"media must be probes.MediaOptions, not {media!r}")
+        if isinstance(model, nn.Module):
+            if tokenizer is None and processor is None:
+                raise BadSetting("a loaded model needs its tokenizer= or processor=")
+            if fixed := loading.given().keys() & FIXED:
+                raise BadSetting(
+                    f"{min(fixed)} cannot be set for a model that is loaded already; load it with "
+                    "from_pretrained as it should be, or give its name"
+                )
+            if tokenizer is None:
+                tokenizer = getattr(processor, "tokenizer", None)
+            config = getattr(model, "config", None)
+            name = getattr(config, "_name_or_path", "") or type(model).__name__
+            return cls(model, tokenizer, processor, name, loading.revision, media, loading)
+        if type(model).__module__.split(".")[0] == "nnsight":
+            raise UnsupportedBackbone(
+                f"a {type(model).__name__} is a wrapper of nnsight: give the transformers model in "
+                "it, with its tokenizer= or processor=; remote execution is not supported"
+            )
+        if not isinstance(model, str | Path):
+            raise BadSetting(
+                f"a {type(model).__name__} is no backbone; give an alias, a folder, a hub id, or a "
+                "transformers model with its tokenizer= or processor="
+            )
+        loaded = load_pretrained(
+            model,
+            loading,
+            tokenizer=tokenizer,
+            processor=processor,
+            quantization_config=quantization_config,
+        )
+        return cls(
+            loaded.model,
+            loaded.tokenizer,
+            loaded.processor,
+            str(model),
+            loaded.revision,
+            media,
+            loading,
+        )
+
+    @property
+    def num_layers(self) -> int:
+        return self.anatomy.num_layers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.anatomy.hidden_size
+
+    @property
+    def sees(self) -> bool:
+        """Whether it reads pictures."""
+        return self.encoder.perception is not None and "image" in self.encoder.perception.kinds
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the input embeddings, or, where those are offloaded, the
+        one that they are brought to."""
+        return _place(self.model.get_input_embeddings())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype
+
+    def row(self, source: Source, name: str | None = None) -> Row:
+        """Tokenise one item, one prompted exchange, or anything that `as_item` reads."""
+        return self.encoder.row(source if isinstance(source, Prompted) else as_item(source), name)
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Rows as one left-padded batch on the device; media are looked at here, if they have not
+        been before."""
+        with self.lock:
+            return self.encoder.collate(rows, self.device)
+
+    def rows(self, sources: Source | Sequence[Source]) -> list[Row]:
+        """Tokenise several; a lone one, such as a str, is a list of one and not its characters."""
+        return [self.row(source) for source in as_sources(sources)]
+
+    def encode(self, sources: Source | Sequence[Source]) -> Batch:
+        """Tokenise and left-pad: text as it is, media in a user turn, prompts as they say."""
+        return self.collate(self.rows(sources))
+
+    def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
+        """LM-head rows of the given token ids, float32: the directions w_y."""
+        with self._loaded(self.anatomy.head) as head:
+            self._check_words(ids.tolist())
+            return head.weight[ids.to(head.weight.device)].float()
+
+    @torch.no_grad()
+    def label_logits(
+        self, norm_state: Float[Tensor, "batch hidden"], ids: Sequence[int]
+    ) -> Float[Tensor, "batch words"]:
+        """The model's logits of a few tokens only, from the state at `norm`, in float32."""
+        with self._loaded(self.anatomy.head) as head:
+            self._check_words(list(ids))
+            rows = torch.tensor(list(ids), dtype=torch.long, device=head.weight.device)
+            logits = norm_state.to(rows.device).float() @ head.weight[rows].float().T
+            if getattr(head, "bias", None) is not None:
+                logits = logits + head.bias[rows].float()
+        return self.anatomy.logits(logits)
+
+    def _check_words(self, ids: Sequence[int]) -> None:
+        size = self.model.get_submodule(self.anatomy.head).weight.shape[0]
+        for id in ids:
+            if not 0 <= id < size:
+                raise BadSetting(f"token {id} is none of the {size} words of the LM head")
+
+    @torch.no_grad()
+    def lens(
+        self, state: Float[Tensor, "batch hidden"], site: str | Site
+    ) -> Float[Tensor, "batch vocabulary"]:
+        """Logit lens: the logits that the model would give if it ended at a site.
+
+        Args:
+            state: States recorded at `site`, `[batch, hidden]`.
+            site: Where they were recorded. At `norm` the LM head reads them as they are, which
+                gives the model's own logits; elsewhere the final norm is applied first.
+
+        Returns:
+            Logits over the vocabulary in float32, with the model's scaling and softcap.
+
+        Raises:
+            BadSetting: The backbone has no such site.
+        """
+        if not isinstance(state, Tensor) or state.shape[-1:] != (self.hidden_size,):
+            raise BadSetting(
+                f"give states of {self.hidden_size} dimensions in a tensor, as in "
+                "record(backbone, texts, 'norm')['norm']"
+            )
+        norm, head = (self.model.get_submodule(p) for p in (self.anatomy.norm, self.anatomy.head))
+        normed = Site.parse(site).resolve(self.num_layers).kind == "norm"
+        with self.lock:
+            state = state.to(_place(head), head.weight.dtype)
+            return self.anatomy.logits(head(state if normed else norm(state)))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        source: Source,
+        max_new_tokens: int = 128,
+        *,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """Greedy continuation of one prompt, as text.
+
+        Args:
+            source: An item or a prompt.
+            max_new_tokens: The most tokens that are generated.
+            on_text: Called with each new piece of text as soon as it is there. An error that it
+                raises ends the generation.
+
+        Returns:
+            The whole text, without white space around it.
+
+        Raises:
+            BadItem, BadSetting.
+        """
+        check_count("max_new_tokens", max_new_tokens)
+        batch = self.encode([source])
+        inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
+        with self.lock:
+            tokens = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.encoder.pad_id,
+                streamer=on_text and _Pieces(self.tokenizer, on_text),
+            )
+        new = tokens[0, inputs["input_ids"].shape[1] :]
+        return self.tokenizer.decode(new, skip_special_tokens=True).strip()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Who computes: model, revision, a checksum over its weights, anatomy, dtype, versions."""
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "architecture": type(self.model).__name__,
+            "weights": self.weights_digest(),
+            "tokenizer": hashlib.sha256(self.encoder.identity().encode()).hexdigest()[:16],
+            "processor": _processor_settings(self.processor),
+            "media": self.encoder.perception and self.encoder.perception.options.identity(),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention": getattr(self.model.config, "_attn_implementation", None),
+            "layers": self.num_layers,
+            "attn_site": self.anatomy.mid,
+            "max_tokens": self.encoder.max_tokens,
+            "versions": _versions(),
+        }
+
+    def weights_digest(self, dtype: str | None = None) -> str:
+        """A checksum over a sample of all weights, as they are or rounded to a dtype."""
+        digest = hashlib.sha256()
+        rounded = None if dtype is None else getattr(torch, dtype)
+        for name, weight in self.model.state_dict().items():
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            if weight.is_meta:
+                path, _, leaf = name.rpartition(".")
+                with self._loaded(path) as module:
+                    digest.update(_sample(getattr(module, leaf), rounded))
+            else:
+                digest.update(_sample(weight, rounded))
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def _loaded(self, path: str) -> Iterator[Any]:
+        """A module with its weights in memory. accelerate brings those that it has offloaded only
+        for a forward, of the module itself or of one that holds it.
+        """
+        module, holder = self.model.get_submodule(path), self._holder(path)
+        with self.lock, align_module_device(holder) if holder else nullcontext():
+            yield module
+
+    def _holder(self, path: str) -> Any:
+        """The module whose forward brings the weights of the one at this path, or None where they
+        are in memory. Raises UnsupportedBackbone where they are nowhere."""
+        names = path.split(".")
+        for length in range(len(names), -1, -1):
+            holder = self.model.get_submodule(".".join(names[:length]))
+            if has_offloaded_params(holder):
+                return holder
+        if any(weight.is_meta for weight in self.model.get_submodule(path).parameters(False)):
+            raise UnsupportedBackbone(
+                f"{path}: its weights are on the meta device, and accelerate has no hook that "
+                "brings them; load it with from_pretrained, with device_map where it is too large"
+            )
+        return None
+
+    def _resolved(self) -> Anatomy:
+        """`resolve`, with whatever a model of another make raises turned into a typed error."""
+        try:
+            return resolve(self.model, self._confirmation_batch().inputs)
+        except FreeRetError:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory.of(self.device, "load the model") from error
+        except Exception as error:
+            raise UnsupportedBackbone(
+                f"{type(self.model).__name__}: two short rows of text cannot be computed "
+                f"({one_line(error)}); a backbone must read text without media, as this class does "
+                "not, at least in this release of transformers"
+            ) from error
+
+    def _confirmation_batch(self) -> Batch:
+        """Two rows of random plain tokens, one left-padded."""
+        usable = self.model.get_input_embeddings().weight.shape[0]
+        pool = sorted(set(range(usable)) - self.encoder.control_ids - self._media_ids())
+        pick = torch.Generator().manual_seed(0)
+        chosen = [pool[i] for i in torch.randint(len(pool), (11,), generator=pick).tolist()]
+        return self.collate([Row(chosen[:7]), Row(chosen[7:])])
+
+    def _media_ids(self) -> set[int]:
+        config = self.model.config.to_dict()
+        return {
+            value
+            for key, value in config.items()
+            if key.endswith(("token_id", "token_index")) and isinstance(value, int)
+        }
+
+
+def as_sources(sources: Source | Sequence[Source]) -> Iterable[Source]:
+    """Sources one by one; a lone one is a list of one. Raises BadItem for what is neither."""
+    return [sources] if isinstance(sources, Prompted) else several(sources)
+
+
+class _Pieces(TextStreamer):
+    """Hands over the text of a generation, piece by piece."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]):
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self.on_text(text)
+
+
+def _media_options(loading: Loading, media: MediaOptions) -> MediaOptions:
+    """The options of media, with what `loading` says of them."""
+    given = loading.given()
+    return replace(media, **{name: given[name] for name in OF_MEDIA if name in given})
+
+
+def _place(module: Any) -> torch.device:
+    """Where a module computes."""
+    if module.weight.is_meta and has_offloaded_params(module):
+        return torch.device(module._hf_hook.execution_device)
+    return module.weight.device
+
+
+def _sample(weight: Tensor, dtype: torch.dtype | None) -> bytes:
+    """64 of its values, evenly spaced."""
+    flat = weight.detach().flatten()
+    values = flat[:: max(1, flat.numel() // 64)][:64]
+    rounded = values.to(dtype) if dtype is not None and weight.is_floating_point() else values
+    return rounded.to("cpu", torch.float32).numpy().tobytes()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "nnsight", "tokenizers")}
+
+
+def _processor_settings(processor: Any) -> str | None:
+    if processor is None:
+        return None
+    try:
+        settings = processor.to_dict()
+    except ValueError:  # Ernie's video processor, without the font that it writes times with
+        settings = processor.image_processor.to_dict()
+    written = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(written.encode()).hexdigest()[:16]

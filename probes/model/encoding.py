@@ -1,0 +1,409 @@
+"""From prompted items to a left-padded batch: render, process, splice, collate.
+
+User content must never act as prompt. So the chat template and the processor only ever see markers
+in its place; afterwards each run of plain tokens that holds a marker is tokenised again with the
+content in it, by a tokenizer that knows no special token. The tokens are those of the whole text,
+without a seam, and no text can open a turn or forge a media placeholder.
+"""
+
+import functools
+import inspect
+import itertools
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jinja2.exceptions import TemplateError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from probes.errors import BadItem, BadSetting, UnsupportedBackbone
+from probes.items import Item, Part
+from probes.media.processing import Perception, Piece
+from probes.media.sources import MediaOptions
+from probes.model.fitting import fit_media, shares
+from probes.model.templates import ChatTemplate, Thinking
+from probes.prompts import Prompted
+
+log = logging.getLogger(__name__)
+
+MARKER = re.compile("\ue000(\\d+)\ue001")
+MAX_TOKENS = 32_768
+"""Default cap of a row's length, whatever longer context the model claims."""
+SEEING = "HuggingFaceTB/SmolVLM-256M-Instruct, or without a download smolsight (drawn shapes only)"
+READERS = {"image": SEEING, "video": SEEING, "audio": "Qwen/Qwen2.5-Omni-3B"}
+"""Models to try where a backbone reads text only."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt as tokens: ids, per-token extras, and the media that stand among them, in order.
+
+    Extras are 0 for text.
+    """
+
+    ids: list[int]
+    per_token: dict[str, list[int]] = field(default_factory=dict)
+    media: tuple[Piece, ...] = ()
+    positions: Tensor | None = field(default=None, compare=False)
+    """M-RoPE positions `[axes, length]` where they are not those of this row alone: of the end of a
+    longer row."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring tokens of a rendered prompt; `text` only where content must be spliced in."""
+
+    ids: list[int]
+    text: str | None
+    first: bool = False
+    """Whether the row begins with it (a BOS that the tokenizer adds not counted)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded rows on the device. `inputs` are the model's keyword arguments."""
+
+    inputs: dict[str, Any]
+    lengths: list[int]
+    """Number of real tokens of each row that this pass computes (a cached prefix not counted)."""
+
+    def __repr__(self) -> str:
+        return f"Batch({len(self)} rows, up to {max(self.lengths, default=0)} tokens)"
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+class Encoder:
+    """Tokenizer, processor and chat template of one model, used the safe way."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        processor: Any = None,
+        max_tokens: int | None = None,
+        media: MediaOptions | None = None,
+    ):
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            raise UnsupportedBackbone(
+                f"a {type(tokenizer).__name__} is no fast tokenizer of transformers; load it with "
+                "AutoTokenizer"
+            )
+        self.tokenizer, self.processor = tokenizer, processor
+        self.perception = (
+            Perception(model, processor, media or MediaOptions()) if processor is not None else None
+        )
+        written = getattr(processor, "chat_template", None) or tokenizer.chat_template
+        tokens = self.perception.tokens if self.perception is not None else {}
+        self.chat = ChatTemplate(processor or tokenizer, written, tokens) if written else None
+        named = (getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio"))
+        self.media_ids: set[int] = {id for id in named if id is not None}
+        """Tokens in whose place a feature of a tower stands."""
+        text_config = model.config.get_text_config(decoder=True)
+        limit = getattr(text_config, "max_position_embeddings", None) or MAX_TOKENS
+        self.max_tokens = max_tokens or min(limit, MAX_TOKENS)
+        pad = tokenizer.pad_token_id
+        self.pad_id = pad if pad is not None else (tokenizer.eos_token_id or 0)
+        accepted = inspect.signature(model.forward).parameters
+        # M-RoPE models derive positions of several axes themselves.
+        self.mrope = hasattr(model.base_model, "get_rope_index")
+        self.wants_positions = "position_ids" in accepted and not self.mrope
+        types = self.perception.types_name if self.perception is not None else None
+        self.counts_positions = self.mrope and types == "mm_token_type_ids"
+        self.opening = self.perception.opening() if self.perception is not None else ""
+        added = tokenizer.added_tokens_decoder
+        self.control_ids = {i for i, token in added.items() if token.content.strip()}
+        control = {added[i].content for i in self.control_ids}
+        try:
+            self.plain, self.plain_first = _without_control_tokens(tokenizer, control)
+            self.plain.encode("the tokenizer's class and its file may not go together")
+        except Exception as error:  # tokenizers raises Exception itself
+            raise UnsupportedBackbone(
+                f"{type(tokenizer).__name__} cannot write text: {error}; does tokenizer_class in "
+                "tokenizer_config.json fit tokenizer.json?"
+            ) from error
+        self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
+
+    # -- one row -----------------------------------------------------------------------------
+
+    def row(self, source: "Item | Prompted", name: str | None = None) -> Row:
+        """Tokenise one item (as it is) or one prompted exchange.
+
+        Where content does not fit `max_tokens`, media are made smaller and text is cut at its
+        end, with a logged warning.
+        Raises BadItem, naming the item, when its content cannot be encoded.
+        """
+        if isinstance(source, Item):
+            name = name or source.name
+            source = Prompted(user=source.parts)
+            raw = not any(part.kind != "text" for part in source.user if isinstance(part, Part))
+        else:
+            name, raw = name or "item without id", False
+        contents = [p.value for p in source.user if isinstance(p, Part) and p.kind == "text"]
+        media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
+        if media and self.perception is None:
+            raise BadItem(
+                f"{name}: this backbone reads text only, the item holds {media[0].kind}. "
+                f"Choose a model (--model) that reads it, such as {READERS[media[0].kind]}"
+            )
+        marked = _mark(source.user)
+        pieces: list[Piece] = []
+        per_token: dict[str, list[int]] = {}
+        if media and self.perception is not None:
+            # Before rendering: templates drop what their model does not read.
+            pieces = self.perception.pieces(media, name)
+            rendered = self.opening + self.render(marked, source.system, source.prefill)
+            pieces, ids, skeleton = self._with_media(self.perception, rendered, pieces, contents)
+            per_token = self.perception.token_types(ids)
+        else:
+            skeleton = self._text_skeleton(marked, source.system, source.prefill, raw)
+        found = {int(i) for run in skeleton for i in MARKER.findall(run.text or "")}
+        if found != set(range(len(contents))):
+            raise UnsupportedBackbone(
+                "the chat template does not write the content it is given: all items would be the "
+                "same row; give the tokenizer or processor another chat_template"
+            )
+        contents = self._fit(contents, skeleton, name, pieces)
+        return replace(self._splice(skeleton, per_token, contents, name), media=tuple(pieces))
+
+    def _with_media(
+        self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
+    ) -> tuple[list[Piece], list[int], list["Run"]]:
+        """A rendered prompt with its media, which are made smaller where they leave too little
+        room for the texts: at most half of what the prompt leaves is kept for these."""
+        text = perception.expand(rendered, pieces)
+        ids = self._tokenize_rendered(text)
+        if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens a character
+            have = sum(self._count(piece.text) for piece in pieces)
+            content = self.max_tokens - (len(ids) - have)
+            room = content - min(sum(map(self._count, texts)), content // 2)
+            if have > room:
+                pieces = fit_media(perception, pieces, room, self._count)
+                text = perception.expand(rendered, pieces)
+                ids = self._tokenize_rendered(text)
+                now = sum(self._count(piece.text) for piece in pieces)
+                name = pieces[0].name
+                log.warning("%s: its media are made smaller, %d to %d tokens", name, have, now)
+        return pieces, ids, self._runs(ids, text)
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _text_skeleton_uncached(
+        self, marked: tuple, system: str | None, prefill: str, raw: bool
+    ) -> list["Run"]:
+        text = self.opening + ("".join(marked) if raw else self.render(marked, system, prefill))
+        return self._runs(self._tokenize_rendered(text), text)
+
+    def _tokenize_rendered(self, text: str) -> list[int]:
+        """Tokens of trusted text, control tokens among them; no end token that it does not hold."""
+        ids = self.tokenizer(text, add_special_tokens=self._wants_special(text))["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        if ids and ids[-1] == eos and not text.endswith(str(self.tokenizer.eos_token)):
+            ids = ids[:-1]
+        return ids
+
+    def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
+        """The exchange as one string: by the chat template, or plainly for a base model."""
+        if self.chat is None:
+            # An opening quotation mark goes on in the line, a cue such as "Answer:" starts its own.
+            cue = f"\n{prefill}" if prefill[:1].isalpha() else f" {prefill}"
+            return "\n\n".join(filter(None, [system, "".join(marked)])) + cue.rstrip(" ")
+        try:
+            return self.chat.render(marked, system) + prefill
+        except TemplateError:
+            if system is None:
+                raise
+            # Some templates refuse a system turn (Gemma 2): it then opens the user's turn.
+            return self.chat.render((f"{system}\n\n", *marked)) + prefill
+
+    def wording(self, source: Prompted) -> str:
+        """The exchange as the tokenizer is given it, with `{text}` or `{image}` for content."""
+        marked = [p if isinstance(p, str) else f"{{{p.kind}}}" for p in source.user]
+        return self.render(marked, source.system, source.prefill)
+
+    @property
+    def thinking(self) -> Thinking:
+        """How the model is kept from thinking before its answer, "none" if it does not think."""
+        return self.chat.thinking if self.chat else "none"
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether the chat template writes media where they stand; else this class sees to it."""
+        return self.chat is None or self.chat.keeps_order
+
+    def _wants_special(self, text: str) -> bool:
+        """Whether the tokenizer must add its BOS, or the text brings it."""
+        bos = self.tokenizer.bos_token
+        return not (bos and text.startswith(bos))
+
+    def _runs(self, ids: Sequence[int], rendered: str) -> list["Run"]:
+        """Split at control tokens; a run of plain tokens that holds a marker keeps its text too."""
+        runs, position = [], 0
+        bos = int(self._wants_special(rendered) and ids[:1] == [self.tokenizer.bos_token_id])
+        for control, group in itertools.groupby(ids, self.control_ids.__contains__):
+            tokens = list(group)
+            first = position == bos
+            # SentencePiece drops a leading space, unless something stands before it.
+            lead = [] if first or control else list(ids[position - 1 : position])
+            text = "" if control else self._decode([*lead, *tokens])
+            text = text.removeprefix(self._decode(lead) if lead else "")
+            runs.append(Run(tokens, text if MARKER.search(text) else None, first))
+            position += len(tokens)
+        return runs
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def _splice(
+        self, skeleton: list["Run"], per_token: dict, contents: list[str], name: str
+    ) -> Row:
+        ids: list[int] = []
+        extras: dict[str, list[int]] = {key: [] for key in per_token}
+        position = 0
+        for run in skeleton:
+            new = run.ids
+            if run.text is not None:
+                text = MARKER.sub(lambda m: contents[int(m[1])], run.text)
+                new = self.tokenize(text, name, first=run.first)
+            ids.extend(new)
+            for key, values in per_token.items():
+                fixed = run.text is None
+                extras[key] += values[position : position + len(new)] if fixed else [0] * len(new)
+            position += len(run.ids)
+        return Row(ids, extras)
+
+    def tokenize(
+        self, text: str, name: str = "item without id", *, first: bool = False
+    ) -> list[int]:
+        """Text as plain characters: no token of the result is a control token.
+
+        `first` text begins the row: SentencePiece puts its word mark there and nowhere else.
+        """
+        plain = self.plain_first if first else self.plain
+        try:
+            ids = plain.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # tokenizers raises Exception itself
+            raise BadItem(f"{name}: the tokenizer cannot write this text: {error}") from None
+        if not self.control_ids.isdisjoint(ids) or (not ids and text):
+            raise BadItem(f"{name}: the tokenizer cannot write this text as plain tokens")
+        return ids
+
+    def _fit(
+        self, contents: list[str], skeleton: list[Run], name: str, pieces: list[Piece]
+    ) -> list[str]:
+        """Cut the longest contents at their end, so that the row keeps to `max_tokens`."""
+        fixed = sum(len(run.ids) for run in skeleton)
+        if 4 * sum(map(len, contents)) + fixed <= self.max_tokens:  # at most 4 tokens a character
+            return contents
+        room = self.max_tokens - fixed
+        if room <= 0:
+            needing = "prompt and media need" if pieces else "prompt alone needs"
+            raise BadItem(f"{name}: its {needing} {fixed} of {self.max_tokens} tokens")
+        encoded = [self.plain.encode(text, add_special_tokens=False) for text in contents]
+        fitted = list(contents)
+        for i, share in enumerate(shares([len(one.ids) for one in encoded], room)):
+            have = len(encoded[i].ids)
+            if have > share:
+                log.warning("%s: cut from %d to %d tokens", name, have, share)
+                fitted[i] = contents[i][: encoded[i].offsets[share - 1][1]] if share else ""
+        return fitted
+
+    def identity(self) -> str:
+        """Everything that decides how text becomes tokens, as one string."""
+        chat = self.chat and self.chat.identity()
+        return self.tokenizer.backend_tokenizer.to_str() + str(chat)
+
+    def positions(self, row: Row) -> Tensor:
+        """M-RoPE positions `[axes, length]` of a row; its neighbours have no part in them."""
+        assert self.perception is not None
+        types = row.per_token.get("mm_token_type_ids", [0] * len(row))
+        return self.perception.positions(row.ids, types, row.media)
+
+    # -- many rows ---------------------------------------------------------------------------
+
+    def collate(self, rows: Sequence[Row], device: Any) -> Batch:
+        """Left-pad rows into one batch, with the features of their media."""
+        if not rows:
+            raise BadSetting("nothing to encode: give at least one item")
+        width = max(len(row) for row in rows)
+
+        def pad(values: Sequence[Sequence[int]], fill: int) -> Tensor:
+            return torch.tensor(
+                [[fill] * (width - len(v)) + list(v) for v in values], device=device
+            )
+
+        inputs: dict[str, Any] = {
+            "input_ids": pad([row.ids for row in rows], self.pad_id),
+            "attention_mask": pad([[1] * len(row) for row in rows], 0),
+        }
+        for key in {key for row in rows for key in row.per_token}:
+            inputs[key] = pad([row.per_token.get(key, [0] * len(row)) for row in rows], 0)
+        pieces = [piece for row in rows for piece in row.media]
+        if pieces and self.perception is not None:
+            inputs |= self.perception.inputs(pieces, device)
+        if self.counts_positions and self.perception is not None:
+            counted = [
+                row.positions if row.positions is not None else self.positions(row) for row in rows
+            ]
+            padded = [nn.functional.pad(p, (width - p.shape[1], 0)) for p in counted]
+            inputs["position_ids"] = torch.stack(padded, dim=1).to(device)
+        elif self.wants_positions:
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
+        return Batch(inputs, [len(row) for row in rows])
+
+
+def _mark(user: tuple) -> tuple:
+    """Replace text content by numbered markers and media by the template's placeholders."""
+    marked: list[Any] = []
+    count = 0
+    for before, piece in zip((None, *user), user, strict=False):
+        if isinstance(piece, Part) and piece.kind != "text":
+            marked.append({"type": piece.kind})
+            continue
+        text = piece if isinstance(piece, str) else f"\ue000{count}\ue001"
+        if isinstance(piece, Part) and isinstance(before, Part) and before.kind == "text":
+            text = f"\n{text}"  # as Item.text has them
+        count += isinstance(piece, Part)
+        # One text between media: some templates trim every piece (Gemma 3).
+        if marked and isinstance(marked[-1], str):
+            marked[-1] += text
+        else:
+            marked.append(text)
+    return tuple(marked)
+
+
+def _without_control_tokens(tokenizer: Any, control: set[str]) -> tuple[Tokenizer, Tokenizer]:
+    """The fast tokenizer without its added tokens, for text inside a row and for text that begins
+    one: every text is plain characters to it. The two are one where neither writes a word mark.
+
+    Added tokens that are only white space (Gemma's runs of newlines) stay, they are plain text.
+    """
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    settings["added_tokens"] = [t for t in settings["added_tokens"] if t["content"] not in control]
+    settings["truncation"] = settings["padding"] = None
+    first = Tokenizer.from_str(json.dumps(settings))
+    if not _never_prepend(settings["pre_tokenizer"]):
+        return first, first
+    return Tokenizer.from_str(json.dumps(settings)), first
+
+
+def _never_prepend(pre_tokenizer: dict[str, Any] | None) -> bool:
+    """No word mark in front of text that stands inside a row; returns whether there was one."""
+    marked = False
+    for part in [pre_tokenizer, *(pre_tokenizer or {}).get("pretokenizers", [])]:
+        if part and part.get("prepend_scheme") == "first":
+            part["prepend_scheme"] = "never"
+            marked = True
+    return marked

@@ -1,0 +1,149 @@
+"""Shared prefix: tokens that begin every row of a batch are computed once.
+
+All items under one prompt, and all candidates of one query, begin alike. The prefix runs alone
+with a key-value cache; each batch continues from a copy of it. Positions and masks are those of
+the whole rows, so states agree with whole rows up to float32 rounding (confirmed once for each
+backbone, on its own weights, before it is relied on). It ends before the first picture, video or
+audio of any row.
+"""
+
+import inspect
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from probes.model.backbone import Backbone
+from probes.model.encoding import Batch, Row
+
+TYPES = "mm_token_type_ids"
+TOLERANCE = 1e-3
+"""Largest relative error of a last-position state that counts as agreement (float32)."""
+
+
+class Prefix:
+    """The cached keys and values of a token prefix, ready to be continued by any batch of rows."""
+
+    def __init__(self, backbone: Backbone, ids: Sequence[int]):
+        """Blocks of one corpus follow each other under one prompt: the prefix computed last is
+        kept, and used again where it is the very same. No state depends on what ran before."""
+        self.backbone, self.ids = backbone, list(ids)
+        with backbone.lock:
+            last: Prefix | None = backbone.last_prefix
+            same = last is not None and last.ids == self.ids
+            self.layers = last.layers if last is not None and same else self._compute()
+            backbone.last_prefix = self
+
+    @torch.no_grad()
+    def _compute(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values by layer."""
+        cache: Any = DynamicCache(config=self.backbone.model.config)
+        inputs = self.backbone.collate([Row(self.ids)]).inputs
+        self.backbone.model(
+            **inputs, use_cache=True, logits_to_keep=1, **{_cache_name(self.backbone): cache}
+        )
+        if not all(hasattr(layer, "keys") for layer in cache.layers):
+            raise TypeError("some layers keep a running state and no keys to continue from")
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Rows that begin with the prefix, as a left-padded batch of what follows it."""
+        length, encoder = len(self.ids), self.backbone.encoder
+        batch = self.backbone.collate([self._tail(row) for row in rows])
+        mask = batch.inputs["attention_mask"]
+        before = torch.ones(len(rows), length, dtype=mask.dtype, device=mask.device)
+        positions = (mask.cumsum(-1) - 1).clamp_min(0) + length
+        if encoder.counts_positions:
+            positions = batch.inputs["position_ids"]
+        elif encoder.mrope:  # text has the same position on all axes
+            positions = positions.expand(3, -1, -1)
+        inputs: dict[str, Any] = {
+            **batch.inputs,
+            "attention_mask": torch.cat([before, mask], dim=1),
+            "position_ids": positions,
+            _cache_name(self.backbone): DynamicCache(
+                [tuple(t.expand(len(rows), -1, -1, -1) for t in layer) for layer in self.layers],
+                config=self.backbone.model.config,
+            ),
+        }
+        return Batch(inputs, batch.lengths)
+
+    def _tail(self, row: Row) -> Row:
+        """What follows the prefix, at the positions that it has in the whole row."""
+        length, encoder = len(self.ids), self.backbone.encoder
+        return replace(
+            row,
+            ids=row.ids[length:],
+            per_token={key: values[length:] for key, values in row.per_token.items()},
+            positions=encoder.positions(row)[:, length:] if encoder.counts_positions else None,
+        )
+
+
+def _cache_name(backbone: Backbone) -> str:
+    """What the forward calls its cache: transformers renamed the argument in 5.24."""
+    taken = inspect.signature(type(backbone.model).forward).parameters
+    return "cache" if "cache" in taken else "past_key_values"
+
+
+def common_prefix(rows: Sequence[Row], stop: Collection[int] = ()) -> list[int]:
+    """The tokens that begin every row up to one of `stop`, leaving each at least one of its own."""
+    if len(rows) < 2:
+        return []
+    # Whatever the lexically first and last row share, all rows share.
+    first, last = min(row.ids for row in rows), max(row.ids for row in rows)
+    shared = first[: min(_shared(first, last), min(len(row) for row in rows) - 1)]
+    return list(itertools.takewhile(lambda token: token not in stop, shared))
+
+
+def _shared(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two rows have in common at their beginning."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    return sum(1 for _ in same)
+
+
+def media_can_follow(backbone: Backbone) -> bool:
+    """Whether rows with media can continue a prefix: Gemma's masks and Qwen2.5-Omni's positions
+    are made for whole rows only."""
+    perception, mrope = backbone.encoder.perception, backbone.encoder.mrope
+    types = perception.types_name if perception is not None else None
+    return types == TYPES if mrope else types is None
+
+
+def window(backbone: Backbone) -> float:
+    """The longest row that may be shared: padding between prefix and tail would count as distance
+    in a sliding attention window."""
+    config = backbone.model.config.get_text_config(decoder=True)
+    size = getattr(config, "sliding_window", None)
+    sliding = size and getattr(config, "use_sliding_window", True)
+    return float(size) if size and sliding else float("inf")
+
+
+def share_error(backbone: Backbone) -> str | None:
+    """Why this backbone cannot continue a cached prefix, or None. Tried once, then remembered."""
+    if backbone.prefix_error is None:
+        backbone.prefix_error = _try_share(backbone)
+    return backbone.prefix_error or None
+
+
+def _try_share(backbone: Backbone) -> str:
+    """Compare two rows of unequal length, continued from a prefix, with the same rows whole."""
+    ids = backbone.encoder.tokenize("One two three four five six seven eight nine ten eleven.")
+    rows = [Row(ids), Row(ids[:-2])]
+    try:
+        whole = _final_states(backbone, backbone.collate(rows))
+        shared = _final_states(backbone, Prefix(backbone, ids[: len(ids) // 2]).collate(rows))
+    except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        return f"{type(backbone.model).__name__} cannot continue a cache: {error}"
+    error = ((whole - shared).norm(dim=-1) / whole.norm(dim=-1)).max().item()
+    tolerance = TOLERANCE if backbone.dtype == torch.float32 else 0.05
+    return "" if error <= tolerance else f"states differ by {error:.1e} from whole rows"
+
+
+def _final_states(backbone: Backbone, batch: Batch) -> Tensor:
+    with backbone.lock, torch.no_grad():
+        inputs = {"use_cache": False, **batch.inputs}
+        return backbone.model(**inputs, logits_to_keep=1).logits[:, -1].float()

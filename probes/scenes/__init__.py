@@ -1,0 +1,1 @@
+"""Synthetic pictures and clips with exact captions."""

@@ -1,0 +1,185 @@
+"""Train smolsight's tower and projector; the language model never changes.
+
+    python -m smolsight.train RUN_FOLDER
+
+Two steps, both on scenes drawn as they are needed, never on a held-out combination of colour and
+shape, and never on retrieval:
+
+1. **name** (`naming.py`): the image tokens on a thing say its colour, shape and size, and all say
+   the background. The classifier is the language model's own embedding rows of those words, so the
+   projector learns where words are before the language model is run at all.
+2. **say** (`saying.py`): captions, one-word captions and short answers, by cross-entropy through
+   the frozen language model.
+
+A combination that is never shown must not be learnt to be impossible: "red, so not a heart" would
+pay as long as shapes are hard to see. So no loss of either step counts a word that only a held-out
+combination would make right among the wrong ones.
+
+A batch depends on the seed and its number alone. The run folder holds a log, one JSON line for
+every ten batches, and a checkpoint; a run that was killed goes on from it to the same end.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import App, Parameter
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+
+from probes.embedded import ensure
+from probes.embedded.smolsight import WEIGHTS
+from probes.embedded.smolsight.model import WIDTH, build, load_trained, trained
+from smolsight.naming import VOCABULARY, name_batch, name_loss
+from smolsight.saying import say_batch, say_loss
+from smolsight.settings import Settings
+
+
+class Run:
+    """A folder with the log and the last checkpoint of one training."""
+
+    def __init__(self, folder: Path, settings: Settings):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.settings = settings
+        self.log_file, self.checkpoint = folder / "log.jsonl", folder / "checkpoint.pt"
+        self.started = time.time()
+
+    def resume(self, model: LlavaForConditionalGeneration) -> dict:
+        """The state to go on from, its weights already in the model; {} at the very start."""
+        if not self.checkpoint.exists():
+            self.log_file.write_text(json.dumps(asdict(self.settings)) + "\n")
+            return {}
+        state = torch.load(self.checkpoint, weights_only=True)
+        if state["settings"] != asdict(self.settings):
+            raise ValueError(f"{self.checkpoint} was made with {state['settings']}")
+        load_trained(model, state["weights"])
+        first, *lines = self.log_file.read_text().splitlines()
+        done = (state["step"], state["batch"])
+        kept = [x for x in lines if (json.loads(x)["step"], json.loads(x)["batch"]) <= done]
+        self.log_file.write_text("\n".join([first, *kept]) + "\n")
+        return state
+
+    def save(self, model: LlavaForConditionalGeneration, **state: object) -> None:
+        """Replace the checkpoint in one move."""
+        fresh = self.checkpoint.with_suffix(".new")
+        weights = {name: tensor.clone() for name, tensor in trained(model).items()}
+        torch.save({"settings": asdict(self.settings), "weights": weights, **state}, fresh)
+        fresh.replace(self.checkpoint)
+
+    def log(self, **line: object) -> None:
+        with self.log_file.open("a") as lines:
+            lines.write(json.dumps({**line, "seconds": round(time.time() - self.started)}) + "\n")
+
+
+def optimise(
+    run: Run,
+    model: LlavaForConditionalGeneration,
+    state: dict,
+    step: str,
+    count: int,
+    groups: list[dict],
+    loss_of: Callable[[int], Tensor],
+    scaffold: nn.Module,
+) -> None:
+    """Run batches `state["batch"]`… of one step with AdamW and a one-cycle schedule.
+
+    `scaffold` is learnt in this step and thrown away after it.
+    """
+    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
+    rates = [group["lr"] for group in groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, count, pct_start=0.1)
+    first = 0
+    if state.get("step") == step:
+        first = state["batch"]
+        scaffold.load_state_dict(state["scaffold"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    recent = []
+    for number in range(first, count):
+        loss = loss_of(number)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)  # Tensor.backward is nnsight's once that is imported
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        recent.append(loss.item())
+        if (number + 1) % 10 == 0:
+            run.log(step=step, batch=number + 1, loss=round(sum(recent) / len(recent), 4))
+            recent.clear()
+        if (number + 1) % 25 == 0 or number + 1 == count:
+            run.save(
+                model,
+                step=step,
+                batch=number + 1,
+                scaffold=scaffold.state_dict(),
+                optimiser=optimiser.state_dict(),
+                schedule=schedule.state_dict(),
+            )
+
+
+def train(run: Run, language_folder: Path) -> LlavaForConditionalGeneration:
+    """Both steps, from wherever the run stands."""
+    settings = run.settings
+    torch.manual_seed(settings.seed)
+    model, processor = build(language_folder, weights=None)
+    model.requires_grad_(False)
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+    tower.requires_grad_(True)
+    projector.requires_grad_(True)
+    state = run.resume(model)
+
+    if state.get("step") != "say":
+        table: Any = model.get_input_embeddings()
+        embeddings = table.weight.detach()
+        rows = [
+            torch.stack([embeddings[processor.tokenizer(f" {w}").input_ids[0]] for w in words])
+            for words in VOCABULARY
+        ]
+        tower.train()
+        classifier = nn.Linear(WIDTH, sum(len(words) for words in VOCABULARY[:3]))
+
+        def name(number: int) -> Tensor:
+            pictures, named = name_batch(settings, number)
+            features = tower(pictures, output_hidden_states=True).hidden_states[-1]
+            return name_loss(features, projector(features), rows, classifier, named)
+
+        learning = [tower, projector, classifier]
+        optimise(
+            run, model, state, "name", settings.name_batches,
+            [{"params": [p for m in learning for p in m.parameters()], "lr": settings.name_rate}],
+            name, classifier,
+        )  # fmt: skip
+    # The moments stay; a whole LeViT at rest would keep its attention biases, graph and all.
+    tower.train()
+    for module in tower.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.eval()
+    optimise(
+        run, model, state, "say", settings.say_batches,
+        [
+            {"params": list(projector.parameters()), "lr": settings.say_rate},
+            {"params": list(tower.parameters()), "lr": settings.tower_rate},
+        ],
+        lambda number: say_loss(model, say_batch(settings, number, processor)), nn.Identity(),
+    )  # fmt: skip
+    return model
+
+
+app = App(help=__doc__)
+
+
+@app.default
+def main(folder: Path, settings: Annotated[Settings | None, Parameter(name="*")] = None) -> None:
+    """Train in `folder`, go on if it was begun, and write weights.safetensors there at the end."""
+    model = train(Run(folder, settings or Settings()), ensure("smollm2-135m"))
+    save_file({name: t.contiguous() for name, t in trained(model).items()}, folder / WEIGHTS.name)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,313 @@
+"""`freeret probe` and `freeret plot`: parts are kept, chosen and drawn; none is lost."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freeret.reports import parts_folder, report_path, seconds_of
+from probes import Backbone, ProbeReport, probe
+from probes.data import matches, paraphrases
+from probes.errors import BadFile, BadSetting
+from probes.measure.parts import PARTS, with_needed
+from probes.measure.report import read_parts, write_parts
+from probes.measure.run import _MEASURES, probe_parts
+from probes.plots import save
+from probes.plots.figures import KINDS, PART_OF, figure_of
+from tests.command.test_cli import own_lines
+from tests.commands import run
+from tests.measure.test_report import make_report, plain
+from tests.models import TEXT, tokenizer
+from tests.stores import save_tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, probes over a few of their rows, and a machine of known speed."""
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 1000.0)
+    rows, pairs = paraphrases()[:6], sorted(matches(), key=lambda r: (r["query"], r["match"]))[:8]
+    for module in ("diagnostic", "lexicalization", "reranking"):
+        monkeypatch.setattr(f"probes.{module}.paraphrases", lambda: rows)
+    for module in ("framing", "injection"):
+        monkeypatch.setattr(f"probes.{module}.matches", lambda: pairs)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts that are measured, in order."""
+    names: list[str] = []
+
+    def noting(part: str, measure: Callable) -> Callable:
+        return lambda *arguments: (names.append(part), measure(*arguments))[1]
+
+    for part, measure in dict(_MEASURES).items():
+        monkeypatch.setitem(_MEASURES, part, noting(part, measure))
+    return names
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures and no page of them: they take longer to draw than a tiny model to probe."""
+    monkeypatch.setattr("freeret.pages.probe_folder.draw", lambda *_: None)
+    monkeypatch.setattr("freeret.pages.probe_folder.report_page", lambda *_: "")
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(_MEASURES, part, stop)
+
+
+# ------------------------------------------------------------------------------- kept parts
+
+
+def test_an_interrupted_run_is_taken_up_where_it_stopped(
+    tiny: Callable[[str], Backbone],
+    measured: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone = tiny("llama")
+    whole = probe(backbone, seed=3)
+    measured.clear()
+    with monkeypatch.context() as patch:
+        interrupt(patch, "curves")
+        with pytest.raises(KeyboardInterrupt):
+            probe(backbone, seed=3, keep=tmp_path / "kept")
+    done = ["framing", "diagnostic", "reranking"]
+    assert measured == done
+    assert {path.stem for path in (tmp_path / "kept").iterdir()} == set(done)
+    measured.clear()
+    taken_up = probe(backbone, seed=3, keep=tmp_path / "kept")
+    assert measured == ["curves", "synonyms", "injection"]
+    same, again = plain(whole), plain(taken_up)
+    assert again.pop("timings").keys() == same.pop("timings").keys()
+    assert again == same
+
+
+def test_parts_of_another_backbone_seed_or_cut_off_are_measured_again(
+    tiny: Callable[[str], Backbone],
+    measured: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backbone = tiny("llama")
+    keep = tmp_path / "kept"
+    probe_parts(backbone, ["curves", "synonyms", "injection"], seed=1, keep=keep)
+    probe_parts(tiny("qwen2"), ["curves"], seed=1, keep=keep / "other")
+    (keep / "other" / "curves.json").replace(keep / "curves.json")
+    (keep / "synonyms.json").write_text((keep / "synonyms.json").read_text()[:-20])
+    measured.clear()
+    found = probe_parts(backbone, ["curves", "synonyms", "injection"], seed=1, keep=keep)
+    assert measured == ["curves", "synonyms"]
+    assert len(caplog.records) == 2, "each is a warning that names the file"
+    for part in measured:
+        assert f"{part}.json" in caplog.text
+    assert found["curves"]["word"].num_layers == backbone.num_layers
+    measured.clear()
+    probe_parts(backbone, ["injection"], seed=2, keep=keep)
+    assert measured == ["injection"], "of another seed"
+
+
+CHILD = """if True:
+    import sys, time
+    from pathlib import Path
+    import probes.measure.framing
+    from probes import Backbone, probe
+    from probes.measure.run import _MEASURES
+    pairs = sorted(probes.measure.framing.matches(), key=lambda r: (r["query"], r["match"]))[:8]
+    probes.measure.framing.matches = lambda: pairs
+    _MEASURES["diagnostic"] = lambda *_: time.sleep(60)
+    probe(Backbone.load(Path(sys.argv[1])), keep=sys.argv[2])
+"""
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_killed_run_keeps_its_parts_and_a_whole_report_leaves_none(
+    model: Path, measured: list[str], tmp_path: Path
+) -> None:
+    backbone = Backbone.load(model)
+    folder = parts_folder(backbone)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(model), str(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stderr=subprocess.DEVNULL,
+    )
+    while not (folder / "framing.json").exists():
+        assert child.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert {path.stem for path in folder.glob("*.json")} == {"framing"}
+    assert run("probe", model, "--out", tmp_path / "out") == 0
+    assert measured == [part for part in PARTS if part != "framing"]
+    assert report_path(backbone).is_file()
+    assert not folder.exists()
+
+
+# ------------------------------------------------------------------------------- some parts
+
+
+def test_only_some_parts_are_measured_and_a_whole_report_takes_them_up(
+    model: Path, measured: list[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    out = tmp_path / "out"
+    how = ("--out", out, "--format", "pdf", "--width", 3.3)
+    assert run("probe", model, "--only", "synonyms, framing", *how) == 0
+    assert measured == ["framing", "synonyms"]
+    figures = {f"{kind}.pdf" for kind in ("framing", "synonyms", "separation")}
+    assert {path.name for path in out.iterdir()} == figures | {"framing.json", "synonyms.json"}
+    backbone = Backbone.load(model)
+    assert not report_path(backbone).exists(), "it is no whole report"
+    with pytest.raises(BadFile, match="no 'diagnostic'"):
+        ProbeReport.load(out / "framing.json")
+    measured.clear()
+    request.getfixturevalue("undrawn")
+    assert run("probe", model, "--out", out) == 0
+    assert measured == ["diagnostic", "reranking", "curves", "injection"]
+    kept = read_parts(out / "synonyms.json", ["synonyms"])["synonyms"]
+    assert ProbeReport.load(out / "report.json").synonyms == kept
+
+
+def test_reranking_brings_the_parts_that_it_needs() -> None:
+    assert with_needed(["reranking"]) == ["framing", "diagnostic", "reranking"]
+    assert with_needed(["curves", "framing"]) == ["framing", "curves"]
+
+
+@pytest.mark.parametrize("only", ["curve", "", "curves,,synonyms", "curves;synonyms"])
+def test_an_unknown_part_is_refused_with_all_names(
+    only: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("probe", model, "--only", only, "--out", tmp_path / "out") == 1
+    [line] = own_lines(capsys.readouterr().err)
+    assert all(part in line for part in PARTS)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BadSetting, match="synonyms"):
+        with_needed([only])
+
+
+# ------------------------------------------------------------------------------- several models
+
+
+def test_each_model_has_its_folder_and_a_failing_one_loses_none(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    TEXT["qwen2"]().save_pretrained(tmp_path / "second")
+    tokenizer().save_pretrained(tmp_path / "second")
+    out = tmp_path / "out"
+    models = (model, tmp_path / "nowhere", tmp_path / "second")
+    assert run("probe", *models, "--only", "synonyms", "--out", out, "--format", "png") == 1
+    lines = own_lines(capsys.readouterr().err)
+    assert "nowhere" in lines[0]
+    assert lines[-1].startswith(f"freeret: not probed: {tmp_path / 'nowhere'}")
+    for name in (model.name, "second"):
+        assert (out / name / "synonyms.json").is_file()
+    assert {"synonyms.png", "separation.png"} <= {path.name for path in out.iterdir()}
+
+
+def test_models_of_one_name_are_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = tmp_path / model.name
+    assert run("probe", model, same, "--out", tmp_path / "out") == 1
+    assert "two of the models have the same name" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------- figures
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_keep_their_width_and_equal_figures_are_equal_files(
+    kind: Any, tmp_path: Path
+) -> None:
+    report = make_report()
+    results = {"made-up": getattr(report, PART_OF[kind])}
+    files = []
+    for name in ("a", "b"):
+        figure = figure_of(kind, results, width=3.3)
+        assert figure.get_figwidth() == 3.3
+        sizes = {text.get_fontsize() for ax in figure.axes for text in ax.get_xticklabels()}
+        assert sizes == {7.0}, "points, whatever the width"
+        files += save(figure, tmp_path / name, ["pdf"])
+    first, second = (path.read_bytes() for path in files)
+    assert first == second
+    assert b"/CreationDate" not in first
+    assert b"/FontFile2" in first, "no TrueType"
+    assert b"/Type3" not in first
+
+
+def test_panels_stand_side_by_side_only_where_they_find_room() -> None:
+    report = make_report()
+    many = dict.fromkeys(("one", "two", "three"), report.synonyms)
+    columns = {
+        width: len(
+            {round(ax.get_position().x0, 3) for ax in figure_of("synonyms", many, width).axes}
+        )
+        for width in (3.3, 6.9, None)
+    }
+    assert columns == {3.3: 1, 6.9: 3, None: 3}
+
+
+def test_a_saved_report_is_drawn_without_its_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = make_report()
+    first = report.save(tmp_path / "first" / "report.json")
+    head = {"fingerprint": {"model": "b"}, "seed": 0, "timings": {}}
+    second = write_parts(tmp_path / "curves.json", {**head, "curves": report.curves})
+    out = tmp_path / "figures" / "model-2.5.pdf"
+    how = ("--kind", "rank", "--width", 6.9, "--out", out)
+    assert run("plot", first, second, *how) == 0
+    assert out.read_bytes().startswith(b"%PDF")
+    assert run("plot", second, "--kind", "framing", "--out", tmp_path / "x.png") == 1
+    assert "no 'framing'" in capsys.readouterr().err
+    assert run("plot", first, "--out", tmp_path / "x.jpeg") == 1
+    assert ".pdf" in capsys.readouterr().err
+    assert run("plot", "--out", tmp_path / "x.pdf") == 1
+
+
+# ------------------------------------------------------------------------------- the time
+
+
+def test_the_time_of_a_backbone_that_sees_counts_its_pictures(
+    tiny: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freeret.reports.items_per_second", lambda *_: 0.5)
+    text = seconds_of(tiny("llama"), ["diagnostic"])
+    seeing = seconds_of(tiny("qwen2-vl"), ["diagnostic"])
+    assert text == pytest.approx(65.3)
+    assert seeing > text + 100 * 1.5, "each picture takes the tower two seconds"
+    assert seconds_of(tiny("qwen2-vl"), ["framing"]) == pytest.approx(36.0)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_time_is_said_before_it_is_taken(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "freeret.reports")
+    assert run("probe", model, "--only", "synonyms", "--out", tmp_path) == 0
+    assert "takes less than a minute here" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 100.0)
+    assert run("probe", model, "--only", "synonyms,injection", "--out", tmp_path) == 0
+    assert "Measured before, and kept: synonyms" in caplog.text
+    assert "takes about 3 min here" in caplog.text, "of injection alone"
+    assert json.loads((tmp_path / "injection.json").read_text())["timings"].keys() == {"injection"}

@@ -1,0 +1,378 @@
+"""Loading settings: one value, said once, in force wherever the backbone is loaded again."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from freeret.embedder import Embedder
+from freeret.evaluate.systems.registry import Pooled
+from freeret.recipe import Recipe
+from freeret.reranker import Reranker
+from freeret.retriever import FreeRet
+from freeret.store.recorded import DIFFERENCE
+from freeret.store.table import Store
+from probes import NAMED, Backbone, Item, Loading, MediaOptions
+from probes.data import paraphrases
+from probes.errors import BackboneNotFound, BadSetting, StoreMismatch
+from probes.model.pretrained import _dtype, usable_device
+from probes.model.states import prompted_states
+from tests.models import MULTIMODAL, TEXT, tokenizer
+from tests.samples import picture
+from tests.stores import save_tiny
+
+Tiny = Callable[[str], Backbone]
+RECIPE = Recipe("e5v", "attn[-1]", "centre", "mcq")
+WORDS = [f"{k} of {'the word ' * (k % 7)}" for k in range(20)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+# ------------------------------------------------------------------------------------- the value
+
+
+def test_names_of_torch_are_kept_by_name() -> None:
+    loading = Loading.of(
+        None,
+        {
+            "dtype": torch.bfloat16,
+            "device_map": {"": torch.device("cpu"), "head": 1},
+            "attn_implementation": "eager",
+        },
+    )
+    assert loading == Loading(dtype="bfloat16", device_map={"": "cpu", "head": 1}, attn="eager")
+    assert Loading.of(None, {"device": torch.device("cuda", 1)}).device == "cuda:1"
+    assert json.loads(json.dumps(loading.given())) == loading.given()
+
+
+def test_a_loading_survives_being_written() -> None:
+    loading = Loading(
+        dtype="float16", attn="sdpa", device_map={"": 0}, quantize="4bit", revision="abc",
+        max_pixels=5, frames=6, images={"size": {"longest_edge": 7}}, max_tokens=8, token_budget=9,
+    )  # fmt: skip
+    assert Loading.from_json(json.loads(json.dumps(loading.given()))) == loading
+    assert Loading().given() == {}
+    assert Loading.from_json({"frames": 3, "of a later version": 1}) == Loading(frames=3)
+
+
+def test_what_is_asked_replaces_what_was_recorded() -> None:
+    recorded = Loading(dtype="bfloat16", device_map="auto", frames=4)
+    assert recorded.updated(Loading()) == recorded
+    assert recorded.updated(Loading(frames=2)) == replace(recorded, frames=2)
+    assert recorded.updated(Loading(device="cpu")) == Loading("cpu", "bfloat16", frames=4)
+    moved = Loading(device="cuda").updated(Loading(device_map="auto"))
+    assert moved == Loading(device_map="auto")
+
+
+def test_an_unknown_setting_names_those_that_exist(folder: Path) -> None:
+    with pytest.raises(BadSetting, match="no loading setting 'dtyp'") as caught:
+        Backbone.load(folder, dtyp="float32")
+    assert all(field.name in str(caught.value) for field in fields(Loading))
+
+
+# ---------------------------------------------------------------------------------- the backbone
+
+
+def test_settings_by_name_are_those_of_a_loading(folder: Path) -> None:
+    by_name = Backbone.load(folder, dtype="bfloat16", frames=4, max_tokens=99, attn="eager")
+    by_value = Backbone.load(folder, Loading("cpu", "bfloat16", "eager", frames=4), max_tokens=99)
+    assert by_name.loading == replace(by_value.loading, device=None)
+    assert by_name.fingerprint() == by_value.fingerprint()
+    for backbone in (by_name, by_value):
+        assert backbone.dtype == torch.bfloat16
+        assert backbone.fingerprint()["attention"] == "eager"
+        assert len(backbone.row(Item("the word " * 99))) <= backbone.encoder.max_tokens == 99
+
+
+def test_media_come_from_the_loading_and_else_from_the_options() -> None:
+    model, processor = MULTIMODAL["qwen2.5-vl"]()
+    size = {"size": {"shortest_edge": 784, "longest_edge": 3136}}
+    media = MediaOptions(images=size, frames=6, urls=True)
+    backbone = Backbone.load(model, processor=processor, media=media, frames=2)
+    assert backbone.encoder.perception is not None
+    options = backbone.encoder.perception.options
+    assert (options.images, options.frames, options.urls) == (size, 2, True)
+    assert (backbone.loading.images, backbone.loading.frames) == (size, 2)
+    again = Backbone.load(model, backbone.loading, processor=processor)
+    assert again.fingerprint() == backbone.fingerprint()
+
+
+def pooled(backbone: Backbone) -> None:
+    Pooled("mean", backbone).encode([Item(text) for text in WORDS])
+
+
+FORWARDS: dict[str, Callable[[Backbone], Any]] = {
+    "embedder": lambda b: Embedder(b).encode(WORDS),
+    "reranker": lambda b: Reranker(b).margins([("the word", text) for text in WORDS]),
+    "states": lambda b: prompted_states(
+        b, NAMED["e5v"], [Item(text) for text in WORDS], "query", ["norm"]
+    ),
+    "pooled": pooled,
+}
+
+
+@pytest.mark.parametrize("name", FORWARDS)
+def test_the_token_budget_reaches_every_batch(
+    name: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny("llama")
+    shapes: list[torch.Size] = []
+    collate = backbone.encoder.collate
+
+    def watched(rows: Any, device: Any) -> Any:
+        batch = collate(rows, device)
+        shapes.append(batch.inputs["input_ids"].shape)
+        return batch
+
+    monkeypatch.setattr(backbone.encoder, "collate", watched)
+    found = []
+    for budget in (None, 150):
+        shapes.clear()
+        monkeypatch.setattr(backbone, "loading", Loading(token_budget=budget))
+        FORWARDS[name](backbone)
+        found.append(max(rows * width for rows, width in shapes if rows > 1))
+    assert found[1] <= 150 < found[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "device", "expected"),
+    [
+        ("float16", None, "cuda", torch.bfloat16),
+        ("float16", "auto", "cuda", "auto"),
+        ("float16", "float16", "cuda", torch.float16),
+        ("bfloat16", None, "cuda", "auto"),
+        ("float16", None, "cpu", torch.float32),
+    ],
+)
+@pytest.mark.parametrize("part", ["text_config", None])
+def test_a_float16_checkpoint_runs_in_bfloat16_where_the_gpu_has_it(
+    part: str | None, config: str, asked: str | None, device: str, expected: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    model, _ = MULTIMODAL["llava"]()
+    settings = type(model.config).from_dict(model.config.to_dict())
+    for place in (settings, settings.text_config, settings.vision_config):
+        place.dtype = None
+    (settings if part is None else getattr(settings, part)).dtype = getattr(torch, config)
+    assert _dtype(asked, settings, torch.device(device)) == expected
+    if expected == torch.bfloat16:
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: False)
+        assert _dtype(asked, settings, torch.device(device)) == "auto"
+        settings.quantization_config = {"quant_method": "awq"}
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+        assert _dtype(asked, settings, torch.device(device)) == "auto", "its kernels want float16"
+
+
+def test_weights_go_straight_to_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is moved after it was loaded: one that is quantised cannot be."""
+    asked: list[dict[str, Any]] = []
+    load = type(TEXT["llama"]()).from_pretrained
+
+    def loaded(*_: Any, **settings: Any) -> Any:
+        asked.append(settings)
+        return load(folder)
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", loaded)
+    monkeypatch.setattr(
+        "probes.model.pretrained.usable_device", lambda device: torch.device(device)
+    )
+    monkeypatch.setattr("torch.nn.Module.to", None)
+    Backbone.load(folder, device="cuda:1")
+    Backbone.load(folder, device="cpu")
+    assert asked[0]["device_map"] == {"": "cuda:1"}
+    assert "device_map" not in asked[1]
+
+
+def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    for bits in ("4bit", "8bit"):
+        with pytest.raises(BadSetting, match=f"{bits}.*pip install bitsandbytes"):
+            Backbone.load(folder, quantize=bits)
+    with pytest.raises(BackboneNotFound, match=r"flash-attn.*--attn sdpa"):
+        Backbone.load(folder, attn="flash_attention_2")
+
+
+# ------------------------------------------------------------------------------------- the store
+
+
+@pytest.fixture(scope="module")
+def half(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in bfloat16, of settings that no default gives."""
+    place = tmp_path_factory.mktemp("half") / "s"
+    backbone = Backbone.load(folder, dtype="bfloat16", attn="eager", max_tokens=77, frames=3)
+    FreeRet(backbone, RECIPE).index(WORDS, place)
+    return place
+
+
+def found(retriever: FreeRet) -> list[tuple[str, float]]:
+    return [(hit.id, hit.score) for hit in retriever.search("the word", 5)]
+
+
+def test_a_store_is_opened_as_it_was_made(half: Path, folder: Path) -> None:
+    opened = FreeRet.load(half)
+    made = Backbone.load(folder, dtype="bfloat16", attn="eager", max_tokens=77, frames=3)
+    assert opened.backbone.fingerprint() == made.fingerprint()
+    assert opened.backbone.loading == made.loading
+    assert found(opened) == found(FreeRet.load(half, made))
+    assert opened.index(["one more"]).added == 1
+    assert opened.delete(Store.open(half).vectors().ids[-1]) == 1
+
+
+def test_another_dtype_may_search_when_it_is_asked_for(half: Path, folder: Path) -> None:
+    with pytest.warns(UserWarning, match=r"dtype bfloat16 and is searched with float32.*0\.9996"):
+        asked = FreeRet.load(half, loading=Loading(dtype="float32"))
+    assert asked.backbone.dtype == torch.float32
+    assert asked.backbone.fingerprint()["attention"] == "eager", "the rest is as recorded"
+    scores, expected = (dict(found(r)) for r in (asked, FreeRet.load(half)))
+    assert scores != expected
+    assert scores == pytest.approx(expected, abs=2e-2)
+    with pytest.raises(StoreMismatch, match="dtype bfloat16, now float32"):
+        asked.index(["more"])
+    with pytest.raises(StoreMismatch, match="dtype bfloat16, now float32"):
+        asked.index(["more"], half)
+    chosen = {"attn": "eager", "max_tokens": 77, "frames": 3}
+    with pytest.warns(UserWarning, match="dtype"):
+        FreeRet.load(half, Backbone.load(folder, dtype="float32", **chosen))
+    with pytest.raises(StoreMismatch, match="dtype bfloat16, now float32"):
+        FreeRet.load(half, Backbone.load(folder, **chosen))  # float32 because nobody said otherwise
+    with pytest.warns(UserWarning, match="attention eager and is searched with sdpa"):
+        FreeRet.load(half, loading=Loading(attn="sdpa"))
+    with pytest.raises(BadSetting, match="not loaded yet"):
+        FreeRet.load(half, asked.backbone, loading=Loading(frames=3))
+
+
+def test_a_coarser_dtype_may_search_too(folder: Path, tmp_path: Path) -> None:
+    FreeRet(Backbone.load(folder), RECIPE).index(WORDS, tmp_path / "s")
+    with pytest.warns(UserWarning, match="dtype float32 and is searched with bfloat16"):
+        FreeRet.load(tmp_path / "s", loading=Loading(dtype="bfloat16"))
+
+
+@pytest.mark.filterwarnings("ignore:.*is searched with:UserWarning")
+def test_another_dtype_hides_no_other_difference(half: Path, tmp_path: Path) -> None:
+    changed = TEXT["llama"].__wrapped__()  # type: ignore[attr-defined]
+    with torch.no_grad():
+        changed.lm_head.weight[0] += 1
+    changed.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(StoreMismatch, match="was made with"):
+        FreeRet.load(half, tmp_path, loading=Loading(dtype="float32"))
+    with pytest.raises(StoreMismatch, match="longest input"):
+        FreeRet.load(half, loading=Loading(dtype="float32", max_tokens=78))
+
+
+def test_the_difference_between_dtypes_is_as_the_warning_says(smollm2: Backbone) -> None:
+    texts = [row["sentence"] for row in paraphrases()][:50]
+    other = Backbone.load("smollm2-135m", dtype="bfloat16")
+    pairs = [Embedder(b, "norm", "e5v").encode(texts) for b in (smollm2, other)]
+    short = 1 - torch.cosine_similarity(*pairs).min().item()
+    assert DIFFERENCE / 3 < short <= DIFFERENCE
+
+
+def test_a_store_of_an_earlier_version_is_opened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its identity has no part `loading`; the fingerprint says what decides vectors."""
+    backbone = Backbone.load(folder, dtype="bfloat16", max_tokens=50, device="cpu")
+    identity = FreeRet.identity
+
+    def earlier(retriever: FreeRet) -> dict[str, Any]:
+        return {k: v for k, v in identity(retriever).items() if k != "loading"}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FreeRet, "identity", earlier)
+        FreeRet(backbone, RECIPE).index(WORDS, tmp_path / "s")
+    assert "loading" not in Store.open(tmp_path / "s").identity
+    opened = FreeRet.load(tmp_path / "s")
+    assert opened.backbone.fingerprint() == backbone.fingerprint()
+    assert opened.index(["one more"]).added == 1
+
+
+def test_a_device_that_is_not_here_is_passed_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place, where in enumerate(({"device": "cuda:7"}, {"device_map": {"": 7}})):
+        backbone = Backbone.load(folder)
+        monkeypatch.setattr(backbone, "loading", replace(backbone.loading, **where))
+        FreeRet(backbone, RECIPE).index(WORDS, tmp_path / f"{place}")
+        assert Store.open(tmp_path / f"{place}").identity["loading"].items() >= where.items()
+        caplog.clear()
+        assert FreeRet.load(tmp_path / f"{place}").backbone.device == torch.device("cpu")
+        assert "'cuda:7' cannot be used" in caplog.text
+        caplog.clear()
+        FreeRet.load(tmp_path / f"{place}", loading=Loading(device="cpu"))
+        assert caplog.text == ""
+
+
+def test_a_revision_belongs_to_its_repository(tmp_path: Path, folder: Path) -> None:
+    backbone = Backbone.load(folder, revision="abc")  # a folder has none, and passes over it
+    FreeRet(backbone, RECIPE).index(WORDS[:2], tmp_path / "s")
+    assert FreeRet.load(tmp_path / "s").backbone.revision == "abc"
+    (tmp_path / "moved").symlink_to(folder)
+    assert FreeRet.load(tmp_path / "s", tmp_path / "moved").backbone.revision is None
+
+
+def test_a_copy_keeps_what_made_the_vectors(half: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="dtype"):
+        searching = FreeRet.load(half, loading=Loading(dtype="float32"))
+    searching.save(tmp_path / "copy")
+    assert Store.open(tmp_path / "copy").identity == Store.open(half).identity
+    assert FreeRet.load(tmp_path / "copy").backbone.dtype == torch.bfloat16
+
+
+# ------------------------------------------------------------------------------ the command line
+
+
+def freeret(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-m", "freeret", *map(str, arguments)],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+
+
+def test_what_index_was_told_no_other_command_must_be_told(tmp_path: Path) -> None:
+    model, processor = MULTIMODAL["qwen2.5-vl"]()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "in").mkdir()
+    picture(64, 64).save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.txt").write_text("the word")
+    store, how = tmp_path / "s", ("--dtype", "bfloat16", "--frames", 4, "--max-pixels", 200_000)
+    indexed = freeret(
+        "index", tmp_path / "in", "--store", store, "--model", tmp_path / "model",
+        "--recipe", "paper", *how,
+    )  # fmt: skip
+    assert indexed.returncode == 0, indexed.stderr
+    identity = Store.open(store).identity
+    assert identity["backbone"]["dtype"] == "bfloat16"
+    assert identity["backbone"]["media"]["frames"] == 4
+    assert (
+        identity["loading"].items()
+        >= {"dtype": "bfloat16", "frames": 4, "max_pixels": 200_000}.items()
+    )
+    searched = freeret("search", store, "the word", "--json")
+    assert searched.returncode == 0, searched.stderr
+    assert len(searched.stdout.splitlines()) == 2
+    again = freeret("index", tmp_path / "in", "--store", store, "--model", tmp_path / "model")
+    assert again.returncode == 0, again.stderr
+    other = freeret("search", store, "the word", "--json", "--frames", 5)
+    assert other.returncode == 1
+    assert "another setting of pictures and videos" in other.stderr
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "nowhere"])
+def test_a_device_is_tried_before_anything_is_loaded(device: str) -> None:
+    """torch names devices that are not there, and one that holds no values."""
+    with pytest.raises(BadSetting, match=f"'{device}' cannot be used"):
+        usable_device(device)

@@ -1,0 +1,66 @@
+"""The planted mistakes are real ones: each changes one place of a function, and stays Python."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "scripts"))
+
+import mutants  # noqa: E402
+
+SOURCE = b'''"""A docstring with 1 > 0."""
+LIMIT = 10
+
+
+def area(sides: list[float], count: int = 3) -> float:
+    """Not 1 either."""
+    total = sum(sides) / 2
+    if total <= 0 and not sides:
+        raise ValueError(f"no {1 + 1}")
+    log.info("done", total - 1)
+    pairs = zip(sides, sorted(sides), strict=True)
+    return max(total, -1, key=lambda x: x * 1.5) if len(sides) > count else swap(total, count)
+
+
+class Shape:
+    sides = 4
+
+    def grow(self) -> None:
+        self.sides += 1
+'''
+
+
+def test_each_kind_of_change_is_found() -> None:
+    found = {mutant.name for mutant in mutants._changes("toy.py", SOURCE)}
+    for change in (
+        "sum(sides) / 2 -> (sum(sides) * 2)",
+        "sum(sides) -> mean(sides)",
+        "2 -> 3",
+        "total <= 0 -> (total < 0)",
+        "0 -> 1",
+        "not sides -> sides",
+        "sorted(sides) -> sides",
+        "1.5 -> 3.0",
+        "len(sides) > count -> (len(sides) >= count)",
+        "swap(total, count) -> swap(count, total)",
+    ):
+        assert any(name == f"area: {change}" for name in found), change
+    assert "Shape.grow: self.sides += 1 -> pass" in found
+    assert not [name for name in found if "docstring" in name or "log" in name or "f'" in name]
+    assert not [name for name in found if name.endswith(("3 -> 4", "10 -> 11", "True -> False"))]
+
+
+@pytest.mark.parametrize("module", mutants.TESTS)
+def test_every_mutant_is_another_program(module: str) -> None:
+    text = (ROOT / module).read_bytes()
+    found = mutants.mutants(module, text, mutants.PER_MODULE)
+    assert found == mutants.mutants(module, text, mutants.PER_MODULE)
+    assert len({mutant.start for mutant in found}) == len(found) == 6
+    whole = ast.dump(ast.parse(text))
+    for mutant in found:
+        assert ast.dump(ast.parse(mutant.source(text))) != whole, mutant.name
+        assert text[mutant.start : mutant.end].decode().split() == mutant.before.split()
+    assert all((ROOT / mutants.test_file(name)).is_file() for name in mutants.TESTS[module])

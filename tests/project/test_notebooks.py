@@ -1,0 +1,40 @@
+"""Each notebook runs from top to bottom and is kept with its outputs."""
+
+import asyncio
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+SECONDS = 900
+
+
+def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path) -> None:
+    """An exception in a cell is raised here, with the cell and its traceback."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=SECONDS, resources={"metadata": {"path": str(path.parent)}}
+    )
+    asyncio.run(client.async_execute())
+    assert any("image/png" in o.get("data", {}) for cell in code(notebook) for o in cell.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_shows_its_outputs(path: Path) -> None:
+    """Readers on the web see what a run gives; a notebook saved without running would be bare."""
+    cells = code(nbformat.read(path, as_version=4))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs)
+    assert not any(
+        o.output_type in ("error", "stream")
+        and ("Traceback" in str(o) or "site-packages" in str(o))
+        for cell in cells
+        for o in cell.outputs
+    )

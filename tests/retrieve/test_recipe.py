@@ -1,0 +1,246 @@
+"""A recipe follows from the report alone, says why, and is read back as it was written."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from freeret.recipe import Recipe
+from probes.errors import BadFile
+from probes.geometry import KINDS
+from probes.measure.fusion import Fusion
+from tests.measure.test_report import around, curves, frame_bias, make_report, setting
+
+
+def chosen(**changes: Any) -> Recipe:
+    return Recipe.from_report(make_report(**changes))
+
+
+REFERENCES = [setting("e5v", "norm", "none", 0.2), setting("control", "attn[-1]", "none", 0.3)]
+
+
+# ----------------------------------------------------------------------------------- stage 1
+
+
+def test_the_best_setting_is_chosen() -> None:
+    recipe = chosen()
+    assert (recipe.prompt, recipe.site, recipe.geometry) == ("prompteol", "mlp[-1]", "whiten")
+
+
+@pytest.mark.parametrize("best", range(4))
+def test_whichever_is_best_is_chosen(best: int) -> None:
+    kinds = [("control", "attn[-2]", "none"), ("e5v", "norm", "centre"),
+             ("prompteol", "mlp[-3]", "whiten"), ("hierarchical", "attn[-1]", "none")]  # fmt: skip
+    rows = [setting(*k, 0.9 if i == best else 0.5) for i, k in enumerate(kinds)]  # type: ignore[arg-type]
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert (recipe.prompt, recipe.site, recipe.geometry) == kinds[best]
+
+
+def test_a_site_gives_way_to_one_nearer_the_papers_unless_it_is_surely_better() -> None:
+    """Half an interval of 0.06 is two standard errors of 0.03."""
+    rows = [setting("prompteol", "mlp[-2]", "centre", 0.80, half=0.06),
+            setting("prompteol", "norm", "centre", 0.79, half=0.06),
+            setting("prompteol", "attn[-1]", "centre", 0.78, half=0.06)]  # fmt: skip
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert recipe.site == "attn[-1]"
+    assert any("3 sites are within one" in r and "attn[-1] is" in r for r in recipe.reasons)
+    sure = [dataclasses.replace(row, reciprocal_rank=around(row.reciprocal_rank.mean, 0.001))
+            for row in rows]  # fmt: skip
+    assert chosen(diagnostic=REFERENCES + sure).site == "mlp[-2]"
+    far = [dataclasses.replace(rows[0], site="attn[-3]"), rows[1]]
+    assert chosen(diagnostic=REFERENCES + far).site == "norm"
+
+
+@pytest.mark.parametrize("better", ["mlp[-1]", "mlp[-2]"])
+def test_of_two_sites_as_near_the_better_one_is_taken(better: str) -> None:
+    rows = [setting("prompteol", site, "centre", 0.80 if site == better else 0.79, half=0.06)
+            for site in ("mlp[-2]", "mlp[-1]")]  # fmt: skip
+    assert chosen(diagnostic=REFERENCES + rows).site == better
+    assert chosen(diagnostic=REFERENCES + rows[::-1]).site == better
+
+
+def test_pictures_count_as_much_as_texts() -> None:
+    texts = setting("prompteol", "attn[-1]", "whiten", 0.9)
+    both = setting("prompteol", "attn[-1]", "centre", 0.8)
+    seen = [dataclasses.replace(row, pictures=around(found)) for row, found in
+            ((texts, 0.2), (both, 0.6), *((r, 0.1) for r in REFERENCES))]  # fmt: skip
+    assert chosen(diagnostic=[*REFERENCES, texts, both]).geometry == "whiten"
+    recipe = chosen(diagnostic=seen)
+    assert recipe.geometry == "centre"
+    assert any("caption finds its picture" in r and "0.6" in r for r in recipe.reasons)
+
+
+def test_noise_is_that_of_texts_and_pictures_together() -> None:
+    """The pictures' standard error of 0.05 makes a gap of 0.02 in their mean no gap."""
+    rows = [dataclasses.replace(setting("prompteol", site, "centre", 0.8, half=0.001),
+                                pictures=around(found, half))
+            for site, found, half in (("mlp[-2]", 0.64, 0.1), ("attn[-1]", 0.60, 0.1))]  # fmt: skip
+    seen = [dataclasses.replace(r, pictures=around(0.1)) for r in REFERENCES]
+    assert chosen(diagnostic=[*seen, *rows]).site == "attn[-1]"
+    sure = [dataclasses.replace(row, pictures=around(row.pictures.mean, 0.001)) for row in rows]  # type: ignore[union-attr]
+    assert chosen(diagnostic=[*seen, *sure]).site == "mlp[-2]"
+
+
+def test_the_site_is_explained_where_others_are_as_good() -> None:
+    one = setting("prompteol", "attn[-1]", "centre", 0.8, half=0.06)
+    two = setting("prompteol", "mlp[-2]", "centre", 0.79, half=0.06)
+    far = setting("prompteol", "norm", "centre", 0.5, half=0.06)
+    assert not [r for r in chosen(diagnostic=[*REFERENCES, one, far]).reasons if "Site:" in r]
+    [said] = [r for r in chosen(diagnostic=[*REFERENCES, one, two]).reasons if "Site:" in r]
+    assert "2 sites" in said
+
+
+def test_pictures_are_quoted_in_their_order() -> None:
+    """First the choice, then the E5-V extraction, then the paper's choice."""
+    rows = [setting("prompteol", "attn[-1]", "centre", 0.8), *REFERENCES]
+    seen = [dataclasses.replace(row, pictures=around(found))
+            for row, found in zip(rows, (0.7, 0.2, 0.3), strict=True)]  # fmt: skip
+    [said] = [r for r in chosen(diagnostic=seen).reasons if r.startswith("Scenes")]
+    places = [said.index(str(around(found))) for found in (0.7, 0.2, 0.3)]
+    assert places == sorted(places)
+
+
+def test_noise_never_changes_prompt_or_geometry() -> None:
+    rows = [setting("prompteol", "attn[-1]", "centre", 0.80, half=0.1),
+            setting("prompteol", "mlp[-1]", "whiten", 0.799, half=0.1),
+            setting("control", "mlp[-1]", "centre", 0.799, half=0.1)]  # fmt: skip
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert (recipe.prompt, recipe.site, recipe.geometry) == ("prompteol", "attn[-1]", "centre")
+
+
+def test_reasons_quote_the_figures() -> None:
+    report = make_report()
+    said = "\n".join(Recipe.from_report(report).reasons)
+    best, e5v, paper = (report.diagnostic[i].reciprocal_rank for i in (2, 0, 1))
+    for interval in (best, e5v, paper, report.framing[1].auc, report.reranking[1].gain):
+        assert str(interval) in said
+    assert "0.10" in said, "alpha of the last MLP"
+    assert "0.90" in said, "alpha of the final norm"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        (
+            "prompteol",
+            "(asked for a word) the state turns most in the last MLP (α of the last MLP 0.10, of "
+            "the final norm 0.90), after attn[-1]; control prompt: the final norm (0.95, 0.20); "
+            "running text: the last MLP (0.30, 0.60).",
+        ),
+        (
+            "control",
+            "(control prompt) the state turns most in the final norm (α of the last MLP 0.95, of "
+            "the final norm 0.20), after mlp[-1]; asked for a word: the last MLP (0.10, 0.90); "
+            "running text: the last MLP (0.30, 0.60).",
+        ),
+    ],
+)
+def test_it_says_where_the_word_is_born_under_its_kind_of_prompt(
+    prompt: str, expected: str
+) -> None:
+    by_kind = {"word": curves(0.1, 0.9), "control": curves(0.95, 0.2), "text": curves(0.3, 0.6)}
+    settings = [*REFERENCES, setting(prompt, "mlp[-1]", "whiten", 0.8)]
+    reason = chosen(curves=by_kind, diagnostic=settings).reasons[0]
+    assert reason.startswith("Lexicalization: under the recipe's kind of prompt ")
+    assert reason.endswith(expected)
+
+
+# ----------------------------------------------------------------------------------- stage 2
+
+
+def test_the_best_frame_and_weight_are_chosen() -> None:
+    recipe = chosen()
+    assert (recipe.frame, recipe.fusion) == ("true_false", 0.5)
+
+
+def test_stage_2_alone_when_that_is_best() -> None:
+    fusions = [Fusion("true_false", 0.1, around(0.8), around(0.03)),
+               Fusion("true_false", None, around(0.9), around(0.2))]  # fmt: skip
+    recipe = chosen(reranking=fusions)
+    assert (recipe.frame, recipe.fusion) == ("true_false", None)
+    assert "stage 2 alone" in recipe.reasons[-1]
+
+
+def test_no_frame_for_a_backbone_that_cannot_tell() -> None:
+    framing = [frame_bias("mcq", 0.52, half=0.05), frame_bias("yes_no", 0.54, half=0.05)]
+    recipe = chosen(framing=framing, reranking=[])
+    assert recipe.frame is None
+    assert recipe.reasons[-1].startswith("No reranking")
+    assert str(framing[1].auc) in recipe.reasons[-1]
+    assert recipe.why_not_reranked in recipe.reasons[-1]
+    assert "includes chance" in recipe.why_not_reranked
+
+
+def test_no_frame_when_judging_gains_nothing() -> None:
+    recipe = chosen(reranking=[Fusion("true_false", 0.5, around(0.8), around(0.02, half=0.02))])
+    assert recipe.frame is None
+    assert "no gain beyond noise" in recipe.reasons[-1]
+
+
+def test_where_nothing_gains_the_largest_gain_is_quoted() -> None:
+    small = Fusion("true_false", 0.05, around(0.8), around(0.0, half=0.0))
+    large = Fusion("true_false", 2.0, around(0.8), around(0.03, half=0.05))
+    for fusions in ([small, large], [large, small]):
+        recipe = chosen(reranking=fusions)
+        assert recipe.frame is None
+        assert str(large.gain) in recipe.why_not_reranked
+
+
+def test_the_surest_gain_is_chosen_not_the_largest() -> None:
+    large = Fusion("true_false", None, around(0.9), around(0.08, half=0.07))
+    sure = Fusion("true_false", 2.0, around(0.88), around(0.06, half=0.03))
+    assert chosen(reranking=[large, sure]).fusion == 2.0
+    assert chosen(reranking=[sure, large]).fusion == 2.0
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("geometry", KINDS)
+@pytest.mark.parametrize(("frame", "fusion"), [("mcq", None), ("yes_no", 0.2), (None, None)])
+def test_a_recipe_is_read_as_it_was_written(
+    geometry: Any, frame: str | None, fusion: float | None, tmp_path: Path
+) -> None:
+    recipe = Recipe("e5v", "mlp[-2]", geometry, frame, fusion, reasons=("α fällt", "zwei"))
+    loaded = Recipe.load(recipe.save(tmp_path / "recipe.json"))
+    assert loaded == recipe
+    assert loaded.reasons == recipe.reasons
+
+
+def test_the_named_recipes() -> None:
+    assert Recipe.paper() == Recipe("control", "attn[-1]", "none", "mcq")
+    assert Recipe.e5v() == Recipe("e5v", "norm", "none", None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "nonsense"},
+        {"prompt": None},
+        {"site": "attn"},
+        {"site": "layer[3]"},
+        {"site": 3},
+        {"geometry": "bent"},
+        {"frame": "nonsense"},
+        {"fusion": "much"},
+        {"reasons": 5},
+    ],
+)
+def test_a_recipe_that_names_nothing_real_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(Recipe().to_json() | change))
+    with pytest.raises(BadFile, match=r"recipe\.json"):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"mcq"'])
+def test_another_file_is_no_recipe(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(BadFile, match=r"recipe\.json"):
+        Recipe.load(tmp_path / "recipe.json")
+    with pytest.raises(BadFile, match="cannot read"):
+        Recipe.load(tmp_path / "none.json")

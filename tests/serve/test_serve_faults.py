@@ -1,0 +1,467 @@
+"""`freeret serve` under load, and with callers who are slow, wrong, hostile, or gone."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from freeret.embedder import Embedder
+from freeret.recipe import Recipe
+from freeret.retriever import FreeRet
+from freeret.serve.guard import Limits
+from probes import Backbone, Item
+from tests.served import Served, serving
+from tests.stores import save_tiny
+
+TEXTS = ["the word", "one of two", "what moves", "after the user", "all of them"]
+RECIPE = Recipe(geometry="centre", frame="mcq")
+CLIENTS = 64
+SMALL = Limits(body=20_000, seconds=0.5, queue=CLIENTS)
+
+
+@pytest.fixture(scope="module")
+def served(
+    tiny: Callable[[str], Backbone], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    retriever = FreeRet(tiny("llama"), RECIPE)
+    store = tmp_path_factory.mktemp("faults") / "store"
+    retriever.index([Item(text, id=f"t{i}") for i, text in enumerate(TEXTS)], store)
+    with serving(retriever, SMALL) as served:
+        yield served
+
+
+@contextmanager
+def held(served: Served) -> Iterator[None]:
+    """The worker is busy until the block ends."""
+    begun, end = threading.Event(), threading.Event()
+
+    def wait(_: list[None]) -> list[None]:
+        begun.set()
+        end.wait(30)
+        return [None]
+
+    thread = threading.Thread(target=lambda: run_on(served, wait))
+    thread.start()
+    begun.wait(30)
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def run_on(served: Served, work: Any) -> None:
+    """Have the worker do some work, as a request does."""
+    asyncio.run(served.worker.submit(work, None))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def raw(served: Served, content: bytes) -> bytes:
+    """Send bytes, and read until the server closes."""
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(content)
+        parts = []
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def head(served: Served, *lines: str, path: str = "/v1/embeddings") -> bytes:
+    host = served.url.removeprefix("http://")
+    all_lines = [f"POST {path} HTTP/1.1", f"Host: {host}", "Connection: close", *lines]
+    return "\r\n".join([*all_lines, "", ""]).encode()
+
+
+# -- many callers ------------------------------------------------------------------------------
+
+
+def test_many_callers_share_forwards_and_get_their_own_results(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(text: str) -> tuple[Any, Any]:
+        vector = served.post("/v1/embeddings", input=text).json()
+        hits = served.post("/search", text=text, top_n=3).json()
+        return vector["data"][0]["embedding"], [(h["id"], h["score"]) for h in hits["hits"]]
+
+    texts = [f"{TEXTS[i % len(TEXTS)]} {'one ' * (i % 7)}" for i in range(CLIENTS)]
+    alone = [ask(text) for text in texts]
+    passes: list[int] = []
+    encode = Embedder.encode_rows
+
+    def counted(self: Embedder, rows: Any, **options: Any) -> Any:
+        passes.append(len(rows))
+        return encode(self, rows, **options)
+
+    monkeypatch.setattr(Embedder, "encode_rows", counted)
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        with held(served):
+            futures = [pool.submit(ask, text) for text in texts]
+            wait_for(lambda: served.worker.requests == CLIENTS)
+        together = [future.result() for future in futures]
+    assert sum(passes) == 2 * CLIENTS
+    assert passes[0] == CLIENTS
+    assert len(passes) < CLIENTS
+    for (vector, hits), (expected, right) in zip(together, alone, strict=True):
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+        assert [id for id, _ in hits] == [id for id, _ in right]
+        np.testing.assert_allclose([s for _, s in hits], [s for _, s in right], atol=1e-5)
+
+
+def test_a_bad_item_is_the_error_of_its_caller_alone(served: Served) -> None:
+    picture = {"image_url": {"url": "data:image/png;base64,AAAA"}}
+    with ThreadPoolExecutor(4) as pool:
+        with held(served):
+            inputs: list[Any] = ["the word", picture, "one of two", {"content": [picture]}]
+            futures = [pool.submit(served.post, "/v1/embeddings", input=i) for i in inputs]
+            wait_for(lambda: served.worker.requests == 4)
+        answers = [future.result() for future in futures]
+    assert [a.status_code for a in answers] == [200, 400, 200, 400]
+    assert "reads text only" in answers[1].json()["error"]["message"]
+
+
+def test_a_failing_pass_is_tried_again_for_each_caller(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode = Embedder.encode_rows
+    broken = len(served.retriever.embedder.rows(Item("the broken word"))[0])
+
+    def fails(self: Embedder, rows: Any, **options: Any) -> Any:
+        if any(len(row[0]) == broken for row in rows):
+            raise RuntimeError("no forward of this row succeeds")
+        return encode(self, rows, **options)
+
+    monkeypatch.setattr(Embedder, "encode_rows", fails)
+    with ThreadPoolExecutor(2) as pool:
+        with held(served):
+            texts = ["one", "the broken word"]
+            futures = [pool.submit(served.post, "/v1/embeddings", input=t) for t in texts]
+            wait_for(lambda: served.worker.requests == 2)
+        answers = [future.result() for future in futures]
+    assert [a.status_code for a in answers] == [200, 500]
+    assert "no forward" not in answers[1].text  # the log says it, the caller does not learn it
+    assert "no forward" in caplog.text
+
+
+def test_a_full_queue_turns_callers_away(served: Served) -> None:
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        with held(served):
+            futures = [pool.submit(served.post, "/search", text="a") for _ in range(CLIENTS)]
+            wait_for(lambda: served.worker.requests == CLIENTS)
+            refused = served.post("/v1/embeddings", input="a")
+            assert served.get("/healthz").json()["queue"] == CLIENTS  # it still says how it is
+        assert {future.result().status_code for future in futures} == {200}
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json()["error"]["code"] == "queue_full"
+    wait_for(lambda: served.worker.requests == 0)
+
+
+def test_what_a_caller_who_has_gone_asked_for_is_not_begun(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[str] = []
+    rows = Embedder.rows
+
+    def noted(self: Embedder, item: Item, *side: Any) -> Any:
+        embedded.append(item.text)
+        return rows(self, item, *side)
+
+    monkeypatch.setattr(Embedder, "rows", noted)
+    with held(served):
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{served.url}/v1/embeddings", json={"input": "gone"}, timeout=0.3)
+        wait_for(lambda: served.worker.requests == 0)
+    assert served.post("/v1/embeddings", input="here").status_code == 200
+    assert embedded == ["here"]
+
+
+def test_an_answer_ends_when_its_reader_has_gone(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, finished = threading.Event(), threading.Event()
+
+    def endless(*_: Any, on_text: Callable[[str], None]) -> str:
+        try:
+            while True:
+                on_text("word ")
+                begun.set()
+                time.sleep(0.01)
+        finally:
+            finished.set()
+
+    monkeypatch.setattr(served.retriever.backbone, "generate", endless)
+    body = {"question": "what", "stream": True}
+    with served.client.stream("POST", "/answer", json=body) as answer:
+        next(answer.iter_lines())
+        assert begun.wait(30)
+    assert finished.wait(30)
+    assert served.post("/v1/embeddings", input="here").status_code == 200
+
+
+def test_an_error_within_an_answer_is_an_event(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any, on_text: Callable[[str], None]) -> str:
+        on_text("a")
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(served.retriever.backbone, "generate", breaks)
+    text = served.post("/answer", question="what", stream=True).text
+    assert "event: error" in text
+    assert "event: done" not in text
+    assert served.post("/answer", question="what").status_code == 500
+
+
+# -- bodies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"input": ', b"\xff\xfe", b"[]", b"null", b"1" * 99])
+def test_malformed_bodies(served: Served, body: bytes) -> None:
+    for path in ("/v1/embeddings", "/v2/rerank", "/search", "/similar", "/answer"):
+        answer = served.client.post(
+            path, content=body, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 400, path
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_what_is_no_json_is_refused_before_it_is_read(served: Served) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = served.client.post(
+            "/v1/embeddings", content=b'{"input": "a"}', headers={"content-type": kind}
+        )
+        assert answer.status_code == 415
+
+
+def test_oversized_bodies(served: Served) -> None:
+    text = "one " * 5_000
+    assert served.post("/v1/embeddings", input=text).status_code == 413
+    pieces = iter([b'{"input": "', *[b"one " * 500] * 20, b'"}'])  # chunked: no length is given
+    with httpx.Client(base_url=served.url) as client:
+        answer = client.post(
+            "/v1/embeddings", content=pieces, headers={"content-type": "application/json"}
+        )
+    assert answer.status_code == 413
+    lying = head(served, "Content-Type: application/json", "Content-Length: 9999999999")
+    assert b" 413 " in raw(served, lying).splitlines()[0]
+
+
+def test_a_caller_who_stalls_holds_up_nobody(served: Served) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    stalled = [socket.create_connection((host, int(port))) for _ in range(2 * CLIENTS)]
+    begin = head(served, "Content-Type: application/json", "Content-Length: 100")
+    try:
+        for place, connection in enumerate(stalled):
+            connection.sendall(begin + b'{"input' if place % 2 else begin[:40])
+        assert served.post("/v1/embeddings", input="here").status_code == 200
+        stalled[1].settimeout(30)
+        assert b" 408 " in stalled[1].recv(65536).splitlines()[0]
+    finally:
+        for connection in stalled:
+            connection.close()
+
+
+# -- hostile callers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "10.0.0.1"])
+def test_other_names_of_this_machine_are_not_answered(served: Served, host: str) -> None:
+    """A page of another site may have its name point here (DNS rebinding)."""
+    for path in ("/", "/healthz"):
+        answer = served.client.get(path, headers={"host": host})
+        assert answer.status_code in (400, 403), path
+    assert served.client.get("/healthz", headers={"host": "localhost:1"}).status_code == 200
+    assert served.client.get("/healthz", headers={"host": "[::1]:8000"}).status_code == 200
+
+
+def test_pages_of_other_sites_may_not_ask(served: Served) -> None:
+    other = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+    assert served.client.get("/search?q=a", headers=other).status_code == 403
+    assert served.client.get("/", headers=other).status_code == 200  # a link to the page
+    preflight = served.client.options(
+        "/search", headers={**other, "access-control-request-method": "POST"}
+    )
+    assert preflight.status_code >= 400
+    answer = served.client.get("/healthz", headers={"origin": "https://evil.example"})
+    assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+def test_the_log_holds_nothing_that_callers_sent(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="freeret.serve")
+    served.get("/search?q=secret-query")
+    served.get("/items/secret-id")
+    served.get("/secret-path%0a%1b[31m")
+    served.post("/v1/embeddings", input="secret-text")
+    served.post("/v1/embeddings", input=[{"secret-form": 1}])
+    served.client.request("SECRET-METHOD", "/")
+    wait_for(lambda: len(caplog.messages) >= 6)
+    assert "secret" not in caplog.text.lower()
+    assert "\x1b" not in caplog.text
+    assert any(line.startswith("GET /search 200 ") for line in caplog.messages)
+
+
+def test_the_token_is_compared_whole(tiny: Callable[[str], Backbone], tmp_path: Path) -> None:
+    retriever = FreeRet(tiny("llama"), RECIPE)
+    retriever.index(TEXTS, tmp_path / "store")
+    with serving(retriever, token="sesame") as served:
+        for given in (
+            "",
+            "sesame",
+            "Bearer",
+            "Bearer sesam",
+            "Bearer sesame2",
+            "Basic sesame",
+            "ü",
+        ):
+            answer = httpx.get(f"{served.url}/healthz", headers={"authorization": given.encode()})
+            assert answer.status_code == 401, given
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+# -- a long life -------------------------------------------------------------------------------
+
+
+def resident() -> float:
+    """MB of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def test_memory_stays_flat(served: Served) -> None:
+    def ask(count: int) -> None:
+        for i in range(count):
+            served.post("/v1/embeddings", input=[f"{text} {i}" for text in TEXTS])
+            served.post("/search", text=f"{i}")
+
+    ask(30)
+    before = resident()
+    ask(150)
+    assert resident() - before < 40
+
+
+@contextmanager
+def command(store: Path, *options: str) -> Iterator[tuple[Any, str]]:
+    """`freeret serve` in a process, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "freeret", "serve", str(store), "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        yield process, line.split(" at ")[1].split(" ")[0]
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def test_killed_and_restarted_it_serves_the_same(tmp_path: Path) -> None:
+    folder, store = save_tiny(tmp_path / "model"), tmp_path / "store"
+    FreeRet(Backbone.load(folder), RECIPE).index(TEXTS, store)
+
+    def ask(url: str) -> Any:
+        found = httpx.post(f"{url}/search", json={"text": "what", "rerank": 2}, timeout=60).json()
+        return [(hit["id"], hit["score"]) for hit in found["hits"]]
+
+    with command(store) as (process, url):
+        first = ask(url)
+        process.send_signal(signal.SIGKILL)
+    with command(store) as (process, url):
+        assert ask(url) == first
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert len(first) == len(TEXTS)
+
+
+def test_what_has_begun_is_finished_at_the_end(
+    tiny: Callable[[str], Backbone], tmp_path: Path
+) -> None:
+    retriever = FreeRet(tiny("llama"), RECIPE)
+    retriever.index(TEXTS, tmp_path / "store")
+    with ThreadPoolExecutor(2) as pool, serving(retriever) as served:
+        with held(served):
+            waiting = pool.submit(served.post, "/search", text="a")
+            wait_for(lambda: served.worker.requests == 1)
+            served.worker.refuse()
+            assert served.post("/search", text="b").status_code == 503
+        assert len(waiting.result().json()["hits"]) == len(TEXTS)
+        refused = served.post("/v1/embeddings", input="a")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--host", "0.0.0.0"], "others can reach 0.0.0.0"),
+        (["--host", "example.org"], "others can reach example.org"),
+        (["--token", " "], "a token is"),
+        (["--host", "127.0.0.1", "--port", "PORT"], "cannot listen on 127.0.0.1"),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_a_model_is_loaded(
+    tmp_path: Path,
+    options: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from freeret.cli import main
+
+    monkeypatch.delenv("FREERET_TOKEN", raising=False)
+    (tmp_path / "items.lance").mkdir()  # enough for the check of the store, and not for loading it
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SystemExit):
+            main(["serve", str(tmp_path), *(o.replace("PORT", port) for o in options)])
+    assert said in capsys.readouterr().err
+
+
+def test_the_environment_names_the_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from freeret.cli import main
+
+    monkeypatch.setenv("FREERET_TOKEN", "sesame")
+    with pytest.raises(SystemExit):
+        main(["serve", str(tmp_path / "nothing"), "--host", "0.0.0.0"])
+    said = capsys.readouterr()
+    assert "there is no store" in said.err
+    assert "sesame" not in said.err + said.out
+
+
+def test_bodies_nested_too_deeply(served: Served) -> None:
+    body = json.dumps("a").encode()
+    deep = b'{"input": ' + b"[" * 5_000 + body + b"]" * 5_000 + b"}"
+    answer = served.client.post(
+        "/v1/embeddings", content=deep, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400

@@ -1,0 +1,384 @@
+"""The store gives back what was put in, knows what made it, and replaces whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from freeret.search.geometry import fit_geometry
+from freeret.store.payload import content_hash, encode_metadata, pack, unpack
+from freeret.store.table import Record, Store, matrix
+from probes import Geometry, Item
+from probes.errors import BadItem, NotStored, StoreError, StoreMismatch
+from probes.geometry import Kind
+from probes.items import Part
+from probes.measure.reference import no_reference
+
+IDENTITY: dict[str, Any] = {
+    "backbone": {"model": "m", "weights": "abc", "versions": {"torch": "2.14", "nnsight": "0.8"}},
+    "embedder": {"site": "attn[3]", "prompts": [{"name": "e5v"}], "truncate_dim": None},
+    "recipe": {"prompt": "e5v", "geometry": "none"},
+}
+SIZE = 8
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """IDENTITY with one entry changed."""
+    identity = json.loads(json.dumps(IDENTITY))
+    *outer, last = path.split(".")
+    inner = identity
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    return identity
+
+
+def made(id: str, item: Item | None = None, seed: int = 0) -> Record:
+    item = item or Item(f"text of {id}", metadata={"from": id})
+    parts, blobs = pack(item)
+    vector = np.random.default_rng([seed, *id.encode()]).normal(size=SIZE).astype(np.float32)
+    digest = content_hash(item, parts, blobs)
+    return Record(id, digest, item.signature, parts, blobs, encode_metadata(item), vector)
+
+
+def fitted(kind: Kind, store: Store) -> Geometry:
+    return fit_geometry(kind, store, no_reference)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path / "store", IDENTITY, SIZE)
+
+
+# -------------------------------------------------------------------------------------- rows
+
+
+def test_rows_come_back_as_they_were(store: Store) -> None:
+    records = [made(id) for id in ("b", "ä", "a", "B", "10", "9")]
+    store.write(records)
+    loaded = Store.open(store.location).vectors()
+    assert loaded.ids == sorted(r.id for r in records)
+    by_id = {r.id: r for r in records}
+    expected = torch.stack([torch.from_numpy(by_id[id].vector) for id in loaded.ids])
+    assert torch.equal(loaded.vectors, expected)
+    assert loaded.metadata == [{"from": id} for id in loaded.ids]
+    assert store.hashes() == {r.id: r.hash for r in records}
+    assert len(store) == 6
+
+
+def test_items_come_in_the_order_asked_for(store: Store) -> None:
+    store.write([made(id) for id in "abcde"])
+    assert [(i.id, i.text) for i in store.items(["d", "a", "e"])] == [
+        (id, f"text of {id}") for id in "dae"
+    ]
+    assert store.items([]) == []
+
+
+def test_many_items_are_looked_up_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freeret.store.table.IDS", 7)
+    ids = [f'it\'s {k}, "日"' for k in range(20)]
+    store.write([made(id) for id in ids])
+    for count in (1, 6, 7, 8, 14, 20):
+        asked = ids[:count][::-1]
+        assert [item.id for item in store.items(asked)] == asked
+    assert [item.id for item in store.items(['it\'s 3, "日"'] * 9)] == ['it\'s 3, "日"'] * 9
+
+
+@pytest.mark.parametrize("id", ["none", "it's", "A", ""])
+def test_an_id_that_is_not_stored_is_named(id: str, store: Store) -> None:
+    store.write([made(k) for k in "abc"])
+    with pytest.raises(NotStored, match="holds no item") as caught:
+        store.items(["a", id, "b"])
+    assert repr(id) in str(caught.value)
+    assert isinstance(caught.value, KeyError), "as of any mapping"
+    with pytest.raises(StoreError, match="'x', nor 1 more"):
+        store.items(["x", "a", "y"])
+
+
+def test_writing_again_replaces(store: Store) -> None:
+    store.write([made("a"), made("b")])
+    store.write([made("b", Item("new", metadata={"k": 1}), seed=1), made("c")])
+    assert len(store) == 3
+    [b] = store.items(["b"])
+    assert (b.text, dict(b.metadata)) == ("new", {"k": 1})
+    assert np.array_equal(store.vectors().vectors[1], made("b", seed=1).vector)
+
+
+def test_deleting_says_how_many_there_were(store: Store) -> None:
+    store.write([made(id) for id in ("a", "it's", "c")])
+    assert store.delete(["it's", "a", "never there"]) == 2
+    assert store.delete(["a"]) == 0
+    assert store.delete([]) == 0
+    assert store.vectors().ids == ["c"]
+
+
+def test_thousands_are_deleted_at_once(store: Store) -> None:
+    store.write([made(f"{i}") for i in range(50)])
+    assert store.delete([f"{i}" for i in range(5000)]) == 50
+
+
+def test_an_empty_store_is_one(store: Store) -> None:
+    for there in (store, Store.open(store.location)):
+        assert len(there) == 0
+        assert there.hashes() == {}
+        assert there.vectors().ids == []
+        assert there.vectors().vectors.shape == (0, SIZE)
+    store.write([made("a")])
+    store.delete(["a"])
+    assert store.vectors().vectors.shape == (0, SIZE)
+
+
+def test_compacting_keeps_everything(store: Store) -> None:
+    for id in "edcba":
+        store.write([made(id)])
+    before = store.vectors()
+    store.compact()
+    for there in (store, Store.open(store.location)):
+        assert there.vectors().ids == before.ids
+        assert torch.equal(there.vectors().vectors, before.vectors)
+
+
+def test_a_store_takes_what_another_holds(store: Store, tmp_path: Path) -> None:
+    store.write([made(id) for id in "abc"])
+    other = Store.create(tmp_path / "other", IDENTITY, SIZE)
+    other.take(store)
+    assert other.hashes() == store.hashes()
+    assert torch.equal(other.vectors().vectors, store.vectors().vectors)
+
+
+def test_by_signature_takes_the_groups_apart(store: Store) -> None:
+    picture = Item("a", images=[Image.new("RGB", (4, 4))])
+    store.write([made("a"), made("b", picture), made("c")])
+    groups = store.vectors().by_signature()
+    assert {name: part.ids for name, part in groups.items()} == {
+        "text": ["a", "c"],
+        "image+text": ["b"],
+    }
+    assert groups["text"].signatures == ["text", "text"]
+    assert groups["text"].metadata == [{"from": "a"}, {"from": "c"}]
+    assert np.array_equal(groups["image+text"].vectors[0], made("b", picture).vector)
+
+
+# ------------------------------------------------------------------------------------ identity
+
+
+def test_the_same_identity_opens_what_is_there(store: Store) -> None:
+    store.write([made("a")])
+    again = Store.create(store.location, IDENTITY, SIZE)
+    assert len(again) == 1
+    assert again.identity == IDENTITY
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("backbone.weights", "made with m when it had other weights"),
+        ("embedder.site", r"other settings: site attn\[3\], now other"),
+        ("embedder.prompts", "other settings: prompt e5v, now other"),
+        ("embedder.truncate_dim", "other settings: dimensions kept none, now other"),
+    ],
+)
+def test_another_identity_is_refused_by_name(path: str, said: str, store: Store) -> None:
+    store.write([made("a")])
+    with pytest.raises(StoreMismatch, match=said):
+        Store.create(store.location, changed(path, "other"), SIZE)
+    assert Store.open(store.location).vectors().ids == ["a"]
+
+
+@pytest.mark.parametrize("path", ["backbone.versions.torch", "recipe.geometry"])
+def test_what_decides_no_vector_may_differ(path: str, store: Store) -> None:
+    assert len(Store.create(store.location, changed(path, "other"), SIZE)) == 0
+
+
+def test_where_the_model_lies_decides_no_vector(store: Store) -> None:
+    """A model folder may be moved; its weights say who it is."""
+    assert len(Store.create(store.location, changed("backbone.model", "elsewhere"), SIZE)) == 0
+
+
+def test_nothing_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"no store at .*none; make one"):
+        Store.open(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match="no store at"):
+        Store.open(tmp_path / "empty")
+    assert not Store.exists(tmp_path / "none")
+
+
+def test_a_creation_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:
+    for left in ("data/part.lance", "_versions/.tmp_1.manifest_x", "_transactions/0.txn"):
+        folder = tmp_path / left.split("/")[0]
+        file = folder / "items.lance" / left
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"half")
+        assert not Store.exists(folder), left
+        assert len(Store.create(folder, IDENTITY, SIZE)) == 0, left
+
+
+def test_a_table_of_someone_else_is_no_store(tmp_path: Path) -> None:
+    database = Store.create(tmp_path, IDENTITY, SIZE).database
+    database.create_table("items", data=[{"a": 1}], mode="overwrite")
+    with pytest.raises(StoreError, match=str(tmp_path)):
+        Store.open(tmp_path)
+    with pytest.raises(StoreError, match=str(tmp_path)):
+        Store.create(tmp_path, IDENTITY, SIZE)
+
+
+@pytest.mark.parametrize("inside", ["", "_transactions", "_versions"])
+def test_a_creation_cut_short_is_made_anew(inside: str, tmp_path: Path) -> None:
+    """What a kill leaves between the folder and the first commit."""
+    (tmp_path / "items.lance" / inside).mkdir(parents=True)
+    store = Store.create(tmp_path, IDENTITY, SIZE)
+    store.write([made("a")])
+    assert Store.open(tmp_path).vectors().ids == ["a"]
+
+
+@pytest.mark.parametrize("inside", ["", "_transactions", "_versions"])
+def test_a_table_beside_that_was_cut_short_is_none(inside: str, store: Store) -> None:
+    store.write([made(id) for id in "abc"])
+    Path(store.location, "geometry.lance", inside).mkdir(parents=True)
+    there = Store.open(store.location)
+    assert there.geometry() is None
+    there.save_geometry(fitted("centre", there))
+    assert Store.open(store.location).geometry() is not None
+
+
+# ------------------------------------------------------------------------------------ geometry
+
+
+@pytest.mark.parametrize("kind", ["none", "centre", "whiten"])
+def test_geometry_maps_as_before_it_was_kept(kind: Any, store: Store) -> None:
+    store.write([made(id) for id in "abcdefgh"])
+    store.write([made(id, Item(images=[Image.new("RGB", (9, 9))])) for id in "xyz"])
+    geometry = fitted(kind, store)
+    store.save_geometry(geometry)
+    kept = Store.open(store.location).geometry()
+    assert kept is not None
+    assert kept.kind == kind
+    vectors = torch.randn(6, SIZE)
+    for side in ("query", "document"):
+        for signature in ("text", "image"):
+            signatures = [signature] * 6
+            ours, theirs = (g.map(vectors, signatures, side) for g in (geometry, kept))
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    queries = geometry.map(vectors, ["text"] * 6, "query")
+    ours, theirs = (g.calibration(queries) for g in (geometry, kept))
+    assert ours.keys() == theirs.keys() == (set() if kind == "none" else {"text", "image"})
+    for signature, affine in ours.items():
+        torch.testing.assert_close(tuple(affine), tuple(theirs[signature]), atol=1e-6, rtol=0)
+
+
+def test_a_geometry_of_another_format_is_fitted_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write([made("a"), made("b")])
+    store.save_geometry(fitted("centre", store))
+    monkeypatch.setattr("freeret.store.table.GEOMETRY_FORMAT", 10**6)
+    assert store.geometry() is None
+
+
+def test_geometry_is_of_one_version_of_the_items(store: Store) -> None:
+    assert store.geometry() is None
+    store.write([made("a"), made("b")])
+    store.save_geometry(fitted("centre", store))
+    assert store.geometry() is not None
+    store.write([made("c")])
+    assert store.geometry() is None
+    store.save_geometry(fitted("centre", store))
+    store.delete(["c"])
+    assert store.geometry() is None
+
+
+def test_old_geometries_are_not_kept(store: Store) -> None:
+    """A transform of 3584 dimensions has 51 MB; one is enough."""
+    store.write([made(id) for id in "abcdefgh"])
+    geometry = fitted("whiten", store)
+    for _ in range(12):
+        store.save_geometry(geometry)
+    assert len(list(Path(store.location, "geometry.lance", "data").iterdir())) <= 3
+
+
+# ------------------------------------------------------------------------------------- payload
+
+
+def roundtrip(item: Item) -> Item:
+    return unpack("id", *pack(item), encode_metadata(item))
+
+
+def test_parts_keep_their_order_and_content(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    parts = [
+        Part("text", "before 🙂\x00"),
+        Part("image", Image.fromarray(noise)),
+        Part("video", tmp_path / "clip.mp4"),
+        Part("text", "after"),
+        Part("image", Image.new("L", (3, 3), 7)),
+    ]
+    back = roundtrip(Item(parts=parts, metadata={"k": [1, None, "日"]}))
+    assert [p.kind for p in back.parts] == [p.kind for p in parts]
+    assert [back.parts[i].value for i in (0, 2, 3)] == [parts[i].value for i in (0, 2, 3)]
+    assert np.array_equal(np.asarray(back.parts[1].value), noise)
+    assert back.parts[4].value.getpixel((0, 0)) == (7, 7, 7)  # as the model sees it
+    assert back.metadata == {"k": [1, None, "日"]}
+
+
+def test_a_hash_tells_content_apart(tmp_path: Path) -> None:
+    def digest(item: Item) -> str:
+        return content_hash(item, *pack(item))
+
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4), "red").save(path)
+    by_path = Item(parts=[Part("image", path)])
+    first = digest(by_path)
+    Image.new("RGB", (4, 4), "blue").save(path)
+    different = [
+        first,
+        digest(by_path),
+        digest(Item("a")),
+        digest(Item("b")),
+        digest(Item("a", metadata={"k": 1})),
+        digest(Item("a", images=[Image.new("RGB", (4, 4), "red")])),
+        digest(Item("a", images=[Image.new("RGB", (4, 4), "blue")])),
+        digest(Item(parts=[Part("text", "a"), Part("text", "b")])),
+        digest(Item("ab")),
+    ]
+    assert len(set(different)) == len(different)
+    assert digest(Item("a", metadata={"x": 1, "y": 2})) == digest(
+        Item("a", metadata={"y": 2, "x": 1}, id="other")
+    )
+
+
+def test_media_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    gone = Item(parts=[Part("image", tmp_path / "gone.png")], id="x")
+    with pytest.raises(BadItem, match=r"'x': cannot read .*gone\.png"):
+        content_hash(gone, *pack(gone))
+    with pytest.raises(BadItem, match="'x': cannot read the audio: a ndarray is no audio"):
+        pack(Item(audios=[np.zeros(3)], id="x"))
+
+
+def test_a_url_is_a_place_too(tmp_path: Path) -> None:
+    """Object stores are named by URL; a file URL takes the same path through LanceDB."""
+    url = (tmp_path / "s").as_uri()
+    assert not Store.exists(url)
+    Store.create(url, IDENTITY, SIZE).write([made("a"), made("b")])
+    again = Store.open(url)
+    assert again.vectors().ids == ["a", "b"]
+    assert again.delete(["a"]) == 1
+    assert Store.create(url, IDENTITY, SIZE).vectors().ids == ["b"]
+    with pytest.raises(StoreMismatch):
+        Store.create(url, changed("backbone.weights", "other"), SIZE)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 5), slice(1, 3), slice(4, 4), slice(0, 1)])
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_a_column_of_vectors_is_read_where_it_lies(rows: slice, chunks: int) -> None:
+    """Arrow's slices share the memory of the whole: the wrong offset gives other rows."""
+    flat = pa.array(np.arange(15, dtype=np.float32))
+    part = pa.FixedSizeListArray.from_arrays(flat, 3)[rows]
+    column = pa.chunked_array([part] * chunks) if chunks > 1 else part
+    expected = np.arange(15, dtype=np.float32).reshape(5, 3)[rows]
+    np.testing.assert_array_equal(matrix(column), np.concatenate([expected] * chunks))
