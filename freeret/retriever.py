@@ -155,7 +155,7 @@ class FreeRet:
 
         Items are a list or stream of any accepted forms; a lone one is a list of one. A path, or
         `freeret.sources.files.Files`, stands for all that is in the file or folder; how many files
-        in it are not read is counted in `Indexed.passed_over`. Without `store` the store opened before
+        in it are not read is counted in `Indexed.passed_over`. Without `store` the open store
         is used, or a temporary one. Killed at any moment, the same call goes on where it stopped.
         `on_error="skip"` reports bad items instead of raising BadItem. `prune` removes what came
         from the same files and folders and is in them no more.

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lancedb.index
 import numpy as np
 import pyarrow.parquet as pq
-import lancedb.index
 import pytest
 import torch
 from PIL import Image
