@@ -28,7 +28,7 @@ from torch import Tensor
 
 from common import RESULTS, interleaved, median, peak_memory, ratio, report_peak, save
 from freeret.search import ann
-from freeret.search.exact import best, block_rows, stored
+from freeret.search.exact import block_rows, scan, top_k
 from freeret.store.table import Record, Store
 from probes import Geometry
 from probes.files import read_json
@@ -85,7 +85,7 @@ def fill(folder: Path, rows: int) -> Store:
 
 
 def streamed(store: Store, asked: Tensor) -> list[list[tuple[str, float]]]:
-    return best(stored(store, Geometry(), block_rows(SIZE, len(asked))), asked, TOP)
+    return top_k(scan(store, Geometry(), block_rows(SIZE, len(asked))), asked, TOP)
 
 
 def exact(folder: Path, rows: int, counts: Sequence[int], repeats: int) -> dict[str, Any]:
@@ -187,14 +187,14 @@ def lance(store: Store, kind: ann.Index, asked: Tensor, expected: list[set[str]]
     table, built, points = ann.current(store), None, []
     if table is None or not any(kind in i.index_type.lower() for i in table.list_indices()):
         start = time.perf_counter()
-        ann.build_index(store, lambda: stored(store, Geometry(), 50_000), kind)
+        ann.build_index(store, lambda: scan(store, Geometry(), 50_000), kind)
         built = time.perf_counter() - start
     for probes, factor in SETTINGS:
         setting: dict[str, Any] = {"probes": probes, "factor": factor}
 
         def ask(one: Tensor, setting: dict[str, Any] = setting) -> set[str]:
-            block = ann.propose(store, one, TOP, **setting)
-            return {id for id, _ in best([block], one[None], TOP)[0]}
+            block = ann.ann_candidates(store, one, TOP, **setting)
+            return {id for id, _ in top_k([block], one[None], TOP)[0]}
 
         points.append(measure(f"LanceDB IVF-{kind.upper()}", setting, ask, asked, expected))
     return Measured(built, points)

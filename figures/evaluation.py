@@ -13,7 +13,7 @@ figures/results/<model>/<system>.json; writes figures/evaluation.md, and evaluat
 from collections.abc import Mapping
 from pathlib import Path
 
-from freeret.evaluate.metrics import Figure, difference, mean_of
+from freeret.evaluate.metrics import Scores, difference, mean_of
 from freeret.evaluate.plots import draw_systems
 from freeret.evaluate.results.file import Result
 from probes.files import write_atomic
@@ -80,7 +80,7 @@ def mean(result: Result, names: list[str]) -> Interval:
     return mean_of(figures(result, names), result.seed)
 
 
-def figures(result: Result, names: list[str]) -> list[Figure]:
+def figures(result: Result, names: list[str]) -> list[Scores]:
     """The main metric of each dataset."""
     return [result.datasets[name].figure(result.datasets[name].main) for name in names]
 

@@ -21,12 +21,12 @@ from freeret.evaluate.loaders.scenes import make_ground
 from freeret.evaluate.scene_scores import SceneScores, Setting, score_scenes
 from probes import Backbone, late_sites
 from probes.files import read_json, write_json
-from probes.geometry import Kind
+from probes.geometry import GeometryKind
 from probes.plots import COLOURS, HOLLOW, STYLE, save
 
 HERE = Path(__file__).parent
 PROMPTS = {"e5v": "E5-V", "control": "FreeRet", "prompteol": "PromptEOL"}
-GEOMETRIES: dict[Kind, str] = {"none": "raw", "centre": "centred"}
+GEOMETRIES: dict[GeometryKind, str] = {"none": "raw", "centre": "centred"}
 SHOWN = ("text→image", "image→text", "image→image")
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from probes import FRAMES, ProbeReport, Setting, Site
+from probes import FRAMES, DiagnosticScore, ProbeReport, Site
 from probes.errors import BadFile
 from probes.files import read_json, write_json, wrong_field
-from probes.geometry import Kind
+from probes.geometry import GeometryKind
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import Fusion
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
-from probes.measure.paraphrases import best_setting, site_peers
+from probes.measure.paraphrases import best_score, site_peers
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
 
-GEOMETRIES: dict[Kind, str] = {
+GEOMETRIES: dict[GeometryKind, str] = {
     "none": "their cosines",
     "centre": "their cosines after centring",
     "whiten": "their cosines after whitening",
@@ -33,7 +33,7 @@ class Recipe:
 
     prompt: str = "control"
     site: str = PAPER_SITE
-    geometry: Kind = "none"
+    geometry: GeometryKind = "none"
     frame: str | None = "mcq"
     fusion: float | None = None
     """Weight of stage 2's log-odds against the standardised stage-1 score; None: stage 2 alone
@@ -140,9 +140,9 @@ class Recipe:
         return recipe
 
 
-def _choose_setting(report: ProbeReport) -> tuple[Setting, list[str]]:
+def _choose_setting(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]:
     """The setting that the diagnostic supports, and the sentences that say why."""
-    chosen, peers = best_setting(report.diagnostic), site_peers(report.diagnostic)
+    chosen, peers = best_score(report.diagnostic), site_peers(report.diagnostic)
     reference = _find(report, "e5v", "norm", "none")
     paper = _find(report, "control", PAPER_SITE, "none")
     reasons = [
@@ -207,16 +207,18 @@ def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
     )
 
 
-def _find(report: ProbeReport, prompt: str, site: str, geometry: str) -> Setting:
+def _find(report: ProbeReport, prompt: str, site: str, geometry: str) -> DiagnosticScore:
     wanted = (prompt, site, geometry)
     return next(s for s in report.diagnostic if (s.prompt, s.site, s.geometry) == wanted)
 
 
-def _name(setting: Setting) -> str:
+def _name(setting: DiagnosticScore) -> str:
     return f"prompt {setting.prompt} at {setting.site}, geometry {setting.geometry},"
 
 
-def _describe_pictures(chosen: Setting, reference: Setting, paper: Setting) -> list[str]:
+def _describe_pictures(
+    chosen: DiagnosticScore, reference: DiagnosticScore, paper: DiagnosticScore
+) -> list[str]:
     if chosen.pictures is None:
         return []
     return [

@@ -28,7 +28,7 @@ from freeret.reports import own_recipe
 from freeret.reranker import Reranker
 from freeret.search import ann as approximate
 from freeret.search.ann import Recall
-from freeret.search.exact import Block, best, block_rows, in_geometry, passing, stored
+from freeret.search.exact import Block, apply_filter, block_rows, in_geometry, scan, top_k
 from freeret.search.geometry import fit_geometry, reference_of
 from freeret.store.feed import Feed
 from freeret.store.filters import Filter, Selection
@@ -356,7 +356,7 @@ class FreeRet:
     ) -> list[Hits]:
         """Exact hits of vectors that are in the geometry."""
         blocks = self._documents(geometry, selection, len(vectors))
-        return self._as_hits(best(blocks, vectors, top_n, geometry.calibration(vectors)))
+        return self._as_hits(top_k(blocks, vectors, top_n, geometry.calibration(vectors)))
 
     def _as_hits(self, ranked: list[list[tuple[str, float]]]) -> list[Hits]:
         ids = sorted({id for pairs in ranked for id, _ in pairs})
@@ -368,7 +368,7 @@ class FreeRet:
         opened = self._opened()
         rows = self._rows(1)
         geometry = self._fitted(opened)
-        approximate.build_index(opened, lambda: stored(opened, geometry, rows), kind)
+        approximate.build_index(opened, lambda: scan(opened, geometry, rows), kind)
         return approximate.measure_recall(opened, rows=rows)
 
     def _rerank(self, query: Item, hits: Hits, count: int) -> Hits:
@@ -462,11 +462,11 @@ class FreeRet:
         if COPIES * 4 * store.dimension * len(store) > self.memory * 2**30:
             rows = self._rows(queries)
             if selection.filter is None and approximate.current(store) is not None:
-                return approximate.mapped(store, rows, selection)
-            return stored(store, geometry, rows, selection)
+                return approximate.scan_index(store, rows, selection)
+            return scan(store, geometry, rows, selection)
         if held is None or held[0] != store.version:
             held = self._held = (store.version, in_geometry(store.vectors(), geometry))
-        return [passing(part, selection) for part in held[1]]
+        return [apply_filter(part, selection) for part in held[1]]
 
     def _signatures(
         self, store: Store, geometry: Geometry, selection: Selection
@@ -486,8 +486,10 @@ class FreeRet:
         signatures: Iterable[str | None],
     ) -> list[tuple[str, float]]:
         """What the approximate index proposes of these signatures, scored exactly."""
-        blocks = [approximate.propose(store, query[0], top_n, signature=s) for s in signatures]
-        return best(blocks, query, top_n, geometry.calibration(query))[0]
+        blocks = [
+            approximate.ann_candidates(store, query[0], top_n, signature=s) for s in signatures
+        ]
+        return top_k(blocks, query, top_n, geometry.calibration(query))[0]
 
     def _rows(self, queries: int) -> int:
         return block_rows(self._opened().dimension, queries, self.memory * 2**30)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         curves_by_prompt,
         lexicalization_curves,
     )
-    from probes.measure.paraphrases import Setting, diagnose
+    from probes.measure.paraphrases import DiagnosticScore, diagnose
     from probes.measure.report import ProbeReport
     from probes.measure.run import probe
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
 
 __all__ = [
-    "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves", "Frame",
+    "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves",
+    "DiagnosticScore", "Frame",
     "FrameBias", "Geometry", "Item", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
-    "Setting", "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
+    "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
     "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites",
     "lexicalization_curves", "probe", "record", "states_of", "synonym_similarity",
 ]  # fmt: skip
@@ -39,7 +40,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "probes.model.backbone": "Backbone",
-        "probes.measure.paraphrases": "Setting diagnose",
+        "probes.measure.paraphrases": "DiagnosticScore diagnose",
         "probes.model.encoding": "Batch",
         "probes.measure.framing": "FRAMES Frame FrameBias framing_bias",
         "probes.geometry": "Geometry",

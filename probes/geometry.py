@@ -31,8 +31,8 @@ from probes.errors import BadSetting
 from probes.measure.reference import Reference
 from probes.prompts import Side
 
-Kind = Literal["none", "centre", "whiten"]
-KINDS: tuple[Kind, ...] = ("none", "centre", "whiten")
+GeometryKind = Literal["none", "centre", "whiten"]
+GEOMETRY_KINDS: tuple[GeometryKind, ...] = ("none", "centre", "whiten")
 FEW = 100
 """Documents of one signature from which on the corpus alone determines its geometry."""
 MEAN_WEIGHT = 5.0
@@ -94,7 +94,7 @@ class Scale:
 class Geometry:
     """Maps raw vectors to unit vectors whose dot product, calibrated, is the score."""
 
-    kind: Kind = "none"
+    kind: GeometryKind = "none"
     means: dict[Key, Float[Tensor, " hidden"]] = field(default_factory=dict)
     transform: Float[Tensor, "hidden hidden"] | None = None
     scales: dict[str, Scale] = field(default_factory=dict)
@@ -186,18 +186,20 @@ class CorpusGeometry:
     Holds counts, sums and second moments of unit vectors by signature, and a sample of each.
     """
 
-    def __init__(self, kind: Kind):
+    def __init__(self, kind: GeometryKind):
         """Raises BadSetting for an unknown kind."""
-        if kind not in KINDS:
-            raise BadSetting(f"{kind!r} is not a geometry; choose one of {', '.join(KINDS)}")
-        self.kind: Kind = kind
+        if kind not in GEOMETRY_KINDS:
+            raise BadSetting(
+                f"{kind!r} is not a geometry; choose one of {', '.join(GEOMETRY_KINDS)}"
+            )
+        self.kind: GeometryKind = kind
         self.moments: dict[str, Moments] = {}
         self.samples: dict[str, dict[bytes, Tensor]] = {}
 
     @classmethod
     def of(
         cls,
-        kind: Kind,
+        kind: GeometryKind,
         ids: Sequence[str],
         signatures: Sequence[str],
         vectors: Float[Tensor, "n hidden"],

@@ -28,7 +28,7 @@ from PIL import Image
 
 from probes.errors import BadItem
 from probes.files import open_text, undecoded
-from probes.media.formats import KINDS, NEEDS, Kind, kind_of, kind_of_bytes, known_endings
+from probes.media.formats import MODALITIES, NEEDS, Modality, kind_of, kind_of_bytes, known_endings
 from probes.metadata import as_metadata
 
 
@@ -36,7 +36,7 @@ from probes.metadata import as_metadata
 class Part:
     """One piece of an item: its kind and its content (a str, a PIL image, frames, samples, …)."""
 
-    kind: Kind
+    kind: Modality
     value: Any = field(repr=False)
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Item:
         source: str | None = None,
     ):
         if parts is None:
-            media: tuple[tuple[Kind, Sequence[Any]], ...] = (
+            media: tuple[tuple[Modality, Sequence[Any]], ...] = (
                 ("image", images),
                 ("video", videos),
                 ("audio", audios),
@@ -98,9 +98,9 @@ class Item:
         if self.id is not None:
             check_text(self.id, self.name, self.id)
         for part in self.parts:
-            if part.kind not in KINDS:
+            if part.kind not in MODALITIES:
                 raise BadItem(
-                    f"{self.name}: unknown kind {part.kind!r}; use one of {KINDS}", self.id
+                    f"{self.name}: unknown kind {part.kind!r}; use one of {MODALITIES}", self.id
                 )
             if part.kind == "text":
                 check_text(part.value, self.name, self.id)
@@ -245,19 +245,19 @@ def _from_mapping(value: Mapping, id: str | None) -> Item:
     metadata = value.get("metadata")
     if not isinstance(metadata, Mapping | None):
         raise BadItem(f"{name}: metadata must be a dict, not {type(metadata).__name__}", id)
-    if not any(kind in value for kind in KINDS):
-        raise BadItem(f"{name}: a dict needs at least one of the keys {', '.join(KINDS)}", id)
-    rest = {key: v for key, v in value.items() if key not in (*KINDS, "id", "metadata")}
-    content: dict[Any, Any] = {key: value[key] for key in value if key in KINDS}
+    if not any(kind in value for kind in MODALITIES):
+        raise BadItem(f"{name}: a dict needs at least one of the keys {', '.join(MODALITIES)}", id)
+    rest = {key: v for key, v in value.items() if key not in (*MODALITIES, "id", "metadata")}
+    content: dict[Any, Any] = {key: value[key] for key in value if key in MODALITIES}
     return Item(parts=in_order(content, name, id), id=id, metadata={**rest, **(metadata or {})})
 
 
-def in_order(content: Mapping[Kind, Any], name: str, id: str | None) -> list[Part]:
+def in_order(content: Mapping[Modality, Any], name: str, id: str | None) -> list[Part]:
     """Parts of `kind: value or values`: kinds in the order given, lists paired up by position.
 
     Raises BadItem for lists that are not of one length.
     """
-    lists: dict[Kind, list[Any]] = {
+    lists: dict[Modality, list[Any]] = {
         kind: list(value)
         for kind, value in content.items()
         if isinstance(value, list | tuple) and not (kind == "video" and _are_frames(value))
@@ -302,7 +302,7 @@ def _message_parts(message: Mapping, name: str, id: str | None) -> list[Part]:
     parts = []
     for piece in content:
         kind = piece.get("type") if isinstance(piece, Mapping) else None
-        if kind not in KINDS or kind not in piece:
+        if kind not in MODALITIES or kind not in piece:
             raise BadItem(
                 f"{name}: message content must be a list of pieces like "
                 '{"type": "text", "text": "…"} or {"type": "image", "image": …}',

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from probes.geometry import (
     FEW,
-    KINDS,
+    GEOMETRY_KINDS,
     SAMPLE,
     CorpusGeometry,
     Geometry,
-    Kind,
+    GeometryKind,
     Moments,
     default_shrinkage,
     unit,
@@ -33,7 +33,9 @@ def vectors(count: int, seed: int = 0, size: int = SIZE, shift: float = 0.0) -> 
     return values + shift * torch.nn.functional.one_hot(torch.tensor(0), size)
 
 
-def fit(kind: Kind, documents: dict[str, Tensor], reference: Reference = no_reference) -> Geometry:
+def fit(
+    kind: GeometryKind, documents: dict[str, Tensor], reference: Reference = no_reference
+) -> Geometry:
     """The geometry of documents given by signature."""
     signatures = [s for s, rows in documents.items() for _ in rows]
     rows = torch.cat(list(documents.values())) if documents else vectors(0)
@@ -55,9 +57,9 @@ def right(similarity: Tensor) -> float:
     return (similarity.argmax(dim=1) == torch.arange(len(similarity))).float().mean().item()
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("kind", get_args(GeometryKind))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_every_kind_maps_to_unit_vectors(kind: Kind, dtype: torch.dtype) -> None:
+def test_every_kind_maps_to_unit_vectors(kind: GeometryKind, dtype: torch.dtype) -> None:
     raw = vectors(20).to(dtype)
     kept = raw.clone()
     mapped = fit(kind, {"text": raw}).map(raw, ["text"] * 20, "document")
@@ -66,8 +68,8 @@ def test_every_kind_maps_to_unit_vectors(kind: Kind, dtype: torch.dtype) -> None
     torch.testing.assert_close(mapped.norm(dim=-1), torch.ones(20))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_length_of_a_raw_vector_does_not_matter(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", GEOMETRY_KINDS)
+def test_the_length_of_a_raw_vector_does_not_matter(kind: GeometryKind) -> None:
     raw = vectors(20)
     scaled = raw * torch.linspace(0.1, 100, 20)[:, None]
     geometries = [fit(kind, {"text": v}) for v in (raw, scaled)]
@@ -125,7 +127,7 @@ def test_fewer_vectors_are_shrunk_more() -> None:
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])
-def test_the_gap_between_modalities_goes(kind: Kind) -> None:
+def test_the_gap_between_modalities_goes(kind: GeometryKind) -> None:
     """The same contents as text and as pictures, which lie far off and are found again."""
     texts = vectors(40, size=32)
     pictures = texts + 0.3 * vectors(40, seed=1, size=32) - 20 * torch.eye(32)[3]
@@ -154,8 +156,8 @@ def test_the_gap_is_not_whitened_for_a_direction() -> None:
     torch.testing.assert_close(transform, whitening(pooled, 100), atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_mixed_list_is_mapped_as_its_parts(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", GEOMETRY_KINDS)
+def test_a_mixed_list_is_mapped_as_its_parts(kind: GeometryKind) -> None:
     texts, pictures = vectors(5), vectors(4, seed=1, shift=5.0)
     geometry = fit(kind, {"text": texts, "image": pictures})
     mixed = torch.stack([texts[0], pictures[0], pictures[1], texts[1]])
@@ -187,7 +189,7 @@ def test_queries_take_the_mean_of_the_documents_the_reference_or_all() -> None:
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])
-def test_a_document_alone_of_its_signature_is_not_lost(kind: Kind) -> None:
+def test_a_document_alone_of_its_signature_is_not_lost(kind: GeometryKind) -> None:
     """Were it its own mean, what that leaves would be rounding, and point anywhere."""
     picture = vectors(1, seed=1, shift=5.0)
     for documents in ({"text": vectors(200), "image": picture}, {"image": picture}):
@@ -238,7 +240,7 @@ def test_the_covariance_of_few_documents_is_filled_up_to_a_hundred() -> None:
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])
-def test_no_cliff_at_any_count(kind: Kind) -> None:
+def test_no_cliff_at_any_count(kind: GeometryKind) -> None:
     """One more document moves every score by less than a document may."""
     everything, pictures = vectors(104, seed=1), vectors(30, seed=2, shift=3.0)
     reference = referring(
@@ -317,8 +319,8 @@ def test_the_sample_depends_on_ids_alone(seed: int, size: int) -> None:
 # ------------------------------------------------------------------------- fitted in passing
 
 
-@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.sampled_from(KINDS))
-def test_moments_add_up(sizes: list[int], kind: Kind) -> None:
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.sampled_from(GEOMETRY_KINDS))
+def test_moments_add_up(sizes: list[int], kind: GeometryKind) -> None:
     raw, corpus, start = vectors(sum(sizes)), CorpusGeometry(kind), 0
     for size in sizes:
         ids = [f"{start + place:05}" for place in range(size)]
@@ -339,8 +341,8 @@ def test_moments_are_those_of_unit_vectors() -> None:
     torch.testing.assert_close(moments.scatter / 40, covariance(raw))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_degenerate_corpora_give_finite_vectors(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", GEOMETRY_KINDS)
+def test_degenerate_corpora_give_finite_vectors(kind: GeometryKind) -> None:
     asked = vectors(2, seed=1)
     flat = vectors(9) * torch.tensor([1.0, 1, 0, 0, 0, 0])
     for raw in (vectors(1), vectors(1).repeat(5, 1), torch.zeros(3, SIZE), flat, vectors(0)):

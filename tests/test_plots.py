@@ -18,10 +18,10 @@ from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from probes import plots
-from probes.geometry import Kind
+from probes.geometry import GeometryKind
 from probes.measure.framing import FrameBias
 from probes.measure.lexicalization import Curves
-from probes.measure.paraphrases import Setting
+from probes.measure.paraphrases import DiagnosticScore
 from probes.measure.synonyms import SynonymSimilarity
 from probes.model.sites import all_sites, late_sites
 from probes.stats import Interval, mean_interval
@@ -68,14 +68,14 @@ BIASES = [
     FrameBias(name, skew, 0.0, interval(0.6), interval(0.6), interval(auc), 0.5, True)
     for name, skew, auc in [("mcq", 0.4, 0.9), ("yes_no", 0.1, 0.51), ("true_false", 0.7, 0.6)]
 ]
-MEANS: list[tuple[str, Kind, tuple[float, float, float]]] = [
+MEANS: list[tuple[str, GeometryKind, tuple[float, float, float]]] = [
     ("e5v", "none", (0.3, 0.5, 0.4)),
     ("e5v", "whiten", (0.6, 0.5, 0.4)),
     ("control", "centre", (0.3, 0.9, 0.8)),
     ("prompteol", "none", (0.3, 0.4, 0.8)),
 ]
 SETTINGS = [
-    Setting(prompt, site, kind, interval(0.9), interval(mean), interval(0.9))
+    DiagnosticScore(prompt, site, kind, interval(0.9), interval(mean), interval(0.9))
     for prompt, kind, means in MEANS
     for site, mean in zip(("attn[-1]", "mlp[-1]", "norm"), means, strict=True)
 ]

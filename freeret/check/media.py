@@ -27,7 +27,7 @@ from probes import Backbone, Item
 from probes.errors import BadItem, one_line
 from probes.items import Part
 from probes.media.cache import Cache
-from probes.media.formats import Kind
+from probes.media.formats import Modality
 from probes.model.batching import shared_prefix
 from probes.model.encoding import Row
 from probes.prompts import NAMED, Prompted
@@ -68,7 +68,7 @@ def _prompted(backbone: Backbone, *parts: Part) -> Row:
 # -- one medium ------------------------------------------------------------------------------
 
 
-def _tokens(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
+def _tokens(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """How many tokens a medium of each size adds to a row, or why it is refused."""
     empty = len(backbone.row(Prompted(user=("x",))))
     found, refused = [], False
@@ -82,7 +82,7 @@ def _tokens(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
     return [Check(what, ", ".join(found), "note" if refused else "ok")]
 
 
-def _sizes(backbone: Backbone, kind: Kind) -> list[tuple[str, Any]]:
+def _sizes(backbone: Backbone, kind: Modality) -> list[tuple[str, Any]]:
     match kind:
         case "image":
             return [(f"{w}×{h}", picture(w, h)) for w, h in PICTURES]
@@ -107,7 +107,7 @@ def _longest(backbone: Backbone) -> float:
     return samples / extractor.sampling_rate if samples else float("inf")
 
 
-def _placeholders(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
+def _placeholders(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """As many placeholders in the row as there are features that take their place."""
     row = _prompted(backbone, three(kind)[0])
     written = sum(id in backbone.encoder.media_ids for id in row.ids)
@@ -127,7 +127,7 @@ def _features(outputs: Any) -> int | None:
     return sum(t.shape[:-1].numel() for t in tensors)
 
 
-def _order(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
+def _order(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """Whether the row of text, medium, text holds them in this order."""
     texts = Part("text", BEFORE), Part("text", AFTER)
     row = backbone.row(Item(parts=[texts[0], three(kind)[0], texts[1]]))
@@ -147,7 +147,7 @@ def _order(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
 # -- rows beside each other ------------------------------------------------------------------
 
 
-def _agreements(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
+def _agreements(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """States alone, in a batch of everything, from cached features and from pixels anew."""
     first, second, other = three(kind)
     rows = [_prompted(backbone, Part("text", "Rain"))]
@@ -175,13 +175,13 @@ def _anew(backbone: Backbone, rows: Sequence[Row]) -> States:
     return alone(plain, rows)
 
 
-def _swapped(kind: Kind, moved: float) -> Check:
+def _swapped(kind: Modality, moved: float) -> Check:
     """Two of one size in either order; were one taken for the other, no bit would change."""
     found = f"swapped, they move the state by {moved:.1e}"
     return Check(f"two {kind}s in order", found, "ok" if moved > EXACT else "FAILED", moved, EXACT)
 
 
-def _prefix(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
+def _prefix(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """Rows that begin with the instructions of the control prompt, which are computed once."""
     media = Item("Rain"), item(kind, three(kind)[0].value)
     rows = [backbone.row(NAMED["control"].apply(one)) for one in media]
@@ -193,7 +193,7 @@ def _prefix(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
     return [agreement(what, states(backbone, prefix.collate(rows)), single, limit)]
 
 
-def _together(backbone: Backbone, kinds: Sequence[Kind], what: str) -> list[Check]:
+def _together(backbone: Backbone, kinds: Sequence[Modality], what: str) -> list[Check]:
     """Rows of every kind in one batch are what each is alone."""
     rows = [_prompted(backbone, Part("text", "Rain"))]
     rows += [_prompted(backbone, three(kind)[0]) for kind in kinds]
@@ -205,7 +205,7 @@ def _together(backbone: Backbone, kinds: Sequence[Kind], what: str) -> list[Chec
 # -- throughput ------------------------------------------------------------------------------
 
 
-def _throughput(backbone: Backbone, kind: Kind, what: str) -> list[Check]:
+def _throughput(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """Items a second of one medium each, from memory: processor, tower and language model."""
     match kind:
         case "image":

@@ -9,7 +9,7 @@ from PIL import Image
 
 from probes import Item
 from probes.items import Part
-from probes.media.formats import Kind
+from probes.media.formats import Modality
 from probes.scenes.generator import random_scene
 
 RATE = 16_000
@@ -34,7 +34,7 @@ def sound(seconds: float, number: int = 0) -> dict[str, Any]:
     return {"array": 0.5 * np.sin((2000 + 100 * number + 500 * time) * time), "sampling_rate": RATE}
 
 
-def three(kind: Kind) -> tuple[Part, Part, Part]:
+def three(kind: Modality) -> tuple[Part, Part, Part]:
     """Two of one size and unlike content, and one of another size."""
     values: list[Any]
     match kind:
@@ -48,7 +48,7 @@ def three(kind: Kind) -> tuple[Part, Part, Part]:
     return first, second, third
 
 
-def item(kind: Kind, value: Any) -> Item:
+def item(kind: Modality, value: Any) -> Item:
     """One medium and nothing else."""
     return Item(parts=[Part(kind, value)])
 

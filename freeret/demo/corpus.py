@@ -9,7 +9,7 @@ from typing import Any
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import Run
-from freeret.evaluate.systems.registry import BM25, Prompted
+from freeret.evaluate.systems.registry import BM25, PromptedSystem
 from freeret.recipe import Recipe
 from probes import Backbone, Item
 
@@ -33,7 +33,7 @@ def bm25_run(corpus: Dataset) -> Run:
 
 def output_run(backbone: Backbone, corpus: Dataset) -> Run:
     """Search with the same model read at its output: the E5-V extraction."""
-    return Prompted.of("e5v", backbone, Recipe.e5v()).run(corpus, progress=True)
+    return PromptedSystem.of("e5v", backbone, Recipe.e5v()).run(corpus, progress=True)
 
 
 def write_hits(path: Path, corpus: Dataset, runs: Mapping[str, Run], top: int = 3) -> None:

@@ -14,7 +14,7 @@ from freeret.cli.output import print_table, say
 from freeret.demo.corpus import bm25_run, built_in_corpus, output_run, write_hits
 from freeret.demo.page import Page, Table
 from freeret.demo.searches import PICTURES, SHOWN, Search, ask, index, picture_sets
-from freeret.evaluate.metrics import Run, figure
+from freeret.evaluate.metrics import Run, score_run
 from freeret.pages.probe_folder import write_report
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
@@ -124,13 +124,13 @@ class Demo:
 
     def _comparison(self) -> Table:
         """How often each method puts the right passage first; printed as well."""
-        figures = {name: figure(self.corpus, run, "P@1") for name, run in self.runs.items()}
+        figures = {name: score_run(self.corpus, run, "P@1") for name, run in self.runs.items()}
         table = Table(
             f"{len(self.corpus.queries)} questions over {len(self.corpus.documents)} passages",
             "Exactly one passage answers each question. The share of questions for which it stands "
             "first, with its 95% interval.",
             ["method", "right passage first"],
-            [[name, str(figure.interval())] for name, figure in figures.items()],
+            [[name, str(score_run.interval())] for name, score_run in figures.items()],
         )
         print_table(table.title, table.columns, table.rows)
         return table

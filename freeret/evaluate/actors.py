@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from freeret.evaluate.systems.vectors import ByVectors, Space, Vectors
+from freeret.evaluate.systems.vectors import ByVectors, Space, VectorSystem
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
 from freeret.reranker import Reranker, by_query
@@ -126,7 +126,7 @@ class Actors:
         [recipe] = self.map(_recipe, [[backbone]], "choosing a recipe")
         return recipe
 
-    def system(self, system: Vectors) -> "SpreadSystem":
+    def system(self, system: VectorSystem) -> "SpreadSystem":
         return SpreadSystem(system, self)
 
     def judge(self, reranker: Reranker) -> "SpreadReranker":
@@ -136,7 +136,7 @@ class Actors:
 class SpreadSystem(ByVectors):
     """A system of vectors by name and identity, whose items are encoded by actors."""
 
-    def __init__(self, system: Vectors, actors: Actors):
+    def __init__(self, system: VectorSystem, actors: Actors):
         self.name, self.backbone, self.recipe = system.name, system.backbone, system.recipe
         self.geometry: Space = system.geometry
         self.identity, self.prompts_for = system.identity, system.prompts_for

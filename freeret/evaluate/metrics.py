@@ -43,9 +43,9 @@ def per_query(dataset: Dataset, run: Run, metric: str) -> Values:
     return np.array([float(by_query.get(query.id or "", 0.0)) for query in dataset.queries])
 
 
-def figure(dataset: Dataset, run: Run, metric: str) -> "Figure":
+def score_run(dataset: Dataset, run: Run, metric: str) -> "Scores":
     """What a run is worth on a dataset."""
-    return Figure(metric, per_query(dataset, run, metric), grades(dataset, metric))
+    return Scores(metric, per_query(dataset, run, metric), grades(dataset, metric))
 
 
 def grades(dataset: Dataset, metric: str) -> Values | None:
@@ -56,7 +56,7 @@ def grades(dataset: Dataset, metric: str) -> Values | None:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Scores:
     """One system's values on one dataset, and how they become a figure."""
 
     metric: str
@@ -82,22 +82,22 @@ class Figure:
         return mean_of([self], seed)
 
 
-def mean_of(figures: Sequence[Figure], seed: int = 0) -> Interval:
+def mean_of(figures: Sequence[Scores], seed: int = 0) -> Interval:
     """The mean over datasets, each resampled by itself."""
-    own = np.mean([figure.value for figure in figures])
+    own = np.mean([score_run.value for score_run in figures])
     drawn = np.mean([_bootstrap(f.over, len(f.values), seed + i) for i, f in enumerate(figures)], 0)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(float(own), float(low), float(high))
 
 
-def difference(pairs: Sequence[tuple[Figure, Figure]], seed: int = 0) -> tuple[Interval, float]:
+def difference(pairs: Sequence[tuple[Scores, Scores]], seed: int = 0) -> tuple[Interval, float]:
     """a - b, as the mean over datasets, with its paired bootstrap interval and the p-value of a
     paired permutation test: if nothing told the systems apart, they could be swapped on any query.
     """
     if all(np.array_equal(a.values, b.values) for a, b in pairs):
         return Interval(0.0, 0.0, 0.0), 1.0
 
-    def gap(a: Figure, b: Figure, picks: np.ndarray) -> np.ndarray:
+    def gap(a: Scores, b: Scores, picks: np.ndarray) -> np.ndarray:
         return a.over(picks) - b.over(picks)
 
     own = float(np.mean([a.value - b.value for a, b in pairs]))
@@ -128,7 +128,7 @@ def _bootstrap(statistic: Callable[[np.ndarray], np.ndarray], size: int, seed: i
     return np.concatenate([statistic(block) for block in np.array_split(picks, 20)])
 
 
-def _swapped(a: Figure, b: Figure, seed: int) -> np.ndarray:
+def _swapped(a: Scores, b: Scores, seed: int) -> np.ndarray:
     """Differences of the two after random swaps. Scores are swapped as ranks, whatever their
     scales."""
     x, y = (rankdata(f.values) if f.metric == SPEARMAN else f.values for f in (a, b))

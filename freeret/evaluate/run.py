@@ -29,7 +29,7 @@ from freeret.evaluate.results.file import Result
 from freeret.evaluate.results.kept import Kept, slug
 from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
-from freeret.evaluate.systems.vectors import System, Vectors
+from freeret.evaluate.systems.vectors import System, VectorSystem
 from freeret.reranker import Reranker
 from freeret.store.indexing import check_on_error
 from probes.errors import BadSetting, FreeRetError, StoreMismatch, one_line
@@ -91,7 +91,7 @@ def evaluate(
         blank = _blank(system, depth, seed)
         kept[depth] = Kept.open(out / f"{slug(blank.run)}.json", blank)
     work = _Work(system, reranker, kept, skip=on_error == "skip", progress=progress)
-    if actors is not None and isinstance(system, Vectors):
+    if actors is not None and isinstance(system, VectorSystem):
         work.system = actors.system(system)
         work.reranker = actors.judge(reranker) if isinstance(reranker, Reranker) else None
         work.engine = {"engine": "ray", "actors": len(actors)}

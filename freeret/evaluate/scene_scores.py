@@ -11,7 +11,7 @@ from torch import Tensor
 from freeret.evaluate.loaders.scenes import FAILURES, TASKS, Ground
 from freeret.evaluate.metrics import per_query, to_run
 from probes import Backbone, Geometry
-from probes.geometry import CorpusGeometry, Kind
+from probes.geometry import CorpusGeometry, GeometryKind
 from probes.measure.reference import Reference, at_column, reference_vectors
 from probes.model.states import prompted_states
 from probes.prompts import Prompt, Side, as_prompt
@@ -24,7 +24,7 @@ class Setting:
 
     prompt: str
     site: str
-    geometry: Kind
+    geometry: GeometryKind
 
 
 PRESETS: dict[str, Setting] = {
@@ -132,7 +132,7 @@ def reference_states(
 def precisions(
     ground: Ground,
     vectors: dict[str, Float[Tensor, "items hidden"]],
-    kind: Kind,
+    kind: GeometryKind,
     references: dict[str, Reference],
 ) -> dict[str, Float[np.ndarray, " queries"]]:
     """Precision@1 of each query by task."""
@@ -150,7 +150,7 @@ def precisions(
 def discernment(
     ground: Ground,
     vectors: dict[str, Float[Tensor, "items hidden"]],
-    kind: Kind,
+    kind: GeometryKind,
     references: dict[str, Reference],
 ) -> dict[str, Float[np.ndarray, " negatives"]]:
     """1 where the right answer scores above the hard negative, both directions, by failure."""
@@ -180,7 +180,7 @@ def _instruction(name: str) -> tuple[str, Side]:
 def _fit(
     ground: Ground,
     vectors: dict[str, Tensor],
-    kind: Kind,
+    kind: GeometryKind,
     asking: str,
     searched: str,
     references: dict[str, Reference],

@@ -12,9 +12,9 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from freeret.recipe import Recipe
-from probes import ProbeReport, Setting
+from probes import DiagnosticScore, ProbeReport
 from probes.embedded import ALIASES
-from probes.measure.paraphrases import best_setting
+from probes.measure.paraphrases import best_score
 from probes.model.sites import PAPER_SITE
 
 UPSTREAM = {
@@ -129,7 +129,7 @@ def _frames(report: ProbeReport) -> str:
 
 
 def _limits(report: ProbeReport) -> str:
-    best: Setting = best_setting(report.diagnostic)
+    best: DiagnosticScore = best_score(report.diagnostic)
     limits = [
         "The figures are of the probes' own sentences, a few hundred in English; measure your own "
         "data with `freeret eval folder:FOLDER`.",

@@ -16,7 +16,7 @@ from probes import ProbeReport, plots
 from probes.display import svg_uri
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
-from probes.measure.paraphrases import best_setting
+from probes.measure.paraphrases import best_score
 
 WHEN = {
     "word": "when it is asked for a word",
@@ -68,7 +68,7 @@ def lead(report: ProbeReport, recipe: Recipe) -> str:
     for kind, curves in report.curves.items():
         turns.setdefault(curves.turn, []).append(WHEN[kind])
     where = ", and ".join(f"in {turn} {_listed(kinds)}" for turn, kinds in turns.items())
-    setting = best_setting(report.diagnostic)
+    setting = best_score(report.diagnostic)
     reranked = (
         "It also judges pairs well enough to improve the order of the first hits."
         if recipe.frame

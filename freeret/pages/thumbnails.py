@@ -8,7 +8,7 @@ from PIL import Image
 
 from probes.items import Part
 from probes.media.images import read_image
-from probes.media.sources import MediaOptions, open_source, reading
+from probes.media.sources import MediaOptions, bad_item_on_error, open_source
 from probes.media.videos import read_video
 
 SIZE = 320
@@ -33,7 +33,7 @@ def thumbnails(part: Part, name: str) -> tuple[list[str], int]:
         BadItem: It cannot be read.
     """
     with (
-        reading(name, part.kind),
+        bad_item_on_error(name, part.kind),
         open_source(part.value, OPTIONS) or nullcontext() as source,
     ):
         content = part.value if source is None else source

@@ -23,7 +23,7 @@ from probes.model.encoding import Row
 from probes.model.prefix import common_prefix
 
 T = TypeVar("T")
-ENOUGH = 1.0
+MIN_SECONDS = 1.0
 """Seconds that a measurement takes at least, where there are texts enough."""
 
 
@@ -93,7 +93,7 @@ def rate(
         start = time.perf_counter()
         done = work(chosen)
         seconds = time.perf_counter() - start
-        if seconds > ENOUGH or count >= most:
+        if seconds > MIN_SECONDS or count >= most:
             return done / seconds
         count *= 2
 

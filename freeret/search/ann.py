@@ -16,7 +16,7 @@ from jaxtyping import Float
 from lancedb.index import IvfHnswSq, IvfPq
 from torch import Tensor
 
-from freeret.search.exact import Block, best
+from freeret.search.exact import Block, top_k
 from freeret.store.filters import EVERYTHING, Selection
 from freeret.store.table import Loaded, Store, alone, clear, commit, matrix, storage_errors, stream
 from probes.errors import BadSetting, StoreError
@@ -84,7 +84,7 @@ def current(store: Store) -> Any:
     return table if known == _made_from(store).encode() else None
 
 
-def mapped(store: Store, rows: int, selection: Selection = EVERYTHING) -> Iterator[Block]:
+def scan_index(store: Store, rows: int, selection: Selection = EVERYTHING) -> Iterator[Block]:
     """The vectors in their geometry as the index keeps them, at most `rows` at a time. The index
     knows no metadata, so of the selection only the kinds count."""
     query = _table(store).search().select(["id", "signature", "vector"]).limit(None)
@@ -96,7 +96,7 @@ def mapped(store: Store, rows: int, selection: Selection = EVERYTHING) -> Iterat
             yield Block(part.ids, part.vectors, signature)
 
 
-def propose(
+def ann_candidates(
     store: Store,
     query: Float[Tensor, " hidden"],
     count: int,
@@ -130,8 +130,8 @@ def measure_recall(store: Store, n: int = 10, queries: int = 100, rows: int = 65
         sample = table.take_offsets(sorted(picked.tolist())).select(["vector"]).to_arrow()
     asked = matrix(sample["vector"])
     shares = []
-    for query, exact in zip(asked, best(mapped(store, rows), asked, n), strict=True):
-        proposed = best([propose(store, query, n)], query[None], n)[0]
+    for query, exact in zip(asked, top_k(scan_index(store, rows), asked, n), strict=True):
+        proposed = top_k([ann_candidates(store, query, n)], query[None], n)[0]
         shares.append(len({id for id, _ in proposed} & {id for id, _ in exact}) / len(exact))
     return Recall(n, len(asked), float(np.mean(shares)))
 

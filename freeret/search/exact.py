@@ -34,14 +34,14 @@ NEAR = 1e-5
 """More than the rounding of a float32 dot product of unit vectors."""
 TILE = 2**22
 """Scores computed before they are looked at: what stays near the processor."""
-ENOUGH = 2**26
+MAX_BLOCK_BYTES = 2**26
 """Bytes of a block where memory is no concern. Larger ones are slower: their pages are new to the
 process each time."""
 PAIRS = 512
 """Pairs summed in float64 at once."""
 
 
-def best(
+def top_k(
     blocks: Iterable[Block],
     queries: Float[Tensor, "q hidden"],
     count: int,
@@ -160,19 +160,19 @@ def _dots(queries: Tensor, vectors: Tensor, asked: Tensor, rows: Tensor) -> np.n
 # -- where the blocks come from --------------------------------------------------------------
 
 
-def block_rows(dimension: int, queries: int, memory: float = ENOUGH) -> int:
+def block_rows(dimension: int, queries: int, memory: float = MAX_BLOCK_BYTES) -> int:
     """Rows of a block: their vectors as read, mapped and summed, and their scores."""
-    return int(max(1, min(ENOUGH, memory) // (4 * (4 * dimension + 2 * queries))))
+    return int(max(1, min(MAX_BLOCK_BYTES, memory) // (4 * (4 * dimension + 2 * queries))))
 
 
-def stored(
+def scan(
     store: Store, geometry: Geometry, rows: int, selection: Selection = EVERYTHING
 ) -> Iterator[Block]:
     """Everything stored that is selected, in its geometry, at most `rows` items at a time."""
     metadata = selection.filter is not None
     for loaded in store.blocks(rows, metadata=metadata, where=selection.sql()):
         for part in in_geometry(loaded, geometry):
-            yield passing(part, selection)
+            yield apply_filter(part, selection)
 
 
 def in_geometry(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
@@ -183,7 +183,7 @@ def in_geometry(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
     ]
 
 
-def passing(part: Loaded, selection: Selection = EVERYTHING) -> Block:
+def apply_filter(part: Loaded, selection: Selection = EVERYTHING) -> Block:
     """What is selected of rows of one signature whose vectors are in the geometry."""
     signature = part.signatures[0]
     if not selection.takes_signature(signature):

@@ -15,14 +15,14 @@ from freeret.store.table import Store
 from probes import Geometry, Item
 from probes.embedded import default_cache
 from probes.files import write_atomic
-from probes.geometry import CorpusGeometry, Kind
+from probes.geometry import CorpusGeometry, GeometryKind
 from probes.measure.reference import Reference, reference_items, reference_vectors
 from probes.prompts import Side
 
 log = logging.getLogger(__name__)
 
 
-def fit_geometry(kind: Kind, store: Store, reference: Reference) -> Geometry:
+def fit_geometry(kind: GeometryKind, store: Store, reference: Reference) -> Geometry:
     """Fit on everything stored, in one pass that holds one block at a time."""
     corpus = CorpusGeometry(kind)
     for block in store.blocks() if kind != "none" else ():

@@ -16,14 +16,14 @@ from freeret.sources.tables import BadRow
 from probes import Item
 from probes.errors import BadItem
 from probes.items import Part, as_id, as_item, several, whole_path
-from probes.media.formats import NEEDS, Kind, kind_of, known_endings
+from probes.media.formats import NEEDS, Modality, kind_of, known_endings
 from probes.media.sources import WEB, Limits
 
 File = Path | RemoteFile
 PDF = ".pdf"
 DOTS = 150 / 72
 """Pixels of a PDF page by its points: 150 an inch."""
-MEDIA: tuple[Kind, ...] = ("image", "video", "audio")
+MEDIA: tuple[Modality, ...] = ("image", "video", "audio")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Files:
         id = place
         try:
             id = as_id(row.get(self.id_field)) or place
-            fields: dict[Kind, str | None] = {
+            fields: dict[Modality, str | None] = {
                 "image": self.image_field, "video": self.video_field, "audio": self.audio_field
             }  # fmt: skip
             parts = [
@@ -145,7 +145,7 @@ class Files:
             "Use --text-field, or --image-field for pictures"
         )
 
-    def _media(self, value: Any, kind: Kind, file: File, place: str, id: str) -> Any:
+    def _media(self, value: Any, kind: Modality, file: File, place: str, id: str) -> Any:
         """A value of a media column: bytes as they are, a path resolved beside the table."""
         if isinstance(value, dict) and set(value) <= {"bytes", "path"}:
             value = value.get("path") if value.get("bytes") is None else value["bytes"]

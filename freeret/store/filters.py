@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from probes.errors import BadSetting
-from probes.media.formats import KINDS
+from probes.media.formats import MODALITIES
 from probes.metadata import as_metadata
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
@@ -40,8 +40,8 @@ class Selection:
         """
         names = (kinds,) if isinstance(kinds, str) else tuple(kinds or ())
         for name in names:
-            if name not in KINDS:
-                raise BadSetting(f"there is no kind {name!r}; kinds: {', '.join(KINDS)}")
+            if name not in MODALITIES:
+                raise BadSetting(f"there is no kind {name!r}; kinds: {', '.join(MODALITIES)}")
         return cls(check_filter(filter), names)
 
     def takes_signature(self, signature: str) -> bool:
@@ -56,7 +56,7 @@ class Selection:
     def sql(self) -> str | None:
         """SQL that holds for every item that passes, and for few others; None for all."""
         kinds = " OR ".join(f"contains(signature, '{kind}')" for kind in self.kinds)
-        clauses = [f"({kinds})" if kinds else None, condition(self.filter) if self.filter else None]
+        clauses = [f"({kinds})" if kinds else None, to_sql(self.filter) if self.filter else None]
         return " AND ".join(clause for clause in clauses if clause) or None
 
 
@@ -95,10 +95,10 @@ def parse_filter(conditions: Sequence[str]) -> dict[str, list[Any]] | None:
         BadSetting: A condition without `=` or without a key.
     """
     found: dict[str, list[Any]] = {}
-    for condition in conditions:
-        key, equals, value = condition.partition("=")
+    for to_sql in conditions:
+        key, equals, value = to_sql.partition("=")
         if not equals or not key.strip():
-            raise BadSetting(f"--filter takes key=value, such as category=food, not {condition!r}")
+            raise BadSetting(f"--filter takes key=value, such as category=food, not {to_sql!r}")
         found.setdefault(key.strip(), []).extend([value, *_as_json(value)])
     return found or None
 
@@ -136,7 +136,7 @@ def _equal(a: Any, b: Any) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
-def condition(wanted: Filter) -> str | None:
+def to_sql(wanted: Filter) -> str | None:
     """SQL over the written metadata that holds for all that passes, and for little else, so that
     most of what does not pass is never read: texts are looked for with their key, of other values,
     which can be written in several ways, the key alone."""

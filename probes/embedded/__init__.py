@@ -32,7 +32,7 @@ from probes.embedded.fetch import (
 )
 from probes.embedded.smolsight import WEIGHTS_SHA256
 from probes.errors import FetchError
-from probes.media.formats import Kind
+from probes.media.formats import Modality
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -50,7 +50,7 @@ class Sighted:
     needs_mb: int
     parameters: int
     dimension: int
-    reads: tuple[Kind, ...]
+    reads: tuple[Modality, ...]
 
 
 ALIASES: dict[str, EmbeddedSource | Sighted] = {

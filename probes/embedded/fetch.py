@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from probes.errors import FetchError
-from probes.media.formats import Kind
+from probes.media.formats import Modality
 
 _BLOCK = 1 << 20
 
@@ -53,7 +53,7 @@ class EmbeddedSource:
     needs_mb: int
     parameters: int
     dimension: int
-    reads: tuple[Kind, ...] = ("text",)
+    reads: tuple[Modality, ...] = ("text",)
     splits_digits: bool = False
 
 

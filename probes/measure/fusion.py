@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from probes.data import paraphrases
 from probes.items import Item
 from probes.measure.framing import FRAMES, judge
-from probes.measure.paraphrases import Setting, embed_diagnostic, in_geometry
+from probes.measure.paraphrases import DiagnosticScore, embed_diagnostic, in_geometry
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
 from probes.stats import Interval, mean_interval
@@ -62,7 +62,12 @@ def fuse(
 
 
 def rerank_gain(
-    backbone: Backbone, setting: Setting, frame: str, *, seed: int = 0, progress: bool = False
+    backbone: Backbone,
+    setting: DiagnosticScore,
+    frame: str,
+    *,
+    seed: int = 0,
+    progress: bool = False,
 ) -> list[Fusion]:
     """What judging gains over stage 1, sentence by sentence, at each weight of WEIGHTS.
 

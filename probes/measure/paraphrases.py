@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.data import paraphrases
-from probes.geometry import KINDS, CorpusGeometry, Kind
+from probes.geometry import GEOMETRY_KINDS, CorpusGeometry, GeometryKind
 from probes.items import Item
 from probes.measure.reference import captions, no_reference
 from probes.model.backbone import Backbone
@@ -31,12 +31,12 @@ from probes.stats import Interval, mean_interval
 
 
 @dataclass(frozen=True)
-class Setting:
+class DiagnosticScore:
     """How one combination fares."""
 
     prompt: str
     site: str
-    geometry: Kind
+    geometry: GeometryKind
     precision: Interval
     """Precision@1 among all paraphrases."""
     reciprocal_rank: Interval
@@ -63,7 +63,7 @@ class Setting:
         return [i for i in (self.reciprocal_rank, self.pictures) if i is not None]
 
 
-def site_peers(settings: Sequence[Setting]) -> list[Setting]:
+def site_peers(settings: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
     """The settings with the prompt and geometry of the best one whose quality is within one
     standard error of its own, the best one first."""
     best = max(settings, key=lambda s: s.quality)
@@ -76,7 +76,7 @@ def site_peers(settings: Sequence[Setting]) -> list[Setting]:
     return sorted(peers, key=lambda s: -s.quality)
 
 
-def best_setting(settings: Sequence[Setting]) -> Setting:
+def best_score(settings: Sequence[DiagnosticScore]) -> DiagnosticScore:
     """The setting that the diagnostic supports, by the one-standard-error rule.
 
     Prompt and geometry are those of the highest quality. Among the sites that are as good within
@@ -148,7 +148,7 @@ def diagnose(
     *,
     seed: int = 0,
     progress: bool = False,
-) -> list[Setting]:
+) -> list[DiagnosticScore]:
     """Every prompt x site x geometry. Sites default to those of the last five layers and `norm`.
 
     Prompts may be names in NAMED.
@@ -164,15 +164,17 @@ def diagnose(
         vectors |= embed_scenes(backbone, prompt, chosen, progress=progress)
         for column, site in enumerate(chosen):
             at_site = {key: value[:, column] for key, value in vectors.items()}
-            settings += [_evaluate(name, site, kind, at_site, seed) for kind in KINDS]
+            settings += [_evaluate(name, site, kind, at_site, seed) for kind in GEOMETRY_KINDS]
     return settings
 
 
-def _evaluate(prompt: str, site: str, kind: Kind, vectors: dict[str, Tensor], seed: int) -> Setting:
+def _evaluate(
+    prompt: str, site: str, kind: GeometryKind, vectors: dict[str, Tensor], seed: int
+) -> DiagnosticScore:
     sentences, partners, near = in_geometry(kind, vectors)
     scores = sentences @ partners.T
     rank = ranks_on_diagonal(scores)
-    return Setting(
+    return DiagnosticScore(
         prompt,
         site,
         kind,
@@ -183,7 +185,7 @@ def _evaluate(prompt: str, site: str, kind: Kind, vectors: dict[str, Tensor], se
     )
 
 
-def in_geometry(kind: Kind, vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def in_geometry(kind: GeometryKind, vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Sentences, paraphrases and near-misses at one site, in the geometry of a corpus that holds
     the paraphrases and the near-misses.
 
@@ -209,7 +211,9 @@ def ranks_on_diagonal(scores: Float[Tensor, "n n"]) -> Float[np.ndarray, " n"]:
     return (scores >= scores.diagonal()[:, None]).sum(1).double().numpy()
 
 
-def _evaluate_pictures(kind: Kind, vectors: dict[str, Tensor], seed: int) -> Interval | None:
+def _evaluate_pictures(
+    kind: GeometryKind, vectors: dict[str, Tensor], seed: int
+) -> Interval | None:
     if "picture" not in vectors:
         return None
     pictures = vectors["picture"]

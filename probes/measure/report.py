@@ -17,7 +17,7 @@ from probes.measure.framing import FrameBias
 from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
-from probes.measure.paraphrases import Setting
+from probes.measure.paraphrases import DiagnosticScore
 from probes.measure.parts import PARTS, PartName
 from probes.measure.summary import key_figures, part_table, report_html
 from probes.measure.synonyms import SynonymSimilarity
@@ -29,7 +29,7 @@ FORMAT = 2
 _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
-    "diagnostic": TypeAdapter(list[Setting]),
+    "diagnostic": TypeAdapter(list[DiagnosticScore]),
     "injection": TypeAdapter(list[Injection]),
     "reranking": TypeAdapter(list[Fusion]),
 }
@@ -44,7 +44,7 @@ class ProbeReport:
     """By kind of prompt, in the order of PROMPT_KINDS."""
     synonyms: list[SynonymSimilarity]
     framing: list[FrameBias]
-    diagnostic: list[Setting]
+    diagnostic: list[DiagnosticScore]
     injection: list[Injection]
     reranking: list[Fusion]
     """Empty when no frame discriminates."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from probes.display import data_frame, picture, table
 from probes.measure.framing import best_frame
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
-from probes.measure.paraphrases import best_setting
+from probes.measure.paraphrases import best_score
 from probes.stats import Interval
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
         figures = f"α of the last MLP {mlp:.2f}, of the final norm {norm:.2f}"
         yield f"turn, {PROMPT_KINDS[kind]}", f"{curves.turn} ({figures})"
     if report.diagnostic:
-        best = best_setting(report.diagnostic)
+        best = best_score(report.diagnostic)
         place = f"prompt {best.prompt} at {best.site}, geometry {best.geometry}"
         yield "best extraction", f"{place}: reciprocal rank {best.reciprocal_rank}"
     if report.synonyms:

@@ -59,7 +59,7 @@ def _deepstack(output: Any) -> Sequence[Sequence[Tensor]]:
     return getattr(output, "deepstack_features", None) or []
 
 
-def keep(output: Any) -> Any:
+def detach_output(output: Any) -> Any:
     """A tower's output with nothing but its features, as `[tokens, hidden]`, on the CPU."""
     pooled = output.pooler_output
     joined = [_flat(pooled)] if isinstance(pooled, list | tuple) else _flat([pooled])[None]
@@ -72,7 +72,7 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]).cpu()
 
 
-def merge(outputs: Sequence[Any], device: Any) -> Any:
+def merge_outputs(outputs: Sequence[Any], device: Any) -> Any:
     """Features of several media as one output of the tower."""
     lists = isinstance(outputs[0].pooler_output, list)
     pooled = [output.pooler_output[0].to(device) for output in outputs]
@@ -84,7 +84,7 @@ def merge(outputs: Sequence[Any], device: Any) -> Any:
     )
 
 
-def join(tensors: Sequence[Tensor]) -> Tensor:
+def pad_cat(tensors: Sequence[Tensor]) -> Tensor:
     """Concatenate along axis 0, zero-padding other axes to the largest (tiles, frames, time)."""
     largest = [max(t.shape[axis] for t in tensors) for axis in range(1, tensors[0].dim())]
     padded = []

@@ -12,10 +12,10 @@ from typing import Literal
 
 from PIL import Image, ImageFile
 
-Kind = Literal["text", "image", "video", "audio"]
-KINDS: tuple[Kind, ...] = ("text", "image", "video", "audio")
+Modality = Literal["text", "image", "video", "audio"]
+MODALITIES: tuple[Modality, ...] = ("text", "image", "video", "audio")
 
-ENDINGS: dict[Kind, tuple[str, ...]] = {
+ENDINGS: dict[Modality, tuple[str, ...]] = {
     "text": (".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org", ".log"),
     "video": (
         ".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
@@ -55,7 +55,7 @@ def _decodes(format: str) -> bool:
     return not (isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile))
 
 
-def kind_of(name: str | PurePath) -> Kind | None:
+def kind_of(name: str | PurePath) -> Modality | None:
     """The kind of a file by its ending, in any case; None when it is not known."""
     ending = PurePath(name).suffix.lower()
     for kind, endings in ENDINGS.items():
@@ -70,7 +70,7 @@ def known_endings() -> str:
     return " ".join([*listed, *sorted(picture_endings())])
 
 
-def kind_of_bytes(content: bytes) -> Kind | None:
+def kind_of_bytes(content: bytes) -> Modality | None:
     """The kind of media by how they begin; None when that tells nothing."""
     container = _container(content[:64])
     if container is not None:
@@ -102,10 +102,10 @@ PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 """What no other content begins with, even where the rest is damaged."""
 
 
-def _container(head: bytes) -> Kind | None:
+def _container(head: bytes) -> Modality | None:
     """The kind of a film or sound by the magic of its container."""
     if head.startswith(b"RIFF"):
-        kinds: dict[bytes, Kind] = {b"WAVE": "audio", b"AVI ": "video"}
+        kinds: dict[bytes, Modality] = {b"WAVE": "audio", b"AVI ": "video"}
         return kinds.get(head[8:12])
     if head[4:8] == b"ftyp":
         brand = head[8:12]

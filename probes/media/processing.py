@@ -43,9 +43,9 @@ from probes.arguments import check_count
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone, one_line
 from probes.items import Part
 from probes.media.audio import read_audio
-from probes.media.cache import Cache, Processed, join, keep, merge
+from probes.media.cache import Cache, Processed, detach_output, merge_outputs, pad_cat
 from probes.media.images import read_image, shrink
-from probes.media.sources import MediaOptions, open_source, reading
+from probes.media.sources import MediaOptions, bad_item_on_error, open_source
 from probes.media.videos import Video, read_video, shrink_frames
 
 READERS = {"image": "image_processor", "video": "video_processor", "audio": "feature_extractor"}
@@ -225,7 +225,7 @@ class Perception:
             "mm_token_type_ids": torch.tensor([list(types)]),
         }
         for key in {key for piece in pieces for key in piece.positions}:
-            row[key] = join([p.positions[key] for p in pieces if key in p.positions])
+            row[key] = pad_cat([p.positions[key] for p in pieces if key in p.positions])
         taken = inspect.signature(count).parameters
         return count(**{key: value for key, value in row.items() if key in taken})[0][:, 0]
 
@@ -255,10 +255,10 @@ class Perception:
                 tensors.setdefault(key, []).append(tensor)
             for kind, output in processed.features.items():
                 features.setdefault(kind, []).append(output)
-        inputs: dict[str, Any] = {key: join(found).to(device) for key, found in tensors.items()}
+        inputs: dict[str, Any] = {key: pad_cat(found).to(device) for key, found in tensors.items()}
         if features:
             inputs["mm_encoder_outputs"] = {
-                kind: merge(outputs, device) for kind, outputs in features.items()
+                kind: merge_outputs(outputs, device) for kind, outputs in features.items()
             }
         return inputs
 
@@ -296,7 +296,7 @@ class Perception:
         taken = inspect.signature(tower).parameters
         inputs = {key: value.to(device) for key, value in tensors.items() if key in taken}
         output = tower(**inputs, return_dict=True)
-        return keep(output) if output.pooler_output is not None else None
+        return detach_output(output) if output.pooler_output is not None else None
 
     def _cast(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pixels and sounds in the dtype of the model, as `BatchFeature.to` brings them: not every
@@ -315,7 +315,7 @@ class Perception:
         if key is not None and (held := self.cache.get(key)):
             return key, held
         with (
-            reading(name, part.kind),
+            bad_item_on_error(name, part.kind),
             open_source(part.value, self.options) or nullcontext() as source,
         ):
             value = self._read(part.kind, part.value) if source is None else None

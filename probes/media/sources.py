@@ -130,7 +130,7 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
 
 
 @contextmanager
-def reading(name: str, kind: str) -> Iterator[None]:
+def bad_item_on_error(name: str, kind: str) -> Iterator[None]:
     """Decoders meet damaged bytes with errors and warnings of every type: all become a BadItem
     that names the item."""
     try:

@@ -58,7 +58,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Run:
+class Span:
     """Neighbouring tokens of a rendered prompt; `text` only where content must be spliced in."""
 
     ids: list[int]
@@ -177,7 +177,7 @@ class Encoder:
 
     def _with_media(
         self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
-    ) -> tuple[list[Piece], list[int], list["Run"]]:
+    ) -> tuple[list[Piece], list[int], list["Span"]]:
         """A rendered prompt with its media, which are made smaller where they leave too little
         room for the texts: at most half of what the prompt leaves is kept for these."""
         text = perception.expand(rendered, pieces)
@@ -200,7 +200,7 @@ class Encoder:
 
     def _text_skeleton_uncached(
         self, marked: tuple, system: str | None, prefill: str, raw: bool
-    ) -> list["Run"]:
+    ) -> list["Span"]:
         text = self.opening + ("".join(marked) if raw else self.render(marked, system, prefill))
         return self._runs(self._tokenize_rendered(text), text)
 
@@ -246,7 +246,7 @@ class Encoder:
         bos = self.tokenizer.bos_token
         return not (bos and text.startswith(bos))
 
-    def _runs(self, ids: Sequence[int], rendered: str) -> list["Run"]:
+    def _runs(self, ids: Sequence[int], rendered: str) -> list["Span"]:
         """Split at control tokens; a run of plain tokens that holds a marker keeps its text too."""
         runs, position = [], 0
         bos = int(self._wants_special(rendered) and ids[:1] == [self.tokenizer.bos_token_id])
@@ -257,7 +257,7 @@ class Encoder:
             lead = [] if first or control else list(ids[position - 1 : position])
             text = "" if control else self._decode([*lead, *tokens])
             text = text.removeprefix(self._decode(lead) if lead else "")
-            runs.append(Run(tokens, text if MARKER.search(text) else None, first))
+            runs.append(Span(tokens, text if MARKER.search(text) else None, first))
             position += len(tokens)
         return runs
 
@@ -267,7 +267,7 @@ class Encoder:
         )
 
     def _splice(
-        self, skeleton: list["Run"], per_token: dict, contents: list[str], name: str
+        self, skeleton: list["Span"], per_token: dict, contents: list[str], name: str
     ) -> Row:
         ids: list[int] = []
         extras: dict[str, list[int]] = {key: [] for key in per_token}
@@ -301,7 +301,7 @@ class Encoder:
         return ids
 
     def _fit(
-        self, contents: list[str], skeleton: list[Run], name: str, pieces: list[Piece]
+        self, contents: list[str], skeleton: list[Span], name: str, pieces: list[Piece]
     ) -> list[str]:
         """Cut the longest contents at their end, so that the row keeps to `max_tokens`."""
         fixed = sum(len(run.ids) for run in skeleton)

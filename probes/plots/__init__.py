@@ -23,10 +23,10 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from probes.arguments import check_choice
-from probes.geometry import Kind
+from probes.geometry import GeometryKind
 from probes.measure.framing import FrameBias
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
-from probes.measure.paraphrases import Setting
+from probes.measure.paraphrases import DiagnosticScore
 from probes.measure.parts import Format
 from probes.measure.synonyms import SynonymSimilarity
 from probes.stats import Interval
@@ -93,7 +93,7 @@ MLP: Look = {"color": COLOURS[1], "linestyle": "-", "marker": "s"}
 NORM: Look = {"color": "black", "linestyle": "none", "marker": "D", "markersize": 6}
 SYNONYMS: Look = {"color": COLOURS[2], "linestyle": "-", "marker": "^"}
 CONTROLS: Look = {"color": "0.4", "linestyle": "--", "marker": "v", **HOLLOW}
-GEOMETRIES: dict[Kind, Look] = {
+GEOMETRIES: dict[GeometryKind, Look] = {
     "none": {"color": "black", "marker": "o", **HOLLOW},
     "centre": {"color": COLOURS[2], "marker": "s"},
     "whiten": {"color": COLOURS[3], "marker": "D"},
@@ -219,11 +219,11 @@ def draw_framing(biases: Sequence[FrameBias], ax: Axes | None = None) -> Axes:
 
 
 @styled()
-def draw_diagnostic(settings: Sequence[Setting], ax: Axes | None = None) -> Axes:
+def draw_diagnostic(settings: Sequence[DiagnosticScore], ax: Axes | None = None) -> Axes:
     """The best site of each prompt and geometry, by mean reciprocal rank, named beside it."""
     ax = _new_axes() if ax is None else ax
     prompts = list(dict.fromkeys(s.prompt for s in settings))
-    best: dict[tuple[str, str], Setting] = {}
+    best: dict[tuple[str, str], DiagnosticScore] = {}
     for setting in sorted(settings, key=lambda s: s.reciprocal_rank.mean, reverse=True):
         best.setdefault((setting.prompt, setting.geometry), setting)
     for lane, (kind, look) in zip((-0.25, 0.0, 0.25), GEOMETRIES.items(), strict=True):

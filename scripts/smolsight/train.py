@@ -40,7 +40,7 @@ from smolsight.saying import say_batch, say_loss
 from smolsight.settings import Settings
 
 
-class Run:
+class TrainingRun:
     """A folder with the log and the last checkpoint of one training."""
 
     def __init__(self, folder: Path, settings: Settings):
@@ -77,7 +77,7 @@ class Run:
 
 
 def optimise(
-    run: Run,
+    run: TrainingRun,
     model: LlavaForConditionalGeneration,
     state: dict,
     step: str,
@@ -123,7 +123,7 @@ def optimise(
             )
 
 
-def train(run: Run, language_folder: Path) -> LlavaForConditionalGeneration:
+def train(run: TrainingRun, language_folder: Path) -> LlavaForConditionalGeneration:
     """Both steps, from wherever the run stands."""
     settings = run.settings
     torch.manual_seed(settings.seed)
@@ -177,7 +177,7 @@ app = App(help=__doc__)
 @app.default
 def main(folder: Path, settings: Annotated[Settings | None, Parameter(name="*")] = None) -> None:
     """Train in `folder`, go on if it was begun, and write weights.safetensors there at the end."""
-    model = train(Run(folder, settings or Settings()), ensure("smollm2-135m"))
+    model = train(TrainingRun(folder, settings or Settings()), ensure("smollm2-135m"))
     save_file({name: t.contiguous() for name, t in trained(model).items()}, folder / WEIGHTS.name)
 
 

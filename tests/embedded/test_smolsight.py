@@ -32,7 +32,7 @@ from smolsight.naming import name_batch
 from smolsight.questions import ask, content_words, facts
 from smolsight.saying import pack, say_batch
 from smolsight.settings import Settings
-from smolsight.train import Run, train
+from smolsight.train import TrainingRun, train
 
 seeds = st.integers(0, 2**32)
 SHORT = Settings(name_batches=2, name_scenes=4, say_batches=2, say_scenes=3)
@@ -238,7 +238,7 @@ def test_every_thing_in_sight_has_a_token_of_its_own(seed):
 
 
 def test_a_killed_training_ends_as_if_it_had_not_been(tiny_language, tmp_path, monkeypatch):
-    whole = train(Run(tmp_path / "whole", SHORT), tiny_language)
+    whole = train(TrainingRun(tmp_path / "whole", SHORT), tiny_language)
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -246,8 +246,8 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tiny_language, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(training, "say_batch", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(Run(tmp_path / "parts", SHORT), tiny_language)
-    resumed = train(Run(tmp_path / "parts", SHORT), tiny_language)
+            train(TrainingRun(tmp_path / "parts", SHORT), tiny_language)
+    resumed = train(TrainingRun(tmp_path / "parts", SHORT), tiny_language)
     for name, weight in trained(whole).items():
         assert torch.equal(weight, trained(resumed)[name]), name
     logs = [(tmp_path / run / "log.jsonl").read_text() for run in ("whole", "parts")]
@@ -256,7 +256,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tiny_language, tmp_path, m
 
 def test_training_changes_the_eyes_alone(tiny_language, tmp_path):
     before = build(tiny_language, weights=None)[0].state_dict()
-    after = train(Run(tmp_path, SHORT), tiny_language).state_dict()
+    after = train(TrainingRun(tmp_path, SHORT), tiny_language).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all(name.startswith(("model.vision_tower", "model.multi_modal")) for name in changed)
@@ -300,7 +300,7 @@ def test_it_sees_in_half_precision():
 
 
 def test_a_run_is_not_continued_with_other_settings(tiny_language, tmp_path):
-    train(Run(tmp_path, SHORT), tiny_language)
+    train(TrainingRun(tmp_path, SHORT), tiny_language)
     other = Settings(seed=1, name_batches=2, name_scenes=4, say_batches=2, say_scenes=3)
     with pytest.raises(ValueError, match="was made with"):
-        train(Run(tmp_path, other), tiny_language)
+        train(TrainingRun(tmp_path, other), tiny_language)

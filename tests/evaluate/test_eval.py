@@ -20,12 +20,18 @@ from PIL import Image
 from freeret.evaluate.ablation.file import Ablations, ablate_all, mean_regret, regrets
 from freeret.evaluate.ablation.measure import ablate
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import figure
+from freeret.evaluate.metrics import score_run
 from freeret.evaluate.plots import draw_ablation, draw_regrets, draw_systems
 from freeret.evaluate.results.file import Result, compare
 from freeret.evaluate.run import Unfinished, evaluate
 from freeret.evaluate.stage2 import judge_run, rerank_run
-from freeret.evaluate.systems.registry import BM25, Pooled, Prompted, SentenceTransformers, system
+from freeret.evaluate.systems.registry import (
+    BM25,
+    Pooled,
+    PromptedSystem,
+    SentenceTransformers,
+    system,
+)
 from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
@@ -96,7 +102,7 @@ def test_a_recipe_ranks_as_the_retriever_does(tiny: Tiny, tmp_path: Path) -> Non
     small = dataset(documents=20)
     retriever = FreeRet(tiny("llama"), recipe)
     retriever.index(small.documents, tmp_path / "store")
-    ranking = Prompted.of("recipe", tiny("llama"), recipe).run(small)
+    ranking = PromptedSystem.of("recipe", tiny("llama"), recipe).run(small)
     for query in small.queries:
         hits = retriever.search(query, top_n=20)
         own = ranking[query.id or ""]
@@ -105,10 +111,10 @@ def test_a_recipe_ranks_as_the_retriever_does(tiny: Tiny, tmp_path: Path) -> Non
 
 
 def test_the_task_of_the_dataset_is_the_task_prior(tiny: Tiny) -> None:
-    system = Prompted.of("paper", tiny("llama"), Recipe.paper())
+    system = PromptedSystem.of("paper", tiny("llama"), Recipe.paper())
     asked = [system.run(dataset(task=task)) for task in ("same meaning", "question")]
     assert asked[0] != asked[1]
-    fixed = Prompted.of("e5v", tiny("llama"), Recipe.e5v())
+    fixed = PromptedSystem.of("e5v", tiny("llama"), Recipe.e5v())
     asked = [fixed.run(dataset(task=task)) for task in ("same meaning", "question")]
     assert asked[0] == asked[1]
 
@@ -221,7 +227,7 @@ def test_kinds_that_a_pool_does_not_hold_are_centred_as_the_retriever_does(
     retriever = FreeRet(backbone, recipe)
     retriever.index(documents, tmp_path / "store")
     judged = {q.id or "": {documents[0].id or "": 1} for q in queries}
-    evaluated = Prompted.of("recipe", backbone, recipe)
+    evaluated = PromptedSystem.of("recipe", backbone, recipe)
     ranking = evaluated.run(Dataset("across", queries, documents, judged))
     alone = evaluated.run(Dataset("alone", queries[:1], documents, judged))
     found = retriever.search_many(queries, top_n=6)
@@ -238,7 +244,7 @@ def test_reranking_is_that_of_the_retriever(tiny: Tiny, tmp_path: Path) -> None:
     small = dataset(documents=20)
     retriever = FreeRet(tiny("llama"), RECIPE)
     retriever.index(small.documents, tmp_path / "store")
-    first = Prompted.of("recipe", tiny("llama"), RECIPE).run(small)
+    first = PromptedSystem.of("recipe", tiny("llama"), RECIPE).run(small)
     margins = judge_run(small, first, Reranker.from_recipe(tiny("llama"), RECIPE), 5)
     second = rerank_run(first, margins, 5, RECIPE.fusion)
     for query in small.queries:
@@ -272,7 +278,7 @@ def without_timings(file: Path) -> str:
 
 
 def test_a_run_writes_everything(tiny: Tiny, tmp_path: Path) -> None:
-    recipe = Prompted.of("recipe", tiny("llama"), RECIPE)
+    recipe = PromptedSystem.of("recipe", tiny("llama"), RECIPE)
     files = evaluate([dataset, pairs], recipe, tmp_path, rerank=[3, 5])
     assert [f.name for f in files] == ["recipe.json", "recipe-top3.json", "recipe-top5.json"]
     result = Result.load(files[0])
@@ -304,7 +310,7 @@ def test_the_run_file_says_what_the_json_says(tiny: Tiny, tmp_path: Path) -> Non
     import ir_measures
 
     small = dataset(metrics=("nDCG@10", "P@1"))
-    files = evaluate([lambda: small], Prompted.of("paper", tiny("llama"), Recipe.paper()),
+    files = evaluate([lambda: small], PromptedSystem.of("paper", tiny("llama"), Recipe.paper()),
                      tmp_path, rerank=[5])  # fmt: skip
     for file in files:
         told = list(ir_measures.read_trec_run(str(file.with_suffix("") / "small.trec")))
@@ -345,22 +351,24 @@ def test_a_finished_dataset_is_not_measured_again(tiny: Tiny, tmp_path: Path) ->
 
 
 def test_another_backbone_or_recipe_is_refused(tiny: Tiny, tmp_path: Path) -> None:
-    evaluate([dataset], Prompted.of("recipe", tiny("llama"), RECIPE), tmp_path)
+    evaluate([dataset], PromptedSystem.of("recipe", tiny("llama"), RECIPE), tmp_path)
     other = Recipe("prompteol", "attn[-2]", "centre", "mcq", 0.2)
     said = r"recipe\.json was made with other settings: .*site attn\[3\], now attn\[2\]"
     with pytest.raises(StoreMismatch, match=said):
-        evaluate([dataset], Prompted.of("recipe", tiny("llama"), other), tmp_path)
+        evaluate([dataset], PromptedSystem.of("recipe", tiny("llama"), other), tmp_path)
     with pytest.raises(StoreMismatch, match=r"was made with \S+, you asked for \S+\. Give"):
-        evaluate([dataset], Prompted.of("recipe", tiny("qwen2"), RECIPE), tmp_path)
+        evaluate([dataset], PromptedSystem.of("recipe", tiny("qwen2"), RECIPE), tmp_path)
     with pytest.raises(StoreMismatch, match="other settings: seed 0, now 1"):
-        evaluate([dataset], Prompted.of("recipe", tiny("llama"), RECIPE), tmp_path, seed=1)
+        evaluate([dataset], PromptedSystem.of("recipe", tiny("llama"), RECIPE), tmp_path, seed=1)
 
 
 def test_a_backbone_that_cannot_rerank_is_not_reranked(
     tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = Recipe("prompteol", "attn[-1]", "none", None, why_not_reranked="AUC at chance")
-    files = evaluate([dataset], Prompted.of("recipe", tiny("llama"), recipe), tmp_path, rerank=[5])
+    files = evaluate(
+        [dataset], PromptedSystem.of("recipe", tiny("llama"), recipe), tmp_path, rerank=[5]
+    )
     assert [file.name for file in files] == ["recipe.json"]
     assert "AUC at chance" in caplog.text
 
@@ -377,7 +385,7 @@ def test_a_file_that_is_no_result(tmp_path: Path) -> None:
 
 def test_two_runs_are_compared_query_by_query(tiny: Tiny, tmp_path: Path) -> None:
     loaders = [dataset, pairs]
-    a = evaluate(loaders, Prompted.of("recipe", tiny("llama"), RECIPE), tmp_path)[0]
+    a = evaluate(loaders, PromptedSystem.of("recipe", tiny("llama"), RECIPE), tmp_path)[0]
     b = evaluate(loaders, BM25(), tmp_path)[0]
     one, other = Result.load(a), Result.load(b)
     rows = compare(one, other)
@@ -459,8 +467,8 @@ def test_one_pass_over_all_sites_is_each_site_by_itself(
         grid = {(p.prompt, p.site, p.geometry): p.value for p in ablations[0].datasets[name].grid}
         for prompt, site, kind in [("control", "attn[-1]", "none"), ("e5v", "norm", "whiten"),
                                    ("prompteol", "mlp[-2]", "centre")]:  # fmt: skip
-            alone = Prompted("alone", tiny("llama"), [prompt], site, kind)  # type: ignore[arg-type]
-            expected = figure(data, alone.run(data), data.metrics[0]).interval().mean
+            alone = PromptedSystem("alone", tiny("llama"), [prompt], site, kind)  # type: ignore[arg-type]
+            expected = score_run(data, alone.run(data), data.metrics[0]).interval().mean
             assert grid[prompt, site, kind] == pytest.approx(expected, abs=1e-6)
 
 

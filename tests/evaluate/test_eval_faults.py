@@ -19,7 +19,7 @@ from freeret.evaluate.results.kept import Kept
 from freeret.evaluate.run import Unfinished, evaluate
 from freeret.evaluate.skipping import Skipped, work_on_good
 from freeret.evaluate.stage2 import judge_run, rerank_run
-from freeret.evaluate.systems.registry import BM25, Prompted, SentenceTransformers, system
+from freeret.evaluate.systems.registry import BM25, PromptedSystem, SentenceTransformers, system
 from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
@@ -55,7 +55,7 @@ def seen(tmp_path: Path, bad: Sequence[str] = (), **more: Any) -> Dataset:
 
 def test_bad_items_are_left_out_counted_and_listed(tiny: Tiny, tmp_path: Path) -> None:
     """q1 scores 0 and stays in the denominator; d2 cannot be found, and moves no mean."""
-    recipe = Prompted.of("recipe", tiny("qwen2.5-vl"), RECIPE)
+    recipe = PromptedSystem.of("recipe", tiny("qwen2.5-vl"), RECIPE)
     broken = seen(tmp_path, ["q1", "d2"])
     with pytest.raises(Unfinished, match=r"could not evaluate seen: item 'q1': cannot read the im"):
         evaluate([lambda: broken], recipe, tmp_path / "raise")
@@ -91,7 +91,7 @@ def test_every_system_skips_alike(name: str, tiny: Tiny, tmp_path: Path) -> None
 
 
 def test_without_bad_items_skipping_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
-    recipe = Prompted.of("recipe", tiny("llama"), RECIPE)
+    recipe = PromptedSystem.of("recipe", tiny("llama"), RECIPE)
     for on_error in ("raise", "skip"):
         evaluate([dataset, pairs], recipe, tmp_path / on_error, rerank=[3], on_error=on_error)
     for file in (tmp_path / "raise").rglob("*.trec"):
@@ -105,7 +105,7 @@ def test_candidates_that_are_bad(tiny: Tiny, tmp_path: Path) -> None:
     """q3's only candidate is bad: it finds nothing, as if it were bad itself."""
     own = {f"q{i}": [f"d{i}", f"d{(i + 1) % 6}"] for i in range(6)} | {"q3": ["d3"]}
     broken = seen(tmp_path, ["d3"], candidates=own)
-    [file] = evaluate([lambda: broken], Prompted.of("recipe", tiny("qwen2.5-vl"), RECIPE),
+    [file] = evaluate([lambda: broken], PromptedSystem.of("recipe", tiny("qwen2.5-vl"), RECIPE),
                       tmp_path, on_error="skip")  # fmt: skip
     ranking = read_trec(file.with_suffix("") / "seen.trec", broken)
     assert ranking is not None
@@ -117,7 +117,7 @@ def test_candidates_that_are_bad(tiny: Tiny, tmp_path: Path) -> None:
 def test_a_side_of_which_nothing_is_left_is_a_failure(tiny: Tiny, tmp_path: Path) -> None:
     every = [f"d{i}" for i in range(6)]
     with pytest.raises(Unfinished, match=r"seen: no document can be encoded: item 'd0': cannot"):
-        evaluate([lambda: seen(tmp_path, every)], Prompted.of("e5v", tiny("qwen2.5-vl"),
+        evaluate([lambda: seen(tmp_path, every)], PromptedSystem.of("e5v", tiny("qwen2.5-vl"),
                  Recipe.e5v()), tmp_path, on_error="skip")  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def test_good_things_are_worked_on_once(named: bool) -> None:
         work_on_good(lambda _: (_ for _ in ()).throw(BadSetting("no")), things, things)
 
 
-class Strange(Prompted):
+class Strange(PromptedSystem):
     """Overflows on d1, and has no room for d4."""
 
     def encode(self, items: Sequence[Item], side: Any, task: str, **options: Any) -> Tensor:
@@ -191,7 +191,7 @@ class Choosy(Reranker):
 
 def test_pairs_that_cannot_be_judged_stand_below_the_judged(tiny: Tiny) -> None:
     few = dataset(queries=4, documents=5)
-    first = Prompted.of("recipe", tiny("llama"), RECIPE).run(few)
+    first = PromptedSystem.of("recipe", tiny("llama"), RECIPE).run(few)
     choosy, skipped = Choosy(tiny("llama")), []
     margins = judge_run(few, first, choosy, 4, skipped=skipped, together=2)
     expected = {f"{q} d1" for q, row in first.items() if "d1" in list(row)[:4]}
@@ -234,7 +234,7 @@ def crowded() -> Dataset:
     return dataset("crowded", queries=2, documents=3)
 
 
-class Crowded(Prompted):
+class Crowded(PromptedSystem):
     def encode(self, items: Sequence[Item], side: Any, task: str, **options: Any) -> Tensor:
         if len(items) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
@@ -371,7 +371,7 @@ def counting(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Counting:
     return judge
 
 
-class Once(Prompted):
+class Once(PromptedSystem):
     """Counts how often it encodes."""
 
     calls: list[str] = []  # noqa: RUF012
@@ -417,7 +417,7 @@ def test_a_killed_reranking_goes_on_where_it_stopped(
 def test_a_deeper_depth_uses_what_is_left_of_a_killed_one(
     counting: Counting, tiny: Tiny, tmp_path: Path
 ) -> None:
-    one = Prompted.of("recipe", tiny("llama"), RECIPE)
+    one = PromptedSystem.of("recipe", tiny("llama"), RECIPE)
     counting.patience = 7
     with pytest.raises(Killed):
         evaluate([dataset], one, tmp_path, rerank=[3])
@@ -483,7 +483,7 @@ def in_corpus() -> Dataset:
 def test_no_query_finds_itself(tiny: Tiny, tmp_path: Path) -> None:
     data = in_corpus()
     assert data.in_corpus == {"0", "1", "2", "3"}
-    for one in (BM25(), Prompted.of("recipe", tiny("llama"), RECIPE)):
+    for one in (BM25(), PromptedSystem.of("recipe", tiny("llama"), RECIPE)):
         ranking = one.run(data)
         assert all(q not in row and len(row) == 7 for q, row in ranking.items())
         assert {q: next(iter(row)) for q, row in ranking.items()} == {

@@ -14,13 +14,13 @@ from scipy.stats import permutation_test, spearmanr
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import (
-    Figure,
+    Scores,
     difference,
-    figure,
     grades,
     mean_of,
     ordered,
     per_query,
+    score_run,
     spearman,
     to_run,
 )
@@ -68,7 +68,7 @@ def test_precision_at_1_of_mmeb_worked_by_hand() -> None:
         "q1": ["d0", "d1"], "q2": ["d3", "d1", "d4"], "q3": ["d2"],
     }  # fmt: skip
     assert per_query(hand, run, "P@1").tolist() == [1, 0, 1]
-    assert figure(hand, run, "P@1").interval().mean == pytest.approx(2 / 3)
+    assert score_run(hand, run, "P@1").interval().mean == pytest.approx(2 / 3)
 
 
 def test_a_candidate_named_twice_counts_once() -> None:
@@ -126,7 +126,7 @@ def test_the_interval_of_a_difference_is_its_paired_bootstrap() -> None:
     """The 2.5% and 97.5% points over resampled queries, the same ones for both systems."""
     draw = np.random.default_rng(5)
     a, b = draw.random(40), draw.random(40)
-    found, p = difference([(Figure("RR", a), Figure("RR", b))], seed=3)
+    found, p = difference([(Scores("RR", a), Scores("RR", b))], seed=3)
     picks = np.random.default_rng(3).integers(40, size=(2000, 40))
     gaps = np.array([a[pick].mean() - b[pick].mean() for pick in picks])
     assert found.mean == pytest.approx(a.mean() - b.mean())
@@ -173,7 +173,7 @@ def test_spearman_is_that_of_scipy() -> None:
     expected = spearmanr(scores, grades).statistic
     assert float(spearman(scores, grades)) == pytest.approx(expected)
     assert float(spearman(np.ones(60), grades)) == 0.0
-    found = Figure("Spearman", scores, grades).interval()
+    found = Scores("Spearman", scores, grades).interval()
     assert found.mean == pytest.approx(expected)
     assert found.low < expected < found.high
 
@@ -183,7 +183,7 @@ def test_spearman_over_a_dataset_of_pairs() -> None:
     hand = dataset(judgements, metrics=("Spearman",),
                    candidates={q: list(row) for q, row in judgements.items()})  # fmt: skip
     run = to_run(hand, matrix((np.eye(5)[:4] * [[1], [9], [8], [3]]).tolist()))
-    found = figure(hand, run, "Spearman")
+    found = score_run(hand, run, "Spearman")
     assert found.values.tolist() == [1, 9, 8, 3]
     assert found.interval().mean == pytest.approx(1.0)
 
@@ -192,7 +192,7 @@ def test_spearman_over_a_dataset_of_pairs() -> None:
 def test_the_p_value_is_that_of_a_paired_permutation_test(shift: float) -> None:
     draw = np.random.default_rng(3)
     a, b = (draw.random(80) < 0.6 + shift).astype(float), (draw.random(80) < 0.6).astype(float)
-    gap, p = difference([(Figure("P@1", a), Figure("P@1", b))])
+    gap, p = difference([(Scores("P@1", a), Scores("P@1", b))])
     theirs = permutation_test(
         (a, b), lambda x, y, axis: (x - y).mean(axis), permutation_type="samples", rng=0
     )
@@ -202,7 +202,7 @@ def test_the_p_value_is_that_of_a_paired_permutation_test(shift: float) -> None:
 
 
 def test_equal_runs_do_not_differ() -> None:
-    one = Figure("P@1", np.array([1.0, 0.0, 1.0]))
+    one = Scores("P@1", np.array([1.0, 0.0, 1.0]))
     gap, p = difference([(one, one)])
     assert (tuple(gap), p) == ((0.0, 0.0, 0.0), 1.0)
 
@@ -210,9 +210,9 @@ def test_equal_runs_do_not_differ() -> None:
 def test_a_sure_difference_and_none() -> None:
     draw = np.random.default_rng(0)
     grades = draw.random(150)
-    good = Figure("Spearman", 30 * (grades + 0.3 * draw.random(150)), grades)
-    poor = Figure("Spearman", 1e-3 * (grades + 3 * draw.random(150)), grades)
-    same = Figure("Spearman", 0.01 * good.values - 5, grades)
+    good = Scores("Spearman", 30 * (grades + 0.3 * draw.random(150)), grades)
+    poor = Scores("Spearman", 1e-3 * (grades + 3 * draw.random(150)), grades)
+    same = Scores("Spearman", 0.01 * good.values - 5, grades)
     gap, p = difference([(good, poor)])
     assert gap.low > 0.2
     assert p < 0.01
@@ -221,18 +221,18 @@ def test_a_sure_difference_and_none() -> None:
 
 
 def test_the_mean_of_datasets_weighs_each_alike() -> None:
-    many, few = Figure("P@1", np.ones(90)), Figure("P@1", np.array([0.0, 0.0, 1.0]))
+    many, few = Scores("P@1", np.ones(90)), Scores("P@1", np.array([0.0, 0.0, 1.0]))
     found = mean_of([many, few])
     assert found.mean == pytest.approx((1 + 1 / 3) / 2)
     assert found.low == pytest.approx(0.5), "the few alone carry the noise"
     assert found.high == pytest.approx(1.0)
-    gap, _ = difference([(many, Figure("P@1", np.zeros(90))), (few, few)])
+    gap, _ = difference([(many, Scores("P@1", np.zeros(90))), (few, few)])
     assert gap.mean == pytest.approx(0.5)
 
 
 def test_spearman_needs_grades() -> None:
     with pytest.raises(BadSetting, match="grades"):
-        Figure("Spearman", np.array([1.0, 2.0])).interval()
+        Scores("Spearman", np.array([1.0, 2.0])).interval()
 
 
 # ---------------------------------------------------------------------------------- score files

@@ -22,8 +22,8 @@ from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.results.file import Result
 from freeret.evaluate.run import evaluate
 from freeret.evaluate.stage2 import judge_run
-from freeret.evaluate.systems.registry import Prompted, system
-from freeret.evaluate.systems.vectors import Vectors
+from freeret.evaluate.systems.registry import PromptedSystem, system
+from freeret.evaluate.systems.vectors import VectorSystem
 from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
 from freeret.reports import own_recipe
@@ -152,7 +152,7 @@ def test_the_command_with_ray_writes_what_it_writes_without(
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "bm25"])
 def test_vectors_are_those_of_one_process(name: str, actors: Actors, backbone: Backbone) -> None:
     alone = system(name, lambda: backbone, lambda: RECIPE)
-    assert isinstance(alone, Vectors)
+    assert isinstance(alone, VectorSystem)
     shared = actors.system(alone)
     assert (shared.name, shared.recipe) == (alone.name, alone.recipe)
     assert shared.identity() == alone.identity()
@@ -200,7 +200,7 @@ def test_margins_are_those_of_one_process(actors: Actors, backbone: Backbone) ->
 def test_a_run_goes_on_with_ray_or_without(
     actors: Actors, backbone: Backbone, tmp_path: Path
 ) -> None:
-    alone = Prompted.of("recipe", backbone, RECIPE)
+    alone = PromptedSystem.of("recipe", backbone, RECIPE)
     loaders = [dataset, lambda: dataset("second"), lambda: dataset("third")]
     evaluate(loaders, alone, tmp_path / "local", rerank=[3])
     evaluate(loaders[:1], alone, tmp_path / "mixed", rerank=[3], actors=actors)
@@ -223,7 +223,7 @@ def die_once(marker: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Mortal(Prompted):
+class Mortal(PromptedSystem):
     marker: Path = Path()
 
     def encode(self, items: Sequence[Item], side: Side, task: str, **options: Any) -> Tensor:
@@ -242,7 +242,7 @@ class MortalReranker(Reranker):
 
 
 def test_a_killed_actor_changes_nothing(actors: Actors, backbone: Backbone, tmp_path: Path) -> None:
-    alone, small = Prompted.of("recipe", backbone, RECIPE), dataset()
+    alone, small = PromptedSystem.of("recipe", backbone, RECIPE), dataset()
     mortal = Mortal(
         "recipe", backbone, alone.prompts, alone.site, alone.geometry, RECIPE, tmp_path / "encode"
     )
@@ -267,7 +267,7 @@ def test_errors_in_an_actor_arrive_as_they_are(
     items = [*dataset().documents, Item(images=[Image.new("RGB", (8, 8))], id="picture")]
     for name, error in (("recipe", BadItem), ("echo", BadSetting)):
         one = system(name, lambda: backbone, lambda: RECIPE)
-        assert isinstance(one, Vectors)
+        assert isinstance(one, VectorSystem)
         with pytest.raises(error, match="'picture'") as caught:
             actors.system(one).encode(items, "document", "question")
         assert type(caught.value) is error
@@ -277,12 +277,14 @@ def test_errors_in_an_actor_arrive_as_they_are(
     with torch.no_grad():
         changed.model.get_input_embeddings().weight[0] += 1
     with pytest.raises(StoreMismatch, match="with another weights than the driver"):
-        actors.system(Prompted.of("recipe", changed, RECIPE)).encode(items[:9], "query", "question")
+        actors.system(PromptedSystem.of("recipe", changed, RECIPE)).encode(
+            items[:9], "query", "question"
+        )
 
 
 def test_a_system_without_a_backbone_is_shared_too(actors: Actors) -> None:
     missing = system("st:/nowhere", lambda: pytest.fail("no backbone is needed"), Recipe.paper)
-    assert isinstance(missing, Vectors)
+    assert isinstance(missing, VectorSystem)
     with pytest.raises(BadSetting, match="no model '/nowhere'"):
         actors.system(missing).encode(dataset().queries, "query", "question")
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from probes.data import paraphrases
-from probes.geometry import KINDS, Kind
+from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.items import Item
 from probes.measure.paraphrases import (
     SCENES,
     SIDES,
-    Setting,
+    DiagnosticScore,
     diagnose,
     embed_diagnostic,
     in_geometry,
@@ -52,7 +52,9 @@ def unit(vectors: Array) -> Array:
     return vectors / np.sqrt((vectors**2).sum(1, keepdims=True))
 
 
-def mapped(kind: Kind, documents: Array, mean: Array | None = None) -> Callable[[Array], Array]:
+def mapped(
+    kind: GeometryKind, documents: Array, mean: Array | None = None
+) -> Callable[[Array], Array]:
     """What the geometry of these documents does to raw vectors; `mean` goes before their own."""
     units = unit(documents)
     centre = units.mean(0)
@@ -118,7 +120,7 @@ def test_figures_worked_by_hand(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("probes.measure.paraphrases.embed_diagnostic", lambda *_, **__: vectors)
     found = diagnose(tiny("llama"), {"a name": E5V}, ["norm"])
     assert [(s.prompt, s.site, s.geometry) for s in found] == [
-        ("a name", "norm", kind) for kind in KINDS
+        ("a name", "norm", kind) for kind in GEOMETRY_KINDS
     ]
     plain = found[0]
     assert plain.precision.mean == pytest.approx(1 / 3)
@@ -128,8 +130,8 @@ def test_figures_worked_by_hand(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> 
     assert plain.quality == plain.reciprocal_rank.mean
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_near_misses_are_part_of_the_corpus(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", GEOMETRY_KINDS)
+def test_near_misses_are_part_of_the_corpus(kind: GeometryKind) -> None:
     """Mean and covariance are those of paraphrases and near-misses together, as unit vectors."""
     rng = np.random.default_rng(3)
     raw = {name: rng.normal(size=(7, 5)) * rng.uniform(1, 9, (7, 1)) + 2 for name in SIDES}
@@ -153,7 +155,7 @@ def test_every_setting_follows_its_definition(
     sites = ["attn[-2]", "mlp[3]", "norm"]
     found = diagnose(backbone, {"named": prompt}, sites, seed=6)
     assert [(s.prompt, s.site, s.geometry) for s in found] == [
-        ("named", site, kind) for site in sites for kind in KINDS
+        ("named", site, kind) for site in sites for kind in GEOMETRY_KINDS
     ]
     states = {
         name: by_hooks("llama", backbone, model, prompt, [Item(row[name]) for row in rows], side)
@@ -193,7 +195,10 @@ def test_prompts_and_sites_by_default(rows: list[dict[str, str]], tiny: Tiny) ->
     prompts = ["control", "e5v", "prompteol", "hierarchical"]
     sites = [f"{kind}[{layer}]" for layer in (-4, -3, -2, -1) for kind in ("attn", "mlp")]
     assert [(s.prompt, s.site, s.geometry) for s in found] == [
-        (prompt, site, kind) for prompt in prompts for site in [*sites, "norm"] for kind in KINDS
+        (prompt, site, kind)
+        for prompt in prompts
+        for site in [*sites, "norm"]
+        for kind in GEOMETRY_KINDS
     ]
 
 
@@ -245,7 +250,7 @@ def test_real_paraphrases_are_found(smollm2: Backbone, monkeypatch: pytest.Monke
     """PromptEOL finds the partner among fifteen, but a near-miss shares more words and wins."""
     few = paraphrases()[:15]
     monkeypatch.setattr("probes.measure.paraphrases.paraphrases", lambda: few)
-    found: dict[str, Setting] = {
+    found: dict[str, DiagnosticScore] = {
         s.geometry: s for s in diagnose(smollm2, {"eol": PROMPT_EOL}, ["attn[-1]"])
     }
     assert found["none"].reciprocal_rank.mean > 0.8
@@ -253,7 +258,7 @@ def test_real_paraphrases_are_found(smollm2: Backbone, monkeypatch: pytest.Monke
     vectors: dict[str, Tensor] = embed_diagnostic(smollm2, PROMPT_EOL, ["attn[-1]"])
     raw = {name: v[:, 0].double().numpy() for name, v in vectors.items()}
     documents = np.concatenate([raw["paraphrase"], raw["near_miss"]])
-    for kind in KINDS:
+    for kind in GEOMETRY_KINDS:
         transform = mapped(kind, documents)
         rank = rank_of_partner(transform(raw["sentence"]) @ transform(raw["paraphrase"]).T)
         same(found[kind].reciprocal_rank, 1 / rank, 0)

@@ -22,7 +22,7 @@ from probes.measure.framing import FrameBias
 from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
-from probes.measure.paraphrases import Setting
+from probes.measure.paraphrases import DiagnosticScore
 from probes.measure.parts import PARTS
 from probes.measure.run import _MEASURES, DTYPES
 from probes.measure.synonyms import SynonymSimilarity
@@ -52,8 +52,10 @@ def curves(last_mlp: float = 0.1, norm: float = 0.9) -> Curves:
     )  # fmt: skip
 
 
-def setting(prompt: str, site: str, geometry: Any, quality: float, half: float = 0.02) -> Setting:
-    return Setting(prompt, site, geometry, around(0.5), around(quality, half), around(0.6))
+def setting(
+    prompt: str, site: str, geometry: Any, quality: float, half: float = 0.02
+) -> DiagnosticScore:
+    return DiagnosticScore(prompt, site, geometry, around(0.5), around(quality, half), around(0.6))
 
 
 def frame_bias(name: str, area: float, half: float = 0.05) -> FrameBias:

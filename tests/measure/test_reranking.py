@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from probes.data import paraphrases
-from probes.geometry import Kind
+from probes.geometry import GeometryKind
 from probes.items import Item
 from probes.measure.framing import FRAMES
 from probes.measure.fusion import WEIGHTS, closest, fuse, reciprocal_ranks, rerank_gain
-from probes.measure.paraphrases import Setting
+from probes.measure.paraphrases import DiagnosticScore
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
 from probes.stats import Interval
@@ -59,7 +59,7 @@ def test_the_partner_is_always_a_candidate() -> None:
 
 @pytest.mark.parametrize(("kind", "sentences"), [("none", 50), ("centre", 4), ("whiten", 50)])
 def test_gains_follow_their_definition(
-    kind: Kind, sentences: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    kind: GeometryKind, sentences: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = paraphrases()[:6]
     for module in ("diagnostic", "reranking"):
@@ -67,7 +67,7 @@ def test_gains_follow_their_definition(
     monkeypatch.setitem(NAMED, "control", TASK)
     monkeypatch.setattr("probes.measure.fusion.SENTENCES", sentences)
     backbone, model, frame = tiny("llama"), TEXT["llama"].__wrapped__(), FRAMES["yes_no"]
-    setting = Setting("control", "mlp[-2]", kind, NO_INTERVAL, NO_INTERVAL, NO_INTERVAL)
+    setting = DiagnosticScore("control", "mlp[-2]", kind, NO_INTERVAL, NO_INTERVAL, NO_INTERVAL)
     found = rerank_gain(backbone, setting, "yes_no", seed=8)
     assert [(f.frame, f.weight) for f in found] == [("yes_no", weight) for weight in WEIGHTS]
 

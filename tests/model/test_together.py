@@ -15,7 +15,7 @@ import freeret.store
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.search import ann
-from freeret.search.exact import stored
+from freeret.search.exact import scan
 from freeret.search.geometry import fit_geometry
 from freeret.store.table import Record, Store
 from probes import Backbone, Geometry
@@ -304,7 +304,7 @@ def test_an_index_that_lost_a_race_is_built_again(
         passes.append(1)
         if len(passes) == 1:
             conflict(store)
-        return stored(store, Geometry(), 100)
+        return scan(store, Geometry(), 100)
 
     ann.build_index(store, blocks)
     assert len(passes) == 2

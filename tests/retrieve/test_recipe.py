@@ -9,7 +9,7 @@ import pytest
 
 from freeret.recipe import Recipe
 from probes.errors import BadFile
-from probes.geometry import KINDS
+from probes.geometry import GEOMETRY_KINDS
 from probes.measure.fusion import Fusion
 from tests.measure.test_report import around, curves, frame_bias, make_report, setting
 
@@ -198,7 +198,7 @@ def test_the_surest_gain_is_chosen_not_the_largest() -> None:
 # -------------------------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("geometry", KINDS)
+@pytest.mark.parametrize("geometry", GEOMETRY_KINDS)
 @pytest.mark.parametrize(("frame", "fusion"), [("mcq", None), ("yes_no", 0.2), (None, None)])
 def test_a_recipe_is_read_as_it_was_written(
     geometry: Any, frame: str | None, fusion: float | None, tmp_path: Path

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from freeret.search.exact import Block, best, block_rows, stored
+from freeret.search.exact import Block, block_rows, scan, top_k
 from freeret.search.geometry import fit_geometry
-from freeret.store.filters import Selection, condition, passes
+from freeret.store.filters import Selection, passes, to_sql
 from freeret.store.table import Record, Store
 from probes import Geometry
 from probes.geometry import Affine, CorpusGeometry, unit
@@ -58,7 +58,7 @@ def test_blocks_of_any_size_give_the_best(
     """Equal vectors lie in other blocks, at other places of their block, and tie all the same."""
     ids, vectors = corpus(count, distinct=distinct)
     queries = unit(torch.randn(3, SIZE, generator=torch.Generator().manual_seed(1)))
-    found = best(cut(ids, vectors, sizes), queries, top)
+    found = top_k(cut(ids, vectors, sizes), queries, top)
     assert [[id for id, _ in pairs] for pairs in found] == [
         by_hand(ids, vectors, query, top) for query in queries
     ]
@@ -75,7 +75,7 @@ def test_scores_nearer_than_float32_are_ordered_in_float64() -> None:
     near = query.repeat(40, 1)
     near[:, 0] += torch.arange(40) * 1e-8 * (-1) ** torch.arange(40)
     ids = [f"{k:02}" for k in range(40)]
-    [found] = best(cut(ids, near, [7, 13]), query, 10)
+    [found] = top_k(cut(ids, near, [7, 13]), query, 10)
     assert [id for id, _ in found] == by_hand(ids, near, query[0], 10)
 
 
@@ -138,23 +138,21 @@ def test_what_the_disk_holds_back_would_not_pass(wanted: dict[str, Any], store: 
         id for id, facts in zip(store.vectors().ids, store.vectors().metadata, strict=True)
         if passes(facts, wanted)
     )  # fmt: skip
-    found = [
-        id for block in stored(store, Geometry(), 30, Selection.of(wanted)) for id in block.ids
-    ]
+    found = [id for block in scan(store, Geometry(), 30, Selection.of(wanted)) for id in block.ids]
     assert sorted(found) == expected
-    if condition(wanted):
-        read = sum(len(b.ids) for b in store.blocks(where=condition(wanted)))
+    if to_sql(wanted):
+        read = sum(len(b.ids) for b in store.blocks(where=to_sql(wanted)))
         assert len(expected) <= read < 100, "the condition kept something back"
 
 
 def test_the_disk_is_asked_for_strings() -> None:
-    assert condition({"kind": "a"}) == """(contains(metadata, '"kind": "a"'))"""
-    assert condition({"kind": ["a", "it's"], "year": 1}) == (
+    assert to_sql({"kind": "a"}) == """(contains(metadata, '"kind": "a"'))"""
+    assert to_sql({"kind": ["a", "it's"], "year": 1}) == (
         """(contains(metadata, '"kind": "a"') OR contains(metadata, '"kind": "it''s"'))"""
         """ AND (contains(metadata, '"year": '))"""
     )
-    assert condition({"year": ["1", 1]}) == """(contains(metadata, '"year": '))"""
-    assert condition(lambda metadata: True) is None
+    assert to_sql({"year": ["1", 1]}) == """(contains(metadata, '"year": '))"""
+    assert to_sql(lambda metadata: True) is None
 
 
 def test_blocks_fit_the_memory() -> None:
@@ -166,7 +164,7 @@ def test_blocks_fit_the_memory() -> None:
 def test_a_function_filters_every_block(store: Store) -> None:
     found = [
         id
-        for block in stored(store, Geometry(), 7, Selection.of(lambda m: "year" in m))
+        for block in scan(store, Geometry(), 7, Selection.of(lambda m: "year" in m))
         for id in block.ids
     ]
     assert sorted(found) == [f"{k:03}" for k in range(100) if "year" in METADATA[k % 7]]
@@ -218,7 +216,7 @@ def test_each_signature_is_scored_on_its_scale(texts: int, pictures: int, top: i
         for signature, edges in (("text", (0, texts // 2, texts)), ("image", (texts, len(ids))))
         for start, stop in itertools.pairwise(edges)
     ]
-    found = best(blocks, queries, top, affine)
+    found = top_k(blocks, queries, top, affine)
     for place, query in enumerate(queries):
         scores = {
             id: float(affine[s].gain[place] * (v @ query) + affine[s].shift[place])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from freeret.store.payload import content_hash, encode_metadata, pack, unpack
 from probes.errors import BadItem
-from probes.items import Item, Kind, Part
+from probes.items import Item, Modality, Part
 from probes.model.backbone import Backbone
 from tests.samples import film, picture, png, sound
 
@@ -29,7 +29,7 @@ def turned() -> Image.Image:
     return Image.open(file)
 
 
-FORMS: list[tuple[Kind, Any]] = [
+FORMS: list[tuple[Modality, Any]] = [
     ("image", picture()),
     ("image", picture().convert("RGBA")),
     ("image", picture().convert("CMYK")),
@@ -46,7 +46,7 @@ FORMS: list[tuple[Kind, Any]] = [
 
 
 @pytest.mark.parametrize(("kind", "value"), FORMS)
-def test_stored_media_are_what_they_were(kind: Kind, value: Any, tiny: Tiny) -> None:
+def test_stored_media_are_what_they_were(kind: Modality, value: Any, tiny: Tiny) -> None:
     """To the model: the same pixels, frames and samples, hence features that are known already."""
     item = Item(parts=[Part("text", "abc"), Part(kind, value)], id="x", metadata={"y": 1})
     parts, blobs = pack(item)
@@ -96,6 +96,6 @@ def test_a_changed_file_is_a_changed_item(tmp_path: Path) -> None:
         ("audio", {"array": np.zeros(3)}),
     ],
 )
-def test_what_cannot_be_stored_is_refused_by_name(kind: Kind, value: Any) -> None:
+def test_what_cannot_be_stored_is_refused_by_name(kind: Modality, value: Any) -> None:
     with pytest.raises(BadItem, match=f"item 'x': cannot read the {kind}"):
         pack(Item(parts=[Part(kind, value)], id="x"))

@@ -15,7 +15,7 @@ from freeret.store.payload import content_hash, encode_metadata, pack, unpack
 from freeret.store.table import Record, Store, matrix
 from probes import Geometry, Item
 from probes.errors import BadItem, NotStored, StoreError, StoreMismatch
-from probes.geometry import Kind
+from probes.geometry import GeometryKind
 from probes.items import Part
 from probes.measure.reference import no_reference
 
@@ -46,7 +46,7 @@ def made(id: str, item: Item | None = None, seed: int = 0) -> Record:
     return Record(id, digest, item.signature, parts, blobs, encode_metadata(item), vector)
 
 
-def fitted(kind: Kind, store: Store) -> Geometry:
+def fitted(kind: GeometryKind, store: Store) -> Geometry:
     return fit_geometry(kind, store, no_reference)
 
 

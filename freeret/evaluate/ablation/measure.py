@@ -15,13 +15,13 @@ import numpy as np
 from torch import Tensor
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import SPEARMAN, Figure, Run, difference, figure
+from freeret.evaluate.metrics import SPEARMAN, Run, Scores, difference, score_run
 from freeret.evaluate.stage2 import Margins, judge_run, rerank_run
 from freeret.evaluate.systems.vectors import rank
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
-from probes.geometry import KINDS, Kind
+from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.measure.framing import content_free_margin
 from probes.measure.reference import at_column, reference_vectors
 from probes.model.sites import Site
@@ -41,10 +41,10 @@ PRIORS: dict[str, ControlPrompt] = {
 """The control prompt with a prior switched off, and with all of them off."""
 PROMPTS: dict[str, Prompt] = {**NAMED, **PRIORS}
 
-Setting = tuple[str, str, Kind]
+Extraction = tuple[str, str, GeometryKind]
 """Prompt, site, geometry."""
-PAPER: Setting = ("control", "attn[-1]", "none")
-E5V: Setting = ("e5v", "norm", "none")
+PAPER_EXTRACTION: Extraction = ("control", "attn[-1]", "none")
+E5V_EXTRACTION: Extraction = ("e5v", "norm", "none")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Point:
 
     prompt: str
     site: str
-    geometry: Kind
+    geometry: GeometryKind
     value: float
 
 
@@ -109,13 +109,13 @@ def ablate(
     Raises BadItem for an item that cannot be read.
     """
     dataset.check_readable()
-    needed = dict.fromkeys([PAPER[0], E5V[0], recipe.prompt, *prompts])
-    chosen: Setting = (recipe.prompt, _late(backbone, recipe.site), recipe.geometry)
-    figures: dict[Setting, Figure] = {}
+    needed = dict.fromkeys([PAPER_EXTRACTION[0], E5V_EXTRACTION[0], recipe.prompt, *prompts])
+    chosen: Extraction = (recipe.prompt, _late(backbone, recipe.site), recipe.geometry)
+    figures: dict[Extraction, Scores] = {}
     first: Run = {}
     for name in needed:
         runs = _grid(backbone, dataset, name, chosen[1], progress)
-        figures |= {key: figure(dataset, run, dataset.metrics[0]) for key, run in runs.items()}
+        figures |= {key: score_run(dataset, run, dataset.metrics[0]) for key, run in runs.items()}
         first = runs.get(chosen, first)
     rows = _rows(figures, chosen, seed)
     if depths and dataset.metrics[0] != SPEARMAN:
@@ -133,7 +133,7 @@ def ablate(
 
 def _grid(
     backbone: Backbone, dataset: Dataset, name: str, extra: str, progress: bool
-) -> dict[Setting, Run]:
+) -> dict[Extraction, Run]:
     """Runs of one prompt at every late site, in every geometry."""
     sites = list(dict.fromkeys([*late_sites(min(LAYERS, backbone.num_layers)), extra]))
     prompt = as_prompt(PROMPTS[name], dataset.task)
@@ -151,7 +151,7 @@ def _grid(
             dataset, queries[:, column], documents[:, column], kind, at_column(at_all_sites, column)
         )
         for column, site in enumerate(sites)
-        for kind in KINDS
+        for kind in GEOMETRY_KINDS
     }
 
 
@@ -161,28 +161,32 @@ def _late(backbone: Backbone, site: str) -> str:
     return str(replace(found, layer=found.layer - backbone.num_layers)) if found.layer else site
 
 
-def _rows(figures: Mapping[Setting, Figure], recipe: Setting, seed: int) -> list[Row]:
-    prompt, at, geometry = PAPER
+def _rows(figures: Mapping[Extraction, Scores], recipe: Extraction, seed: int) -> list[Row]:
+    prompt, at, geometry = PAPER_EXTRACTION
     sites = [key[1] for key in figures if (key[0], key[2]) == (prompt, geometry)]
-    wanted: dict[str, dict[str, Setting]] = {
-        "choice": {"E5-V extraction": E5V, "FreeRet-embed": PAPER, "recipe": recipe},
+    wanted: dict[str, dict[str, Extraction]] = {
+        "choice": {
+            "E5-V extraction": E5V_EXTRACTION,
+            "FreeRet-embed": PAPER_EXTRACTION,
+            "recipe": recipe,
+        },
         "site": {site: (prompt, site, geometry) for site in sites},
         "prior": {name: (name, at, geometry) for name in PRIORS},
         "prompt": {name: (name, at, geometry) for name in NAMED},
         "geometry": {
-            **{kind: (prompt, at, kind) for kind in KINDS},
-            **{f"recipe, {kind}": (recipe[0], recipe[1], kind) for kind in KINDS},
+            **{kind: (prompt, at, kind) for kind in GEOMETRY_KINDS},
+            **{f"recipe, {kind}": (recipe[0], recipe[1], kind) for kind in GEOMETRY_KINDS},
         },
     }
     return [
-        _row(part, name, figures[key], figures[PAPER], seed)
+        _row(part, name, figures[key], figures[PAPER_EXTRACTION], seed)
         for part, lines in wanted.items()
         for name, key in lines.items()
         if key in figures
     ]
 
 
-def _row(part: str, name: str, found: Figure, reference: Figure, seed: int, **more: Any) -> Row:
+def _row(part: str, name: str, found: Scores, reference: Scores, seed: int, **more: Any) -> Row:
     gap, p = difference([(found, reference)], seed)
     return Row(part, name, _plain(found.interval(seed)), _plain(gap), p, **more)
 
@@ -212,18 +216,18 @@ def _frames(
     blank = content_free_margin(backbone, FRAMES["mcq"])
     margins["mcq, calibrated"] = _combine(margins["mcq"], margins["mcq"], 0.5, blank)
     metric = dataset.metrics[0]
-    stage1 = figure(dataset, first, metric)
+    stage1 = score_run(dataset, first, metric)
     rows = []
     for depth in depths:
         found = {
-            name: figure(dataset, rerank_run(first, judged, depth), metric)
+            name: score_run(dataset, rerank_run(first, judged, depth), metric)
             for name, judged in margins.items()
         }
         alone = _row("frame", STAGE1, stage1, found["mcq"], seed, depth=depth)
         rows.append(alone)
         if recipe.frame is not None:
             fused = rerank_run(first, margins[recipe.frame], depth, recipe.fusion)
-            own = figure(dataset, fused, metric)
+            own = score_run(dataset, fused, metric)
             rows.append(_row("frame", RECIPE, own, found["mcq"], seed, depth=depth))
         for name, judged in margins.items():
             scores, right = _judged(dataset, first, judged, depth)

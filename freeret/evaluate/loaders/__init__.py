@@ -20,7 +20,7 @@ from probes.errors import BadSetting
 
 Loader = Callable[[], Dataset]
 
-KINDS = {
+SUITES = {
     "beir": "a BEIR folder, questions and passages",
     "paraphrases": "a BEIR folder whose relevant documents mean the same as the query",
     "ir": "an id of the ir_datasets catalogue",
@@ -33,7 +33,7 @@ KINDS = {
 }
 
 __all__ = [
-    "KINDS", "find_mbeir", "find_mmeb", "find_mmeb_v2", "load_beir", "load_folder",
+    "SUITES", "find_mbeir", "find_mmeb", "find_mmeb_v2", "load_beir", "load_folder",
     "load_ir_dataset", "load_mbeir", "load_mmeb", "load_mmeb_v2", "load_sts", "suite",
 ]  # fmt: skip
 
@@ -45,8 +45,8 @@ def suite(spec: str) -> list[Loader]:
     found damaged by its loader.
     """
     kind, colon, where = spec.partition(":")
-    if not colon or kind not in KINDS or not where:
-        listed = "\n".join(f"  {kind}:…  {said}" for kind, said in KINDS.items())
+    if not colon or kind not in SUITES or not where:
+        listed = "\n".join(f"  {kind}:…  {said}" for kind, said in SUITES.items())
         raise BadSetting(f"{spec!r} is not a suite; write one of\n{listed}")
     match kind:
         case "beir":

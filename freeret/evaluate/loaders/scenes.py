@@ -38,7 +38,7 @@ TASKS: dict[str, tuple[str, str]] = {
 """The set that asks and the set that is searched. `changed` goes on, past its last answer, with the
 pictures as they were before the change: whoever ignores the words finds those."""
 FAILURES: tuple[Failure, ...] = get_args(Failure)
-FRAMES = 4
+CLIP_FRAMES = 4
 LARGEST = 150
 """More items than this could not all mean something different in every task."""
 
@@ -158,7 +158,7 @@ def _clips(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[
             break
         clips.setdefault(clip.caption(), clip)
     shown = [
-        Item(images=clip.frames(FRAMES, rng=rng), id=f"clip {i}")
+        Item(images=clip.frames(CLIP_FRAMES, rng=rng), id=f"clip {i}")
         for i, clip in enumerate(clips.values())
     ]
     return {"clip captions": _texts("clip caption", list(clips.values())), "clips": shown}

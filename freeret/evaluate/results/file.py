@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import SPEARMAN, Figure, Run, difference, mean_of
+from freeret.evaluate.metrics import SPEARMAN, Run, Scores, difference, mean_of
 from freeret.evaluate.skipping import Skipped
 from probes.errors import BadFile, StoreMismatch
 from probes.files import read_format, write_atomic, write_json, wrong_field
@@ -52,10 +52,10 @@ class DatasetResult(_Model):
     def main(self) -> str:
         return next(iter(self.metrics))
 
-    def figure(self, metric: str) -> Figure:
+    def figure(self, metric: str) -> Scores:
         values = np.array(list(self.metrics[metric].per_query.values()))
         graded = metric == SPEARMAN and self.grades is not None
-        return Figure(
+        return Scores(
             metric, values, np.array(list((self.grades or {}).values())) if graded else None
         )
 
@@ -189,7 +189,7 @@ def _queries(entry: DatasetResult) -> list[str]:
     return list(entry.metrics[entry.main].per_query)
 
 
-def _row(name: str, metric: str, pairs: Sequence[tuple[Figure, Figure]], seed: int) -> Comparison:
+def _row(name: str, metric: str, pairs: Sequence[tuple[Scores, Scores]], seed: int) -> Comparison:
     gap, p = difference(pairs, seed)
     first, second = (float(np.mean([pair[side].value for pair in pairs])) for side in (0, 1))
     return Comparison(name, metric, first, second, gap, p, sum(len(x.values) for x, _ in pairs))

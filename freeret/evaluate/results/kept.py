@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import SPEARMAN, Run, figure, grades
+from freeret.evaluate.metrics import SPEARMAN, Run, grades, score_run
 from freeret.evaluate.results.file import DatasetResult, Measured, Result, read_trec, write_trec
 from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.systems.vectors import Prompts, Ranking
@@ -59,7 +59,7 @@ class Kept:
         ids = [query.id or "" for query in dataset.queries]
         metrics = {}
         for metric in dataset.metrics:
-            found = figure(dataset, run, metric)
+            found = score_run(dataset, run, metric)
             metrics[metric] = Measured(
                 interval=tuple(map(float, found.interval(self.result.seed))),  # type: ignore[arg-type]
                 per_query=dict(zip(ids, found.values.tolist(), strict=True)),
@@ -89,7 +89,7 @@ class Kept:
             return None
         for metric, measured in self.result.datasets[dataset.name].metrics.items():
             values = list(measured.per_query.values())
-            if not np.array_equal(figure(dataset, run, metric).values, values):
+            if not np.array_equal(score_run(dataset, run, metric).values, values):
                 return None
         return run
 

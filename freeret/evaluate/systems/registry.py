@@ -39,7 +39,7 @@ from freeret.preflight import check_systems
 from freeret.recipe import Recipe
 from probes import Backbone, Item, TemplatePrompt
 from probes.errors import BadSetting
-from probes.geometry import Kind
+from probes.geometry import GeometryKind
 from probes.prompts import Prompt, Side, as_prompt
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step when imported
@@ -57,18 +57,18 @@ META_EOL: list[str | Prompt] = [
 
 
 @dataclass(frozen=True)
-class Prompted(ByVectors):
+class PromptedSystem(ByVectors):
     """Stage 1: one state a prompt, in a geometry; with a recipe that has a frame, stage 2 too."""
 
     name: str
     backbone: Backbone = field(repr=False)
     prompts: list[str | Prompt]
     site: str
-    geometry: Kind
+    geometry: GeometryKind
     recipe: Recipe | None = None
 
     @classmethod
-    def of(cls, name: str, backbone: Backbone, recipe: Recipe) -> "Prompted":
+    def of(cls, name: str, backbone: Backbone, recipe: Recipe) -> "PromptedSystem":
         return cls(name, backbone, [recipe.prompt], recipe.site, recipe.geometry, recipe)
 
     def encode(
@@ -140,7 +140,7 @@ class SentenceTransformers(ByVectors):
     model: str
     backbone: None = None
     recipe: None = None
-    geometry: Kind = "none"
+    geometry: GeometryKind = "none"
 
     @property
     def name(self) -> str:
@@ -183,7 +183,7 @@ def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Rec
     Raises BadSetting for an unknown name.
     """
     check_systems([name])
-    prompted: dict[str, tuple[list[str | Prompt], Kind]] = {
+    prompted: dict[str, tuple[list[str | Prompt], GeometryKind]] = {
         "e5v": (["e5v"], "none"),
         "prompteol": (["prompteol"], "none"),
         "hierarchical": (["hierarchical"], "none"),
@@ -192,12 +192,12 @@ def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Rec
     }
     if name in prompted:
         prompts, geometry = prompted[name]
-        return Prompted(name, backbone(), prompts, "norm", geometry)
+        return PromptedSystem(name, backbone(), prompts, "norm", geometry)
     match name.split(":", 1):
         case ["recipe"]:
-            return Prompted.of(name, backbone(), recipe())
+            return PromptedSystem.of(name, backbone(), recipe())
         case ["paper"]:
-            return Prompted.of(name, backbone(), Recipe.paper())
+            return PromptedSystem.of(name, backbone(), Recipe.paper())
         case ["mean" | "last" | "echo" | "realign" as pooling]:
             return Pooled(pooling, backbone())
         case ["bm25"]:

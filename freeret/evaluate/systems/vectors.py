@@ -15,11 +15,11 @@ from freeret.evaluate.skipping import Skipped, encode_good
 from freeret.evaluate.systems.realign import whiten_apart
 from freeret.recipe import Recipe
 from probes import Backbone, Item
-from probes.geometry import CorpusGeometry, Kind
+from probes.geometry import CorpusGeometry, GeometryKind
 from probes.measure.reference import Reference, reference_vectors
 from probes.prompts import Side
 
-Space = Kind | Literal["realign"]
+Space = GeometryKind | Literal["realign"]
 """A geometry of the retriever's, or ReAlign's whitening of each side by itself."""
 Ranking = dict[str, dict[str, float]]
 Prompts = dict[str, dict[str, list[str]]]
@@ -62,7 +62,7 @@ class System(Protocol):
 
 
 @runtime_checkable
-class Vectors(System, Protocol):
+class VectorSystem(System, Protocol):
     """A system that is one vector an item, compared by cosine in a geometry."""
 
     @property
@@ -91,7 +91,7 @@ class ByVectors:
     """How every system of vectors ranks."""
 
     def run(
-        self: Vectors,
+        self: VectorSystem,
         dataset: Dataset,
         *,
         progress: bool = False,

@@ -21,7 +21,7 @@ from freeret.store.payload import pack
 from probes import Item, Part
 from probes.errors import BadItem, NotStored
 from probes.media.audio import in_memory
-from probes.media.sources import check_size, open_source, reading
+from probes.media.sources import bad_item_on_error, check_size, open_source
 
 SCRIPTED = ("image/svg+xml",)
 """Types that a browser would run."""
@@ -119,7 +119,7 @@ def _thumbnails(part: Part, id: str) -> list[bytes]:
 def _served(part: Part, id: str) -> Response:
     """A medium as the store has it. Raises NotStored where it cannot be read any more."""
     try:
-        with reading(f"item {id!r}", part.kind):
+        with bad_item_on_error(f"item {id!r}", part.kind):
             if isinstance(part.value, Path):
                 check_size(part.value.stat().st_size, OPTIONS.limits)
                 with part.value.open("rb") as file:

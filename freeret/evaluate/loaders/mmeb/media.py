@@ -15,7 +15,7 @@ import numpy as np
 from probes.errors import BadFile
 from probes.media.formats import kind_of
 
-FRAMES = 8
+VIDEO_FRAMES = 8
 """Frames of a video that MMEB-V2 reads."""
 VIDEO_ENDINGS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 Found = TypeVar("Found")
@@ -97,9 +97,9 @@ def frames_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     frames = sorted((p for p in folder.iterdir() if kind_of(p) == "image"), key=_numbered)
-    if len(frames) <= FRAMES:
+    if len(frames) <= VIDEO_FRAMES:
         return frames
-    return [frames[i] for i in np.linspace(0, len(frames) - 1, FRAMES, dtype=int)]
+    return [frames[i] for i in np.linspace(0, len(frames) - 1, VIDEO_FRAMES, dtype=int)]
 
 
 def _numbered(path: Path) -> list[str | int]:
