@@ -68,12 +68,6 @@ class Backbone:
         for path, _ in model.named_modules():
             self._holder(path)
         self.anatomy: Anatomy = self._resolved()
-        self.traced: Any = None
-        """The traced model; made by probes.model.trace at the first recording."""
-        self.last_prefix: Any = None
-        """The prefix computed last, kept by probes.model.prefix."""
-        self.prefix_error: str | None = None
-        """Why no prefix can be shared, "" if it can; found by probes.model.prefix at first use."""
 
     def __repr__(self) -> str:
         place = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch, Row
-from probes.model.prefix import Prefix, common_prefix, media_can_follow, share_error, window
+from probes.model.prefix import Prefix, common_prefix, share_error, window
 from probes.progress import computed_tokens
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def shared_prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
     ids = common_prefix(rows, backbone.encoder.media_ids)
     if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
         return None
-    if any(row.media for row in rows) and not media_can_follow(backbone):
+    if any(row.media for row in rows) and not backbone.encoder.media_follow_prefix:
         log.info(
             "prefix not shared: the model makes masks or positions of media for whole rows only"
         )

@@ -119,6 +119,9 @@ class Encoder:
         self.wants_positions = "position_ids" in accepted and not self.mrope
         types = self.perception.types_name if self.perception is not None else None
         self.counts_positions = self.mrope and types == "mm_token_type_ids"
+        self.media_follow_prefix = self.counts_positions if self.mrope else types is None
+        """Whether rows with media can continue a cached prefix: Gemma's masks and Qwen2.5-Omni's
+        positions are made for whole rows only."""
         self.opening = self.perception.opening() if self.perception is not None else ""
         added = tokenizer.added_tokens_decoder
         self.control_ids = {i for i, token in added.items() if token.content.strip()}

@@ -36,7 +36,7 @@ def states_of(
         backbone: The model to read.
         sources: What `Backbone.encode` takes: texts, items, or prompts such as
             `E5V.apply(Item("a cat"))`. A lone one is a list of one.
-        sites: Where to read, such as `["attn[-1]", "norm"]`, or `all_sites(backbone.num_layers)`.
+        sites: Where to read, such as `["attn[-1]", "norm"]`, or `"all"`.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -48,7 +48,8 @@ def states_of(
         BadSetting: There is no site, or the backbone does not have it.
         OutOfMemory: A single source does not fit in memory.
     """
-    chosen = [site.resolve(backbone.num_layers) for site in as_sites(sites)]
+    depth = backbone.num_layers
+    chosen = [site.resolve(depth) for site in as_sites(sites, depth)]
     if not chosen:
         raise BadSetting("nothing to record: name at least one site")
     given = list(as_sources(sources))
