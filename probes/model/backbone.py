@@ -24,6 +24,7 @@ from probes.media.sources import MediaOptions
 from probes.model.anatomy import Anatomy, resolve
 from probes.model.encoding import Batch, Encoder, Row
 from probes.model.loading import Loading
+from probes.model.locate import check_model
 from probes.model.pretrained import OutOfMemory, load_pretrained
 from probes.model.sites import Site
 from probes.prompts import Prompted
@@ -50,10 +51,10 @@ class Backbone:
     ):
         if not hasattr(model, "config"):
             raise UnsupportedBackbone(
-                f"a {type(model).__name__} is no model of transformers: it has no config"
+                f"a {type(model).__name__} is not a transformers model: it has no config"
             )
         if processor is not None and not hasattr(processor, "apply_chat_template"):
-            raise BadSetting(f"a {type(processor).__name__} is no processor of transformers")
+            raise BadSetting(f"a {type(processor).__name__} is not a transformers processor")
         options = _media_options(loading or Loading(), media or MediaOptions())
         self.loading = replace(
             loading or Loading(), **{name: getattr(options, name) for name in OF_MEDIA}
@@ -84,23 +85,30 @@ class Backbone:
         *,
         tokenizer: Any = None,
         processor: Any = None,
+        name: str | None = None,
         media: MediaOptions | None = None,
         quantization_config: Any = None,
         **settings: Any,
     ) -> "Backbone":
-        """Load an alias of an embedded default, a folder, a hub id, or take a loaded model.
+        """Load a backbone by its name, or wrap a transformers model that is loaded already.
 
         Args:
-            model: What to load. A model of transformers stays as and where it is; it needs its
-                `tokenizer` or `processor`.
-            loading: Device, dtype, size of pictures and all else that `Loading` holds.
-            tokenizer: Taken in place of the one that belongs to the name.
-            processor: Likewise.
+            model: The alias of an embedded backbone, a folder, a hub id, or a transformers model
+                with its `tokenizer` or `processor`. A loaded model is not copied or moved, and its
+                weights stay as they are; it is put into evaluation mode (`model.eval()`), and its
+                parameters stop requiring gradients (`requires_grad_(False)`). To go on training
+                it, undo both.
+            loading: Device, dtype, size of pictures and all other settings of `Loading`.
+            tokenizer: Replaces the tokenizer that comes with the model.
+            processor: Replaces the processor that comes with the model.
+            name: What reports, figures and stores call the backbone. The default is the name that
+                it is loaded by, or that a loaded model carries. `FreeRet.load` finds the model of
+                a store by it, and must be given the model where the name is only a label.
             media: Limits, the cache, and whether web addresses may be fetched. Its images, videos,
-                frames and max_pixels serve where `loading` does not set them.
-            quantization_config: A quantisation of transformers that `quantize` does not name.
+                frames and max_pixels apply where `loading` does not set them.
+            quantization_config: A quantization of transformers that `quantize` does not name.
             settings: Fields of `Loading` by name, such as `dtype="bfloat16"`, on top of `loading`;
-                `attn_implementation` is another name of `attn`.
+                `attn_implementation` is another name for `attn`.
 
         Returns:
             A backbone whose `loading` holds the settings that it was loaded with.
@@ -110,11 +118,13 @@ class Backbone:
             FetchError: The weights of an embedded backbone cannot be fetched.
             UnsupportedBackbone: The model has no residual stream of the expected form.
             BadSetting: A setting does not exist, or does not fit the model.
-            OutOfMemory: The model does not fit the device.
+            OutOfMemory: The model does not fit on the device.
         """
         loading = Loading.of(loading, settings)
         if not isinstance(media, MediaOptions | None):
             raise BadSetting(f"media must be probes.MediaOptions, not {media!r}")
+        if not isinstance(name, str | None):
+            raise BadSetting(f"name must be a str, not {name!r}")
         if isinstance(model, nn.Module):
             if tokenizer is None and processor is None:
                 raise BadSetting("a loaded model needs its tokenizer= or processor=")
@@ -125,8 +135,8 @@ class Backbone:
                 )
             if tokenizer is None:
                 tokenizer = getattr(processor, "tokenizer", None)
-            config = getattr(model, "config", None)
-            name = getattr(config, "_name_or_path", "") or type(model).__name__
+            carried = getattr(getattr(model, "config", None), "_name_or_path", None)
+            name = name or carried or type(model).__name__
             return cls(model, tokenizer, processor, name, loading.revision, media, loading)
         if type(model).__module__.split(".")[0] == "nnsight":
             raise UnsupportedBackbone(
@@ -135,9 +145,10 @@ class Backbone:
             )
         if not isinstance(model, str | Path):
             raise BadSetting(
-                f"a {type(model).__name__} is no backbone; give an alias, a folder, a hub id, or a "
-                "transformers model with its tokenizer= or processor="
+                f"cannot load a {type(model).__name__} as a backbone; give an alias, a folder, a "
+                "hub id, or a transformers model with its tokenizer= or processor="
             )
+        check_model(model, loading)
         loaded = load_pretrained(
             model,
             loading,
@@ -149,7 +160,7 @@ class Backbone:
             loaded.model,
             loaded.tokenizer,
             loaded.processor,
-            str(model),
+            name or str(model),
             loaded.revision,
             media,
             loading,

@@ -95,7 +95,7 @@ class Encoder:
     ):
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise UnsupportedBackbone(
-                f"a {type(tokenizer).__name__} is no fast tokenizer of transformers; load it with "
+                f"a {type(tokenizer).__name__} is not a fast transformers tokenizer; load it with "
                 "AutoTokenizer"
             )
         self.tokenizer, self.processor = tokenizer, processor
