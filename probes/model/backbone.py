@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from transformers import TextStreamer
 
 from probes.arguments import check_count
 from probes.errors import BadSetting, FreeRetError, UnsupportedBackbone, one_line
-from probes.items import Item, as_item, several
+from probes.items import Item, as_item, with_places
 from probes.media.sources import MediaOptions
 from probes.model.anatomy import Anatomy, resolve
 from probes.model.encoding import Batch, Encoder, Row
@@ -201,7 +201,7 @@ class Backbone:
 
     def rows(self, sources: Source | Sequence[Source]) -> list[Row]:
         """Tokenise several; a lone one, such as a str, is a list of one and not its characters."""
-        return [self.row(source) for source in as_sources(sources)]
+        return [self.row(source, name) for source, name in as_sources(sources)]
 
     def encode(self, sources: Source | Sequence[Source]) -> Batch:
         """Tokenise and left-pad: text as it is, media in a user turn, prompts as they say."""
@@ -384,9 +384,16 @@ class Backbone:
         }
 
 
-def as_sources(sources: Source | Sequence[Source]) -> Iterable[Source]:
-    """Sources one by one; a lone one is a list of one. Raises BadItem for what is neither."""
-    return [sources] if isinstance(sources, Prompted) else several(sources)
+def as_sources(sources: Source | Sequence[Source]) -> list[tuple[Item | Prompted, str]]:
+    """Read items and prompts, each with the name that messages call it by; a lone one is a list of
+    one. Raises BadItem for anything else."""
+    if isinstance(sources, Prompted):
+        return [(sources, "the prompt")]
+    read: list[tuple[Item | Prompted, str]] = []
+    for place, value in with_places(sources):
+        source = value if isinstance(value, Prompted) else as_item(value, place=place)
+        read.append((source, source.name if isinstance(source, Item) else str(place)))
+    return read
 
 
 class _Pieces(TextStreamer):

@@ -150,7 +150,7 @@ class Encoder:
             source = Prompted(user=source.parts)
             raw = not any(part.kind != "text" for part in source.user if isinstance(part, Part))
         else:
-            name, raw = name or "item without id", False
+            name, raw = name or "the prompt", False
         contents = [p.value for p in source.user if isinstance(p, Part) and p.kind == "text"]
         media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
         if media and self.perception is None:
@@ -287,9 +287,7 @@ class Encoder:
             position += len(run.ids)
         return Row(ids, extras)
 
-    def tokenize(
-        self, text: str, name: str = "item without id", *, first: bool = False
-    ) -> list[int]:
+    def tokenize(self, text: str, name: str = "the text", *, first: bool = False) -> list[int]:
         """Text as plain characters: no token of the result is a control token.
 
         `first` text begins the row: SentencePiece puts its word mark there and nowhere else.

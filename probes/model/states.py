@@ -52,11 +52,12 @@ def states_of(
     chosen = [site.resolve(depth) for site in as_sites(sites, depth)]
     if not chosen:
         raise BadSetting("nothing to record: name at least one site")
-    given = list(as_sources(sources))
+    given = as_sources(sources)
     states = torch.empty(len(given), len(chosen), backbone.hidden_size)
     with tqdm(total=len(given), desc="states", unit="item", disable=not progress) as bar:
         for start in range(0, len(given), BLOCK):
-            rows = backbone.rows(given[start : start + BLOCK])
+            block = given[start : start + BLOCK]
+            rows = [backbone.row(source, name) for source, name in block]
             states[start : start + len(rows)] = last_states(backbone, rows, chosen)
             bar.update(len(rows))
     return states
