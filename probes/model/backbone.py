@@ -1,18 +1,13 @@
 """Backbone: one transformers model with its tokenizer or processor, its weights never changed."""
 
-import functools
 import hashlib
-import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import align_module_device, has_offloaded_params
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import TextStreamer
@@ -23,8 +18,10 @@ from probes.items import Item, as_item, with_places
 from probes.media.sources import MediaOptions
 from probes.model.anatomy import Anatomy, resolve
 from probes.model.encoding import Batch, Encoder, Row
+from probes.model.fingerprint import processor_digest, versions, weights_digest
 from probes.model.loading import Loading
 from probes.model.locate import check_model
+from probes.model.offloading import check_weights, device_of, loaded
 from probes.model.pretrained import OutOfMemory, load_pretrained
 from probes.model.sites import Site
 from probes.prompts import Prompted
@@ -66,8 +63,6 @@ class Backbone:
         self.lock = threading.RLock()
         """Held around every forward: a traced model is not thread-safe."""
         self.encoder = Encoder(model, tokenizer, processor, self.loading.max_tokens, options)
-        for path, _ in model.named_modules():
-            self._holder(path)
         self.anatomy: Anatomy = self._resolved()
 
     def __repr__(self) -> str:
@@ -183,7 +178,7 @@ class Backbone:
     def device(self) -> torch.device:
         """Where inputs go: the device of the input embeddings, or, where those are offloaded, the
         one that they are brought to."""
-        return _place(self.model.get_input_embeddings())
+        return device_of(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -209,7 +204,7 @@ class Backbone:
 
     def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
         """LM-head rows of the given token ids, float32: the directions w_y."""
-        with self._loaded(self.anatomy.head) as head:
+        with self.lock, loaded(self.model, self.anatomy.head) as head:
             self._check_words(ids.tolist())
             return head.weight[ids.to(head.weight.device)].float()
 
@@ -218,7 +213,7 @@ class Backbone:
         self, norm_state: Float[Tensor, "batch hidden"], ids: Sequence[int]
     ) -> Float[Tensor, "batch words"]:
         """The model's logits of a few tokens only, from the state at `norm`, in float32."""
-        with self._loaded(self.anatomy.head) as head:
+        with self.lock, loaded(self.model, self.anatomy.head) as head:
             self._check_words(list(ids))
             rows = torch.tensor(list(ids), dtype=torch.long, device=head.weight.device)
             logits = norm_state.to(rows.device).float() @ head.weight[rows].float().T
@@ -257,7 +252,7 @@ class Backbone:
         norm, head = (self.model.get_submodule(p) for p in (self.anatomy.norm, self.anatomy.head))
         normed = Site.parse(site).resolve(self.num_layers).kind == "norm"
         with self.lock:
-            state = state.to(_place(head), head.weight.dtype)
+            state = state.to(device_of(head), head.weight.dtype)
             return self.anatomy.logits(head(state if normed else norm(state)))
 
     @torch.no_grad()
@@ -304,56 +299,24 @@ class Backbone:
             "architecture": type(self.model).__name__,
             "weights": self.weights_digest(),
             "tokenizer": hashlib.sha256(self.encoder.identity().encode()).hexdigest()[:16],
-            "processor": _processor_settings(self.processor),
+            "processor": processor_digest(self.processor),
             "media": self.encoder.perception and self.encoder.perception.options.identity(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": getattr(self.model.config, "_attn_implementation", None),
             "layers": self.num_layers,
             "attn_site": self.anatomy.mid,
             "max_tokens": self.encoder.max_tokens,
-            "versions": _versions(),
+            "versions": versions(),
         }
 
     def weights_digest(self, dtype: str | None = None) -> str:
         """A checksum over a sample of all weights, as they are or rounded to a dtype."""
-        digest = hashlib.sha256()
-        rounded = None if dtype is None else getattr(torch, dtype)
-        for name, weight in self.model.state_dict().items():
-            digest.update(f"{name}{tuple(weight.shape)}".encode())
-            if weight.is_meta:
-                path, _, leaf = name.rpartition(".")
-                with self._loaded(path) as module:
-                    digest.update(_sample(getattr(module, leaf), rounded))
-            else:
-                digest.update(_sample(weight, rounded))
-        return digest.hexdigest()[:16]
-
-    @contextmanager
-    def _loaded(self, path: str) -> Iterator[Any]:
-        """A module with its weights in memory. accelerate brings those that it has offloaded only
-        for a forward, of the module itself or of one that holds it.
-        """
-        module, holder = self.model.get_submodule(path), self._holder(path)
-        with self.lock, align_module_device(holder) if holder else nullcontext():
-            yield module
-
-    def _holder(self, path: str) -> Any:
-        """The module whose forward brings the weights of the one at this path, or None where they
-        are in memory. Raises UnsupportedBackbone where they are nowhere."""
-        names = path.split(".")
-        for length in range(len(names), -1, -1):
-            holder = self.model.get_submodule(".".join(names[:length]))
-            if has_offloaded_params(holder):
-                return holder
-        if any(weight.is_meta for weight in self.model.get_submodule(path).parameters(False)):
-            raise UnsupportedBackbone(
-                f"{path}: its weights are on the meta device, and accelerate has no hook that "
-                "brings them; load it with from_pretrained, with device_map where it is too large"
-            )
-        return None
+        with self.lock:
+            return weights_digest(self.model, dtype)
 
     def _resolved(self) -> Anatomy:
-        """`resolve`, with whatever a model of another make raises turned into a typed error."""
+        """The anatomy; whatever an unknown model raises on the way becomes a typed error."""
+        check_weights(self.model)
         try:
             return resolve(self.model, self._confirmation_batch().inputs)
         except FreeRetError:
@@ -370,7 +333,7 @@ class Backbone:
     def _confirmation_batch(self) -> Batch:
         """Two rows of random plain tokens, one left-padded."""
         usable = self.model.get_input_embeddings().weight.shape[0]
-        pool = sorted(set(range(usable)) - self.encoder.control_ids - self._media_ids())
+        pool = sorted(set(range(usable)) - self.encoder.plain.control_ids - self._media_ids())
         pick = torch.Generator().manual_seed(0)
         chosen = [pool[i] for i in torch.randint(len(pool), (11,), generator=pick).tolist()]
         return self.collate([Row(chosen[:7]), Row(chosen[7:])])
@@ -412,34 +375,3 @@ def _media_options(loading: Loading, media: MediaOptions) -> MediaOptions:
     """The options of media, with what `loading` says of them."""
     given = loading.given()
     return replace(media, **{name: given[name] for name in OF_MEDIA if name in given})
-
-
-def _place(module: Any) -> torch.device:
-    """Where a module computes."""
-    if module.weight.is_meta and has_offloaded_params(module):
-        return torch.device(module._hf_hook.execution_device)
-    return module.weight.device
-
-
-def _sample(weight: Tensor, dtype: torch.dtype | None) -> bytes:
-    """64 of its values, evenly spaced."""
-    flat = weight.detach().flatten()
-    values = flat[:: max(1, flat.numel() // 64)][:64]
-    rounded = values.to(dtype) if dtype is not None and weight.is_floating_point() else values
-    return rounded.to("cpu", torch.float32).numpy().tobytes()
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers", "nnsight", "tokenizers")}
-
-
-def _processor_settings(processor: Any) -> str | None:
-    if processor is None:
-        return None
-    try:
-        settings = processor.to_dict()
-    except ValueError:  # Ernie's video processor, without the font that it writes times with
-        settings = processor.image_processor.to_dict()
-    written = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(written.encode()).hexdigest()[:16]

@@ -132,7 +132,9 @@ def share_error(backbone: Backbone) -> str | None:
 
 def _try_share(backbone: Backbone) -> str | None:
     """Compare two rows of unequal length, continued from a prefix, with the same rows whole."""
-    ids = backbone.encoder.tokenize("One two three four five six seven eight nine ten eleven.")
+    ids = backbone.encoder.plain.tokenize(
+        "One two three four five six seven eight nine ten eleven."
+    )
     rows = [Row(ids), Row(ids[:-2])]
     try:
         whole = _final_states(backbone, backbone.collate(rows))

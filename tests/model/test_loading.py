@@ -22,8 +22,8 @@ from freeret.store.table import Store
 from probes import NAMED, Backbone, Item, Loading, MediaOptions
 from probes.data import paraphrases
 from probes.errors import BackboneNotFound, BadSetting, StoreMismatch
+from probes.model.batching import prompted_states
 from probes.model.pretrained import _dtype, usable_device
-from probes.model.states import prompted_states
 from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import picture
 from tests.stores import save_tiny
