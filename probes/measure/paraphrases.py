@@ -119,7 +119,7 @@ def embed_scenes(
 ) -> dict[str, Tensor]:
     """Raw states `[scenes, sites, hidden]` of captions (as queries) and pictures (as documents),
     and of the reference captions; nothing for a backbone that reads no pictures."""
-    if not backbone.sees:
+    if "image" not in backbone.modalities:
         return {}
     vectors = {}
     for (name, side), items in scene_items().items():

@@ -170,9 +170,9 @@ class Backbone:
         return self.anatomy.hidden_size
 
     @property
-    def sees(self) -> bool:
-        """Whether it reads pictures."""
-        return self.encoder.perception is not None and "image" in self.encoder.perception.kinds
+    def modalities(self) -> list[str]:
+        """The kinds of content that the backbone reads: text, and whatever its processor takes."""
+        return self.encoder.modalities
 
     @property
     def device(self) -> torch.device:

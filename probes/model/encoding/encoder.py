@@ -97,6 +97,8 @@ class Encoder:
         self.perception = (
             Perception(model, processor, media or MediaOptions()) if processor is not None else None
         )
+        kinds = self.perception.kinds if self.perception is not None else ()
+        self.modalities: list[str] = ["text", *kinds]
         written = getattr(processor, "chat_template", None) or tokenizer.chat_template
         tokens = self.perception.tokens if self.perception is not None else {}
         self.chat = ChatTemplate(processor or tokenizer, written, tokens) if written else None
