@@ -17,8 +17,8 @@ from probes import Backbone, Item, Site, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
+from probes.model.batching import last_states
 from probes.model.encoding import Row
-from probes.model.states import last_states
 from probes.prompts import Prompt, Side, as_prompt, has_task
 
 

@@ -141,8 +141,7 @@ def read(inputs: Iterable[Mapping[str, Any]], backbone: Backbone) -> list[Item]:
 
 def _media(backbone: Backbone) -> list[str]:
     """The kinds besides text that the backbone reads."""
-    perception = backbone.encoder.perception
-    return [] if perception is None else list(perception.kinds)
+    return [kind for kind in backbone.modalities if kind != "text"]
 
 
 def _several(cell: Any) -> list[Any]:

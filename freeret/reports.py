@@ -140,7 +140,7 @@ def seconds_of(backbone: Backbone, parts: Collection[PartName]) -> float:
     """How long parts of a report take here: their work, over the rates of texts and of pictures."""
     tokens_a_second = tokens_per_second(backbone)
     seconds = sum(work_of(backbone, part) for part in parts) / tokens_a_second
-    if backbone.sees and "diagnostic" in parts:
+    if "image" in backbone.modalities and "diagnostic" in parts:
         # Each picture goes through processor and tower once, through the model for every prompt.
         scenes = cycle(scene_items()["picture", "document"])
         rate = items_per_second(backbone, lambda _: next(scenes))

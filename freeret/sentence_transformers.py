@@ -96,8 +96,7 @@ class Stage1(InputModule):
     @property
     def modalities(self) -> list[Any]:
         """The kinds of content that are read; `message` stands for any mix of them."""
-        perception = self.backbone.encoder.perception
-        return ["text", "message", *(perception.kinds if perception else ())]
+        return ["text", "message", *self.backbone.modalities[1:]]
 
     @property
     def max_seq_length(self) -> int:

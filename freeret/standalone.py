@@ -67,7 +67,8 @@ class StandaloneEmbedder:
     def _fit(self, embedder: Embedder) -> Geometry:
         corpus = CorpusGeometry(self.recipe.geometry)
         reference = reference_of(embedder, progress=True)
-        read = ("text", "image", "image+text") if self.backbone.sees else ("text",)
+        sees = "image" in self.backbone.modalities
+        read = ("text", "image", "image+text") if sees else ("text",)
         for signature in read if self.recipe.geometry != "none" else ():
             ids = [f"{signature} {i}" for i in range(len(reference_items("document", signature)))]
             vectors = reference("document", signature)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from probes.errors import BadSetting
-from probes.items import Item, Part
+from probes.items import Part, as_item
 
 Side = Literal["query", "document"]
 
@@ -61,7 +61,7 @@ class Prompt(Protocol):
     @property
     def name(self) -> str: ...
 
-    def apply(self, item: Item, side: Side = "document") -> Prompted: ...
+    def apply(self, item: Any, side: Side = "document") -> Prompted: ...
 
     def settings(self) -> dict[str, Any]: ...
 
@@ -95,11 +95,13 @@ class ControlPrompt:
             parts.append("No filler, no function word, no punctuation, no formatting.")
         return " ".join(parts)
 
-    def apply(self, item: Item, side: Side = "document") -> Prompted:
+    def apply(self, item: Any, side: Side = "document") -> Prompted:
+        """The exchange in which the model is asked for one word about `item`, given in any form
+        that `as_item` reads. Raises BadItem."""
         return Prompted(
             user=(
                 f'{self.instructions(side)}\n\nInput: "',
-                *item.parts,
+                *as_item(item).parts,
                 '"\n\nIn one word, the input means:',
             ),
             prefill='"',
@@ -125,7 +127,10 @@ class TemplatePrompt:
     medium: dict[str, str] = field(default_factory=dict, hash=False)
     """What `{medium}` in the wording becomes for each kind of content."""
 
-    def apply(self, item: Item, side: Side = "document") -> Prompted:
+    def apply(self, item: Any, side: Side = "document") -> Prompted:
+        """The wording with `item`, given in any form that `as_item` reads, in its place. Raises
+        BadItem."""
+        item = as_item(item)
         kind = item.media[0].kind if item.media else "text"
         word = self.medium.get(kind, kind)
         before, after = (part.replace("{medium}", word) for part in (self.before, self.after))

@@ -36,9 +36,9 @@ import cyclopts
 ROOT = Path(__file__).parent.parent
 TESTS: dict[str, tuple[str, ...]] = {
     "probes/model/backbone.py": ("lens", "bad_calls"),
-    "probes/model/batching.py": ("batching", "prefix"),
+    "probes/model/batching.py": ("batching", "prefix", "states"),
     "probes/measure/paraphrases.py": ("diagnostic", "recipe"),
-    "probes/model/encoding.py": ("encoding", "perception"),
+    "probes/model/encoding/encoder.py": ("encoding", "perception"),
     "probes/measure/framing.py": ("framing",),
     "probes/geometry.py": ("geometry",),
     "probes/measure/injection.py": ("injection",),
@@ -50,10 +50,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/measure/fusion.py": ("reranking",),
     "probes/model/sites.py": ("sites", "trace"),
     "probes/measure/run.py": ("report", "probe_command"),
-    "probes/model/states.py": ("states", "batching"),
     "probes/stats.py": ("stats",),
     "probes/measure/synonyms.py": ("synonyms",),
-    "probes/model/templates.py": ("templates",),
+    "probes/model/encoding/templates.py": ("templates",),
     "probes/model/trace.py": ("trace",),
     "freeret/search/geometry.py": ("store", "exact", "retriever"),
     "freeret/embedder.py": ("embedder",),

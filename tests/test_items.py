@@ -111,6 +111,25 @@ def test_what_cannot_be_read_is_refused_by_id(form: Any, reason: str) -> None:
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [(Item("a"), None), *((form, reason) for form, reason in BAD if not isinstance(form, Path))],
+)
+def test_an_item_without_id_is_named_by_its_place(form: Any, reason: str | None) -> None:
+    if reason is None:
+        item = as_items(["x", form])[1]
+        assert (item, item.name, form.name) == (form, "item 1 of the list", "the item")
+        return
+    with pytest.raises(BadItem, match=r"^item 1 of the list") as caught:
+        as_items(["x", form])
+    assert reason in str(caught.value)
+
+
+def test_a_lone_item_has_no_place() -> None:
+    with pytest.raises(BadItem, match=r"^the item has no content"):
+        as_items("")
+
+
 def test_a_text_file_must_be_utf8(tmp_path: Path) -> None:
     path = tmp_path / "latin.txt"
     path.write_bytes("naïve".encode("latin-1"))

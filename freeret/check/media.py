@@ -42,9 +42,8 @@ BEFORE, AFTER = "alpha", "omega"
 
 def checks(backbone: Backbone) -> list[Check]:
     """The lines about every kind of media that the backbone reads."""
-    perception = backbone.encoder.perception
-    kinds: list[Any] = [] if perception is None else perception.kinds
-    lines = [Check("reads", ", ".join(["text", *kinds]))]
+    kinds: list[Any] = [kind for kind in backbone.modalities if kind != "text"]
+    lines = [Check("reads", ", ".join(backbone.modalities))]
     for kind in kinds:
         for what, measure in (
             (f"{kind} tokens", _tokens),

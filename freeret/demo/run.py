@@ -51,7 +51,7 @@ class Demo:
             "pictures and clips in the same store": self.search_pictures,
             "the same model read at its output, for comparison": self.compare,
         }
-        if not backbone.sees:
+        if "image" not in backbone.modalities:
             del self.steps["pictures and clips in the same store"]
         self.page = Page(
             backbone.name, self.recipe.describe(), self.recipe.reasons, list(self.steps)

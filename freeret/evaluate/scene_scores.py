@@ -13,7 +13,7 @@ from freeret.evaluate.metrics import per_query, to_run
 from probes import Backbone, Geometry
 from probes.geometry import CorpusGeometry, GeometryKind
 from probes.measure.reference import Reference, at_column, reference_vectors
-from probes.model.states import prompted_states
+from probes.model.batching import prompted_states
 from probes.prompts import Prompt, Side, as_prompt
 from probes.stats import Interval, mean_interval
 

@@ -31,6 +31,3 @@ class Weightless(Backbone):
 
     def _resolved(self) -> Anatomy:
         return self.identity.anatomy
-
-    def _holder(self, path: str) -> None:
-        return None

@@ -68,8 +68,7 @@ class Service:
     @property
     def reads(self) -> list[str]:
         """The kinds of content that the model reads."""
-        perception = self.retriever.backbone.encoder.perception
-        return ["text", *(perception.kinds if perception else ())]
+        return list(self.retriever.backbone.modalities)
 
     # -- for the event loop --------------------------------------------------------------------
 

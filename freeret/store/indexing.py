@@ -233,7 +233,7 @@ class _Pending:
 def _read(value: Any, place: int) -> _Pending:
     """Read and hash one item. One without an id gets one from its content, so the same content is
     the same item."""
-    item = as_item(value)
+    item = as_item(value, place=f"item {place} of the stream")
     parts, blobs = pack(item)
     digest = content_hash(item, parts, blobs)
     item = item if item.id is not None else item.with_id(digest[:16])

@@ -38,7 +38,7 @@ def work_of(backbone: Backbone, part: PartName) -> float:
 
 def picture_tokens(backbone: Backbone) -> int:
     """Tokens of a row with one of the diagnostic's pictures; 0 for a backbone that sees none."""
-    if not backbone.sees:
+    if "image" not in backbone.modalities:
         return 0
     pictures = scene_items()["picture", "document"]
     return len(backbone.row(NAMED["prompteol"].apply(pictures[0])))
@@ -46,7 +46,7 @@ def picture_tokens(backbone: Backbone) -> int:
 
 def _tokens_of_scenes(backbone: Backbone) -> int:
     """The scenes of the diagnostic: each picture under every prompt, and the captions."""
-    if not backbone.sees:
+    if "image" not in backbone.modalities:
         return 0
     captions = sum(len(items) for (name, _), items in scene_items().items() if name != "picture")
     return len(NAMED) * (SCENES * picture_tokens(backbone) + captions * CAPTION)

@@ -126,7 +126,7 @@ class Labels:
         """
         spelled, single = [], True
         for label in (frame.positive, frame.negative):
-            tokens = [backbone.encoder.tokenize(form) for form in (label, f" {label}")]
+            tokens = [backbone.encoder.plain.tokenize(form) for form in (label, f" {label}")]
             whole = [t for t in tokens if len(t) == 1]
             single &= bool(whole)
             spelled.append({t[0] for t in whole or tokens})

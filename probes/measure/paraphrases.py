@@ -23,8 +23,8 @@ from probes.geometry import GEOMETRY_KINDS, CorpusGeometry, GeometryKind
 from probes.items import Item
 from probes.measure.reference import captions, no_reference
 from probes.model.backbone import Backbone
+from probes.model.batching import prompted_states
 from probes.model.sites import PAPER_SITE, Site, late_sites
-from probes.model.states import prompted_states
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.scenes.generator import SEEN, distinct_scenes
 from probes.stats import Interval, mean_interval
@@ -119,7 +119,7 @@ def embed_scenes(
 ) -> dict[str, Tensor]:
     """Raw states `[scenes, sites, hidden]` of captions (as queries) and pictures (as documents),
     and of the reference captions; nothing for a backbone that reads no pictures."""
-    if not backbone.sees:
+    if "image" not in backbone.modalities:
         return {}
     vectors = {}
     for (name, side), items in scene_items().items():

@@ -16,7 +16,7 @@ from probes.data import synonyms
 from probes.items import Item
 from probes.model.backbone import Backbone
 from probes.model.batching import run_batches
-from probes.model.sites import Site, all_sites, as_sites
+from probes.model.sites import Site, as_sites
 from probes.model.trace import record
 from probes.prompts import Prompt, as_prompt
 from probes.stats import Interval, d_prime, mean_interval
@@ -42,7 +42,7 @@ def synonym_similarity(
 ) -> list[SynonymSimilarity]:
     """Measure every site (default: all of them, in order of execution)."""
     template = as_prompt(prompt)
-    chosen = as_sites(sites or all_sites(backbone.num_layers))
+    chosen = as_sites(sites or "all", backbone.num_layers)
     pairs = synonyms()
     words = sorted({word for pair in pairs for word in (pair["a"], pair["b"])})
     rows = [backbone.row(template.apply(Item(word)), word) for word in words]

@@ -19,7 +19,7 @@ Rows of every kind stand together in one batch. LLaVA-OneVision cuts a picture i
 it is alone in its row, Gemma 3 only with `do_pan_and_scan`.
 
 Pictures and frames are made smaller to `MediaOptions.max_pixels`, and further where a row would be
-too long with them (`probes/model/fitting.py`).
+too long with them (`probes/model/encoding/fitting.py`).
 
 A kind that a family does not read is a BadItem before anything is rendered: its chat template
 would drop it without a word.

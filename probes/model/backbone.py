@@ -1,29 +1,27 @@
 """Backbone: one transformers model with its tokenizer or processor, its weights never changed."""
 
-import functools
 import hashlib
-import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import align_module_device, has_offloaded_params
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import TextStreamer
 
 from probes.arguments import check_count
 from probes.errors import BadSetting, FreeRetError, UnsupportedBackbone, one_line
-from probes.items import Item, as_item, several
+from probes.items import Item, as_item, with_places
 from probes.media.sources import MediaOptions
 from probes.model.anatomy import Anatomy, resolve
 from probes.model.encoding import Batch, Encoder, Row
+from probes.model.fingerprint import processor_digest, versions, weights_digest
 from probes.model.loading import Loading
+from probes.model.locate import check_model
+from probes.model.offloading import check_weights, device_of, loaded
 from probes.model.pretrained import OutOfMemory, load_pretrained
 from probes.model.sites import Site
 from probes.prompts import Prompted
@@ -50,10 +48,10 @@ class Backbone:
     ):
         if not hasattr(model, "config"):
             raise UnsupportedBackbone(
-                f"a {type(model).__name__} is no model of transformers: it has no config"
+                f"a {type(model).__name__} is not a transformers model: it has no config"
             )
         if processor is not None and not hasattr(processor, "apply_chat_template"):
-            raise BadSetting(f"a {type(processor).__name__} is no processor of transformers")
+            raise BadSetting(f"a {type(processor).__name__} is not a transformers processor")
         options = _media_options(loading or Loading(), media or MediaOptions())
         self.loading = replace(
             loading or Loading(), **{name: getattr(options, name) for name in OF_MEDIA}
@@ -65,15 +63,7 @@ class Backbone:
         self.lock = threading.RLock()
         """Held around every forward: a traced model is not thread-safe."""
         self.encoder = Encoder(model, tokenizer, processor, self.loading.max_tokens, options)
-        for path, _ in model.named_modules():
-            self._holder(path)
         self.anatomy: Anatomy = self._resolved()
-        self.traced: Any = None
-        """The traced model; made by probes.model.trace at the first recording."""
-        self.last_prefix: Any = None
-        """The prefix computed last, kept by probes.model.prefix."""
-        self.prefix_error: str | None = None
-        """Why no prefix can be shared, "" if it can; found by probes.model.prefix at first use."""
 
     def __repr__(self) -> str:
         place = f"{str(self.dtype).removeprefix('torch.')} on {self.device}"
@@ -90,23 +80,30 @@ class Backbone:
         *,
         tokenizer: Any = None,
         processor: Any = None,
+        name: str | None = None,
         media: MediaOptions | None = None,
         quantization_config: Any = None,
         **settings: Any,
     ) -> "Backbone":
-        """Load an alias of an embedded default, a folder, a hub id, or take a loaded model.
+        """Load a backbone by its name, or wrap a transformers model that is loaded already.
 
         Args:
-            model: What to load. A model of transformers stays as and where it is; it needs its
-                `tokenizer` or `processor`.
-            loading: Device, dtype, size of pictures and all else that `Loading` holds.
-            tokenizer: Taken in place of the one that belongs to the name.
-            processor: Likewise.
+            model: The alias of an embedded backbone, a folder, a hub id, or a transformers model
+                with its `tokenizer` or `processor`. A loaded model is not copied or moved, and its
+                weights stay as they are; it is put into evaluation mode (`model.eval()`), and its
+                parameters stop requiring gradients (`requires_grad_(False)`). To go on training
+                it, undo both.
+            loading: Device, dtype, size of pictures and all other settings of `Loading`.
+            tokenizer: Replaces the tokenizer that comes with the model.
+            processor: Replaces the processor that comes with the model.
+            name: What reports, figures and stores call the backbone. The default is the name that
+                it is loaded by, or that a loaded model carries. `FreeRet.load` finds the model of
+                a store by it, and must be given the model where the name is only a label.
             media: Limits, the cache, and whether web addresses may be fetched. Its images, videos,
-                frames and max_pixels serve where `loading` does not set them.
-            quantization_config: A quantisation of transformers that `quantize` does not name.
+                frames and max_pixels apply where `loading` does not set them.
+            quantization_config: A quantization of transformers that `quantize` does not name.
             settings: Fields of `Loading` by name, such as `dtype="bfloat16"`, on top of `loading`;
-                `attn_implementation` is another name of `attn`.
+                `attn_implementation` is another name for `attn`.
 
         Returns:
             A backbone whose `loading` holds the settings that it was loaded with.
@@ -116,11 +113,13 @@ class Backbone:
             FetchError: The weights of an embedded backbone cannot be fetched.
             UnsupportedBackbone: The model has no residual stream of the expected form.
             BadSetting: A setting does not exist, or does not fit the model.
-            OutOfMemory: The model does not fit the device.
+            OutOfMemory: The model does not fit on the device.
         """
         loading = Loading.of(loading, settings)
         if not isinstance(media, MediaOptions | None):
             raise BadSetting(f"media must be probes.MediaOptions, not {media!r}")
+        if not isinstance(name, str | None):
+            raise BadSetting(f"name must be a str, not {name!r}")
         if isinstance(model, nn.Module):
             if tokenizer is None and processor is None:
                 raise BadSetting("a loaded model needs its tokenizer= or processor=")
@@ -131,8 +130,8 @@ class Backbone:
                 )
             if tokenizer is None:
                 tokenizer = getattr(processor, "tokenizer", None)
-            config = getattr(model, "config", None)
-            name = getattr(config, "_name_or_path", "") or type(model).__name__
+            carried = getattr(getattr(model, "config", None), "_name_or_path", None)
+            name = name or carried or type(model).__name__
             return cls(model, tokenizer, processor, name, loading.revision, media, loading)
         if type(model).__module__.split(".")[0] == "nnsight":
             raise UnsupportedBackbone(
@@ -141,9 +140,10 @@ class Backbone:
             )
         if not isinstance(model, str | Path):
             raise BadSetting(
-                f"a {type(model).__name__} is no backbone; give an alias, a folder, a hub id, or a "
-                "transformers model with its tokenizer= or processor="
+                f"cannot load a {type(model).__name__} as a backbone; give an alias, a folder, a "
+                "hub id, or a transformers model with its tokenizer= or processor="
             )
+        check_model(model, loading)
         loaded = load_pretrained(
             model,
             loading,
@@ -155,7 +155,7 @@ class Backbone:
             loaded.model,
             loaded.tokenizer,
             loaded.processor,
-            str(model),
+            name or str(model),
             loaded.revision,
             media,
             loading,
@@ -170,15 +170,15 @@ class Backbone:
         return self.anatomy.hidden_size
 
     @property
-    def sees(self) -> bool:
-        """Whether it reads pictures."""
-        return self.encoder.perception is not None and "image" in self.encoder.perception.kinds
+    def modalities(self) -> list[str]:
+        """The kinds of content that the backbone reads: text, and whatever its processor takes."""
+        return self.encoder.modalities
 
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the input embeddings, or, where those are offloaded, the
         one that they are brought to."""
-        return _place(self.model.get_input_embeddings())
+        return device_of(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -196,7 +196,7 @@ class Backbone:
 
     def rows(self, sources: Source | Sequence[Source]) -> list[Row]:
         """Tokenise several; a lone one, such as a str, is a list of one and not its characters."""
-        return [self.row(source) for source in as_sources(sources)]
+        return [self.row(source, name) for source, name in as_sources(sources)]
 
     def encode(self, sources: Source | Sequence[Source]) -> Batch:
         """Tokenise and left-pad: text as it is, media in a user turn, prompts as they say."""
@@ -204,7 +204,7 @@ class Backbone:
 
     def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
         """LM-head rows of the given token ids, float32: the directions w_y."""
-        with self._loaded(self.anatomy.head) as head:
+        with self.lock, loaded(self.model, self.anatomy.head) as head:
             self._check_words(ids.tolist())
             return head.weight[ids.to(head.weight.device)].float()
 
@@ -213,7 +213,7 @@ class Backbone:
         self, norm_state: Float[Tensor, "batch hidden"], ids: Sequence[int]
     ) -> Float[Tensor, "batch words"]:
         """The model's logits of a few tokens only, from the state at `norm`, in float32."""
-        with self._loaded(self.anatomy.head) as head:
+        with self.lock, loaded(self.model, self.anatomy.head) as head:
             self._check_words(list(ids))
             rows = torch.tensor(list(ids), dtype=torch.long, device=head.weight.device)
             logits = norm_state.to(rows.device).float() @ head.weight[rows].float().T
@@ -252,7 +252,7 @@ class Backbone:
         norm, head = (self.model.get_submodule(p) for p in (self.anatomy.norm, self.anatomy.head))
         normed = Site.parse(site).resolve(self.num_layers).kind == "norm"
         with self.lock:
-            state = state.to(_place(head), head.weight.dtype)
+            state = state.to(device_of(head), head.weight.dtype)
             return self.anatomy.logits(head(state if normed else norm(state)))
 
     @torch.no_grad()
@@ -299,56 +299,24 @@ class Backbone:
             "architecture": type(self.model).__name__,
             "weights": self.weights_digest(),
             "tokenizer": hashlib.sha256(self.encoder.identity().encode()).hexdigest()[:16],
-            "processor": _processor_settings(self.processor),
+            "processor": processor_digest(self.processor),
             "media": self.encoder.perception and self.encoder.perception.options.identity(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "attention": getattr(self.model.config, "_attn_implementation", None),
             "layers": self.num_layers,
             "attn_site": self.anatomy.mid,
             "max_tokens": self.encoder.max_tokens,
-            "versions": _versions(),
+            "versions": versions(),
         }
 
     def weights_digest(self, dtype: str | None = None) -> str:
         """A checksum over a sample of all weights, as they are or rounded to a dtype."""
-        digest = hashlib.sha256()
-        rounded = None if dtype is None else getattr(torch, dtype)
-        for name, weight in self.model.state_dict().items():
-            digest.update(f"{name}{tuple(weight.shape)}".encode())
-            if weight.is_meta:
-                path, _, leaf = name.rpartition(".")
-                with self._loaded(path) as module:
-                    digest.update(_sample(getattr(module, leaf), rounded))
-            else:
-                digest.update(_sample(weight, rounded))
-        return digest.hexdigest()[:16]
-
-    @contextmanager
-    def _loaded(self, path: str) -> Iterator[Any]:
-        """A module with its weights in memory. accelerate brings those that it has offloaded only
-        for a forward, of the module itself or of one that holds it.
-        """
-        module, holder = self.model.get_submodule(path), self._holder(path)
-        with self.lock, align_module_device(holder) if holder else nullcontext():
-            yield module
-
-    def _holder(self, path: str) -> Any:
-        """The module whose forward brings the weights of the one at this path, or None where they
-        are in memory. Raises UnsupportedBackbone where they are nowhere."""
-        names = path.split(".")
-        for length in range(len(names), -1, -1):
-            holder = self.model.get_submodule(".".join(names[:length]))
-            if has_offloaded_params(holder):
-                return holder
-        if any(weight.is_meta for weight in self.model.get_submodule(path).parameters(False)):
-            raise UnsupportedBackbone(
-                f"{path}: its weights are on the meta device, and accelerate has no hook that "
-                "brings them; load it with from_pretrained, with device_map where it is too large"
-            )
-        return None
+        with self.lock:
+            return weights_digest(self.model, dtype)
 
     def _resolved(self) -> Anatomy:
-        """`resolve`, with whatever a model of another make raises turned into a typed error."""
+        """The anatomy; whatever an unknown model raises on the way becomes a typed error."""
+        check_weights(self.model)
         try:
             return resolve(self.model, self._confirmation_batch().inputs)
         except FreeRetError:
@@ -365,7 +333,7 @@ class Backbone:
     def _confirmation_batch(self) -> Batch:
         """Two rows of random plain tokens, one left-padded."""
         usable = self.model.get_input_embeddings().weight.shape[0]
-        pool = sorted(set(range(usable)) - self.encoder.control_ids - self._media_ids())
+        pool = sorted(set(range(usable)) - self.encoder.plain.control_ids - self._media_ids())
         pick = torch.Generator().manual_seed(0)
         chosen = [pool[i] for i in torch.randint(len(pool), (11,), generator=pick).tolist()]
         return self.collate([Row(chosen[:7]), Row(chosen[7:])])
@@ -379,9 +347,16 @@ class Backbone:
         }
 
 
-def as_sources(sources: Source | Sequence[Source]) -> Iterable[Source]:
-    """Sources one by one; a lone one is a list of one. Raises BadItem for what is neither."""
-    return [sources] if isinstance(sources, Prompted) else several(sources)
+def as_sources(sources: Source | Sequence[Source]) -> list[tuple[Item | Prompted, str]]:
+    """Read items and prompts, each with the name that messages call it by; a lone one is a list of
+    one. Raises BadItem for anything else."""
+    if isinstance(sources, Prompted):
+        return [(sources, "the prompt")]
+    read: list[tuple[Item | Prompted, str]] = []
+    for place, value in with_places(sources):
+        source = value if isinstance(value, Prompted) else as_item(value, place=place)
+        read.append((source, source.name if isinstance(source, Item) else str(place)))
+    return read
 
 
 class _Pieces(TextStreamer):
@@ -400,34 +375,3 @@ def _media_options(loading: Loading, media: MediaOptions) -> MediaOptions:
     """The options of media, with what `loading` says of them."""
     given = loading.given()
     return replace(media, **{name: given[name] for name in OF_MEDIA if name in given})
-
-
-def _place(module: Any) -> torch.device:
-    """Where a module computes."""
-    if module.weight.is_meta and has_offloaded_params(module):
-        return torch.device(module._hf_hook.execution_device)
-    return module.weight.device
-
-
-def _sample(weight: Tensor, dtype: torch.dtype | None) -> bytes:
-    """64 of its values, evenly spaced."""
-    flat = weight.detach().flatten()
-    values = flat[:: max(1, flat.numel() // 64)][:64]
-    rounded = values.to(dtype) if dtype is not None and weight.is_floating_point() else values
-    return rounded.to("cpu", torch.float32).numpy().tobytes()
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers", "nnsight", "tokenizers")}
-
-
-def _processor_settings(processor: Any) -> str | None:
-    if processor is None:
-        return None
-    try:
-        settings = processor.to_dict()
-    except ValueError:  # Ernie's video processor, without the font that it writes times with
-        settings = processor.image_processor.to_dict()
-    written = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(written.encode()).hexdigest()[:16]

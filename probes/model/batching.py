@@ -1,8 +1,8 @@
-"""Batches by token budget: long rows travel in small batches, short rows in large ones.
+"""Many rows at once: batches by token budget, and the states of any number of items.
 
-Rows are sorted by length and cut where padding costs least, what they share at their beginning is
-computed once, a batch that does not fit in memory is halved, and results come back in the order
-given.
+Rows are sorted by length, so that long rows run in small batches and short rows in large ones, and
+cut where padding costs least. Tokens that begin all rows are computed once, a batch that does not
+fit in memory is halved, and results come back in the order given.
 """
 
 import logging
@@ -10,12 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from probes.model.backbone import Backbone, OutOfMemory
+from probes.errors import BadSetting
+from probes.items import Item
+from probes.model.backbone import Backbone, OutOfMemory, Source, as_sources
 from probes.model.encoding import Batch, Row
-from probes.model.prefix import Prefix, common_prefix, media_can_follow, share_error, window
+from probes.model.prefix import Prefix, common_prefix, share_error, window
+from probes.model.sites import Site, as_sites
+from probes.model.trace import record
 from probes.progress import computed_tokens
+from probes.prompts import Prompt, Side
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +31,89 @@ TOKEN_BUDGET = 2048
 BATCH_COST = 1 / 32
 """What a batch costs besides its tokens, as a share of the budget (measured: 64 tokens' worth)."""
 MIN_PREFIX = 8
-"""A shorter common prefix is not worth a pass of its own."""
+"""Tokens below which a common prefix is not worth a forward pass of its own."""
+BLOCK = 256
+"""Items that are tokenised, with their media, at a time."""
 
 Result = TypeVar("Result")
+
+
+def states_of(
+    backbone: Backbone,
+    sources: Source | Sequence[Source],
+    sites: str | Site | Sequence[str | Site],
+    *,
+    progress: bool = False,
+) -> Float[Tensor, "sources sites hidden"]:
+    """Last-position states of any number of texts or other items, batch by batch.
+
+    `record` runs a single batch and keeps the model's dtype. This function makes batches that fit
+    the token budget of the backbone, so that beside the result only one of them is in memory.
+
+    Args:
+        backbone: The model to read.
+        sources: What `Backbone.encode` takes: texts, items, or prompts such as
+            `E5V.apply(Item("a cat"))`. A lone one is a list of one.
+        sites: Where to read, such as `["attn[-1]", "norm"]`, or `"all"`.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        States `[sources, sites, hidden]`, float32 on the CPU, in the order of `sources` and of
+        `sites`; `.numpy()` makes an array of them without a copy.
+
+    Raises:
+        BadItem: A source cannot be read.
+        BadSetting: There is no site, or the backbone does not have it.
+        OutOfMemory: A single source does not fit in memory.
+    """
+    depth = backbone.num_layers
+    chosen = [site.resolve(depth) for site in as_sites(sites, depth)]
+    if not chosen:
+        raise BadSetting("nothing to record: name at least one site")
+    given = as_sources(sources)
+    states = torch.empty(len(given), len(chosen), backbone.hidden_size)
+    with tqdm(total=len(given), desc="states", unit="item", disable=not progress) as bar:
+        for start in range(0, len(given), BLOCK):
+            block = given[start : start + BLOCK]
+            rows = [backbone.row(source, name) for source, name in block]
+            states[start : start + len(rows)] = last_states(backbone, rows, chosen)
+            bar.update(len(rows))
+    return states
+
+
+def last_states(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    sites: Sequence[str | Site],
+    *,
+    progress: str | None = None,
+) -> Float[Tensor, "rows sites hidden"]:
+    """Raw float32 states on the CPU, in the order of `rows` and of `sites`.
+
+    Every row is run once, up to the deepest site. `progress` names the bar.
+    """
+    if not rows:
+        return torch.empty(0, len(sites), backbone.hidden_size)
+
+    def forward(batch: Batch) -> list[Tensor]:
+        states = record(backbone, batch, sites)
+        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
+
+    return torch.stack(run_batches(backbone, rows, forward, progress=progress))
+
+
+def prompted_states(
+    backbone: Backbone,
+    prompt: Prompt,
+    items: Sequence[Item],
+    side: Side,
+    sites: Sequence[str | Site],
+    *,
+    progress: str | None = None,
+) -> Float[Tensor, "items sites hidden"]:
+    """`last_states` of items under a prompt. Raises BadItem, naming the item."""
+    rows = [backbone.row(prompt.apply(item, side), item.name) for item in items]
+    return last_states(backbone, rows, sites, progress=progress)
 
 
 def run_batches(
@@ -84,7 +171,7 @@ def shared_prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
     ids = common_prefix(rows, backbone.encoder.media_ids)
     if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
         return None
-    if any(row.media for row in rows) and not media_can_follow(backbone):
+    if any(row.media for row in rows) and not backbone.encoder.media_follow_prefix:
         log.info(
             "prefix not shared: the model makes masks or positions of media for whole rows only"
         )

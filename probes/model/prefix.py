@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -20,27 +21,34 @@ from transformers import DynamicCache
 from probes.model.backbone import Backbone
 from probes.model.encoding import Batch, Row
 
-TYPES = "mm_token_type_ids"
 TOLERANCE = 1e-3
 """Largest relative error of a last-position state that counts as agreement (float32)."""
+
+
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of each layer, `[1, heads, tokens, dimension]`."""
+
+_computed_last: WeakKeyDictionary[Backbone, tuple[list[int], Layers]] = WeakKeyDictionary()
+"""Token ids and layers of the prefix that each backbone computed last. Not the `Prefix` itself: it
+holds its backbone, which would then never be freed."""
+_share_errors: WeakKeyDictionary[Backbone, str | None] = WeakKeyDictionary()
+"""Results of `share_error`, which are those of a trial."""
 
 
 class Prefix:
     """The cached keys and values of a token prefix, ready to be continued by any batch of rows."""
 
     def __init__(self, backbone: Backbone, ids: Sequence[int]):
-        """Blocks of one corpus follow each other under one prompt: the prefix computed last is
-        kept, and used again where it is the very same. No state depends on what ran before."""
+        """Compute the prefix, unless it is the one that this backbone computed last: consecutive
+        blocks of a corpus begin alike."""
         self.backbone, self.ids = backbone, list(ids)
         with backbone.lock:
-            last: Prefix | None = backbone.last_prefix
-            same = last is not None and last.ids == self.ids
-            self.layers = last.layers if last is not None and same else self._compute()
-            backbone.last_prefix = self
+            last_ids, layers = _computed_last.get(backbone, ([], []))
+            self.layers = layers if last_ids == self.ids else self._compute()
+            _computed_last[backbone] = self.ids, self.layers
 
     @torch.no_grad()
-    def _compute(self) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values by layer."""
+    def _compute(self) -> Layers:
         cache: Any = DynamicCache(config=self.backbone.model.config)
         inputs = self.backbone.collate([Row(self.ids)]).inputs
         self.backbone.model(
@@ -105,14 +113,6 @@ def _shared(a: Sequence[int], b: Sequence[int]) -> int:
     return sum(1 for _ in same)
 
 
-def media_can_follow(backbone: Backbone) -> bool:
-    """Whether rows with media can continue a prefix: Gemma's masks and Qwen2.5-Omni's positions
-    are made for whole rows only."""
-    perception, mrope = backbone.encoder.perception, backbone.encoder.mrope
-    types = perception.types_name if perception is not None else None
-    return types == TYPES if mrope else types is None
-
-
 def window(backbone: Backbone) -> float:
     """The longest row that may be shared: padding between prefix and tail would count as distance
     in a sliding attention window."""
@@ -123,15 +123,18 @@ def window(backbone: Backbone) -> float:
 
 
 def share_error(backbone: Backbone) -> str | None:
-    """Why this backbone cannot continue a cached prefix, or None. Tried once, then remembered."""
-    if backbone.prefix_error is None:
-        backbone.prefix_error = _try_share(backbone)
-    return backbone.prefix_error or None
+    """The reason why this backbone cannot continue a cached prefix, or None where it can. It is
+    tried once for each backbone."""
+    if backbone not in _share_errors:
+        _share_errors[backbone] = _try_share(backbone)
+    return _share_errors[backbone]
 
 
-def _try_share(backbone: Backbone) -> str:
+def _try_share(backbone: Backbone) -> str | None:
     """Compare two rows of unequal length, continued from a prefix, with the same rows whole."""
-    ids = backbone.encoder.tokenize("One two three four five six seven eight nine ten eleven.")
+    ids = backbone.encoder.plain.tokenize(
+        "One two three four five six seven eight nine ten eleven."
+    )
     rows = [Row(ids), Row(ids[:-2])]
     try:
         whole = _final_states(backbone, backbone.collate(rows))
@@ -140,7 +143,7 @@ def _try_share(backbone: Backbone) -> str:
         return f"{type(backbone.model).__name__} cannot continue a cache: {error}"
     error = ((whole - shared).norm(dim=-1) / whole.norm(dim=-1)).max().item()
     tolerance = TOLERANCE if backbone.dtype == torch.float32 else 0.05
-    return "" if error <= tolerance else f"states differ by {error:.1e} from whole rows"
+    return None if error <= tolerance else f"states differ by {error:.1e} from whole rows"
 
 
 def _final_states(backbone: Backbone, batch: Batch) -> Tensor:

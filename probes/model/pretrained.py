@@ -4,7 +4,6 @@ Weights go straight to their device: a copy in main memory first would cost as m
 each process of a machine, and a checkpoint that is quantised already cannot be moved afterwards.
 """
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import transformers
 from probes import embedded
 from probes.errors import BackboneNotFound, BadSetting, FreeRetError, one_line
 from probes.model.loading import Loading
+from probes.model.locate import local_folder
 
 
 class OutOfMemory(FreeRetError, torch.OutOfMemoryError):
@@ -58,7 +58,8 @@ def load_pretrained(
     Raises BackboneNotFound, FetchError, BadSetting, OutOfMemory.
     """
     device = usable_device(loading.device) if weights else torch.device("meta")
-    folder = _locate(name)
+    is_alias = str(name) in embedded.ALIASES
+    folder = str(embedded.ensure(str(name)) if is_alias else local_folder(name) or name)
     hub = {"revision": loading.revision} if loading.revision else {}
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **hub)
@@ -133,14 +134,9 @@ def _checkpoint_dtypes(config: Any) -> Iterator[Any]:
 
 
 def _quantization(quantize: str, dtype: torch.dtype | str) -> Any:
-    """The settings of bitsandbytes. Raises BadSetting where it is not installed."""
+    """The settings of bitsandbytes."""
     if quantize == "none":
         return None
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise BadSetting(
-            f"quantize={quantize!r} needs bitsandbytes, which is not installed: "
-            "pip install bitsandbytes"
-        )
     if quantize == "8bit":
         return transformers.BitsAndBytesConfig(load_in_8bit=True)
     return transformers.BitsAndBytesConfig(
@@ -148,24 +144,6 @@ def _quantization(quantize: str, dtype: torch.dtype | str) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=dtype if isinstance(dtype, torch.dtype) else torch.bfloat16,
     )
-
-
-def _locate(model: str | Path) -> str:
-    if str(model) in embedded.ALIASES:
-        return str(embedded.ensure(str(model)))
-    path = Path(model).expanduser()
-    try:
-        local = isinstance(model, Path) or str(model).startswith((".", "/", "~")) or path.is_dir()
-        found = (path / "config.json").is_file()
-    except (OSError, ValueError) as error:  # too long a name, a folder that may not be entered
-        raise BackboneNotFound(f"cannot read {model!s:.100}: {one_line(error)}") from None
-    if local:
-        if not found:
-            raise BackboneNotFound(
-                f"{path} is not a model folder: it holds no readable config.json"
-            )
-        return str(path)
-    return str(model)
 
 
 def _not_loaded(name: str, loading: Loading, error: Exception) -> BackboneNotFound:
@@ -182,9 +160,10 @@ def _not_loaded(name: str, loading: Loading, error: Exception) -> BackboneNotFou
     elif Path(name).expanduser().is_dir():
         remedy = "Is the folder whole, with config.json, safetensors and tokenizer? Fetch it again"
     else:
-        aliases = ", ".join(embedded.ALIASES)
         remedy = (
-            f"Give an alias ({aliases}), a model folder, or a hub id that this machine can reach"
+            f"Check the id; where this machine cannot reach the hub, run `hf download {name} "
+            "--local-dir FOLDER` on one that can, and give FOLDER. Models that need no hub: "
+            f"{', '.join(embedded.ALIASES)}"
         )
     return BackboneNotFound(f"cannot load {name!r}: {reason.rstrip('.')}. {remedy}")
 

@@ -1,8 +1,8 @@
-"""Site: a named place in the residual stream, read at the last prompt position.
+"""Site: a named place in the residual stream, read at the last position of a prompt.
 
-| written    | the paper        | what it is                                              |
+| written    | in the paper     | state                                                   |
 |------------|------------------|---------------------------------------------------------|
-| `embed`    | h^MLP_0          | what enters the first layer                             |
+| `embed`    | h^MLP_0          | input of the first layer                                |
 | `attn[l]`  | h^Attn_{l+1}     | residual stream after attention is added, before the MLP |
 | `mlp[l]`   | h^MLP_{l+1}      | residual stream after the MLP is added: the layer's output |
 | `norm`     | -                | the final norm's output, which the LM head reads         |
@@ -13,18 +13,19 @@ Indices are Python's: `attn[0]` is the first layer, `attn[-1]` the last (the pap
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from probes.arguments import check_count
 from probes.errors import BadSetting
 
 PAPER_SITE = "attn[-1]"
-"""Where the paper reads: h^Attn_L."""
+"""The site at which the paper reads its embeddings: h^Attn_L."""
 _PATTERN = re.compile(r"(attn|mlp)\[(-?\d+)\]")
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place to read. Build it with `Site.parse("attn[-1]")`; `str(site)` writes it back."""
+    """A place in the residual stream: `Site.parse("attn[-1]")` reads it, `str(site)` writes it."""
 
     kind: Literal["embed", "attn", "mlp", "norm"]
     layer: int = 0
@@ -70,19 +71,40 @@ class Site:
         return self.kind if self.kind in ("embed", "norm") else f"{self.kind}[{self.layer}]"
 
 
-def as_sites(sites: str | Site | Iterable[str | Site]) -> list[Site]:
-    """Sites by name or as they are; a lone one is a list of one. Raises BadSetting."""
+def as_sites(sites: str | Site | Iterable[str | Site], num_layers: int) -> list[Site]:
+    """Read a selection of sites.
+
+    Args:
+        sites: Names or sites; a lone one is a list of one, and `"all"` stands for `all_sites`.
+        num_layers: Layers of the backbone.
+
+    Raises:
+        BadSetting: A name is not that of a site.
+    """
+    if isinstance(sites, str) and sites == "all":
+        return all_sites(num_layers)
     if isinstance(sites, str) or not isinstance(sites, Iterable):
         sites = [sites]
     return [Site.parse(site) for site in sites]
 
 
-def all_sites(num_layers: int) -> list[Site]:
-    """Every site from `embed` to `norm`, in order of execution: 2·num_layers + 2 of them."""
-    layers = [Site(kind, i) for i in range(num_layers) for kind in ("attn", "mlp")]
+def all_sites(backbone: Any) -> list[Site]:
+    """Every site of a backbone, from `embed` to `norm`, in order of execution.
+
+    Args:
+        backbone: The backbone, or its number of layers.
+
+    Returns:
+        2 · layers + 2 sites.
+
+    Raises:
+        BadSetting: It is neither.
+    """
+    count = check_count("the number of layers", getattr(backbone, "num_layers", backbone))
+    layers = [Site(kind, i) for i in range(count) for kind in ("attn", "mlp")]
     return [Site("embed"), *layers, Site("norm")]
 
 
 def late_sites(layers: int = 5) -> list[str]:
-    """The last `layers` layers' two sites each, and `norm`: where a retriever may read."""
+    """Both sites of each of the last `layers` layers, and `norm`: candidates for an embedding."""
     return [f"{kind}[{-i}]" for i in range(layers, 0, -1) for kind in ("attn", "mlp")] + ["norm"]

@@ -1,9 +1,10 @@
-"""record(): states of a traced forward at the last position. The only file that imports nnsight."""
+"""Record the states of a forward pass at the last position. Only this file imports nnsight."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import nnsight
 import torch
@@ -17,37 +18,54 @@ from probes.model.sites import Site, as_sites
 
 
 class Traced(nnsight.NNsight):
-    """The traced model. nnsight would move inputs to the device of the first parameter, which is
-    none where that is offloaded; a batch is where it belongs already."""
+    """A model that nnsight traces, and whose inputs it leaves where they are.
+
+    nnsight would move them to the device of the first parameter, which is the meta device where
+    that parameter is offloaded. A batch is on the right device already.
+    """
 
     device = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True)
-class States:
-    """What a trace recorded, each `[batch, ·]` at the last position."""
+_traced: WeakKeyDictionary[Backbone, Traced] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class States(Mapping[Site, Tensor]):
+    """States recorded in one forward: a mapping from sites to tensors `[batch, hidden]`.
+
+    Sites come in order of execution, with layers counted from the start. They are looked up as
+    they were asked for: `states["attn[-1]"]`.
+    """
 
     by_site: dict[Site, Float[Tensor, "batch hidden"]]
     logits: Float[Tensor, "batch vocabulary"] | None
+    """The model's own logits at the last position, in float32, where they were asked for."""
     num_layers: int
 
     def __repr__(self) -> str:
-        kept = [f"{site} {list(state.shape)}" for site, state in self.by_site.items()]
+        shapes = [f"{site} {list(state.shape)}" for site, state in self.items()]
         if self.logits is not None:
-            kept.append(f"logits {list(self.logits.shape)}")
-        return f"States({', '.join(kept)})"
+            shapes.append(f"logits {list(self.logits.shape)}")
+        return f"States({', '.join(shapes)})"
 
     def __getitem__(self, site: str | Site) -> Float[Tensor, "batch hidden"]:
-        """The states at one site, in the model's dtype. Raises NotRecorded."""
+        """The states at one site, in the model's dtype.
+
+        Raises:
+            NotRecorded: The site exists, and its state was not recorded.
+            BadSetting: The backbone has no such site.
+        """
         key = Site.parse(site).resolve(self.num_layers)
         if key not in self.by_site:
-            raise NotRecorded(
-                f"{site} was not recorded; recorded: {', '.join(map(str, self.by_site))}"
-            )
+            raise NotRecorded(f"{site} was not recorded; recorded: {', '.join(map(str, self))}")
         return self.by_site[key]
 
-    def sites(self) -> list[Site]:
-        return list(self.by_site)
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.by_site)
+
+    def __len__(self) -> int:
+        return len(self.by_site)
 
 
 def record(
@@ -57,44 +75,53 @@ def record(
     *,
     logits: bool = False,
 ) -> States:
-    """Run one forward and keep the last-position state of each site.
+    """Run one forward pass and keep the state of each site at the last position.
 
-    `batch` is what `backbone.encode` gives, or what it takes.
+    The pass ends after the deepest site: for `attn[-1]` the last MLP, the final norm and the LM
+    head do not run.
 
-    The forward ends after the deepest site asked for: at `attn[-1]` the last MLP, the final norm
-    and the LM head do not run. With `logits=True` it runs to the end and the model's own logits of
-    the last position are kept, in float32.
-    Raises BadSetting for a site that the backbone does not have, and OutOfMemory.
+    Args:
+        backbone: The model to read.
+        batch: What `backbone.encode` returns, or what it takes.
+        sites: Where to read, such as `["attn[-1]", "norm"]`, or `"all"`.
+        logits: Whether to run to the end and keep the model's own logits of the last position.
+
+    Returns:
+        The states by site, `[batch, hidden]` in the model's dtype, and the logits if asked for.
+
+    Raises:
+        BadItem: An item cannot be read.
+        BadSetting: The backbone has no such site, or nothing is to be recorded.
+        OutOfMemory: The batch does not fit in memory.
     """
     depth = backbone.num_layers
-    wanted = sorted({s.resolve(depth) for s in as_sites(sites)}, key=lambda s: s.depth(depth))
-    if not wanted and not logits:
+    asked = {site.resolve(depth) for site in as_sites(sites, depth)}
+    ordered = sorted(asked, key=lambda site: site.depth(depth))
+    if not ordered and not logits:
         raise BadSetting("nothing to record: name at least one site, or ask for logits")
     batch = batch if isinstance(batch, Batch) else backbone.encode(batch)
     with backbone.lock, torch.no_grad():
         try:
-            kept, head = _trace(backbone, batch, wanted, logits)
+            states, head = _trace(backbone, batch, ordered, logits)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
-    return States(
-        dict(zip(wanted, kept, strict=True)), None if head is None else head[:, -1].float(), depth
-    )
+    last = None if head is None else head[:, -1].float()
+    return States(dict(zip(ordered, states, strict=True)), last, depth)
 
 
-def _trace(backbone: Backbone, batch: Batch, wanted: list[Site], logits: bool) -> tuple:
-    if backbone.traced is None:
-        with warnings.catch_warnings():  # of towers with a submodule that is called "output"
-            warnings.filterwarnings("ignore", "Module .* has a submodule named")
-            backbone.traced = Traced(backbone.model)
-    traced, anatomy = backbone.traced, backbone.anatomy
+def _trace(
+    backbone: Backbone, batch: Batch, sites: list[Site], logits: bool
+) -> tuple[list[Tensor], Tensor | None]:
+    """The state of each site, which are in order of execution, and the output of the LM head."""
+    traced, anatomy = _traced_model(backbone), backbone.anatomy
     layers, norm = traced.get(anatomy.layers), traced.get(anatomy.norm)
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
     if logits:
         inputs["logits_to_keep"] = 1
     head, size = None, len(batch)
     with traced.trace(**inputs) as tracer:
-        kept = nnsight.save([])
-        for site in wanted:
+        states = nnsight.save([])
+        for site in sites:
             if site.kind == "embed":
                 value = layers[0].input
             elif site.kind == "attn":
@@ -103,12 +130,21 @@ def _trace(backbone: Backbone, batch: Batch, wanted: list[Site], logits: bool) -
                 value = layers[site.layer].output
             else:
                 value = norm.output
-            kept.append(_last(value, size))
+            states.append(_last(value, size))
         if logits:
             head = nnsight.save(traced.output.logits)
         else:
             tracer.stop()
-    return kept, head
+    return states, head
+
+
+def _traced_model(backbone: Backbone) -> Traced:
+    """The wrapper of nnsight around the model, made at the first recording."""
+    if backbone not in _traced:
+        with warnings.catch_warnings():  # about towers with a submodule that is called "output"
+            warnings.filterwarnings("ignore", "Module .* has a submodule named")
+            _traced[backbone] = Traced(backbone.model)
+    return _traced[backbone]
 
 
 def _last(value: Any, batch: int) -> Tensor:

@@ -20,6 +20,7 @@ from freeret.check.text import COMPARED, CUE, STRINGS, tokenizer_file
 from freeret.scale import sizing
 from probes import Backbone
 from probes.errors import FreeRetError
+from probes.model import prefix
 from tests import models
 from tests.commands import run
 from tests.models import TEXT, tokenizer
@@ -278,9 +279,9 @@ def test_states_that_are_no_numbers_fail() -> None:
     assert agreement("x", good, good, 1e-5).passed
 
 
-def test_a_prefix_that_is_not_shared_is_a_note() -> None:
+def test_a_prefix_that_is_not_shared_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = fresh()
-    backbone.prefix_error = "its cache cannot be continued"
+    monkeypatch.setitem(prefix._share_errors, backbone, "its cache cannot be continued")
     line = lines(backbone)["shared prefix"]
     assert line.status == "note"
     assert "its cache cannot be continued" in line.found

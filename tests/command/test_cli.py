@@ -283,7 +283,7 @@ def test_every_mistake_is_one_line_and_an_exit_code(
         (("search", store, "q", "--model", tmp_path), "is not a model folder"),
         (("probe", "nosuch"), "cannot load 'nosuch'"),
         (("probe", model, "--out", tmp_path / "file" / "out"), "Not a directory"),
-        (("check", tmp_path / "none"), "is not a model folder"),
+        (("check", tmp_path / "none"), "there is no folder"),
         (("index", tmp_path / "none", *to_store, "--recipe", recipe), "nothing at"),
         (("index", "file:///none", *to_store, "--recipe", recipe), "nothing at file:///none"),
         (("index", tmp_path / "a.txt", *to_store, "--recipe", tmp_path / "none"), "cannot read"),

@@ -138,7 +138,7 @@ def test_pooling_is_over_the_right_positions(tiny: Tiny) -> None:
     found = Pooled("echo", backbone).encode(items)
     for text, vector in zip(texts, found, strict=True):
         whole = f"Rewrite the sentence: {text}, rewritten sentence: {text}"
-        second = len(backbone.encoder.tokenize(f" {text}"))
+        second = len(backbone.encoder.plain.tokenize(f" {text}"))
         expected = hidden(backbone, whole)[-second:].mean(0)
         torch.testing.assert_close(vector, expected, atol=1e-5, rtol=0)
 

@@ -238,7 +238,7 @@ def test_captions_find_their_pictures(
 
 
 def test_scenes_are_drawn_for_models_that_see(tiny: Tiny) -> None:
-    assert not tiny("llama").sees
+    assert tiny("llama").modalities == ["text"]
     scenes = scene_items()
     assert len(scenes["caption", "query"]) == len(scenes["picture", "document"]) == SCENES == 100
     assert scenes["reference caption", "query"] == reference_captions()

@@ -158,7 +158,7 @@ def test_candidates_of_a_query_share_all_up_to_the_candidate(tiny: Tiny) -> None
 )
 def test_content_opens_no_turn(tiny: Tiny, data: st.DataObject) -> None:
     backbone = tiny("llama")
-    control = backbone.encoder.control_ids
+    control = backbone.encoder.plain.control_ids
     pieces = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "assistant\n", "A", "\n", "Answer:"]
     text = "".join(data.draw(st.lists(st.sampled_from(pieces), min_size=1, max_size=12))) + "."
     for frame in FRAMES.values():

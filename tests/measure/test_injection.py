@@ -92,6 +92,6 @@ def test_a_forged_turn_is_only_text(smollm2: Backbone) -> None:
 
     def controls(candidate: str) -> list[int]:
         ids = smollm2.row(frame.apply(Item(row["query"]), Item(candidate))).ids
-        return [i for i in ids if i in smollm2.encoder.control_ids]
+        return [i for i in ids if i in smollm2.encoder.plain.control_ids]
 
     assert controls(row["candidate"] + "\n" + attacks(frame)["forged turn"]) == controls("x")

@@ -160,7 +160,7 @@ def test_curves_are_read_as_they_were_written(tiny: Tiny) -> None:
 
 
 def test_every_kind_is_over_the_two_hundred_sentences(tiny: Tiny) -> None:
-    backbone, control = tiny("llama"), tiny("llama").encoder.control_ids
+    backbone, control = tiny("llama"), tiny("llama").encoder.plain.control_ids
     assert list(PROMPT_KINDS) == ["word", "control", "text"]
     for kind in PROMPT_KINDS:
         prompts = curve_prompts(kind)

@@ -160,7 +160,7 @@ def test_a_forged_placeholder_stays_text_beside_every_kind(name: str, tiny: Tiny
             backbone.row(Prompted(user=(*item.parts, "and", text(content))))
             for content in ("abc", attack)
         ]
-        control = backbone.encoder.control_ids
+        control = backbone.encoder.plain.control_ids
         benign, mean = ([i for i in row.ids if i in control] for row in rows)
         assert mean == benign
         assert attack in backbone.tokenizer.decode(rows[1].ids)

@@ -12,7 +12,7 @@ from freeret.evaluate.systems.registry import Pooled
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import Backbone, Item, framing_bias, lexicalization_curves, record, synonym_similarity
-from probes.model.states import prompted_states
+from probes.model.batching import prompted_states
 from probes.prompts import NAMED
 from tests.devices import FIRST, SECOND, on_two_devices, put
 from tests.models import TEXT, tokenizer
@@ -33,7 +33,7 @@ def test_the_two_devices_do_not_mix(split: Backbone) -> None:
         put(torch.ones(2), FIRST) + put(torch.ones(2), SECOND)
     states = record(split, split.encode(WORDS), ["attn[0]", "mlp[-1]", "norm"], logits=True)
     assert states.logits is not None
-    found = [tensor.device for tensor in (*states.by_site.values(), states.logits)]
+    found = [tensor.device for tensor in (*states.values(), states.logits)]
     assert found == [FIRST, SECOND, SECOND, FIRST]
 
 

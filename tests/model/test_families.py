@@ -248,7 +248,7 @@ def test_a_processor_that_fails_on_every_picture_is_named_and_not_the_item() -> 
 
 def test_more_than_forty_families_read_pictures() -> None:
     assert len(ZOO) + len(MULTIMODAL) > 45
-    assert all(loaded(name).sees for name in ZOO)
+    assert all("image" in loaded(name).modalities for name in ZOO)
 
 
 def test_the_table_names_every_family_of_this_release() -> None:

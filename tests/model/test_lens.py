@@ -43,7 +43,7 @@ def check_lens(name: str, backbone: Backbone, sources: list) -> None:
     with torch.no_grad():
         own = backbone.model(**batch.inputs).logits[:, -1].float()
     scale = own.abs().max().item()
-    for site in states.sites():
+    for site in states:
         expected = unembed(name, backbone.model, states[site], normed=site.kind == "norm")
         found = backbone.lens(states[site], site)
         assert found.dtype == torch.float32

@@ -17,13 +17,13 @@ from freeret.evaluate.systems.registry import Pooled
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
-from freeret.store.recorded import DIFFERENCE
+from freeret.store.recorded import DIFFERENCE, recorded_loading
 from freeret.store.table import Store
 from probes import NAMED, Backbone, Item, Loading, MediaOptions
 from probes.data import paraphrases
 from probes.errors import BackboneNotFound, BadSetting, StoreMismatch
+from probes.model.batching import prompted_states
 from probes.model.pretrained import _dtype, usable_device
-from probes.model.states import prompted_states
 from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import picture
 from tests.stores import save_tiny
@@ -196,11 +196,64 @@ def test_weights_go_straight_to_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    for bits in ("4bit", "8bit"):
-        with pytest.raises(BadSetting, match=f"{bits}.*pip install bitsandbytes"):
-            Backbone.load(folder, quantize=bits)
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.AutoConfig.from_pretrained", None)  # nothing is read before
+        for bits in ("4bit", "8bit"):
+            with pytest.raises(BadSetting, match=f"{bits}.*pip install bitsandbytes"):
+                Backbone.load(folder, quantize=bits)
     with pytest.raises(BackboneNotFound, match=r"flash-attn.*--attn sdpa"):
         Backbone.load(folder, attn="flash_attention_2")
+
+
+# -------------------------------------------------------------------------- the name of a model
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("smolm2-135m", "no model 'smolm2-135m'. Did you mean smollm2-135m"),
+        ("smollm2", "Did you mean smollm2-135m"),
+        ("SmolSight", "Did you mean smolsight"),
+        ("Qwen2.5-VL-7B-Instruct", "a hub id such as Qwen/Qwen2.5-VL-7B-Instruct.*needs its owner"),
+        ("my-model", "a folder must exist"),
+        ("./my-model", "there is no folder my-model"),
+        ("../my-model", "there is no folder ../my-model"),
+        ("/my-model", "there is no folder /my-model"),
+        (Path("my-model"), "there is no folder my-model"),
+        ("models/mine/my-model", "neither a folder nor a hub id"),
+        ("https://hub.example/owner/model", "neither a folder nor a hub id"),
+    ],
+)
+def test_a_name_that_cannot_be_loaded_never_reaches_the_hub(
+    name: str | Path, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", None)
+    with pytest.raises(BackboneNotFound, match=message):
+        Backbone.load(name)
+
+
+def test_a_hub_that_cannot_be_reached_can_be_done_without() -> None:
+    with pytest.raises(BackboneNotFound, match="hf download owner/model --local-dir FOLDER"):
+        Backbone.load("owner/model")
+
+
+def test_names_are_checked_without_torch() -> None:
+    code = "import sys; from probes.model.locate import check_model; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "folder"])
+def test_only_a_model_on_the_hub_has_revisions(name: str, folder: Path) -> None:
+    with pytest.raises(BadSetting, match="revision='abc' chooses among the commits"):
+        Backbone.load(folder if name == "folder" else name, revision="abc")
+
+
+def test_a_name_that_is_given_is_that_of_the_backbone(folder: Path) -> None:
+    loaded = Backbone.load(TEXT["llama"](), tokenizer=tokenizer(), name="ckpt-1000")
+    named = Backbone.load(folder, name="ckpt-2000")
+    assert [b.fingerprint()["model"] for b in (loaded, named)] == ["ckpt-1000", "ckpt-2000"]
+    assert Backbone.load(folder).name == str(folder)
 
 
 # ------------------------------------------------------------------------------------- the store
@@ -315,11 +368,11 @@ def test_a_device_that_is_not_here_is_passed_over(
 
 
 def test_a_revision_belongs_to_its_repository(tmp_path: Path, folder: Path) -> None:
-    backbone = Backbone.load(folder, revision="abc")  # a folder has none, and passes over it
-    FreeRet(backbone, RECIPE).index(WORDS[:2], tmp_path / "s")
-    assert FreeRet.load(tmp_path / "s").backbone.revision == "abc"
-    (tmp_path / "moved").symlink_to(folder)
-    assert FreeRet.load(tmp_path / "s", tmp_path / "moved").backbone.revision is None
+    """A store remembers the commit, and drops it where the model is given by another name."""
+    made = Backbone.load(TEXT["llama"](), tokenizer=tokenizer(), name="owner/model", revision="abc")
+    FreeRet(made, RECIPE).index(WORDS[:2], tmp_path / "s")
+    assert recorded_loading(Store.open(tmp_path / "s").identity).revision == "abc"
+    assert FreeRet.load(tmp_path / "s", folder).backbone.revision is None
 
 
 def test_a_copy_keeps_what_made_the_vectors(half: Path, tmp_path: Path) -> None:

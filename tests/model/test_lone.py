@@ -83,7 +83,7 @@ def test_names_stand_for_what_they_name(
     rows = [{"query": "the word", "candidate": "the image", "match": m} for m in (True, False)]
     assert [bias.frame for bias in framing_bias(backbone, "yes_no")] == ["yes_no"]
     assert {shift.frame for shift in injection_shifts(backbone, ["yes_no"])} == {"yes_no"}
-    assert as_sites("attn[-1]") == as_sites(["attn[-1]"]) == as_sites(Site("attn", -1))
+    assert as_sites("attn[-1]", 4) == as_sites(["attn[-1]"], 4) == as_sites(Site("attn", -1), 4)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -17,7 +17,7 @@ from probes.items import Item, Part
 from probes.measure.framing import FRAMES
 from probes.model.backbone import Backbone
 from probes.model.encoding import Encoder
-from probes.model.templates import ChatTemplate
+from probes.model.encoding.templates import ChatTemplate
 from probes.prompts import ControlPrompt, Prompted
 from tests.models import tokenizer
 from tests.samples import film, picture, text

@@ -5,7 +5,9 @@ its attention branch puts out. The modules are named here by architecture and no
 anatomy, and tiny references run on a fresh copy of the model that was never traced.
 """
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +20,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from probes.model.backbone import Backbone
+from probes.model.batching import MIN_PREFIX, states_of
 from probes.model.encoding import Batch
-from probes.model.sites import all_sites
-from probes.model.trace import _last, record
-from tests.models import MULTIMODAL, TEXT
+from probes.model.prefix import _computed_last
+from probes.model.sites import Site, all_sites
+from probes.model.trace import _last, _traced, record
+from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import items_for
 
 Tiny = Callable[[str], Backbone]
@@ -123,7 +127,7 @@ def relative(states: Tensor, expected: Tensor) -> float:
 def check_every_site(name: str, backbone: Backbone, model: Any, batch: Batch) -> None:
     expected = reference(name, model, batch)
     states = record(backbone, batch, all_sites(backbone.num_layers), logits=True)
-    assert {str(site) for site in states.sites()} == set(expected.sites)
+    assert {str(site) for site in states} == set(expected.sites)
     for site, state in expected.sites.items():
         assert torch.equal(states[site], state), f"{site}: {(states[site] - state).abs().max()}"
     for site, mistakes in expected.mistakes.items():
@@ -230,13 +234,13 @@ def test_the_order_of_sites_does_not_matter(tiny: Tiny) -> None:
     batch = backbone.encode(TEXTS)
     forth, back = ["attn[-1]", "mlp[0]", "norm", "attn[3]"], ["norm", "mlp[0]", "attn[-1]"]
     states, again = record(backbone, batch, forth), record(backbone, batch, back)
-    assert list(map(str, states.sites())) == ["mlp[0]", "attn[3]", "norm"]
+    assert list(map(str, states)) == ["mlp[0]", "attn[3]", "norm"]
     assert all(torch.equal(states[site], again[site]) for site in forth)
 
 
 def test_a_state_keeps_no_more_than_itself_alive(tiny: Tiny) -> None:
     states = record(tiny("llama"), tiny("llama").encode(TEXTS), ["attn[-1]", "norm"])
-    for site in states.sites():
+    for site in states:
         assert states[site].untyped_storage().nbytes() == len(TEXTS) * 64 * 4
 
 
@@ -330,3 +334,42 @@ def test_threads_do_not_disturb_each_other(tiny: Tiny) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+# ---------------------------------------------------------------------- the mapping of states
+
+
+def test_states_are_a_mapping_in_order_of_execution(tiny: Tiny) -> None:
+    states = record(tiny("llama"), TEXTS, ["norm", "attn[-1]"])
+    attn, norm = Site("attn", 3), Site("norm")
+    assert list(states) == [attn, norm]
+    assert len(states) == 2
+    assert {site: state.shape for site, state in states.items()} == {
+        attn: (len(TEXTS), 64),
+        norm: (len(TEXTS), 64),
+    }
+    assert torch.equal(dict(states)[norm], states["norm"])
+    assert "attn[-1]" in states
+    assert "mlp[-1]" not in states
+
+
+def test_all_sites_can_be_asked_for_by_one_word(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    assert list(record(backbone, TEXTS, "all")) == all_sites(backbone) == all_sites(4)
+    assert states_of(backbone, TEXTS, "all").shape == (len(TEXTS), 10, 64)
+
+
+# ---------------------------------------------------------------------------- what is cached
+
+
+def test_a_backbone_that_was_used_is_freed() -> None:
+    """The traced model and the last prefix are kept beside the backbone, and go with it."""
+    backbone = Backbone.load(TEXT["llama"].__wrapped__(), tokenizer=tokenizer())
+    states_of(backbone, ["the word " * 9 + text for text in TEXTS], "norm")
+    assert backbone in _traced
+    assert len(_computed_last[backbone][0]) > MIN_PREFIX
+    freed, model = weakref.ref(backbone), weakref.ref(backbone.model)
+    del backbone
+    gc.collect()
+    assert freed() is None
+    assert model() is None

@@ -99,4 +99,4 @@ class Pooled(ByVectors):
         return lambda length: slice(None if self.name == "mean" else -1, None)
 
     def _tokens(self, text: str) -> int:
-        return len(self.backbone.encoder.tokenize(text))
+        return len(self.backbone.encoder.plain.tokenize(text))

@@ -9,7 +9,6 @@ without a seam, and no text can open a turn or forge a media placeholder.
 import functools
 import inspect
 import itertools
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -18,15 +17,15 @@ from typing import Any
 
 import torch
 from jinja2.exceptions import TemplateError
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.items import Item, Part
 from probes.media.processing import Perception, Piece
 from probes.media.sources import MediaOptions
-from probes.model.fitting import fit_media, shares
-from probes.model.templates import ChatTemplate, Thinking
+from probes.model.encoding.fitting import fit_media, shares
+from probes.model.encoding.plain import PlainTokenizer
+from probes.model.encoding.templates import ChatTemplate, Thinking
 from probes.prompts import Prompted
 
 log = logging.getLogger(__name__)
@@ -93,15 +92,13 @@ class Encoder:
         max_tokens: int | None = None,
         media: MediaOptions | None = None,
     ):
-        if not hasattr(tokenizer, "backend_tokenizer"):
-            raise UnsupportedBackbone(
-                f"a {type(tokenizer).__name__} is no fast tokenizer of transformers; load it with "
-                "AutoTokenizer"
-            )
+        self.plain = PlainTokenizer(tokenizer)
         self.tokenizer, self.processor = tokenizer, processor
         self.perception = (
             Perception(model, processor, media or MediaOptions()) if processor is not None else None
         )
+        kinds = self.perception.kinds if self.perception is not None else ()
+        self.modalities: list[str] = ["text", *kinds]
         written = getattr(processor, "chat_template", None) or tokenizer.chat_template
         tokens = self.perception.tokens if self.perception is not None else {}
         self.chat = ChatTemplate(processor or tokenizer, written, tokens) if written else None
@@ -119,18 +116,10 @@ class Encoder:
         self.wants_positions = "position_ids" in accepted and not self.mrope
         types = self.perception.types_name if self.perception is not None else None
         self.counts_positions = self.mrope and types == "mm_token_type_ids"
+        self.media_follow_prefix = self.counts_positions if self.mrope else types is None
+        """Whether rows with media can continue a cached prefix: Gemma's masks and Qwen2.5-Omni's
+        positions are made for whole rows only."""
         self.opening = self.perception.opening() if self.perception is not None else ""
-        added = tokenizer.added_tokens_decoder
-        self.control_ids = {i for i, token in added.items() if token.content.strip()}
-        control = {added[i].content for i in self.control_ids}
-        try:
-            self.plain, self.plain_first = _without_control_tokens(tokenizer, control)
-            self.plain.encode("the tokenizer's class and its file may not go together")
-        except Exception as error:  # tokenizers raises Exception itself
-            raise UnsupportedBackbone(
-                f"{type(tokenizer).__name__} cannot write text: {error}; does tokenizer_class in "
-                "tokenizer_config.json fit tokenizer.json?"
-            ) from error
         self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
 
     # -- one row -----------------------------------------------------------------------------
@@ -147,7 +136,7 @@ class Encoder:
             source = Prompted(user=source.parts)
             raw = not any(part.kind != "text" for part in source.user if isinstance(part, Part))
         else:
-            name, raw = name or "item without id", False
+            name, raw = name or "the prompt", False
         contents = [p.value for p in source.user if isinstance(p, Part) and p.kind == "text"]
         media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
         if media and self.perception is None:
@@ -250,7 +239,7 @@ class Encoder:
         """Split at control tokens; a run of plain tokens that holds a marker keeps its text too."""
         runs, position = [], 0
         bos = int(self._wants_special(rendered) and ids[:1] == [self.tokenizer.bos_token_id])
-        for control, group in itertools.groupby(ids, self.control_ids.__contains__):
+        for control, group in itertools.groupby(ids, self.plain.control_ids.__contains__):
             tokens = list(group)
             first = position == bos
             # SentencePiece drops a leading space, unless something stands before it.
@@ -276,29 +265,13 @@ class Encoder:
             new = run.ids
             if run.text is not None:
                 text = MARKER.sub(lambda m: contents[int(m[1])], run.text)
-                new = self.tokenize(text, name, first=run.first)
+                new = self.plain.tokenize(text, name, first=run.first)
             ids.extend(new)
             for key, values in per_token.items():
                 fixed = run.text is None
                 extras[key] += values[position : position + len(new)] if fixed else [0] * len(new)
             position += len(run.ids)
         return Row(ids, extras)
-
-    def tokenize(
-        self, text: str, name: str = "item without id", *, first: bool = False
-    ) -> list[int]:
-        """Text as plain characters: no token of the result is a control token.
-
-        `first` text begins the row: SentencePiece puts its word mark there and nowhere else.
-        """
-        plain = self.plain_first if first else self.plain
-        try:
-            ids = plain.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # tokenizers raises Exception itself
-            raise BadItem(f"{name}: the tokenizer cannot write this text: {error}") from None
-        if not self.control_ids.isdisjoint(ids) or (not ids and text):
-            raise BadItem(f"{name}: the tokenizer cannot write this text as plain tokens")
-        return ids
 
     def _fit(
         self, contents: list[str], skeleton: list[Span], name: str, pieces: list[Piece]
@@ -311,7 +284,7 @@ class Encoder:
         if room <= 0:
             needing = "prompt and media need" if pieces else "prompt alone needs"
             raise BadItem(f"{name}: its {needing} {fixed} of {self.max_tokens} tokens")
-        encoded = [self.plain.encode(text, add_special_tokens=False) for text in contents]
+        encoded = [self.plain.encode(text) for text in contents]
         fitted = list(contents)
         for i, share in enumerate(shares([len(one.ids) for one in encoded], room)):
             have = len(encoded[i].ids)
@@ -382,28 +355,3 @@ def _mark(user: tuple) -> tuple:
         else:
             marked.append(text)
     return tuple(marked)
-
-
-def _without_control_tokens(tokenizer: Any, control: set[str]) -> tuple[Tokenizer, Tokenizer]:
-    """The fast tokenizer without its added tokens, for text inside a row and for text that begins
-    one: every text is plain characters to it. The two are one where neither writes a word mark.
-
-    Added tokens that are only white space (Gemma's runs of newlines) stay, they are plain text.
-    """
-    settings = json.loads(tokenizer.backend_tokenizer.to_str())
-    settings["added_tokens"] = [t for t in settings["added_tokens"] if t["content"] not in control]
-    settings["truncation"] = settings["padding"] = None
-    first = Tokenizer.from_str(json.dumps(settings))
-    if not _never_prepend(settings["pre_tokenizer"]):
-        return first, first
-    return Tokenizer.from_str(json.dumps(settings)), first
-
-
-def _never_prepend(pre_tokenizer: dict[str, Any] | None) -> bool:
-    """No word mark in front of text that stands inside a row; returns whether there was one."""
-    marked = False
-    for part in [pre_tokenizer, *(pre_tokenizer or {}).get("pretokenizers", [])]:
-        if part and part.get("prepend_scheme") == "first":
-            part["prepend_scheme"] = "never"
-            marked = True
-    return marked

@@ -1,0 +1,5 @@
+"""From items and prompts to left-padded batches of tokens, in which no content acts as a prompt."""
+
+from probes.model.encoding.encoder import Batch, Encoder, Row
+
+__all__ = ["Batch", "Encoder", "Row"]
