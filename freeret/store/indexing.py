@@ -27,7 +27,8 @@ from freeret.store.payload import (
     source_of,
     with_source,
 )
-from freeret.store.table import Record, Store
+from freeret.store.rows import Record
+from freeret.store.table import Store
 from probes import Item, as_item
 from probes.errors import BadItem, BadSetting
 from probes.model.encoding import Row
