@@ -117,7 +117,7 @@ class FreeRet:
         opened = Store.open(store)
         recipe = Recipe.from_json(opened.recipe(), str(store))
         if not isinstance(backbone, Backbone):
-            backbone = reopen_backbone(opened.identity, backbone, loading or Loading())
+            backbone = reopen_backbone(opened, backbone, loading or Loading())
         elif loading is not None:
             raise BadSetting("loading is for a backbone that is not loaded yet; give its name")
         retriever = cls(backbone, recipe, progress=progress, memory=memory, examples=examples)

@@ -55,11 +55,7 @@ def build_index(store: Store, blocks: Callable[[], Iterable[Block]], kind: Index
     """
     if kind not in ("hnsw", "pq"):
         raise BadSetting(f"{kind!r} is not an index; choose hnsw or pq")
-    if len(store) < MINIMUM:
-        raise StoreError(
-            f"store {store.location}: {len(store)} items are too few for an index (from {MINIMUM} "
-            "on); exact search is faster here"
-        )
+    check_size(store)
     schema = pa.schema(
         {
             "id": pa.string(),
@@ -77,6 +73,15 @@ def build_index(store: Store, blocks: Callable[[], Iterable[Block]], kind: Index
 
     with alone(store.location, ANN):
         commit(store.location, write)
+
+
+def check_size(store: Store) -> None:
+    """Raise StoreError for a store with fewer than MINIMUM items."""
+    if len(store) < MINIMUM:
+        raise StoreError(
+            f"store {store.location}: {len(store)} items are too few for an index (from {MINIMUM} "
+            "on); exact search is faster here"
+        )
 
 
 def current(store: Store) -> Any:

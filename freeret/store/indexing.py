@@ -156,7 +156,7 @@ def refuse(done: Indexed, error: BadItem, on_error: str, place: str) -> None:
     if on_error == "raise":
         raise BadItem(said, name) from error
     done.skipped[name] = said
-    log.warning("skipped %s", said)
+    log.warning("skipped: %s", said)
 
 
 def again(id: str, place: str, earlier: str) -> BadItem:
