@@ -29,7 +29,8 @@ from torch import Tensor
 from common import RESULTS, interleaved, median, peak_memory, ratio, report_peak, save
 from freeret.search import ann
 from freeret.search.exact import block_rows, scan, top_k
-from freeret.store.table import Record, Store
+from freeret.store.rows import Record
+from freeret.store.table import Store
 from probes import Geometry
 from probes.files import read_json
 from probes.geometry import unit

@@ -34,7 +34,8 @@ from freeret.store.feed import Feed
 from freeret.store.filters import Filter, Selection
 from freeret.store.indexing import Indexed, index_items
 from freeret.store.recorded import reopen_backbone, require_for_search
-from freeret.store.table import Loaded, Store
+from freeret.store.rows import Loaded
+from freeret.store.table import Store
 from probes import Backbone, Geometry, Item, Loading, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, NotStored, StoreError
@@ -116,7 +117,7 @@ class FreeRet:
         opened = Store.open(store)
         recipe = Recipe.from_json(opened.recipe(), str(store))
         if not isinstance(backbone, Backbone):
-            backbone = reopen_backbone(opened.identity, backbone, loading or Loading())
+            backbone = reopen_backbone(opened, backbone, loading or Loading())
         elif loading is not None:
             raise BadSetting("loading is for a backbone that is not loaded yet; give its name")
         retriever = cls(backbone, recipe, progress=progress, memory=memory, examples=examples)

@@ -1,21 +1,26 @@
 """Options that several commands share, each with its help."""
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from probes.errors import BadSetting
+from probes.errors import BadItem, BadSetting
 from probes.model.loading import Loading
+
+if TYPE_CHECKING:
+    from freeret.sources.files import Listing
 
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 Count = Annotated[int, Parameter(validator=Number(gte=0))]
 
 
 def _depths(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
-    """Depths of reranking as they are typed: `5,10,50`, or the option several times."""
+    """Parse depths of reranking: `5,10,50`, or the option several times."""
     typed = ",".join(token.value for token in tokens)
     parts = [part.strip() for part in typed.split(",") if part.strip()]
     if not all(part.isdecimal() and int(part) for part in parts):
@@ -24,7 +29,7 @@ def _depths(_: Any, tokens: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _depth(hint: Any, tokens: Sequence[Any]) -> int:
-    """One of them; 0 for no reranking."""
+    """Parse a single depth; 0 for no reranking."""
     if [token.value.strip() for token in tokens] == ["0"]:
         return 0
     depths = _depths(hint, tokens)
@@ -57,7 +62,8 @@ Filters = Annotated[
         negative=(),
         help="Only items with this metadata, written key=value, such as category=food or "
         "year=1993. Several keys must all have their value; a key that is given several times "
-        "must have one of them. Files of a folder have file and folder.",
+        "must have one of them. Files have file and folder, and folder=animals finds the files of "
+        "every folder of that name and of the folders in it; folder=pictures/animals works too.",
     ),
 ]
 Kinds = Annotated[
@@ -91,6 +97,53 @@ AudioField = Annotated[
     str | None,
     Parameter(help="Column that holds a sound, in the same way as --image-field."),
 ]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Options that say which columns of a table hold the content."""
+
+    text_field: TextField = "text"
+    id_field: IdField = "id"
+    image_field: ImageField = None
+    video_field: VideoField = None
+    audio_field: AudioField = None
+
+    def listing(
+        self, paths: Sequence[str], *, skip_bad: bool, metadata_field: list[str] | None = None
+    ) -> "Listing":
+        """List the files to index, and check the beginnings of their tables.
+
+        Raises:
+            BadItem: A path leads to nothing; unless bad items are skipped, also for a file or a
+                first row of a table that cannot be read.
+            BadSetting: No table has a column that was named.
+        """
+        from freeret.sources.columns import check_columns
+        from freeret.sources.files import Files
+
+        files = Files(paths, on_error="skip", metadata_fields=metadata_field, **asdict(self))
+        listing = files.listing()
+        with skip_bad_hint(skip_bad):
+            if not skip_bad:
+                if listing.bad:
+                    raise listing.bad[0]
+                listing = replace(listing, source=replace(files, on_error="raise"))
+            check_columns(listing)
+        return listing
+
+
+@contextmanager
+def skip_bad_hint(skip_bad: bool) -> Iterator[None]:
+    """Name the option that goes on without bad items in the error of one, unless it is given."""
+    try:
+        yield
+    except BadItem as error:
+        if skip_bad:
+            raise
+        raise BadItem(f"{error}; --skip-bad goes on without it", error.item) from None
+
+
 Memory = Annotated[
     float,
     Parameter(
@@ -133,3 +186,5 @@ Moved = Annotated[
 Settings = Annotated[Loading, Parameter(name="*", parse=re.compile("^(?!images$|videos$)"))]
 """An option for each field of `Loading`, but not for mappings, which nobody would type."""
 AS_USUAL = Loading()
+ColumnNames = Annotated[Columns, Parameter(name="*")]
+USUAL_COLUMNS = Columns()

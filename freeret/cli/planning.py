@@ -7,15 +7,13 @@ from cyclopts.validators import Number
 
 from freeret.cli.options import (
     AS_USUAL,
-    AudioField,
+    USUAL_COLUMNS,
+    ColumnNames,
     Count,
     Depth,
-    IdField,
-    ImageField,
     Model,
     Settings,
-    TextField,
-    VideoField,
+    skip_bad_hint,
 )
 from freeret.cli.output import json_line, print_lines, print_table, printable, say
 from probes.errors import BadSetting
@@ -77,11 +75,8 @@ def models(*, json: bool = False) -> None:
 def estimate(
     *paths: str,
     model: Model = "smollm2-135m",
-    text_field: TextField = "text",
-    id_field: IdField = "id",
-    image_field: ImageField = None,
-    video_field: VideoField = None,
-    audio_field: AudioField = None,
+    columns: ColumnNames = USUAL_COLUMNS,
+    skip_bad: bool = False,
     rerank: Depth = 0,
     queries: Count = 0,
     price: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
@@ -95,6 +90,7 @@ def estimate(
 
     Args:
         paths: Files and folders, as for `freeret index`.
+        skip_bad: Leave out items that cannot be read and count them, as `freeret index` does.
         queries: Number of queries that will be reranked; goes with --rerank.
         price: Price of one hour of this device, in any currency.
         seed: Seed of the sample.
@@ -106,36 +102,21 @@ def estimate(
         raise BadSetting(
             "--rerank and --queries go together: candidates of each query, and queries"
         )
-    from freeret.sources.files import Files
-
-    listing = Files(
-        paths,
-        text_field,
-        id_field,
-        keep_bad=True,
-        image_field=image_field,
-        video_field=video_field,
-        audio_field=audio_field,
-    ).listing()
+    listing = columns.listing(paths, skip_bad=skip_bad)
     from freeret.scale.estimate import estimate as measure
     from probes import Backbone
 
-    found = measure(
-        Backbone.load(model, loading),
-        listing,
-        rerank=rerank,
-        queries=queries,
-        price=price,
-        seed=seed,
-    )
+    backbone = Backbone.load(model, loading)
+    with skip_bad_hint(skip_bad):
+        needs = measure(backbone, listing, rerank=rerank, queries=queries, price=price, seed=seed)
     if json:
-        print_lines(iter([json_line(found.to_json())]))
+        print_lines(iter([json_line(needs.to_json())]))
     else:
-        _print_estimate(found, rerank * queries)
+        _print_estimate(needs, rerank * queries)
 
 
-def _print_estimate(found: "Estimate", pairs: int) -> None:
-    from freeret.sources.files import said
+def _print_estimate(needs: "Estimate", pairs: int) -> None:
+    from freeret.sources.files import passed_over_in_words
 
     rows = [
         [
@@ -145,26 +126,30 @@ def _print_estimate(found: "Estimate", pairs: int) -> None:
             f"{part.items_per_second:.3g}",
             _duration(part.hours),
         ]
-        for part in found.parts
+        for part in needs.parts
     ]
-    if found.rerank_hours is not None and found.pairs_per_second is not None:
-        time = _duration(found.rerank_hours)
-        rows.append(["reranked pairs", f"{pairs:,}", "", f"{found.pairs_per_second:.3g}", time])
+    if needs.rerank_hours is not None and needs.pairs_per_second is not None:
+        time = _duration(needs.rerank_hours)
+        rows.append(["reranked pairs", f"{pairs:,}", "", f"{needs.pairs_per_second:.3g}", time])
     print_table(
-        f"{found.model} on one {found.device}",
+        f"{needs.model} on one {needs.device}",
         ["content", "items", "tokens per item", "items per second", "time"],
         rows,
     )
     say(
-        f"disk {_size(found.disk)}; memory {_size(found.memory)} for all vectors "
-        f"(a search reads from the disk what does not fit), {_size(found.weights)} for the weights"
+        f"disk {_size(needs.disk)}; memory {_size(needs.memory)} for all vectors "
+        f"(a search reads from the disk what does not fit), {_size(needs.weights)} for the weights"
     )
-    if found.price is not None:
-        say(f"price {found.price:,.2f}")
-    if found.unreadable:
-        say(f"{found.unreadable} sampled items cannot be read and are not in these figures")
-    if found.passed_over:
-        say(printable(f"Files {said(found.passed_over)}"))
+    if needs.price is not None:
+        say(f"price {needs.price:,.2f}")
+    if needs.unreadable:
+        say(f"{needs.unreadable} sampled items cannot be read and are not in these figures")
+    if needs.skipped:
+        first = next(iter(needs.skipped.values()))
+        more = f" (and {len(needs.skipped) - 1} more)" if len(needs.skipped) > 1 else ""
+        say(printable(f"{len(needs.skipped)} left out: {first}{more}"))
+    if needs.passed_over:
+        say(printable(passed_over_in_words(needs.passed_over)))
 
 
 def _duration(hours: float) -> str:

@@ -1,5 +1,6 @@
 """The commands that fill and tend a store: `freeret index`, `fit`, `delete`, `export`, `info`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,24 +9,23 @@ from cyclopts import App, Parameter
 from freeret import preflight
 from freeret.cli.options import (
     AS_USUAL,
+    USUAL_COLUMNS,
     Actors,
     Address,
-    AudioField,
+    ColumnNames,
     Engine,
     Filters,
-    IdField,
-    ImageField,
     Moved,
     RecipeName,
     Settings,
-    TextField,
-    VideoField,
+    skip_bad_hint,
 )
 from freeret.cli.output import print_table, printable, say
 from probes.errors import BadItem, BadSetting
 
 if TYPE_CHECKING:
     from freeret.search.ann import Recall
+    from freeret.store.indexing import Indexed
 
 Ann = Annotated[
     Literal["hnsw", "pq"] | None,
@@ -44,11 +44,7 @@ def index(
     store: str,
     model: str | None = None,
     recipe: RecipeName = "auto",
-    text_field: TextField = "text",
-    id_field: IdField = "id",
-    image_field: ImageField = None,
-    video_field: VideoField = None,
-    audio_field: AudioField = None,
+    columns: ColumnNames = USUAL_COLUMNS,
     metadata_field: list[str] | None = None,
     task: str | None = None,
     skip_bad: bool = False,
@@ -88,53 +84,45 @@ def index(
             "name at least one file or folder to index; `freeret fit STORE` fits the geometry of "
             "a store, and builds its approximate index, without adding to it"
         )
-    from freeret.scale.sharding import Shard
-    from freeret.sources.files import Files, said
+    from freeret.store.sharding import Shard
 
     if shards is not None:
         Shard.parse(shards)
-    items = Files(
-        paths,
-        text_field,
-        id_field,
-        keep_bad=True,
-        image_field=image_field,
-        video_field=video_field,
-        audio_field=audio_field,
-        metadata_fields=metadata_field,
-    ).listing()  # raises BadItem before a model is loaded
-    if items.bad and not skip_bad:
-        raise items.bad[0]
+    listing = columns.listing(paths, skip_bad=skip_bad, metadata_field=metadata_field)
     from freeret.reports import named_recipe
     from freeret.scale.opening import Opening, model_for
 
     opening = Opening(store, model_for(store, model), loading, named_recipe(recipe), task)
     how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
-    if engine == "ray":
-        from freeret.scale.ray import index_without_weights
+    with skip_bad_hint(skip_bad):
+        if engine == "ray":
+            from freeret.scale.ray import index_without_weights
 
-        how |= {"num_actors": num_actors, "address": address}
-        done, recall = index_without_weights(opening, items, ann=ann, progress=True, **how)
-    else:
-        retriever = opening.retriever()
-        done = retriever.index(items, store, **how)
-        recall = retriever.build_ann(ann) if ann else None
+            how |= {"num_actors": num_actors, "address": address}
+            done, recall = index_without_weights(opening, listing, ann=ann, progress=True, **how)
+            _print_indexed(done, store, paths, prune)
+        else:
+            retriever = opening.retriever()
+            _print_indexed(retriever.index(listing, store, **how), store, paths, prune)
+            recall = retriever.build_ann(ann) if ann else None
+    if recall is not None:
+        _print_recall(recall)
+
+
+def _print_indexed(done: "Indexed", store: str, paths: Sequence[str], prune: bool) -> None:
+    from freeret.sources.files import passed_over_in_words
+
     say(
         f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
         f"{len(done.skipped)} skipped" + (f", {done.pruned} pruned" if prune else "")
     )
     if done.passed_over:
-        say(printable(f"Files {said(done.passed_over)}"))
+        say(printable(passed_over_in_words(done.passed_over)))
     if done.gone:
         items_are = "stored item is" if done.gone == 1 else "stored items are"
         it = "it" if done.gone == 1 else "them"
-        say(
-            printable(
-                f"{done.gone} {items_are} no longer in {', '.join(paths)}: --prune removes {it}"
-            )
-        )
-    if recall is not None:
-        _print_recall(recall)
+        where = ", ".join(paths)
+        say(printable(f"{done.gone} {items_are} no longer in {where}: --prune removes {it}"))
 
 
 def fit(
@@ -159,6 +147,11 @@ def fit(
     from freeret.reports import named_recipe
     from freeret.scale.opening import Opening, model_for
 
+    if ann is not None:
+        from freeret.search.ann import check_size
+        from freeret.store.table import Store
+
+        check_size(Store.open(store))
     opening = Opening(store, model_for(store, model), loading, named_recipe(recipe))
     retriever = opening.retriever()
     retriever.index([], store)
@@ -201,6 +194,8 @@ def export(
     out: Path,
     geometry: Literal["raw", "fitted"] = "raw",
     filter: Filters = None,
+    model: Moved = None,
+    loading: Settings = AS_USUAL,
 ) -> None:
     """Write the vectors of a store, with ids, texts and metadata, to files for other programs.
 
@@ -212,7 +207,8 @@ def export(
             JSON Lines file of ids, texts and metadata beside it, line by line.
         out: The file to write, .parquet or .npy; the JSON Lines file ends in .jsonl instead.
         geometry: Vectors as the model gave them (raw), or unit vectors in the geometry of the
-            store (fitted), whose products are the cosines that a search starts from.
+            store (fitted), whose products are the cosines that a search starts from. Where items
+            have changed since, the geometry is fitted first, which loads the model.
     """
     preflight.check_store(store)
     preflight.check_writable(out.parent)
@@ -223,6 +219,12 @@ def export(
     from freeret.store.table import Store
 
     write = write_parquet if to == "parquet" else write_npy
+    opened = Store.open(store)
+    if geometry == "fitted" and opened.geometry() is None:
+        say(f"{store}: the geometry is fitted first, for its items have changed")
+        from freeret.retriever import FreeRet
+
+        FreeRet.load(store, model, loading=loading, progress=True).fit()
     count, files = write(Store.open(store), out, fitted=geometry == "fitted", selection=selection)
     say(printable(f"{count} items in {' and '.join(map(str, files))}"))
 

@@ -68,6 +68,8 @@ class Estimate:
     price: float | None = None
     """Of all hours, in the currency that was given per hour."""
     passed_over: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Files and rows of tables that are bad and were left out, by name, each with the reason."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -94,9 +96,10 @@ def estimate(
 
     Raises:
         BadItem: Nothing in the sample of a signature can be read, such as pictures by a backbone
-            that reads text only.
+            that reads text only; or a row of a table is bad, and the listing skips none.
     """
-    counts, samples = _counted(listing, Random(seed))
+    skipped = {bad.item or "": str(bad) for bad in listing.bad}
+    counts, samples = _counted(listing, Random(seed), skipped)
     report = known_report(backbone)
     recipe = Recipe.from_report(report) if report is not None else Recipe.paper()
     embedder = Embedder.from_recipe(backbone, recipe)
@@ -129,6 +132,7 @@ def estimate(
         rerank_hours=rerank_hours,
         price=None if price is None else price * (hours + (rerank_hours or 0)),
         passed_over=dict(listing.passed_over),
+        skipped=skipped,
     )
 
 
@@ -136,10 +140,13 @@ Handle = Item | tuple[File, str]
 """An item, or a file that is read when it is sampled."""
 
 
-def _counted(listing: Listing, rng: Random) -> tuple[Counter[str], dict[str, list[Handle]]]:
-    """The number of items of every signature, and a sample of each: reservoirs (Vitter 1985)."""
+def _counted(
+    listing: Listing, rng: Random, skipped: dict[str, str]
+) -> tuple[Counter[str], dict[str, list[Handle]]]:
+    """The number of items of every signature, and a sample of each: reservoirs (Vitter 1985).
+    Bad rows are added to `skipped`."""
     counts, samples = Counter[str](), dict[str, list[Handle]]()
-    for signature, handle, pages in _handles(listing):
+    for signature, handle, pages in _handles(listing, skipped):
         size = SAMPLE.get(signature, OTHERS)
         kept = samples.setdefault(signature, [])
         counts[signature] += pages
@@ -153,13 +160,15 @@ def _counted(listing: Listing, rng: Random) -> tuple[Counter[str], dict[str, lis
     return counts, samples
 
 
-def _handles(listing: Listing) -> Iterator[tuple[str, Handle, int]]:
+def _handles(listing: Listing, skipped: dict[str, str]) -> Iterator[tuple[str, Handle, int]]:
     """Signature of every item without opening its media; a PDF stands for all its pages."""
     for file, name in listing.files:
         path = str(getattr(file, "path", file))
         if tables.is_table(path):
             for item in listing.source.read(file, name):
-                if isinstance(item, Item):
+                if isinstance(item, BadItem):
+                    skipped[item.item or ""] = str(item)
+                else:
                     yield item.signature, item, 1
         elif path.lower().endswith(PDF):
             yield "image", (file, name), page_count(file)

@@ -36,7 +36,7 @@ class Opening:
         if store is None:
             backbone = Backbone.load(self.model, self.loading)
         else:
-            backbone = reopen_backbone(store.identity, self.model, self.loading)
+            backbone = reopen_backbone(store, self.model, self.loading)
         recipe = self.recipe
         if recipe is None and self.task is None and store is not None:
             recipe = Recipe.from_json(store.recipe(), self.store)

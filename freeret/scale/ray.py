@@ -178,7 +178,7 @@ def index_with_ray(
             if isinstance(outcome, FreeRetError):
                 raise outcome
             for reason in outcome.skipped.values():
-                log.warning("skipped %s", reason)
+                log.warning("skipped: %s", reason)
             _check_ids(done, outcome, on_error)
             done += outcome
     return done

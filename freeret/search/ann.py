@@ -17,8 +17,10 @@ from lancedb.index import IvfHnswSq, IvfPq
 from torch import Tensor
 
 from freeret.search.exact import Block, top_k
+from freeret.store.commits import alone, clear, commit, storage_errors
 from freeret.store.filters import EVERYTHING, Selection
-from freeret.store.table import Loaded, Store, alone, clear, commit, matrix, storage_errors, stream
+from freeret.store.rows import Loaded, matrix
+from freeret.store.table import Store
 from probes.errors import BadSetting, StoreError
 
 ANN = "ann"
@@ -53,11 +55,7 @@ def build_index(store: Store, blocks: Callable[[], Iterable[Block]], kind: Index
     """
     if kind not in ("hnsw", "pq"):
         raise BadSetting(f"{kind!r} is not an index; choose hnsw or pq")
-    if len(store) < MINIMUM:
-        raise StoreError(
-            f"store {store.location}: {len(store)} items are too few for an index (from {MINIMUM} "
-            "on); exact search is faster here"
-        )
+    check_size(store)
     schema = pa.schema(
         {
             "id": pa.string(),
@@ -77,6 +75,15 @@ def build_index(store: Store, blocks: Callable[[], Iterable[Block]], kind: Index
         commit(store.location, write)
 
 
+def check_size(store: Store) -> None:
+    """Raise StoreError for a store with fewer than MINIMUM items."""
+    if len(store) < MINIMUM:
+        raise StoreError(
+            f"store {store.location}: {len(store)} items are too few for an index (from {MINIMUM} "
+            "on); exact search is faster here"
+        )
+
+
 def current(store: Store) -> Any:
     """The table of the index, or None when there is none for the present items and geometry."""
     table = store.extra(ANN)
@@ -89,7 +96,7 @@ def scan_index(store: Store, rows: int, selection: Selection = EVERYTHING) -> It
     knows no metadata, so of the selection only the kinds count."""
     query = _table(store).search().select(["id", "signature", "vector"]).limit(None)
     where = Selection(kinds=selection.kinds).sql()
-    for batch in stream(query.where(where) if where else query, store, rows):
+    for batch in store.stream(query.where(where) if where else query, rows):
         signatures = batch["signature"].to_pylist()
         loaded = Loaded(batch["id"].to_pylist(), signatures, [], matrix(batch["vector"]))
         for signature, part in loaded.by_signature().items():

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from freeret.store.filters import EVERYTHING, Selection
-from freeret.store.table import Loaded, Store
+from freeret.store.rows import Loaded
+from freeret.store.table import Store
 from probes import Geometry
 from probes.geometry import Affine
 

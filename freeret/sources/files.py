@@ -1,9 +1,11 @@
-"""From paths and URLs to a stream of items, in which nothing is left out without being counted."""
+"""Paths and URLs as a stream of items. Every file that is not read is counted."""
 
+import contextlib
 import io
 import math
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +16,7 @@ from freeret.sources.folders import Found
 from freeret.sources.remote import RemoteFile
 from freeret.sources.tables import BadRow
 from probes import Item
+from probes.arguments import check_choice
 from probes.errors import BadItem
 from probes.items import Part, as_id, as_item, several, whole_path
 from probes.media.formats import NEEDS, Modality, kind_of, known_endings
@@ -22,36 +25,45 @@ from probes.media.sources import WEB, Limits
 File = Path | RemoteFile
 PDF = ".pdf"
 DOTS = 150 / 72
-"""Pixels of a PDF page by its points: 150 an inch."""
-MEDIA: tuple[Modality, ...] = ("image", "video", "audio")
+"""Pixels per point of a rendered PDF page: 150 per inch."""
+LONGEST_NAME = 1024
+"""Characters of a text that could still be a path."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """The items of files and folders, in sorted order; can be read again, and file by file.
+    """The items of files and folders in sorted order. It can be iterated again, or file by file.
 
-    Each of `paths` is a path, or a str that is one unless it is a URL (`s3://…`, see `remote`).
-    Texts are read whole, of tables (.jsonl, .csv, .tsv, .parquet) every row, of PDF every page as a
-    picture, pictures, video and audio as themselves: by their path, or from a URL by their bytes,
-    within `limits`.
+    Texts become one item per file, tables (.jsonl, .csv, .tsv, .parquet) one per row, and PDFs one
+    picture per page. Pictures, videos and audio are kept by path, or from a URL by their bytes.
 
-    A file's id is its path from the folder given on, that folder's name included: `docs/a.txt`,
-    whatever else is given and in which order. A file given by itself is called as if its folder had
-    been given. A row without an id takes the file's and its line. `folder_names=False` leaves the
-    name of the folder out.
+    A file's id is its path from the folder that was given, including that folder's name:
+    `docs/a.txt`, whatever else is given and in which order. A file given alone is named as if its
+    folder had been given. A row without an id takes the file's id and its line number.
 
-    Of a row, `text_field`, `image_field`, `video_field` and `audio_field` are content, media before
-    the text; their values are paths beside the table, data URLs, bytes or `{"bytes", "path"}`.
-    `metadata_fields` become metadata, by default all other columns.
+    Args:
+        paths: Paths; a str is a path unless it is a URL (`s3://…`, see `freeret.sources.remote`).
+        text_field: Column of a table that holds the text.
+        id_field: Column that holds the id.
+        on_error: `"raise"` raises BadItem for a row, file or folder that cannot be read; `"skip"`
+            puts the BadItem into the stream in its place.
+        limits: Limits on files that are read from a URL.
+        image_field: Column that holds pictures, as paths beside the table, data URLs, bytes or
+            `{"bytes", "path"}`. Media come before the text.
+        video_field: Column that holds videos.
+        audio_field: Column that holds audio.
+        metadata_fields: Columns that become metadata; by default all that hold no content.
+        folder_names: Whether ids begin with the name of the folder that was given.
 
-    Reading raises BadItem for a path, a URL or a row that cannot be read; with `keep_bad` a bad
-    row, file or folder stands in the stream as that error.
+    Raises:
+        BadItem: On iteration, for a path or URL that leads to nothing; see also `on_error`.
+        BadSetting: `on_error` is neither of the two.
     """
 
     paths: Sequence[Path | str]
     text_field: str = "text"
     id_field: str = "id"
-    keep_bad: bool = False
+    on_error: str = "raise"
     limits: Limits = field(default_factory=Limits)
     image_field: str | None = None
     video_field: str | None = None
@@ -60,6 +72,7 @@ class Files:
     folder_names: bool = True
 
     def __post_init__(self) -> None:
+        check_choice("on_error", self.on_error, ("raise", "skip"))
         if isinstance(self.paths, Path | str):  # not its characters
             object.__setattr__(self, "paths", (self.paths,))
         if isinstance(self.metadata_fields, str):
@@ -69,28 +82,29 @@ class Files:
         yield from self.listing()
 
     def files(self) -> list[tuple[File, str]]:
-        """Every file with the name that its items are called by."""
+        """Every file with its name, which the ids of its items begin with."""
         return self.listing().files
 
     def listing(self) -> "Listing":
-        """What is there now, to be counted and then read.
+        """The files that are there now, to be counted and then read.
 
-        Raises BadItem for a path or URL that leads to nothing, or to a folder that holds nothing
-        readable; without `keep_bad` also for what cannot be listed.
+        Raises:
+            BadItem: A path or URL leads to nothing, or to a folder without a readable file; unless
+                `on_error` is "skip", also for a folder that cannot be listed or an empty file.
         """
         listing = Listing(self)
         for path in self.paths:
             listing.add(path)
-        if listing.bad and not self.keep_bad:
+        if listing.bad and self.on_error == "raise":
             raise listing.bad[0]
         return listing
 
     def read(self, file: File, name: str) -> Iterator[Item | BadItem]:
         """The items of one file."""
-        for found in self._read(file, name):
-            if isinstance(found, BadItem) and not self.keep_bad:
-                raise found
-            yield found
+        for item in self._read(file, name):
+            if isinstance(item, BadItem) and self.on_error == "raise":
+                raise item
+            yield item
 
     def _read(self, file: File, name: str) -> Iterator[Item | BadItem]:
         try:
@@ -132,7 +146,7 @@ class Files:
             metadata = {key: row[key] for key in row if key in wanted}
             return Item(parts=parts, id=id, metadata=metadata, source=source)
         except BadItem as error:
-            # An error of the item names it by its id; where that is, is said here.
+            # The error names the item by its id; add where the row stands.
             message = str(error) if place in str(error) else f"{place}: {error}"
             return BadItem(message, id)
 
@@ -166,7 +180,7 @@ class Files:
             raise BadItem(f"{name}: cannot read {beside}: {remote.why(error)}", id) from None
 
     def _pages(self, file: File, name: str) -> Iterator[Item]:
-        """Every page of a PDF as a picture, in the bytes of a PNG."""
+        """Every page of a PDF as a PNG."""
         import pypdfium2
 
         content = file if isinstance(file, Path) else file.content(self.limits)
@@ -187,7 +201,7 @@ class Files:
 
 
 def page_count(file: File) -> int:
-    """The number of pages of a PDF, none of which is drawn; 1 where it cannot be read."""
+    """Number of pages of a PDF, without rendering any; 1 when it cannot be read."""
     import pypdfium2
 
     try:
@@ -200,16 +214,16 @@ def page_count(file: File) -> int:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files found by `Files` at one moment: a stream of their items, and what is not in it."""
+    """The files of `Files` at one moment: a stream of their items, and what is left out of it."""
 
     source: Files
     files: list[tuple[File, str]] = field(default_factory=list)
     bad: list[BadItem] = field(default_factory=list)
-    """Folders and files that were seen and cannot be read."""
+    """Folders that cannot be listed, and files that are empty or of an unknown format."""
     passed_over: Counter[str] = field(default_factory=Counter)
-    """How many files are not read, by ending or reason."""
+    """Number of files that are not read, by ending or reason."""
     roots: list[tuple[str, str]] = field(default_factory=list)
-    """The files and folders given, each with its place and its name."""
+    """Place and name of each file and folder that was given."""
 
     def __iter__(self) -> Iterator[Item | BadItem]:
         yield from self.bad
@@ -217,8 +231,8 @@ class Listing:
             yield from self.source.read(file, name)
 
     def name_of(self, source: str) -> str | None:
-        """How an item from this source (`Item.source`) is called by its place, or None where it
-        comes from elsewhere."""
+        """The name of an item's source (`Item.source`) below the roots, or None for a source
+        outside them."""
         for place, name in self.roots:
             if source == place or source.startswith((f"{place}/", f"{place}:")):
                 return name + source.removeprefix(place)
@@ -226,54 +240,61 @@ class Listing:
 
     def add(self, path: Path | str) -> None:
         """List one more path or URL."""
-        found, place, name = _find(path)
+        tree, place, name = _find(path)
         self.roots.append((place, name))
-        before, passed_over = len(self.files), Counter(found.passed_over)
-        for below, reason in found.unreadable:
+        before, passed_over = len(self.files), Counter(tree.passed_over)
+        bad = len(self.bad)
+        for below, reason in tree.unreadable:
             folder = name if below == "." else f"{name}/{below}"
             self.bad.append(BadItem(f"{folder}: cannot list {place}/{below}: {reason}", folder))
-        for file, below in found.files:
+        for file, below in tree.files:
             path_of = _path(file)
             reason = _not_read(path_of)
             if reason is None:
-                called = f"{name}/{below}" if found.folder and self.source.folder_names else (
-                    below if found.folder or not self.source.folder_names else name
-                )  # fmt: skip
-                self.files.append((file, called))
-            elif found.folder:
+                whole = f"{name}/{below}" if tree.folder else name
+                file_name = whole if self.source.folder_names else below
+                if _is_empty(file):
+                    self.bad.append(BadItem(f"{file_name!r} is empty", file_name))
+                else:
+                    self.files.append((file, file_name))
+            elif tree.folder:
                 passed_over[reason] += 1
             else:
                 self.bad.append(BadItem(_unknown(file, name), name))
         self.passed_over.update(passed_over)
-        if found.folder and len(self.files) == before and not found.unreadable:
-            held = f": {said(passed_over)}" if passed_over else ""
+        if tree.folder and len(self.files) == before and len(self.bad) == bad:
+            held = f": {passed_over_in_words(passed_over)}" if passed_over else ""
             raise BadItem(f"{path} holds no file that can be read{held}", name)
 
 
-def said(passed_over: Counter[str] | dict[str, int]) -> str:
-    """Such as `22 passed over: .heic (needs pillow-heif) 3, .docx 1`."""
-    each = sorted(passed_over.items(), key=lambda pair: (-pair[1], pair[0]))
-    return f"{sum(passed_over.values())} passed over: {', '.join(f'{k} {n}' for k, n in each)}"
+def passed_over_in_words(counts: Mapping[str, int]) -> str:
+    """Such as `4 files passed over: 3 .heic (needs pillow-heif), 1 hidden`."""
+    total = sum(counts.values())
+    each = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    listed = ", ".join(f"{count} {reason}" for reason, count in each)
+    return f"{total} file{'s' * (total != 1)} passed over: {listed}"
 
 
 def listed(items: Any) -> Listing | None:
-    """What `index` is given as a listing, where it is files and folders alone: a listing, `Files`,
-    a path, or a list of paths."""
+    """A listing of what `index` was given, if that is files and folders alone: a listing, `Files`,
+    a path or a list of paths. None for anything else."""
     if isinstance(items, Listing):
         return items
     if isinstance(items, Path):
         items = [items]
     if isinstance(items, list | tuple) and items and all(isinstance(i, Path) for i in items):
         items = Files(items)
-    return replace(items, keep_bad=True).listing() if isinstance(items, Files) else None
+    return replace(items, on_error="skip").listing() if isinstance(items, Files) else None
 
 
 def opened(items: Any, passed_over: Counter[str]) -> Iterator[Any]:
-    """A stream of items in any form, in which paths are replaced by the items that they lead to."""
+    """A stream of items in any form, in which every path is replaced by the items it leads to."""
     for value in several(items):
+        if isinstance(value, str):
+            _warn_of_path(value)
         if isinstance(value, Path):
             try:
-                listing = Files([value], keep_bad=True).listing()
+                listing = Files([value], on_error="skip").listing()
             except BadItem as error:
                 yield error
                 continue
@@ -283,18 +304,37 @@ def opened(items: Any, passed_over: Counter[str]) -> Iterator[Any]:
             yield value
 
 
+def _warn_of_path(text: str) -> None:
+    """A str is always text; warn when it looks as if the file or folder of that name was meant."""
+    with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a null byte
+        if len(text) < LONGEST_NAME and Path(text).exists():
+            warnings.warn(
+                f"{text!r} is stored as a text; give pathlib.Path({text!r}) to read the "
+                f"{'folder' if Path(text).is_dir() else 'file'} of that name",
+                stacklevel=2,
+            )
+
+
+def _is_empty(file: File) -> bool:
+    """Whether a local file holds no bytes. An empty table has no rows, which is no error."""
+    try:
+        return isinstance(file, Path) and not tables.is_table(file) and file.stat().st_size == 0
+    except OSError:
+        return False  # reported when the file is read
+
+
 def _find(path: Path | str) -> tuple[Found, str, str]:
     """What is at a path or URL, its whole place, and the name that ids begin with."""
     if isinstance(path, str) and "://" in path:
-        found = remote.find(path)
+        tree = remote.find(path)
         place = remote.without_secrets(path).rstrip("/")
-        if not found.folder:
-            place = str(found.files[0][0])
-        elif found.files:
-            first, below = found.files[0]
+        if not tree.folder:
+            place = str(tree.files[0][0])
+        elif tree.files:
+            first, below = tree.files[0]
             place = str(first).removesuffix(f"/{below}")
         steps = [step for step in place.partition("://")[2].split("/") if step]
-        return found, place, "/".join(steps[-1:] if found.folder else steps[-2:])
+        return tree, place, "/".join(steps[-1:] if tree.folder else steps[-2:])
     place = whole_path(Path(path))
     try:
         if Path(path).is_dir():

@@ -22,7 +22,8 @@ import torch
 
 from freeret.store.filters import EVERYTHING, Selection
 from freeret.store.payload import source_of, text_of
-from freeret.store.table import Loaded, Store, stream
+from freeret.store.rows import Loaded
+from freeret.store.table import Store
 from probes import Geometry
 from probes.errors import StoreError
 
@@ -123,7 +124,7 @@ def _rows(
     """Facts of items and their vectors, a block of one snapshot at a time."""
     geometry = _geometry(store) if fitted else None
     query, where = store.table.search().select(COLUMNS).limit(None), selection.sql()
-    for batch in stream(query.where(where) if where else query, store):
+    for batch in store.stream(query.where(where) if where else query):
         loaded = Loaded.read(batch)
         kept = [
             place

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from freeret.scale.sharding import Shard
 from freeret.sources import files as sources
 from freeret.store import indexing
 from freeret.store.indexing import Indexed, check_on_error
+from freeret.store.sharding import Shard
 from freeret.store.table import Store
 from probes.errors import BadSetting
 

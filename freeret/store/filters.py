@@ -9,12 +9,14 @@ both: the text, which a CSV holds, and the number, which a JSONL file may hold.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from probes.errors import BadSetting
 from probes.media.formats import MODALITIES
 from probes.metadata import as_metadata
 
+FOLDER = "folder"
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 """Metadata that hits must have (a list means any of its values), or a function of the metadata."""
 
@@ -121,10 +123,30 @@ def passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:
             raise BadSetting(
                 f"the filter raised {type(error).__name__}: {error} for metadata {dict(metadata)!r}"
             ) from error
-    return all(
-        key in metadata and any(_equal(metadata[key], value) for value in _values(wanted[key]))
-        for key in wanted
-    )
+    return all(meets(metadata, key, wanted[key]) for key in wanted)
+
+
+def meets(metadata: Mapping[str, Any], key: str, wanted: Any) -> bool:
+    """Whether metadata has one of the wanted values under a key."""
+    if key not in metadata:
+        return False
+    values = _values(wanted)
+    if key == FOLDER and _is_place(metadata):
+        return any(isinstance(v, str) and is_below(metadata[key], v) for v in values)
+    return any(_equal(metadata[key], value) for value in values)
+
+
+def is_below(folder: str, wanted: str) -> bool:
+    """Whether a folder's path passes through the wanted folder: `corpus/pictures/animals` is below
+    `animals`, `pictures`, `pictures/animals` and `corpus`, but not below `anim`."""
+    name = wanted.strip("/")
+    return bool(name) and f"/{name}/" in f"/{folder}/"
+
+
+def _is_place(metadata: Mapping[str, Any]) -> bool:
+    """Whether `folder` says where the item's file stands, and is no metadata of the user."""
+    file, folder = metadata.get("file"), metadata[FOLDER]
+    return isinstance(file, str) and str(PurePosixPath(file).parent) == folder
 
 
 def _values(wanted: Any) -> list[Any]:
@@ -145,8 +167,12 @@ def to_sql(wanted: Filter) -> str | None:
     clauses = []
     for key, value in wanted.items():
         values = _values(value)
+        if key == FOLDER:  # any part of a path matches, so the value alone is looked for
+            values = [v.strip("/") if isinstance(v, str) else v for v in values]
         texts = bool(values) and all(isinstance(v, str) for v in values)
         written = [json.dumps({key: v if texts else 0}, ensure_ascii=False)[1:-1] for v in values]
+        if texts and key == FOLDER:
+            written = [json.dumps(v, ensure_ascii=False)[1:-1] for v in values]
         sought = written if texts else [text[:-1] for text in written[:1]]
         quoted = ["'" + text.replace("'", "''") + "'" for text in sought]
         if quoted:

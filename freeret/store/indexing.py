@@ -27,7 +27,8 @@ from freeret.store.payload import (
     source_of,
     with_source,
 )
-from freeret.store.table import Record, Store
+from freeret.store.rows import Record
+from freeret.store.table import Store
 from probes import Item, as_item
 from probes.errors import BadItem, BadSetting
 from probes.model.encoding import Row
@@ -155,7 +156,7 @@ def refuse(done: Indexed, error: BadItem, on_error: str, place: str) -> None:
     if on_error == "raise":
         raise BadItem(said, name) from error
     done.skipped[name] = said
-    log.warning("skipped %s", said)
+    log.warning("skipped: %s", said)
 
 
 def again(id: str, place: str, earlier: str) -> BadItem:

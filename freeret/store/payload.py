@@ -101,6 +101,10 @@ def _to_bytes(part: Part) -> tuple[str, bytes]:
     return "npz", buffer.getvalue()
 
 
+UNPACKED = ("id", "parts", "blobs", "metadata")
+"""The columns that `unpack` reads."""
+
+
 def unpack(id: str, parts: str, blobs: Sequence[bytes], metadata: str) -> Item:
     """The item that `pack` wrote: pictures as PIL images, frames and samples as arrays."""
     restored, source = [], None

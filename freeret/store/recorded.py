@@ -15,6 +15,7 @@ from typing import Any
 from freeret.store.identity import differences
 from freeret.store.table import Store
 from probes import Backbone, Loading
+from probes.embedded import ALIASES
 from probes.errors import BadSetting
 from probes.model.pretrained import usable_device
 
@@ -40,25 +41,32 @@ def recorded_loading(identity: Mapping[str, Any]) -> Loading:
     return Loading.from_json({**identity.get("loading", {}), **decided})
 
 
-def reopen_backbone(
-    identity: Mapping[str, Any], model: str | Path | None, asked: Loading
-) -> Backbone:
-    """The backbone that made a store.
+def reopen_backbone(store: Store, model: str | Path | None, asked: Loading) -> Backbone:
+    """Load the backbone that made a store.
 
     Args:
-        identity: What the store records.
+        store: The store.
         model: Where the backbone is now, if not where it was.
         asked: Settings that replace the recorded ones.
 
+    Returns:
+        The backbone.
+
     Raises:
-        BackboneNotFound, UnsupportedBackbone, BadSetting, OutOfMemory.
+        StoreMismatch: `model` is the alias of another embedded backbone; nothing is loaded then.
+        BackboneNotFound, UnsupportedBackbone, BadSetting, OutOfMemory: It cannot be loaded.
     """
+    identity = store.identity
+    made_with = identity["backbone"]["model"]
+    if model is not None and str(model) != made_with and {str(model), made_with} <= ALIASES.keys():
+        other = {**identity["backbone"], "model": str(model), "weights": None}
+        store.require({**identity, "backbone": other})
     recorded = recorded_loading(identity)
     if asked.device is None and asked.device_map is None:
         recorded = _on_this_machine(recorded)
-    if model is not None and str(model) != identity["backbone"]["model"]:
+    if model is not None and str(model) != made_with:
         recorded = replace(recorded, revision=None)  # it is a commit of another repository
-    return Backbone.load(model or identity["backbone"]["model"], recorded.updated(asked))
+    return Backbone.load(model or made_with, recorded.updated(asked))
 
 
 def require_for_search(store: Store, identity: dict[str, Any], backbone: Backbone) -> None:

@@ -32,7 +32,7 @@ def test_damaged_files_are_read_or_refused_and_the_rest_is_indexed(tmp_path: Pat
     backbone = Backbone.load(model, processor=processor, media=options)
     retriever = FreeRet(backbone, Recipe.e5v())
     before = peak()
-    done = retriever.index(Files([folder], keep_bad=True), tmp_path / "store", on_error="skip")
+    done = retriever.index(Files([folder], on_error="skip"), tmp_path / "store", on_error="skip")
     assert peak() - before < 300
     assert done.added + len(done.skipped) == 200 + WHOLE
     assert 100 <= len(done.skipped) <= 190
@@ -59,6 +59,6 @@ def test_pictures_of_any_shape_are_indexed_beside_damaged_ones(tmp_path: Path) -
     (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     model, processor = MULTIMODAL["qwen2.5-vl"]()
     retriever = FreeRet(Backbone.load(model, processor=processor), Recipe.e5v())
-    done = retriever.index(Files([tmp_path], keep_bad=True), tmp_path / "store", on_error="skip")
+    done = retriever.index(Files([tmp_path], on_error="skip"), tmp_path / "store", on_error="skip")
     assert done.added == len(shapes)
     assert [name.rpartition("/")[2] for name in done.skipped] == ["damaged.png"]

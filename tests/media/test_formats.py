@@ -60,7 +60,7 @@ def test_every_page_of_a_pdf_is_a_picture(tmp_path: Path, bucket: Bucket) -> Non
 def test_a_broken_pdf_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7\n")
     write_pdf(tmp_path / "b.pdf")
-    bad, *pages = Files([tmp_path], keep_bad=True, folder_names=False)
+    bad, *pages = Files([tmp_path], on_error="skip", folder_names=False)
     assert isinstance(bad, BadItem)
     assert bad.item == "a.pdf"
     assert len(pages) == 3

@@ -17,7 +17,8 @@ from freeret.retriever import FreeRet
 from freeret.search import ann
 from freeret.search.exact import scan
 from freeret.search.geometry import fit_geometry
-from freeret.store.table import Record, Store
+from freeret.store.rows import Record
+from freeret.store.table import Store
 from probes import Backbone, Geometry
 from probes.errors import StoreError, StoreMismatch
 from probes.measure.reference import no_reference

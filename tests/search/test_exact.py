@@ -16,7 +16,8 @@ from torch import Tensor
 from freeret.search.exact import Block, block_rows, scan, top_k
 from freeret.search.geometry import fit_geometry
 from freeret.store.filters import Selection, passes, to_sql
-from freeret.store.table import Record, Store
+from freeret.store.rows import Record
+from freeret.store.table import Store
 from probes import Geometry
 from probes.geometry import Affine, CorpusGeometry, unit
 from probes.measure.reference import no_reference

@@ -13,7 +13,7 @@ from PIL import Image, features
 
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
-from freeret.sources.files import Files, said
+from freeret.sources.files import Files, passed_over_in_words
 from probes.errors import BadItem
 from probes.items import Item
 from probes.media.formats import kind_of, kind_of_bytes, picture_endings
@@ -118,9 +118,9 @@ def test_what_an_optional_package_reads_is_passed_over_without_it(
         monkeypatch.setattr(Image, "EXTENSION", plain)
         listing = Files([tmp_path]).listing()
         assert [name for _, name in listing.files] == [f"{tmp_path.name}/a.txt"]
-        assert said(listing.passed_over) == (
-            "4 passed over: .pdf (needs pypdfium2) 2, .heic (needs pillow-heif) 1, "
-            ".heif (needs pillow-heif) 1"
+        assert passed_over_in_words(listing.passed_over) == (
+            "4 files passed over: 2 .pdf (needs pypdfium2), 1 .heic (needs pillow-heif), "
+            "1 .heif (needs pillow-heif)"
         )
         for name, package in (("b.heic", "pillow-heif"), ("d.pdf", "pypdfium2")):
             with pytest.raises(BadItem, match=rf"{name} needs {package}: pip install 'freeret"):
@@ -177,7 +177,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     }  # fmt: skip
     for link, target in links.items():
         (tmp_path / link).symlink_to(target)
-    listing = Files([tmp_path / "in"], folder_names=False, keep_bad=True).listing()
+    listing = Files([tmp_path / "in"], folder_names=False, on_error="skip").listing()
     assert [name for _, name in listing.files] == [
         "a.txt", "c.txt", "link/c.txt", "link/deep/d.txt", "z/b.txt"
     ]  # fmt: skip
@@ -224,7 +224,7 @@ def test_an_unreadable_folder_is_named(tmp_path_factory: pytest.TempPathFactory)
         except BadItem as error:
             return [*found, f"{error.item} stops it"]
 
-    files, name = Files([folder], keep_bad=True), folder.name
+    files, name = Files([folder], on_error="skip"), folder.name
     modes = {"closed": 0o000, "noenter": 0o444, "unreadable.txt": 0o000}
     for closed, mode in modes.items():
         (folder / closed).chmod(mode)
@@ -252,7 +252,7 @@ def test_a_folder_without_anything_to_read_is_an_error(
     retriever = FreeRet(tiny("llama"), PLAIN)
     nothing = "holds no file that can be read"
     cases = [
-        ("in", f"in {nothing}: 3 passed over: .docx 2, hidden 1"),
+        ("in", f"in {nothing}: 3 files passed over: 2 .docx, 1 hidden"),
         ("empty", f"empty {nothing}"),
     ]
     for folder, reason in cases:

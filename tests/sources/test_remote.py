@@ -76,7 +76,7 @@ def test_media_are_limited_before_they_are_fetched(tmp_path: Path, bucket: Bucke
     (tmp_path / "a.png").write_bytes(b"")
     (tmp_path / "b.png").write_bytes(bytes(1001))
     (tmp_path / "c.png").write_bytes(bytes(1000))
-    files = Files([bucket.put(tmp_path)], keep_bad=True, limits=Limits(bytes=1000))
+    files = Files([bucket.put(tmp_path)], on_error="skip", limits=Limits(bytes=1000))
     empty, large, fits = files
     name = tmp_path.name
     assert str(empty) == f"item '{name}/a.png': cannot read the image: it is empty"
@@ -92,7 +92,7 @@ def test_what_has_gone_since_it_was_listed_is_one_bad_file(tmp_path: Path, bucke
         (tmp_path / name).write_text("gone")
     (tmp_path / "e.txt").write_text("here")
     for url in (bucket.put(tmp_path), tmp_path.as_uri()):
-        files = Files([url], keep_bad=True)
+        files = Files([url], on_error="skip")
         listed = list(files.files())
         for file, _ in listed[:-1]:
             file.filesystem.delete_file(file.path)  # type: ignore[union-attr]
@@ -108,7 +108,7 @@ def test_what_has_gone_since_it_was_listed_is_one_bad_file(tmp_path: Path, bucke
 
 def test_a_table_here_that_is_gone_is_one_bad_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}')
-    files = Files([tmp_path], keep_bad=True)
+    files = Files([tmp_path], on_error="skip")
     [(file, name)] = files.files()
     (tmp_path / "a.jsonl").unlink()
     [error] = files.read(file, name)
@@ -131,7 +131,7 @@ def test_a_table_here_that_is_gone_is_one_bad_file(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_url_that_leads_nowhere_is_named_without_its_secret(url: str, said: str) -> None:
     with pytest.raises(BadItem, match=said) as caught:
-        list(Files([url], keep_bad=True))
+        list(Files([url], on_error="skip"))
     assert SECRET not in str(caught.value)
 
 
@@ -145,7 +145,7 @@ def test_nothing_in_a_bucket_is_named(bucket: Bucket) -> None:
 def test_without_permission_it_is_named(tmp_path: Path, bucket: Bucket) -> None:
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "b.png").write_bytes(png(picture()))
-    files = Files([bucket.put(tmp_path)], keep_bad=True)
+    files = Files([bucket.put(tmp_path)], on_error="skip")
     listed = list(files.files())
     with bucket.locked():
         errors = [error for file, name in listed for error in files.read(file, name)]

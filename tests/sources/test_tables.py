@@ -26,7 +26,7 @@ def read(path: Path | str, **options: object) -> list[tuple[str | None, str]]:
     """The ids and texts of the rows; of bad ones the place and the reason."""
     return [
         (item.id, item.text) if isinstance(item, Item) else (item.item, str(item))
-        for item in Files([path], keep_bad=True, folder_names=False, **options)  # type: ignore[arg-type]
+        for item in Files([path], on_error="skip", folder_names=False, **options)  # type: ignore[arg-type]
     ]
 
 

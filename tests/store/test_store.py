@@ -12,7 +12,8 @@ from PIL import Image
 
 from freeret.search.geometry import fit_geometry
 from freeret.store.payload import content_hash, encode_metadata, pack, unpack
-from freeret.store.table import Record, Store, matrix
+from freeret.store.rows import Record, matrix
+from freeret.store.table import Store
 from probes import Geometry, Item
 from probes.errors import BadItem, NotStored, StoreError, StoreMismatch
 from probes.geometry import GeometryKind
@@ -277,7 +278,7 @@ def test_a_geometry_of_another_format_is_fitted_again(
 ) -> None:
     store.write([made("a"), made("b")])
     store.save_geometry(fitted("centre", store))
-    monkeypatch.setattr("freeret.store.table.GEOMETRY_FORMAT", 10**6)
+    monkeypatch.setattr("freeret.store.fitted.GEOMETRY_FORMAT", 10**6)
     assert store.geometry() is None
 
 

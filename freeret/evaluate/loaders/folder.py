@@ -46,7 +46,7 @@ def load_folder(folder: str | Path) -> Dataset:
             Files(
                 [root / "documents"],
                 folder_names=False,
-                keep_bad=True,
+                on_error="skip",
                 image_field="image",
                 video_field="video",
                 audio_field="audio",
