@@ -82,7 +82,7 @@ def mean(result: Result, names: list[str]) -> Interval:
 
 def figures(result: Result, names: list[str]) -> list[Scores]:
     """The main metric of each dataset."""
-    return [result.datasets[name].figure(result.datasets[name].main) for name in names]
+    return [result.datasets[name].scores(result.datasets[name].main) for name in names]
 
 
 if __name__ == "__main__":

@@ -28,8 +28,12 @@ class FetchError(FreeRetError):
     """An embedded backbone could not be fetched, verified or converted."""
 
 
-class StoreMismatch(FreeRetError):
-    """A store or a report was made with another backbone, recipe or settings."""
+class Mismatch(FreeRetError):
+    """Something on disk was made with another backbone, recipe, dataset or settings."""
+
+
+class StoreMismatch(Mismatch):
+    """A store was made with another backbone, recipe or settings."""
 
 
 class BackboneNotFound(FreeRetError):

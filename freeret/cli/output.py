@@ -129,14 +129,11 @@ def json_line(value: Any) -> str:
 
 
 def as_trec(query_id: str | None, hits: "Sequence[Hit]", tag: str) -> Iterator[str]:
-    """TREC run lines: query, Q0, id, rank, score, tag. White space in ids becomes `_`."""
-    query = _joined(query_id or "")
-    for rank, hit in enumerate(hits, start=1):
-        yield f"{query} Q0 {_joined(hit.id)} {rank} {hit.score:.9f} {tag}"
+    """TREC run lines of one query."""
+    from freeret.evaluate.rankings import trec_lines
 
-
-def _joined(id: str) -> str:
-    return printable("_".join(id.split()))
+    scores = ((hit.id, hit.score) for hit in hits)
+    return map(printable, trec_lines(query_id or "", scores, tag))
 
 
 def store_facts(store: "Store") -> list[list[str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import Run
+from freeret.evaluate.rankings import Run
 from freeret.evaluate.systems.registry import BM25, PromptedSystem
 from freeret.recipe import Recipe
 from probes import Backbone, Item

@@ -14,7 +14,8 @@ from freeret.cli.output import print_table, say
 from freeret.demo.corpus import bm25_run, built_in_corpus, output_run, write_hits
 from freeret.demo.page import Page, Table
 from freeret.demo.searches import PICTURES, SHOWN, Search, ask, index, picture_sets
-from freeret.evaluate.metrics import Run, score_run
+from freeret.evaluate.metrics import score_run
+from freeret.evaluate.rankings import Run
 from freeret.pages.probe_folder import write_report
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from freeret.evaluate.loaders.scenes import make_ground
-from freeret.evaluate.metrics import Run
+from freeret.evaluate.rankings import Run
 from freeret.retriever import FreeRet, Hit
 from probes import Item
 from probes.stats import Interval, mean_interval

@@ -41,6 +41,10 @@ class Dataset:
     """The kind of task that the dataset is counted under, such as `classification`."""
     note: str = ""
     """What a reader of the figures must know, such as how the pool was sampled."""
+    drawn_from: tuple[int, int] | None = None
+    """Numbers of queries and documents before `sample` drew from them; None: nothing was drawn."""
+    missing: BadFile | None = field(default=None, repr=False, compare=False)
+    """Says which media files of the items are missing, where some are."""
     unreadable: dict[str, str] = field(default_factory=dict, repr=False)
     """Documents that could not be read, by id, each with the reason; they are not in the pool."""
 
@@ -76,8 +80,17 @@ class Dataset:
             if query.id in documents and _repeats(documents[query.id], query)
         )
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether some query may find more than one document: else there is nothing to rerank."""
+        if self.candidates is None:
+            return len(self.documents) > 1
+        return any(len(set(ids)) > 1 for ids in self.candidates.values())
+
     def check_readable(self) -> None:
-        """Raise BadItem where a document could not be read."""
+        """Raise BadFile where media are missing, BadItem where a document could not be read."""
+        if self.missing is not None:
+            raise self.missing
         for id, reason in self.unreadable.items():
             raise BadItem(reason, id)
 
@@ -139,6 +152,8 @@ def sample(
                 f"all judged documents and {room} of {len(others)} others, drawn with seed {seed}"
             )
             pool = [d for i, d in enumerate(pool) if d.id in judged or i in kept]
+    # Candidates follow their queries: leaving out those of others is no draw of documents.
+    sizes = (len(dataset.queries), len(pool if candidates else dataset.documents))
     return replace(
         dataset,
         queries=asked,
@@ -146,6 +161,7 @@ def sample(
         judgements=judgements,
         candidates=candidates,
         note="; ".join(notes),
+        drawn_from=sizes if (len(asked), len(pool)) != sizes else dataset.drawn_from,
     )
 
 

@@ -23,8 +23,9 @@ import torch
 from freeret.evaluate.actors import Actors
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import Loader
-from freeret.evaluate.margins import MarginFile
-from freeret.evaluate.metrics import SPEARMAN, Run
+from freeret.evaluate.failures import Failure, Unfinished
+from freeret.evaluate.journal import MarginFile
+from freeret.evaluate.rankings import Run
 from freeret.evaluate.results.file import Result
 from freeret.evaluate.results.kept import Kept, slug
 from freeret.evaluate.skipping import Skipped
@@ -32,24 +33,13 @@ from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
 from freeret.evaluate.systems.vectors import System, VectorSystem
 from freeret.reranker import Reranker
 from freeret.store.indexing import check_on_error
-from probes.errors import BadSetting, FreeRetError, StoreMismatch, one_line
+from probes import FRAMES
+from probes.errors import BadSetting, FreeRetError, Mismatch
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "nnsight", "numpy", "scipy", "ir-measures", "bm25s", "freeret")
 QUERIES_AN_ACTOR = 8
 """Queries that each actor reranks before their margins are kept."""
-
-
-class Unfinished(FreeRetError):
-    """Some datasets were not evaluated; the others were, and their figures are in `files`.
-
-    `failures` says of each dataset why.
-    """
-
-    def __init__(self, failures: Sequence[str], files: Sequence[Path]):
-        self.failures, self.files = list(dict.fromkeys(failures)), list(files)
-        several = f"{len(self.failures)} datasets:\n  " if len(self.failures) > 1 else ""
-        super().__init__(f"could not evaluate {several}" + "\n  ".join(self.failures))
 
 
 def evaluate(
@@ -82,7 +72,7 @@ def evaluate(
 
     Raises:
         Unfinished: Datasets that cannot be loaded or measured; raised when the others are done.
-        StoreMismatch: A result file in `out` was made by something else.
+        Mismatch: A result file in `out` is that of another run.
     """
     check_on_error(on_error)
     reranker: Judge | None = _reranker(system) if rerank else None
@@ -97,7 +87,7 @@ def evaluate(
         work.engine = {"engine": "ray", "actors": len(actors)}
         work.together = QUERIES_AN_ACTOR * len(actors)
     seen: set[str] = set()
-    failures: list[str] = []
+    failures: list[Failure] = []
     for load in loaders:
         dataset = None
         try:
@@ -106,10 +96,10 @@ def evaluate(
                 raise BadSetting(f"two datasets are called {dataset.name!r}; evaluate them apart")
             seen.add(dataset.name)
             work.measure(dataset)
-        except StoreMismatch:
+        except Mismatch:
             raise
         except (FreeRetError, torch.OutOfMemoryError, MemoryError) as error:
-            failures.append(_failure(dataset, error))
+            failures.append(Failure.of(error, dataset.name if dataset else ""))
     files = [one.file for one in kept.values()]
     if failures:
         raise Unfinished(failures, [file for file in files if file.is_file()])
@@ -139,57 +129,73 @@ class _Work:
         run = first.ranking(dataset)
         if run is None:
             start = time.perf_counter()
-            skipped: list[Skipped] | None = None
-            if self.skip:
-                bad = dataset.unreadable.items()
-                skipped = [Skipped("document", id, reason) for id, reason in bad]
-            else:
+            skipped = skipped_documents(dataset) if self.skip else None
+            if skipped is None:
                 dataset.check_readable()
             run = self.system.run(dataset, progress=self.progress, skipped=skipped)
-            self._keep(0, dataset, run, skipped or [], start)
+            prompts = self.system.prompts_for(dataset)
+            first.add(dataset, run, prompts, skipped or [], self._timing(_since(start)))
         skipped = list(first.result.datasets[dataset.name].skipped)
-        if self.reranker is not None:
-            self._rerank(dataset, run, skipped, [depth for depth in depths if depth])
+        if self.reranker is not None and (deeper := [depth for depth in depths if depth]):
+            self._rerank(dataset, run, skipped, deeper)
 
     def _rerank(
         self, dataset: Dataset, run: Run, skipped: list[Skipped], depths: list[int]
     ) -> None:
-        """All depths from one judgement of the deepest. Pairs of sentences have nothing to
-        order."""
-        start = time.perf_counter()
-        if not depths or self.reranker is None:
-            return
-        if SPEARMAN in dataset.metrics:
+        """Add all depths from one judgement of the deepest."""
+        assert self.reranker is not None
+        prompts = self.system.prompts_for(dataset)
+        if not dataset.has_choice:
             for depth in depths:
-                self._keep(depth, dataset, run, skipped, start)
+                self.kept[depth].add(dataset, run, prompts, skipped, self._timing(0.0))
             return
         first = self.kept[0]
-        told = json.dumps([dataset.digest(), first.result.identity()], sort_keys=True)
+        identity = json.dumps([dataset.digest(), first.result.identity()], sort_keys=True)
         file = MarginFile(
-            first.beside(dataset, "margins"), hashlib.sha256(told.encode()).hexdigest()
+            first.beside(dataset, "margins"), hashlib.sha256(identity.encode()).hexdigest()
         )
+        earlier, start = file.seconds, time.perf_counter()
         margins = judge_run(
             dataset, run, self.reranker, depths[-1], kept=file,
             skipped=skipped if self.skip else None, together=self.together, progress=self.progress,
         )  # fmt: skip
+        timing = self._timing(earlier + _since(start))
+        if earlier:
+            timing["resumed"] = True
+        if len(depths) > 1:
+            timing["shared_by_depths"] = depths
+        prompts = {**prompts, "pair": self._judge_prompt(dataset, run)}
         fusion = self.system.recipe.fusion if self.system.recipe else None
         for depth in depths:
-            self._keep(depth, dataset, rerank_run(run, margins, depth, fusion), skipped, start)
+            reranked = rerank_run(run, margins, depth, fusion)
+            self.kept[depth].add(dataset, reranked, prompts, skipped, timing)
         file.remove()
 
-    def _keep(
-        self, depth: int, dataset: Dataset, run: Run, skipped: list[Skipped], start: float
-    ) -> None:
-        seconds = round(time.perf_counter() - start, 2)
-        timing = {"seconds": seconds, "hardware": hardware(), **self.engine}
-        prompts = self.system.prompts_for(dataset)
-        self.kept[depth].add(dataset, run, prompts, skipped, timing)
+    def _timing(self, seconds: float) -> dict[str, Any]:
+        return {"seconds": round(seconds, 2), "hardware": hardware(), **self.engine}
+
+    def _judge_prompt(self, dataset: Dataset, run: Run) -> dict[str, list[str]]:
+        """The prompt of stage 2 for the first query and its first candidate, by their
+        signatures."""
+        system = self.system
+        if system.recipe is None or system.recipe.frame is None or system.backbone is None:
+            return {}
+        documents = {document.id: document for document in dataset.documents}
+        for query in dataset.queries:
+            for id in run.get(query.id or "", {}):
+                prompted = FRAMES[system.recipe.frame].apply(query, documents[id])
+                signatures = f"{query.signature} → {documents[id].signature}"
+                return {signatures: [system.backbone.encoder.wording(prompted)]}
+        return {}
 
 
-def _failure(dataset: Dataset | None, error: BaseException) -> str:
-    """Why a dataset was not evaluated, by its name; a loader's own message names its file."""
-    said = one_line(error)
-    return said if dataset is None or dataset.name in said else f"{dataset.name}: {said}"
+def skipped_documents(dataset: Dataset) -> list[Skipped]:
+    """The documents that could not be read when the dataset was loaded."""
+    return [Skipped("document", id, reason) for id, reason in dataset.unreadable.items()]
+
+
+def _since(start: float) -> float:
+    return time.perf_counter() - start
 
 
 def _reranker(system: System) -> Reranker | None:

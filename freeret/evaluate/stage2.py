@@ -7,8 +7,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.margins import MarginFile, Margins
-from freeret.evaluate.metrics import Run, ordered
+from freeret.evaluate.journal import MarginFile, Margins
+from freeret.evaluate.rankings import Run, ordered
 from freeret.evaluate.skipping import Skipped, work_on_good
 from probes import Item
 from probes.errors import BadItem
@@ -66,7 +66,7 @@ def judge_run(
                 found = {d.id or "": judged[q.id, d.id] for q, d in group if (q.id, d.id) in judged}
                 margins[query] |= found
                 if kept is not None:
-                    kept.add(query, found)
+                    kept.add_margins(query, found)
                 bar.update(len(group))
     return margins
 

@@ -1,4 +1,4 @@
-"""Result files: one JSON a run, everything in it that a comparison or a doubter needs."""
+"""Result files: one JSON per run, with everything that a comparison needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import SPEARMAN, Run, Scores, difference, mean_of
+from freeret.evaluate.metrics import Scores, difference, mean_of, parse_metric
 from freeret.evaluate.skipping import Skipped
-from probes.errors import BadFile, StoreMismatch
-from probes.files import read_format, write_atomic, write_json, wrong_field
+from probes.errors import BadFile, Mismatch
+from probes.files import read_format, wrong_field, write_json
 from probes.stats import Interval
 
 FORMAT = 1
@@ -41,23 +40,27 @@ class DatasetResult(_Model):
     documents: int
     metrics: dict[str, Measured]
     """The first one stands for the dataset."""
+    drawn_from: tuple[int, int] | None = None
+    """Numbers of queries and documents of the dataset of which only some were drawn."""
     grades: dict[str, float] | None
-    """Of each pair, where Spearman is among the metrics."""
+    """Grade of each pair, where Spearman is among the metrics."""
     prompts: dict[str, dict[str, list[str]]] = {}
-    """Side -> modality signature -> what was tokenised around the content."""
+    """Side (of stage 2: `pair`) -> modality signature -> the prompts as they are tokenised, with
+    `{text}` or `{image}` for content."""
     skipped: list[Skipped] = []
-    """What was left out because it is bad; `queries` and `documents` count it too."""
+    """Items and pairs that were left out because they are bad; `queries` and `documents` count
+    them too."""
 
     @property
     def main(self) -> str:
+        """The name of the metric that stands for the dataset."""
         return next(iter(self.metrics))
 
-    def figure(self, metric: str) -> Scores:
+    def scores(self, metric: str) -> Scores:
+        """The values of one of the metrics, by its name."""
+        grades = None if self.grades is None else np.array(list(self.grades.values()))
         values = np.array(list(self.metrics[metric].per_query.values()))
-        graded = metric == SPEARMAN and self.grades is not None
-        return Scores(
-            metric, values, np.array(list((self.grades or {}).values())) if graded else None
-        )
+        return Scores(parse_metric(metric), values, grades)
 
 
 class Result(_Model):
@@ -67,18 +70,22 @@ class Result(_Model):
     run: str
     system: dict[str, Any]
     fingerprint: dict[str, Any] | None
-    """Of the backbone; None where there is none."""
+    """Of the backbone; None for a system without one."""
     loading: dict[str, Any] | None = None
-    """How the backbone was loaded; another device or batch size makes no other result."""
+    """How the backbone was loaded. Not part of the identity: the device and the batch size do not
+    change a result."""
     versions: dict[str, str]
     seed: int
     stage2: dict[str, Any] | None
     """Depth, frame and fusion, and the identity of the first stage; None without stage 2."""
     datasets: dict[str, DatasetResult] = {}
     means: dict[str, tuple[float, float, float]] = {}
-    """Mean of the datasets' main metrics: of all, and of each group of several."""
+    """Means of the main metric over all datasets, and over each group of several; none where their
+    main metrics differ."""
     timings: dict[str, dict[str, Any]] = {}
-    """Dataset -> seconds and hardware: all that may differ between two runs of the same thing."""
+    """Dataset -> seconds and hardware: the only part that differs between two equal runs. The
+    seconds of a reranking cover the judgement of the deepest depth of the call, which all depths
+    share; of an interrupted one they include the earlier calls."""
 
     @classmethod
     def load(cls, path: str | Path) -> "Result":
@@ -95,25 +102,38 @@ class Result(_Model):
         return write_json(path, self.model_dump(mode="json"))
 
     def identity(self) -> dict[str, Any]:
-        """What two runs must share for one to go on with the other's file."""
-        return self.model_dump(mode="json", exclude={"loading", "datasets", "means", "timings"})
+        """Everything that must be equal for a run to resume from this file."""
+        left_out = {"loading", "datasets", "means", "timings"}
+        identity = self.model_dump(mode="json", exclude=left_out)
+        first_stage = (identity["stage2"] or {}).get("first_stage", {})
+        for system in (identity["system"], first_stage):
+            (system.get("recipe") or {}).pop("why_not_reranked", None)  # explains, decides nothing
+        return identity
 
     def add(self, name: str, entry: DatasetResult, timing: dict[str, Any]) -> None:
+        """Enter a dataset, and renew the means."""
         self.datasets[name] = entry
         self.timings[name] = timing
         members: dict[str, list[str]] = {"all": list(self.datasets)}
         for other, one in self.datasets.items():
             members.setdefault(one.group, []).append(other)
         self.means = {
-            group: tuple(self.mean(own))
-            for group, own in members.items()
-            if group == "all" or len(own) > 1
+            group: tuple(self.mean(names))
+            for group, names in members.items()
+            if (group == "all" or len(names) > 1) and len(self.main_metrics(names)) == 1
         }
 
+    def main_metrics(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Main metric -> the datasets among `names` that it stands for."""
+        metrics: dict[str, list[str]] = {}
+        for name in names:
+            metrics.setdefault(self.datasets[name].main, []).append(name)
+        return metrics
+
     def mean(self, names: Sequence[str]) -> Interval:
-        """The mean of the main metrics of some datasets, with its 95% interval."""
+        """The mean of the main metric over some datasets, with its 95% interval."""
         entries = [self.datasets[name] for name in names]
-        return mean_of([entry.figure(entry.main) for entry in entries], self.seed)
+        return mean_of([entry.scores(entry.main) for entry in entries], self.seed)
 
 
 @dataclass(frozen=True)
@@ -130,59 +150,35 @@ class Comparison:
 
 
 def compare(a: Result, b: Result) -> list[Comparison]:
-    """Every metric of every dataset that both have, and the mean of the main ones last.
+    """Compare two runs query by query, a minus b.
 
-    Raises StoreMismatch when there is no common dataset, or one differs between the two in its
-    queries, documents or judgements.
+    Returns:
+        Every metric of every dataset that both have; then, for each main metric of several
+        datasets, the mean over them.
+
+    Raises:
+        Mismatch: There is no common dataset, or one differs between the two in its queries,
+            documents or judgements.
     """
     common = [name for name in a.datasets if name in b.datasets]
     if not common:
-        raise StoreMismatch(f"{a.run!r} and {b.run!r} have no dataset in common")
-    rows, main = [], []
+        raise Mismatch(f"{a.run!r} and {b.run!r} have no dataset in common")
+    rows = []
     for name in common:
         one, other = a.datasets[name], b.datasets[name]
         if one.digest != other.digest or _queries(one) != _queries(other):
-            raise StoreMismatch(
+            raise Mismatch(
                 f"{name}: the two runs saw other queries, documents or judgements "
                 f"({one.queries} queries over {one.documents} documents, {one.digest}; "
                 f"{other.queries} over {other.documents}, {other.digest}); evaluate both again"
             )
         for metric in one.metrics:
-            pair = (one.figure(metric), other.figure(metric))
-            rows.append(_row(name, metric, [pair], a.seed))
-        main.append((one.figure(one.main), other.figure(other.main)))
-    return [*rows, _row("mean", "main", main, a.seed)] if len(common) > 1 else rows
-
-
-def write_trec(path: Path, run: Run, tag: str) -> Path:
-    """TREC run lines: query, Q0, document, rank, score, tag. White space in ids becomes `_`."""
-    lines = [
-        f"{_word(query)} Q0 {_word(id)} {rank} {score!r} {tag}\n"
-        for query, scores in run.items()
-        for rank, (id, score) in enumerate(scores.items(), start=1)
-    ]
-    return write_atomic(path, "".join(lines))
-
-
-def read_trec(path: Path, dataset: Dataset) -> dict[str, dict[str, float]] | None:
-    """The run over a dataset that `write_trec` wrote; None when the file is not there, is damaged,
-    or does not tell the ids apart."""
-    queries = {_word(query.id or ""): query.id or "" for query in dataset.queries}
-    documents = {_word(document.id or ""): document.id or "" for document in dataset.documents}
-    if len(queries) < len(dataset.queries) or len(documents) < len(dataset.documents):
-        return None
-    run: dict[str, dict[str, float]] = {id: {} for id in queries.values()}
-    try:
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            query, _, document, _, score, _ = line.split(" ", 5)
-            run[queries[query]][documents[document]] = float(score)
-    except (OSError, ValueError, KeyError):
-        return None
-    return run
-
-
-def _word(id: str) -> str:
-    return "_".join(id.split()) or "_"
+            rows.append(_row(name, metric, [(one.scores(metric), other.scores(metric))], a.seed))
+    for metric, names in a.main_metrics(common).items():
+        if len(names) > 1:
+            pairs = [(a.datasets[n].scores(metric), b.datasets[n].scores(metric)) for n in names]
+            rows.append(_row("mean", metric, pairs, a.seed))
+    return rows
 
 
 def _queries(entry: DatasetResult) -> list[str]:

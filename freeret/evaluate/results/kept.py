@@ -1,4 +1,4 @@
-"""A result file that grows dataset by dataset, with the ranking of each beside it."""
+"""A result file that grows by one dataset at a time, with the ranking of each beside it."""
 
 import re
 from dataclasses import dataclass
@@ -8,35 +8,36 @@ from typing import Any
 import numpy as np
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import SPEARMAN, Run, grades, score_run
-from freeret.evaluate.results.file import DatasetResult, Measured, Result, read_trec, write_trec
+from freeret.evaluate.metrics import score_run
+from freeret.evaluate.rankings import Ranking, Run, read_trec, write_trec
+from freeret.evaluate.results.file import DatasetResult, Measured, Result
 from freeret.evaluate.skipping import Skipped
-from freeret.evaluate.systems.vectors import Prompts, Ranking
+from freeret.evaluate.systems.vectors import Prompts
 from freeret.store.identity import differences, in_words
-from probes.errors import StoreMismatch
+from probes.errors import Mismatch
 
 
 @dataclass
 class Kept:
-    """One run: its file, and what that holds so far."""
+    """A run in progress: its file, and the result so far."""
 
     file: Path
     result: Result
 
     @classmethod
     def open(cls, file: Path, blank: Result) -> "Kept":
-        """What an earlier call left, or the blank. Raises StoreMismatch when that is something
-        else."""
+        """The file of an earlier call, or the blank. Raises Mismatch when the file is that of
+        another run."""
         blank = Result.model_validate(blank.model_dump(mode="json"))
         if not file.is_file():
             return cls(file, blank)
-        kept = Result.load(file)
-        found, wanted = kept.identity(), blank.identity()
-        if different := differences(found, wanted):
-            raise StoreMismatch(
-                f"{file} {in_words(found, wanted, different)}. Give another --out, or delete it"
+        result = Result.load(file)
+        made, asked = result.identity(), blank.identity()
+        if different := differences(made, asked):
+            raise Mismatch(
+                f"{file} {in_words(made, asked, different)}. Give another --out, or delete it"
             )
-        return cls(file, kept)
+        return cls(file, result)
 
     def has(self, dataset: Dataset) -> bool:
         entry = self.result.datasets.get(dataset.name)
@@ -54,17 +55,18 @@ class Kept:
         skipped: list[Skipped],
         timing: dict[str, Any],
     ) -> None:
-        """Measure a ranking and write it down, whole or not at all."""
+        """Score a ranking, and enter it into the file."""
         write_trec(self.beside(dataset, "trec"), run, self.result.run)
         ids = [query.id or "" for query in dataset.queries]
-        metrics = {}
-        for metric in dataset.metrics:
-            found = score_run(dataset, run, metric)
-            metrics[metric] = Measured(
-                interval=tuple(map(float, found.interval(self.result.seed))),  # type: ignore[arg-type]
-                per_query=dict(zip(ids, found.values.tolist(), strict=True)),
+        scores = {metric: score_run(dataset, run, metric) for metric in dataset.metrics}
+        metrics = {
+            metric: Measured(
+                interval=tuple(map(float, one.interval(self.result.seed))),  # type: ignore[arg-type]
+                per_query=dict(zip(ids, one.values.tolist(), strict=True)),
             )
-        graded = grades(dataset, SPEARMAN) if SPEARMAN in dataset.metrics else None
+            for metric, one in scores.items()
+        }
+        grades = next((one.grades for one in scores.values() if one.grades is not None), None)
         entry = DatasetResult(
             digest=dataset.digest(),
             group=dataset.group,
@@ -73,7 +75,8 @@ class Kept:
             queries=len(dataset.queries),
             documents=len(dataset.documents) + len(dataset.unreadable),
             metrics=metrics,
-            grades=None if graded is None else dict(zip(ids, graded.tolist(), strict=True)),
+            drawn_from=dataset.drawn_from,
+            grades=None if grades is None else dict(zip(ids, grades.tolist(), strict=True)),
             prompts=prompts,
             skipped=skipped,
         )
@@ -81,7 +84,7 @@ class Kept:
         self.result.save(self.file)
 
     def ranking(self, dataset: Dataset) -> Ranking | None:
-        """The ranking of a dataset that was kept; None unless its file has the kept figures."""
+        """The kept ranking of a dataset; None unless its file has the scores in the result."""
         if not self.has(dataset):
             return None
         run = read_trec(self.beside(dataset, "trec"), dataset)
@@ -95,5 +98,5 @@ class Kept:
 
 
 def slug(name: str) -> str:
-    """A name as that of a file."""
+    """A name made safe as that of a file."""
     return re.sub(r"[^\w.+-]+", "_", name)

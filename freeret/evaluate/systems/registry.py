@@ -30,10 +30,10 @@ from torch import Tensor
 
 from freeret.embedder import Embedder
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import to_run
+from freeret.evaluate.rankings import Ranking, to_run
 from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.systems.pooling import Pooled
-from freeret.evaluate.systems.vectors import ByVectors, Prompts, Ranking, System, by_signature
+from freeret.evaluate.systems.vectors import ByVectors, Prompts, System, by_signature
 from freeret.extras import require
 from freeret.preflight import check_systems
 from freeret.recipe import Recipe
@@ -54,6 +54,10 @@ META_EOL: list[str | Prompt] = [
     }.items()
 ]
 """MetaEOL's four meta-tasks, in words of our own."""
+
+
+ANY_TASK = "{task of the dataset}"
+"""Stands in an identity for the task prior, which each dataset replaces."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,11 @@ class PromptedSystem(ByVectors):
         )
 
     def identity(self) -> dict[str, Any]:
-        stage1 = Embedder(self.backbone, self.site, self.prompts).identity()
+        prompts: list[str | Prompt] = [as_prompt(prompt, ANY_TASK) for prompt in self.prompts]
+        stage1 = Embedder(self.backbone, self.site, prompts).identity()
         recipe = None if self.recipe is None else asdict(self.recipe)
+        if recipe is not None and recipe["frame"] is not None:
+            del recipe["why_not_reranked"]
         return {**stage1, "geometry": self.geometry, "recipe": recipe}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freeret.embedder import not_finite
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import to_run
+from freeret.evaluate.rankings import Ranking, to_run
 from freeret.evaluate.skipping import Skipped, encode_good
 from freeret.evaluate.systems.realign import whiten_apart
 from freeret.recipe import Recipe
@@ -21,7 +21,6 @@ from probes.prompts import Side
 
 Space = GeometryKind | Literal["realign"]
 """A geometry of the retriever's, or ReAlign's whitening of each side by itself."""
-Ranking = dict[str, dict[str, float]]
 Prompts = dict[str, dict[str, list[str]]]
 """Side -> modality signature -> the prompts as they are tokenised, `{text}` or `{image}` standing
 for content; empty for a system that puts content as it is."""

@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset, Judgements
-from freeret.evaluate.loaders.mmeb.media import first_file, require
+from freeret.evaluate.failures import MissingData
+from freeret.evaluate.loaders.mmeb.media import Located, first_file, locate
 from freeret.evaluate.loaders.mmeb.rows import Row, first_table, read_rows
 from probes import Item
 from probes.errors import BadFile
@@ -102,13 +103,13 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_mmeb(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column or a picture is missing."""
+    """One dataset. Raises BadFile when its table, a column or all of its pictures are missing."""
     if name not in NAMES:
         raise BadFile(f"MMEB has no dataset {name!r}; it has {', '.join(NAMES)}")
     root = Path(folder)
     table = _table(root, name)
     if table is None:
-        raise BadFile(f"{root} holds no table of {name}; {SOURCE}")
+        raise MissingData(name, f"there is no table of it below {root}", SOURCE)
     asked: dict[str, Content] = {}
     pool: dict[str, Content] = {}
     known: dict[tuple[str | None, str | None, str | None], str] = {}
@@ -138,6 +139,7 @@ def load_mmeb(folder: str | Path, name: str) -> Dataset:
         candidates=candidates,
         task=TASK_OF.get(name, task),
         group=group,
+        missing=pictures.missing,
     )
 
 
@@ -171,12 +173,12 @@ def _id(content: Content) -> str:
     return hashlib.sha256(f"{picture}\0{words}".encode()).hexdigest()[:16]
 
 
-def _pictures(root: Path, name: str, contents: Sequence[Content]) -> dict[str, Path]:
+def _pictures(root: Path, name: str, contents: Sequence[Content]) -> Located[Path]:
     folders = [root / place for place in PLACES]
     there = [folder for folder in folders if folder.is_dir()]
     paths = dict.fromkeys(picture for _, picture in contents if picture)
     found = {path: first_file(there, path) for path in paths}
-    return require(found, f"pictures of {name}", folders, SOURCE)
+    return locate(found, name, "pictures", folders, SOURCE)
 
 
 def _item(content: Content, pictures: Mapping[str, Path], id: str) -> Item:

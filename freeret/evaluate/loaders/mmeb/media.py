@@ -1,18 +1,18 @@
 """Pictures and videos of a published dataset, wherever its unpacked archives put them.
 
-`require` turns whatever was not found into one message, so that a missing archive is known when
-its dataset is loaded and not picture by picture.
+`locate` counts what was not found, so that a missing archive is known when its dataset is loaded
+and not picture by picture.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from probes.errors import BadFile
+from freeret.evaluate.failures import MissingData
 from probes.media.formats import kind_of
 
 VIDEO_FRAMES = 8
@@ -26,22 +26,40 @@ def first_file(folders: Iterable[Path], name: str) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
-def require(
-    found: Mapping[str, Found | None], what: str, folders: Iterable[Path], source: str
-) -> dict[str, Found]:
-    """The same mapping, when everything in it was found.
+class Located(dict[str, Found]):
+    """Media by name. A missing file stands there as the path where it was looked for first, so that
+    its item is a bad one; `missing` says how many there are."""
 
-    Raises BadFile when something was not: how many are missing, the first of them, the folders
-    that were looked in, and `source`.
+    missing: MissingData | None = None
+
+
+def locate(
+    found: Mapping[str, Found | None], name: str, kind: str, folders: Iterable[Path], source: str
+) -> Located[Any]:
+    """The media of a dataset.
+
+    Args:
+        found: Media by name, None where missing.
+        name: Of the dataset.
+        kind: Such as `pictures`.
+        folders: Where they were looked for.
+        source: What to get, from where.
+
+    Raises:
+        MissingData: None of them is there.
     """
-    missing = [name for name, media in found.items() if media is None]
+    places = list(folders)
+    missing = [key for key, media in found.items() if media is None]
+    located = Located({key: media or places[0] / key for key, media in found.items()})
     if missing:
-        looked = ", ".join(map(str, folders))
-        raise BadFile(
-            f"{len(missing)} of {len(found)} {what} are missing, the first is {missing[0]}; "
-            f"looked in {looked}; {source}"
+        reason = (
+            f"{len(missing)} of {len(found)} {kind} are missing, the first is {missing[0]}; looked "
+            f"in {', '.join(map(str, places))}"
         )
-    return {name: media for name, media in found.items() if media is not None}
+        located.missing = MissingData(name, reason, source)
+        if len(missing) == len(found):
+            raise located.missing
+    return located
 
 
 @dataclass(frozen=True)
@@ -72,14 +90,14 @@ class Videos:
         files = [videos / above / name for name in names for above in (part, "")]
         return cls(tuple(folders), tuple(files))
 
-    def find(self, ids: Iterable[str], name: str, source: str) -> dict[str, Path | list[Path]]:
+    def find(self, ids: Iterable[str], name: str, source: str) -> Located[Path | list[Path]]:
         """The frames of each video, or its file, by its id.
 
-        Raises BadFile when a video has neither, as `require` does.
+        Raises MissingData when no video has either.
         """
         folders = [folder for folder in self.folders if folder.is_dir()]
         found = {id: self._frames(folders, id) or self._file(id) for id in dict.fromkeys(ids)}
-        return require(found, f"videos of {name}", (*self.folders, *self.files), source)
+        return locate(found, name, "videos", (*self.folders, *self.files), source)
 
     def _frames(self, folders: Iterable[Path], id: str) -> list[Path] | None:
         return next((f for folder in folders if (f := frames_in(folder / id))), None)
@@ -92,7 +110,7 @@ class Videos:
 
 
 def frames_in(folder: Path) -> list[Path]:
-    """The pictures of a folder, at most FRAMES of them, spread evenly as in the benchmark: by their
+    """The pictures of a folder, at most VIDEO_FRAMES of them, spread evenly as in the benchmark: by their
     numbers, and where a place falls between two frames, the earlier."""
     if not folder.is_dir():
         return []

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from freeret.evaluate.datasets import Dataset, Judgements
-from freeret.evaluate.loaders.mmeb.media import Videos, first_file, frames_in, require
+from freeret.evaluate.failures import MissingData
+from freeret.evaluate.loaders.mmeb.media import Videos, first_file, frames_in, locate
 from freeret.evaluate.loaders.mmeb.rows import first_table, read_rows
 from freeret.evaluate.loaders.mmeb.video import SOURCE
 from probes import Item
@@ -60,12 +61,12 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column, a clip or a picture is missing."""
+    """One dataset. Raises BadFile when its table, a column or all of its clips or pictures are missing."""
     root, task = Path(folder), TASKS[name]
     table = _table(root, name)
     if table is None:
-        raise BadFile(
-            f"there is no table of {name}, video-tasks/{task.tables[0]}, below {root}; {SOURCE}"
+        raise MissingData(
+            name, f"there is no table video-tasks/{task.tables[0]} below {root}", SOURCE
         )
     videos = Videos.of(root, "video_mret", *task.folders)
     moments = _named(table) if name == "MomentSeeker" else _beside(table, videos.folders)
@@ -74,7 +75,7 @@ def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
     found = videos.find([*clips, *asked], name, SOURCE)
     names = [moment.picture for moment in moments if moment.picture]
     looked = {picture: first_file(videos.folders, picture) for picture in names}
-    pictures = require(looked, f"pictures of {name}", videos.folders, SOURCE)
+    pictures = locate(looked, name, "pictures", videos.folders, SOURCE)
     queries: list[Item] = []
     judgements: Judgements = {}
     candidates: dict[str, list[str]] = {}
@@ -88,6 +89,7 @@ def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
         queries=queries,
         documents=[Item(videos=[found[clip]], id=clip) for clip in clips],
         judgements=judgements,
+        missing=found.missing or pictures.missing,
         candidates=candidates,
         task=INSTRUCTION,
         group="moment retrieval",

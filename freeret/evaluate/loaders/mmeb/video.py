@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from freeret.evaluate.datasets import Dataset, Judgements
+from freeret.evaluate.failures import MissingData
 from freeret.evaluate.loaders.lines import lines_of
 from freeret.evaluate.loaders.mmeb.media import Videos
 from freeret.evaluate.loaders.mmeb.rows import Row, first_table, read_rows
@@ -90,7 +91,7 @@ RETRIEVAL = {
 
 
 def load_video_classification(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column or a video is missing."""
+    """One dataset. Raises BadFile when its table, a column or all of its videos are missing."""
     root, task = Path(folder), CLASSIFICATION[name]
     rows = _rows(root, name, task)
     own = all(row.get("neg_text") for row in rows)
@@ -118,6 +119,7 @@ def load_video_classification(folder: str | Path, name: str) -> Dataset:
         queries=queries,
         documents=[Item(label.replace("_", " "), id=label) for label in labels],
         judgements=judgements,
+        missing=videos.missing,
         candidates=candidates or None,
         task=task.instruction,
         group="video classification",
@@ -126,7 +128,7 @@ def load_video_classification(folder: str | Path, name: str) -> Dataset:
 
 
 def load_video_retrieval(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column or a video is missing."""
+    """One dataset. Raises BadFile when its table, a column or all of its videos are missing."""
     root, task = Path(folder), RETRIEVAL[name]
     rows = _rows(root, name, task)
     ids = [_video_id(row, task) for row in rows]
@@ -143,6 +145,7 @@ def load_video_retrieval(folder: str | Path, name: str) -> Dataset:
         queries=queries,
         documents=[Item(videos=[media], id=id) for id, media in videos.items()],
         judgements=judgements,
+        missing=videos.missing,
         task=task.instruction,
         group="video retrieval",
     )
@@ -166,8 +169,8 @@ def _table(root: Path, task: Task) -> Path | None:
 def _rows(root: Path, name: str, task: Task) -> list[Row]:
     table = _table(root, task)
     if table is None:
-        raise BadFile(
-            f"there is no table of {name}, video-tasks/{task.tables[0]}, below {root}; {SOURCE}"
+        raise MissingData(
+            name, f"there is no table video-tasks/{task.tables[0]} below {root}", SOURCE
         )
     rows = read_rows(table, (task.video, task.text), SOURCE, optional=("neg_text",))
     return [row for _, row in itertools.islice(rows, task.rows)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset, Judgements
-from freeret.evaluate.loaders.mmeb.media import Videos, require
+from freeret.evaluate.loaders.mmeb.media import Videos, locate
 from freeret.evaluate.loaders.mmeb.rows import Row, first_table, read_rows
 from freeret.evaluate.loaders.mmeb.video import SOURCE
 from probes import Item
@@ -123,10 +123,12 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_video_qa(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when a table, a column or a video is missing."""
+    """One dataset. Raises BadFile when a table, a column or all of its videos are missing."""
     root, task = Path(folder), TASKS[name]
     looked = [root / "video-tasks" / pattern for pattern in task.tables]
-    tables = require(_tables(root, name), f"tables of {name}", looked, SOURCE)
+    tables = locate(_tables(root, name), name, "tables", looked, SOURCE)
+    if tables.missing:
+        raise tables.missing
     questions = []
     for part, table in tables.items():
         for place, row in read_rows(table, task.columns, SOURCE):
@@ -154,6 +156,7 @@ def load_video_qa(folder: str | Path, name: str) -> Dataset:
         queries=queries,
         documents=[Item(option if option.strip() else "(empty)", id=option) for option in options],
         judgements=judgements,
+        missing=videos.missing,
         candidates=candidates,
         task="question",
         group="video question answering",

@@ -23,7 +23,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from freeret.evaluate.datasets import Dataset, Judgements
-from freeret.evaluate.loaders.mmeb.media import require
+from freeret.evaluate.failures import MissingData
+from freeret.evaluate.loaders.mmeb.media import Located, locate
 from freeret.evaluate.loaders.mmeb.rows import Row, read_rows
 from probes import Item
 from probes.errors import BadFile
@@ -91,14 +92,12 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_visual_documents(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when a table, a column or a page is missing."""
+    """One dataset. Raises BadFile when a table, a column or all of its pages are missing."""
     root, task = Path(folder), TASKS[name]
     home = _home(root, task)
     if home is None:
-        raise BadFile(
-            f"there are no tables of {name}, visdoc-tasks/data/{task.tables[0]}/queries/"
-            f"{task.split}*.parquet, below {root}; {SOURCE}"
-        )
+        pattern = f"visdoc-tasks/data/{task.tables[0]}/queries/{task.split}*.parquet"
+        raise MissingData(name, f"there are no tables {pattern} below {root}", SOURCE)
     judgements: Judgements = {}
     for _, row in _rows(home, task, "qrels", ("query-id", "corpus-id", "score")):
         if row["score"] > 0:
@@ -108,14 +107,16 @@ def load_visual_documents(folder: str | Path, name: str) -> Dataset:
     asked = _rows(home, task, "queries", ("query-id", "query"))
     texts = {str(row["query-id"]): row["query"] for _, row in asked}
     kept = [id for id in texts if id in judgements]
+    pages = _pages(root, home, name)
     older = home.name != task.tables[0]
     return Dataset(
         name=name,
         queries=[Item(texts[id], id=id) for id in kept],
-        documents=[Item(images=[page], id=id) for id, page in _pages(root, home, name).items()],
+        documents=[Item(images=[page], id=id) for id, page in pages.items()],
         judgements={id: judgements[id] for id in kept},
         task="question",
         metrics=("nDCG@5",),
+        missing=pages.missing,
         group=task.group,
         note=f"tables of the first release; {task.tables[0]} corrects them" if older else "",
     )
@@ -140,7 +141,7 @@ def _rows(home: Path, task: Task, kind: str, columns: tuple[str, ...]) -> Iterat
         yield from read_rows(table, columns, SOURCE)
 
 
-def _pages(root: Path, home: Path, name: str) -> dict[str, Any]:
+def _pages(root: Path, home: Path, name: str) -> Located[Any]:
     """The picture of each page by its id: its file, or its bytes where no images are unpacked."""
     task = TASKS[name]
     places = [root / "visdoc-tasks" / below for below in ("images", "")]
@@ -149,11 +150,11 @@ def _pages(root: Path, home: Path, name: str) -> dict[str, Any]:
     if folder is None:
         rows = _rows(home, task, "corpus", ("corpus-id", "image"))
         pages = {str(row["corpus-id"]): (row["image"] or {}).get("bytes") for _, row in rows}
-        return require(pages, f"pages of {name}", [home / "corpus"], SOURCE)
+        return locate(pages, name, "pages", [home / "corpus"], SOURCE)
     ids = [str(row["corpus-id"]) for _, row in _rows(home, task, "corpus", ("corpus-id",))]
     files = {id: folder / _file_name(id, task) for id in ids}
     found = {id: file if file.is_file() else None for id, file in files.items()}
-    return require(found, f"pages of {name}", [folder], SOURCE)
+    return locate(found, name, "pages", [folder], SOURCE)
 
 
 def _file_name(id: str, task: Task) -> str:
