@@ -1,54 +1,69 @@
-"""Means, medians, areas and separations, each with a 95% bootstrap interval."""
+"""Means, medians, AUC and d′, each with a percentile bootstrap interval (95% by default)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
 RESAMPLES = 2000
+LEVEL = 95.0
+"""Confidence level of intervals, in percent."""
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95% percentile bootstrap interval; each a float or an array."""
+    """An estimate with its percentile bootstrap interval; each a float or an array."""
 
     mean: Any
     low: Any
     high: Any
 
+    def __format__(self, spec: str) -> str:
+        """`mean [low, high]` in a number format such as `.2f`, by default `.3f`. Of an array all
+        values are listed."""
+        if np.ndim(self.mean) == 0:
+            mean, low, high = (format(float(value), spec or ".3f") for value in self)
+            return f"{mean} [{low}, {high}]"
+        values = (np.ravel(value).tolist() for value in self)
+        return ", ".join(format(Interval(*ends), spec) for ends in zip(*values, strict=True))
+
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format(self)
 
     def __repr__(self) -> str:
         size = np.size(self.mean)
         return f"Interval({self if np.ndim(self.mean) == 0 else f'{size} values'})"
 
     def to_list(self) -> list:
+        """`[mean, low, high]` as plain floats or nested lists of them."""
         return [np.asarray(value).tolist() for value in self]
 
 
-def mean_interval(values: Shaped[ndarray, "samples *shape"], seed: int = 0) -> Interval:
-    """Mean over the first axis, resampling that axis."""
-    return _interval(np.mean, values, seed)
+def mean_interval(
+    values: Shaped[ndarray, "samples *shape"], seed: int = 0, level: float = LEVEL
+) -> Interval:
+    """Mean over the first axis with its bootstrap interval, resampling that axis."""
+    return _interval(np.mean, values, seed, level)
 
 
 def median_interval(values: Shaped[ndarray, "samples *shape"], seed: int = 0) -> Interval:
-    """Median over the first axis, in the place of the mean, resampling that axis."""
-    return _interval(np.median, values, seed)
+    """Median over the first axis, in the field `mean`, with its bootstrap interval."""
+    return _interval(np.median, values, seed, LEVEL)
 
 
-def _interval(average: Callable[..., Any], values: ndarray, seed: int) -> Interval:
+def _interval(average: Callable[..., Any], values: ndarray, seed: int, level: float) -> Interval:
     values = np.asarray(values, dtype=float)
-    middle = average(values, axis=0)
+    center = average(values, axis=0)
     if len(values) < 2:
-        return Interval(middle, middle, middle)
-    bounds = _resample(lambda picks: average(values[picks], axis=1), len(values), seed)
-    return Interval(middle, *bounds)
+        return Interval(center, center, center)
+    estimates = bootstrap(lambda picks: average(values[picks], axis=1), len(values), seed)
+    return Interval(center, *percentiles(estimates, level))
 
 
 def auc(scores: Float[ndarray, " samples"], labels: Bool[ndarray, " samples"]) -> float:
-    """Area under the ROC curve: P(a positive scores above a negative), ties counting one half."""
+    """Area under the ROC curve: P(s₊ > s₋) + P(s₊ = s₋) / 2 over pairs of a positive and a
+    negative, computed from ranks (Mann and Whitney, 1947)."""
     from scipy.stats import rankdata  # half a second, which a search need not wait for
 
     positives = int(labels.sum())
@@ -60,36 +75,55 @@ def auc(scores: Float[ndarray, " samples"], labels: Bool[ndarray, " samples"]) -
 def paired_auc(
     positives: Float[ndarray, " groups"], negatives: Float[ndarray, " groups"], seed: int = 0
 ) -> Interval:
-    """AUC of one positive and one negative a group (query), resampling groups."""
+    """AUC over groups (queries) of one positive and one negative each, resampling groups."""
 
     def area(picks: ndarray) -> ndarray:
         wins = np.sign(positives[:, None] - negatives[None, :]) / 2 + 0.5
         return np.array([wins[np.ix_(pick, pick)].mean() for pick in picks])
 
     everything = np.arange(len(positives))[None]
-    return Interval(float(area(everything)[0]), *_resample(area, len(positives), seed))
+    estimates = bootstrap(area, len(positives), seed)
+    return Interval(float(area(everything)[0]), *percentiles(estimates))
 
 
 def d_prime(
     signal: Float[ndarray, " pairs"], noise: Float[ndarray, " controls"], seed: int = 0
 ) -> Interval:
-    """d' = (mean signal - mean noise) / sqrt((var signal + var noise) / 2), resampling both."""
-    from scipy.stats import bootstrap
+    """Sensitivity index d′ = (μ_signal - μ_noise) / sqrt((σ²_signal + σ²_noise) / 2) (Green and
+    Swets, 1966), resampling both groups independently. Variances are those of samples."""
+    from scipy.stats import bootstrap as resample
 
     def separation(a: ndarray, b: ndarray, axis: int = -1) -> Any:
         spread = np.sqrt((a.var(axis=axis, ddof=1) + b.var(axis=axis, ddof=1)) / 2)
         return (a.mean(axis=axis) - b.mean(axis=axis)) / np.maximum(spread, 1e-12)
 
-    found = bootstrap(
+    interval = resample(
         (signal, noise), separation, n_resamples=RESAMPLES, method="percentile", rng=seed
     ).confidence_interval
-    return Interval(float(separation(signal, noise)), float(found.low), float(found.high))
+    return Interval(float(separation(signal, noise)), float(interval.low), float(interval.high))
 
 
-def _resample(statistic: Callable[[ndarray], ndarray], size: int, seed: int) -> tuple[Any, Any]:
-    """The 2.5% and 97.5% points of `statistic` over rows of resampled indices."""
+def bootstrap(
+    statistic: Callable[[Int[ndarray, "block samples"]], ndarray], size: int, seed: int
+) -> Shaped[ndarray, "resamples *shape"]:
+    """A statistic over RESAMPLES resamples with replacement.
+
+    Args:
+        statistic: Takes a block of resamples, each a row of indices into the samples, and returns
+            one estimate (a number or an array) per row.
+        size: The number of samples.
+        seed: Seed of the resampling.
+
+    Returns:
+        The estimates.
+    """
     picks = np.random.default_rng(seed).integers(size, size=(RESAMPLES, size))
     # Blocks keep a wide statistic (all layers of many prompts) in little memory.
-    found = np.concatenate([statistic(block) for block in np.array_split(picks, 20)])
-    low, high = np.percentile(found, [2.5, 97.5], axis=0)
+    return np.concatenate([statistic(block) for block in np.array_split(picks, 20)])
+
+
+def percentiles(estimates: Shaped[ndarray, "resamples *shape"], level: float = LEVEL) -> tuple:
+    """The ends of the percentile interval of bootstrapped estimates: two floats or two arrays."""
+    tail = (100 - level) / 2
+    low, high = np.percentile(estimates, [tail, 100 - tail], axis=0)
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)

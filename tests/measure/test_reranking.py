@@ -62,8 +62,8 @@ def test_gains_follow_their_definition(
     kind: GeometryKind, sentences: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = paraphrases()[:6]
-    for module in ("diagnostic", "reranking"):
-        monkeypatch.setattr(f"probes.{module}.paraphrases", lambda: rows)
+    for module in ("paraphrases", "fusion"):
+        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
     monkeypatch.setitem(NAMED, "control", TASK)
     monkeypatch.setattr("probes.measure.fusion.SENTENCES", sentences)
     backbone, model, frame = tiny("llama"), TEXT["llama"].__wrapped__(), FRAMES["yes_no"]
