@@ -206,7 +206,7 @@ def in_geometry(kind: GeometryKind, vectors: Mapping[str, Tensor]) -> tuple[Tens
     return sentences, partners, near
 
 
-def ranks_on_diagonal(scores: Float[Tensor, "n n"]) -> Float[np.ndarray, " n"]:
+def ranks_on_diagonal(scores: Float[Tensor, "n pool"]) -> Float[np.ndarray, " n"]:
     """The rank of the diagonal entry in its row, 1 for the best; ties count against it."""
     return (scores >= scores.diagonal()[:, None]).sum(1).double().numpy()
 

@@ -43,8 +43,8 @@ TASK = ControlPrompt(task="question")
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     few = paraphrases()[:9]
-    for module in ("diagnostic", "reranking"):
-        monkeypatch.setattr(f"probes.{module}.paraphrases", lambda: few)
+    for module in ("paraphrases", "fusion"):
+        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: few)
     return few
 
 

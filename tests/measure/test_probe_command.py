@@ -42,10 +42,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 1000.0)
     rows, pairs = paraphrases()[:6], sorted(matches(), key=lambda r: (r["query"], r["match"]))[:8]
-    for module in ("diagnostic", "lexicalization", "reranking"):
-        monkeypatch.setattr(f"probes.{module}.paraphrases", lambda: rows)
+    for module in ("paraphrases", "lexicalization", "fusion"):
+        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
     for module in ("framing", "injection"):
-        monkeypatch.setattr(f"probes.{module}.matches", lambda: pairs)
+        monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)
     return tmp_path / "cache"
 
 

@@ -181,10 +181,10 @@ def test_a_part_of_another_kind_is_refused(tmp_path: Path) -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probes over a few of their rows, to be quick."""
     rows, pairs = paraphrases()[:10], sorted(matches(), key=lambda r: (r["query"], r["match"]))[:12]
-    for module in ("diagnostic", "lexicalization", "reranking"):
-        monkeypatch.setattr(f"probes.{module}.paraphrases", lambda: rows)
+    for module in ("paraphrases", "lexicalization", "fusion"):
+        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
     for module in ("framing", "injection"):
-        monkeypatch.setattr(f"probes.{module}.matches", lambda: pairs)
+        monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)
 
 
 @pytest.mark.usefixtures("few")

@@ -1,24 +1,35 @@
-"""What judging gains, by definition: standardised stage-1 score + weight · log-odds, and the
-difference of the partner's reciprocal rank to stage 1 alone, sentence by sentence."""
+"""The gain of reranking follows its definition: standardised stage-1 score + weight · log-odds over
+the candidates of stage 1, and the difference of the partner's reciprocal rank to stage 1 alone."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from freeret.recipe import Recipe
 from probes.data import paraphrases
 from probes.geometry import GeometryKind
 from probes.items import Item
 from probes.measure.framing import FRAMES
-from probes.measure.fusion import WEIGHTS, closest, fuse, reciprocal_ranks, rerank_gain
+from probes.measure.fusion import (
+    CANDIDATES,
+    WEIGHTS,
+    Fusion,
+    fuse,
+    fusion_gains,
+    reciprocal_ranks,
+    rerank_gain,
+)
 from probes.measure.paraphrases import DiagnosticScore
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
-from probes.stats import Interval
+from probes.stats import Interval, mean_interval
 from tests.measure.test_diagnostic import TASK, by_hooks, mapped, same
 from tests.measure.test_framing import from_full_logits
-from tests.models import TEXT
+from tests.measure.test_report import frame_bias, make_report
+from tests.models import TEXT, tokenizer
 
 Tiny = Callable[[str], Backbone]
 NO_INTERVAL = Interval(0.5, 0.5, 0.5)
@@ -44,14 +55,73 @@ def test_ties_count_against_the_partner_here_too() -> None:
     np.testing.assert_allclose(reciprocal_ranks(scores, partner[::-1]), [1 / 3, 1.0, 1 / 2])
 
 
-def test_the_partner_is_always_a_candidate() -> None:
-    scores = torch.tensor(
-        [[0.1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.3, 0.2, 0.9, 0.1, 0.25, 0.0, 0.8]]
+def gains(scores: np.ndarray, judge: Callable[[int, int], float]) -> list[Fusion]:
+    """The gains of a judge, given as the margin of query and place, over these stage-1 scores."""
+    stage1 = torch.tensor(scores)
+    candidates = stage1.topk(CANDIDATES).indices
+    margins = [[judge(q, place) for place in row] for q, row in enumerate(candidates.tolist())]
+    return fusion_gains("mcq", stage1, candidates, np.array(margins))
+
+
+def chosen_frame(fusions: list[Fusion]) -> str | None:
+    """The frame of the recipe that follows from a report with these gains and a frame above
+    chance."""
+    report = make_report(framing=[frame_bias("mcq", 0.8)], reranking=fusions)
+    return Recipe.from_report(report).frame
+
+
+def test_a_partner_outside_the_candidates_keeps_its_rank() -> None:
+    """Two queries in a pool of eight: their partners rank 7th and 3rd."""
+    scores = np.array(
+        [[0.2, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.1], [0.9, 0.7, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2]]
     )
-    found, places = closest(scores)
-    assert places.tolist() == [[1, 2, 3, 4, 0], [2, 6, 0, 4, 1]]
-    torch.testing.assert_close(found, scores.gather(1, places))
-    assert torch.equal(scores[:, :2], torch.tensor([[0.1, 0.9], [0.3, 0.2]])), "left as it was"
+    perfect = gains(scores, lambda query, place: 9.0 if place == query else -9.0)
+    for fusion in perfect:
+        if fusion.weight is None or fusion.weight > 0.2:
+            assert fusion.reciprocal_rank.mean == pytest.approx((1 / 7 + 1) / 2)
+            assert fusion.gain.mean == pytest.approx((0 + 1 - 1 / 3) / 2)
+    worst = gains(scores, lambda query, place: -9.0 if place == query else 9.0)
+    assert worst[-1].reciprocal_rank.mean == pytest.approx((1 / 7 + 1 / 5) / 2)
+
+
+def test_a_partner_tied_with_too_many_is_outside_the_candidates() -> None:
+    """Ties count against it, and a judge cannot gain from how `topk` breaks them."""
+    fusions = gains(np.ones((3, 20)), lambda query, place: float(place == query))
+    assert [f.reciprocal_rank.mean for f in fusions] == [pytest.approx(1 / 20)] * len(WEIGHTS)
+    assert {fusion.gain.mean for fusion in fusions} == {0.0}
+
+
+def test_a_perfect_judge_is_chosen_and_a_judge_at_chance_is_not() -> None:
+    """Stage 1 tells nothing among its candidates, which is where chance can gain most: the partner
+    has any of the first five ranks."""
+    rng = np.random.default_rng(0)
+
+    def stage1() -> np.ndarray:
+        scores = rng.uniform(0, 0.5, (50, 120))
+        for query, row in enumerate(scores):
+            row[[query, *rng.choice(np.arange(60, 120), 4, replace=False)]] += rng.uniform(1, 2, 5)
+        return scores
+
+    assert chosen_frame(gains(stage1(), lambda query, place: float(place == query))) == "mcq"
+    lucky = sum(
+        chosen_frame(gains(stage1(), lambda *_: rng.normal())) is not None for _ in range(25)
+    )
+    assert lucky <= 2, "2.5% are expected"
+
+
+def test_no_random_model_is_told_to_rerank(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = paraphrases()[:30]
+    for module in ("paraphrases", "fusion"):
+        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
+    setting = DiagnosticScore("control", "mlp[-1]", "none", *[NO_INTERVAL] * 3)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        config = Qwen2Config(
+            vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2,
+        )  # fmt: skip
+        backbone = Backbone.load(Qwen2ForCausalLM(config).eval(), tokenizer=tokenizer())
+        assert chosen_frame(rerank_gain(backbone, setting, "mcq")) is None, seed
 
 
 # ------------------------------------------------------------------------ against the plain model
@@ -62,8 +132,8 @@ def test_gains_follow_their_definition(
     kind: GeometryKind, sentences: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = paraphrases()[:6]
-    for module in ("diagnostic", "reranking"):
-        monkeypatch.setattr(f"probes.{module}.paraphrases", lambda: rows)
+    for module in ("paraphrases", "fusion"):
+        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
     monkeypatch.setitem(NAMED, "control", TASK)
     monkeypatch.setattr("probes.measure.fusion.SENTENCES", sentences)
     backbone, model, frame = tiny("llama"), TEXT["llama"].__wrapped__(), FRAMES["yes_no"]
@@ -80,24 +150,29 @@ def test_gains_follow_their_definition(
     transform = mapped(kind, pool)
     scores = transform(states("sentence", "query")) @ transform(pool).T
     alone, fused = [], {weight: [] for weight in WEIGHTS}
-    forced = 0
-    for own, row in enumerate(rows[:sentences]):
-        first = scores[own]
-        others = sorted(set(range(12)) - {own}, key=lambda place: -first[place])
-        forced += int(first[own] < first[others[4]])
-        chosen = [own, *others[:4]]
+    missed = 0
+    for query, row in enumerate(rows[:sentences]):
+        first = scores[query]
+        candidates = sorted(range(12), key=lambda place: -first[place])[:5]
+        alone.append(1 / sum(first >= first[query]))
+        if query not in candidates:
+            missed += 1
+            for weight in WEIGHTS:
+                fused[weight].append(alone[-1])
+            continue
         margin = np.array(
-            [from_full_logits(backbone, frame, row["sentence"], texts[c]) for c in chosen]
+            [from_full_logits(backbone, frame, row["sentence"], texts[c]) for c in candidates]
         )
-        stage1 = first[chosen]
+        stage1, partner = first[candidates], candidates.index(query)
         standard = (stage1 - stage1.mean()) / np.sqrt(((stage1 - stage1.mean()) ** 2).mean())
-        alone.append(1 / sum(stage1 >= stage1[0]))
         for weight in WEIGHTS:
             together = margin if weight is None else standard + weight * margin
-            fused[weight].append(1 / sum(together >= together[0]))
-    assert forced, "a partner beyond the first five"
+            fused[weight].append(1 / sum(together >= together[partner]))
+    assert missed, "a partner beyond the first five"
     for fusion in found:
         ranks = np.array(fused[fusion.weight])
         same(fusion.reciprocal_rank, ranks, 8)
-        same(fusion.gain, ranks - np.array(alone), 8)
+        gain = ranks - np.array(alone)
+        expected = mean_interval(gain, 8, level=100 - 5 / 7)
+        np.testing.assert_allclose(list(fusion.gain), list(expected), atol=1e-6)
     assert {np.sign(f.gain.mean) for f in found} - {0.0}, "a gain of the other sign would pass"
