@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.items import Item, Part
-from probes.media.processing import Perception, Piece
+from probes.media.perception import Perception, Piece
 from probes.media.sources import MediaOptions
 from probes.model.fitting import fit_media, shares
 from probes.model.templates import ChatTemplate, Thinking
