@@ -23,7 +23,7 @@ Tiny = Callable[[str], Backbone]
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Throughput is not what these tests are about."""
-    monkeypatch.setattr(sizing, "ENOUGH", 0.0)
+    monkeypatch.setattr(sizing, "MIN_SECONDS", 0.0)
 
 
 @pytest.fixture
