@@ -82,7 +82,7 @@ PATIENCE = 60
 """Seconds that a mutant may take beyond three times what the unchanged module took."""
 
 
-def test_file(name: str) -> str:
+def file_of_tests(name: str) -> str:
     """The path in the repository of the test file called `name`."""
     (path,) = (ROOT / "tests").rglob(f"test_{name}.py")
     return str(path.relative_to(ROOT))
@@ -173,7 +173,7 @@ def _pytest(module: str) -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    files = list(map(test_file, TESTS[module]))
+    files = list(map(file_of_tests, TESTS[module]))
     imported = "ignore::pytest.PytestAssertRewriteWarning"  # plugins, before the fork
     status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", imported, *files])
     os._exit(int(status))
@@ -181,7 +181,7 @@ def _pytest(module: str) -> None:
 
 def key(mutant: Mutant) -> str:
     """A hash of the mutant, its module, and the tests that should notice it."""
-    files = [mutant.module, *map(test_file, TESTS[mutant.module])]
+    files = [mutant.module, *map(file_of_tests, TESTS[mutant.module])]
     digest = hashlib.sha256(f"{mutant.start} {mutant.name}".encode())
     for file in files:
         digest.update((ROOT / file).read_bytes())

@@ -167,7 +167,7 @@ class Forgetful(Cache):
     """A cache that gives the first picture for every other."""
 
     def get(self, key: str) -> Processed | None:
-        return next(iter(self._held.values()), None)
+        return next(iter(self._entries.values()), None)
 
 
 @pytest.mark.usefixtures("small")

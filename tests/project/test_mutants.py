@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
-from mutants import PER_MODULE, TESTS, test_file  # noqa: E402
+from mutants import PER_MODULE, TESTS, file_of_tests  # noqa: E402
 from mutation import changes, mutants  # noqa: E402
 
 SOURCE = b'''"""A docstring with 1 > 0."""
@@ -64,4 +64,4 @@ def test_every_mutant_is_another_program(module: str) -> None:
     for mutant in found:
         assert ast.dump(ast.parse(mutant.source(text))) != whole, mutant.name
         assert text[mutant.start : mutant.end].decode().split() == mutant.before.split()
-    assert all((ROOT / test_file(name)).is_file() for name in TESTS[module])
+    assert all((ROOT / file_of_tests(name)).is_file() for name in TESTS[module])
