@@ -2,13 +2,12 @@
 
 import base64
 import io
-from contextlib import nullcontext
 
 from PIL import Image
 
 from probes.items import Part
 from probes.media.images import read_image
-from probes.media.sources import MediaOptions, bad_item_on_error, open_source
+from probes.media.sources import MediaOptions, opened
 from probes.media.videos import read_video
 
 SIZE = 320
@@ -32,14 +31,10 @@ def thumbnails(part: Part, name: str) -> tuple[list[str], int]:
     Raises:
         BadItem: It cannot be read.
     """
-    with (
-        bad_item_on_error(name, part.kind),
-        open_source(part.value, OPTIONS) or nullcontext() as source,
-    ):
-        content = part.value if source is None else source
+    with opened(part, OPTIONS, name) as source:
         if part.kind == "image":
-            return [_thumbnail(read_image(content, OPTIONS.limits), SIZE)], 1
-        clip = read_video(content, OPTIONS.frames, OPTIONS.limits)
+            return [_thumbnail(read_image(source, OPTIONS.limits), SIZE)], 1
+        clip = read_video(source, OPTIONS.frames, OPTIONS.limits)
         frames = [Image.fromarray(frame) for frame in clip.frames]
         return [_thumbnail(frame, FRAME_SIZE) for frame in frames], clip.count
 

@@ -19,7 +19,14 @@ from probes.errors import BadItem
 from probes.items import Item, Part
 from probes.media.audio import in_memory
 from probes.media.images import read_image
-from probes.media.sources import WEB, Limits, MediaOptions, bad_item_on_error, open_source
+from probes.media.sources import (
+    WEB,
+    Limits,
+    MediaOptions,
+    bad_item_on_error,
+    label_media,
+    open_source,
+)
 
 IN_MEMORY = Limits(pixels=2**62, bytes=2**62)
 """What is in memory already may be kept, however large."""
@@ -31,7 +38,7 @@ def pack(item: Item) -> tuple[str, list[bytes]]:
     Raises BadItem for media that cannot be read.
     """
     parts, blobs = [], []
-    for part in item.parts:
+    for part, label in zip(item.parts, label_media(item.parts), strict=True):
         if part.kind == "text":
             parts.append({"kind": "text", "text": part.value})
         elif isinstance(part.value, Path):
@@ -39,7 +46,7 @@ def pack(item: Item) -> tuple[str, list[bytes]]:
         elif isinstance(part.value, str) and part.value.startswith(WEB):
             parts.append({"kind": part.kind, "url": part.value})
         else:
-            with bad_item_on_error(item.name, part.kind):
+            with bad_item_on_error(item.name, label):
                 format, blob = _to_bytes(part)
             parts.append({"kind": part.kind, "format": format, "blob": len(blobs)})
             blobs.append(blob)

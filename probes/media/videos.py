@@ -13,14 +13,12 @@ from PIL import Image, ImageSequence
 
 from probes.errors import BadItem
 from probes.media.images import read_image, shrink, shrunk_size, to_rgb
-from probes.media.sources import Limits, check_pixels, check_size
+from probes.media.sources import NO_PROTOCOL, Limits, check_pixels, check_seconds, check_size
 
 FRAMES_PER_SECOND = 2.0
 """Of frames that come without times: what Qwen's processors sample."""
 MOST_FRAMES = 64
 """Every frame of an animation must be decoded: so many of the largest allowed size."""
-NO_PROTOCOL = {"protocol_whitelist": "none"}
-"""A playlist that calls itself a video may not open other files or addresses."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def _from_animation(image: Image.Image, wanted: int, limits: Limits) -> Video:
         frame.load()  # only then does WebP tell how long a frame stays
         starts.append(elapsed)
         elapsed += max(float(frame.info.get("duration", 0)), 10.0) / 1000  # as browsers do
-        _check_seconds(elapsed, limits)
+        check_seconds(elapsed, limits)
     targets = np.linspace(0, starts[-1], min(wanted, len(starts)))
     chosen = sorted({int(np.searchsorted(starts, t + 1e-9, side="right")) - 1 for t in targets})
     pictures = []
@@ -146,7 +144,7 @@ def _from_file(file: Any, wanted: int, limits: Limits) -> Video:
         times, keys = _packet_times(container, stream)
     if not times:
         raise BadItem("it holds no frames with a time")
-    _check_seconds((times[-1] - times[0]) * unit, limits)
+    check_seconds((times[-1] - times[0]) * unit, limits)
     targets = np.linspace(times[0], times[-1], min(wanted, len(times)))
     nearest = sorted({times[int(np.abs(np.array(times) - t).argmin())] for t in targets})
     found = _frames_at(file, nearest, keys)
@@ -215,8 +213,3 @@ def _decode_on(container: Any, stream: Any) -> Iterator[Any]:
 
 def _upright(frame: Any) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
-
-
-def _check_seconds(seconds: float, limits: Limits) -> None:
-    if seconds > limits.seconds:
-        raise BadItem(f"longer than {limits.seconds:g} seconds; cut it, or raise Limits(seconds=…)")

@@ -23,7 +23,7 @@ Tiny = Callable[[str], Backbone]
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Throughput is not what these tests are about."""
-    monkeypatch.setattr(sizing, "ENOUGH", 0.0)
+    monkeypatch.setattr(sizing, "MIN_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ class Forgetful(Cache):
     """A cache that gives the first picture for every other."""
 
     def get(self, key: str) -> Processed | None:
-        return next(iter(self._held.values()), None)
+        return next(iter(self._entries.values()), None)
 
 
 @pytest.mark.usefixtures("small")

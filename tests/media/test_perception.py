@@ -286,7 +286,7 @@ def test_a_file_that_changes_between_row_and_batch_is_found_out(tmp_path: Path) 
     path.write_bytes(png(picture()))
     row = backbone.row(Item(images=[path], id="q7"), "item 'q7'")
     path.write_bytes(png(picture(seed=1)))
-    with pytest.raises(BadItem, match="item 'q7': its image changed"):
+    with pytest.raises(BadItem, match="item 'q7': the image changed"):
         backbone.collate([row])
 
 
@@ -536,6 +536,23 @@ def test_what_cannot_be_read_names_its_item(kind: str, value: Any, reason: str) 
     with pytest.raises(BadItem, match="item 'q7': ") as caught:
         backbone.row(item)
     assert reason in str(caught.value)
+
+
+def test_the_message_counts_among_several_media(tmp_path: Path) -> None:
+    """By kind; a medium that is the only one of its kind needs no number."""
+    backbone = loaded("qwen2.5-omni", cache_bytes=0)
+    content = [Part("image", picture()), text("abc"), Part("image", b"no picture")]
+    single = Part("video", b"no video")
+    with pytest.raises(BadItem, match="item 'q7': cannot read image 2 of 2: cannot identify"):
+        backbone.row(Item(parts=content, id="q7"))
+    with pytest.raises(BadItem, match="item 'q7': cannot read the video: "):
+        backbone.row(Item(parts=[content[0], single], id="q7"))
+    path = tmp_path / "a.png"
+    path.write_bytes(png(picture()))
+    row = backbone.row(Item(images=[path, picture(seed=2)], id="q7"))
+    path.write_bytes(png(picture(seed=1)))
+    with pytest.raises(BadItem, match="item 'q7': image 1 of 2 changed"):
+        backbone.collate([row])
 
 
 def test_audio_beyond_what_is_heard_is_refused(tiny: Tiny) -> None:

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
-import mutants  # noqa: E402
+from mutants import PER_MODULE, TESTS, file_of_tests  # noqa: E402
+from mutation import changes, mutants  # noqa: E402
 
 SOURCE = b'''"""A docstring with 1 > 0."""
 LIMIT = 10
@@ -34,7 +35,7 @@ class Shape:
 
 
 def test_each_kind_of_change_is_found() -> None:
-    found = {mutant.name for mutant in mutants._changes("toy.py", SOURCE)}
+    found = {mutant.name for mutant in changes("toy.py", SOURCE)}
     for change in (
         "sum(sides) / 2 -> (sum(sides) * 2)",
         "sum(sides) -> mean(sides)",
@@ -53,14 +54,14 @@ def test_each_kind_of_change_is_found() -> None:
     assert not [name for name in found if name.endswith(("3 -> 4", "10 -> 11", "True -> False"))]
 
 
-@pytest.mark.parametrize("module", mutants.TESTS)
+@pytest.mark.parametrize("module", TESTS)
 def test_every_mutant_is_another_program(module: str) -> None:
     text = (ROOT / module).read_bytes()
-    found = mutants.mutants(module, text, mutants.PER_MODULE)
-    assert found == mutants.mutants(module, text, mutants.PER_MODULE)
+    found = mutants(module, text, PER_MODULE)
+    assert found == mutants(module, text, PER_MODULE)
     assert len({mutant.start for mutant in found}) == len(found) == 6
     whole = ast.dump(ast.parse(text))
     for mutant in found:
         assert ast.dump(ast.parse(mutant.source(text))) != whole, mutant.name
         assert text[mutant.start : mutant.end].decode().split() == mutant.before.split()
-    assert all((ROOT / mutants.test_file(name)).is_file() for name in mutants.TESTS[module])
+    assert all((ROOT / file_of_tests(name)).is_file() for name in TESTS[module])

@@ -99,3 +99,5 @@ def test_a_changed_file_is_a_changed_item(tmp_path: Path) -> None:
 def test_what_cannot_be_stored_is_refused_by_name(kind: Modality, value: Any) -> None:
     with pytest.raises(BadItem, match=f"item 'x': cannot read the {kind}"):
         pack(Item(parts=[Part(kind, value)], id="x"))
+    with pytest.raises(BadItem, match=f"item 'x': cannot read {kind} 2 of 2"):
+        pack(Item(parts=[Part(kind, b"kept as bytes"), Part(kind, value)], id="x"))

@@ -119,7 +119,7 @@ def _thumbnails(part: Part, id: str) -> list[bytes]:
 def _served(part: Part, id: str) -> Response:
     """A medium as the store has it. Raises NotStored where it cannot be read any more."""
     try:
-        with bad_item_on_error(f"item {id!r}", part.kind):
+        with bad_item_on_error(f"item {id!r}", f"the {part.kind}"):
             if isinstance(part.value, Path):
                 check_size(part.value.stat().st_size, OPTIONS.limits)
                 with part.value.open("rb") as file:

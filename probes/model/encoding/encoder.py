@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.items import Item, Part
-from probes.media.processing import Perception, Piece
+from probes.media.perception import Perception, Piece
 from probes.media.sources import MediaOptions
 from probes.model.encoding.fitting import fit_media, shares
 from probes.model.encoding.plain import PlainTokenizer

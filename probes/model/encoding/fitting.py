@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from probes.media.processing import Perception, Piece
+from probes.media.perception import Perception, Piece
 
 ATTEMPTS = 8
 """How often a medium is made smaller until it fits; tokens follow pixels, so two mostly do."""

@@ -1,0 +1,236 @@
+"""Perception: the media of a row and of a batch, from the parts of items to the model's inputs.
+
+Each picture, video and audio goes through the model's own processor by itself, and each picture and
+video through its tower once: features are cached by content and given to the language model
+wherever that medium stands. A candidate that is embedded and then judged against many queries is
+encoded once, and a row never depends on the pictures of its neighbours.
+
+The most used families read (docs/families.md lists all):
+
+| family                                 | a row may hold, in any number and order  |
+|----------------------------------------|------------------------------------------|
+| Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V | text, pictures, videos                   |
+| Qwen2.5-Omni (its Thinker)             | text, pictures, videos, audio            |
+| InternVL3, SmolVLM, LLaVA-OneVision    | text, pictures (in tiles), videos        |
+| Idefics3                               | text, pictures (in tiles)                |
+| LLaVA-1.5, Gemma 3                     | text, pictures                           |
+
+Rows of every kind may share a batch. LLaVA-OneVision cuts a picture into tiles only when it is
+alone in its row, Gemma 3 only with `do_pan_and_scan`.
+
+Pictures and frames are reduced to `MediaOptions.max_pixels`, and further where their row would
+exceed its limit (`probes/model/fitting.py`).
+
+A kind that a family does not read is a BadItem before anything is rendered: the chat template
+would drop it silently.
+"""
+
+import inspect
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probes.errors import BadItem, UnsupportedBackbone
+from probes.items import Part
+from probes.media import towers
+from probes.media.cache import Cache, Processed
+from probes.media.processing import READERS, ROUTES, MediaProcessor, View, content_digest
+from probes.media.sources import MediaOptions, label_media, opened
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One picture, video or audio of a row, with its placeholder."""
+
+    part: Part = field(repr=False)
+    name: str
+    """How messages call its item."""
+    label: str
+    """How messages call it among the media of its item."""
+    view: View
+    key: str
+    """Hash of the content, and the view of it."""
+    text: str
+    """The placeholder as the processor expands it."""
+    positions: dict[str, Tensor]
+    pixels: int
+    """Width × height of the picture or of a frame, as the processor was given it."""
+
+
+class Perception:
+    """The processor, the towers and the cache of one model."""
+
+    def __init__(self, model: Any, processor: Any, options: MediaOptions):
+        self.model, self.processor = model, processor
+        self.media = MediaProcessor(processor, options)
+        self.options, self.tokens = self.media.options, self.media.tokens
+        self.kinds = list(self.tokens)
+        """The kinds of media that the model reads."""
+        self.cache = Cache(options.cache_bytes)
+        accepted = inspect.signature(model.forward).parameters
+        self.takes_features = "mm_encoder_outputs" in accepted
+        types = [name for name in ("mm_token_type_ids", "token_type_ids") if name in accepted]
+        # M-RoPE positions are counted from the types, whether the processor returns them or not.
+        returned = processor.return_mm_token_type_ids or hasattr(model.base_model, "get_rope_index")
+        self.types_name = types[0] if types and returned else None
+        self.takes_routes = ROUTES in accepted and hasattr(processor, f"create_{ROUTES}")
+
+    # -- one row -----------------------------------------------------------------------------
+
+    def pieces(self, media: Sequence[Part], name: str) -> list[Piece]:
+        """The media of a row, read and processed. Raises BadItem, naming the item."""
+        for part in media:
+            if part.kind not in self.kinds:
+                readable = ", ".join(["text", *self.kinds])
+                raise BadItem(
+                    f"{name}: this backbone does not read {part.kind}; it reads {readable}"
+                )
+        view = self.media.view(media)
+        labels = label_media(media)
+        return [self._piece(p, view, name, label) for p, label in zip(media, labels, strict=True)]
+
+    def _piece(self, part: Part, view: View, name: str, label: str) -> Piece:
+        key, processed = self._process(part, view, name, label)
+        text, positions, pixels = processed.text, processed.positions, processed.pixels
+        return Piece(part, name, label, view, key, text, positions, pixels)
+
+    def smaller(self, piece: Piece, ratio: float) -> Piece:
+        """The same medium with about `ratio` of its tokens: in one tile where it is in several,
+        else with fewer pixels."""
+        view = self.media.smaller(piece.view, piece.part.kind, piece.pixels, ratio)
+        return self._piece(piece.part, view, piece.name, piece.label)
+
+    def expand(self, text: str, pieces: Sequence[Piece]) -> str:
+        """Rendered text with each placeholder expanded to the tokens of its medium.
+
+        Raises UnsupportedBackbone when the chat template does not write one for each.
+        """
+        expanded = {kind: [p.text for p in pieces if p.part.kind == kind] for kind in READERS}
+        for kind, replacements in expanded.items():
+            token = self.tokens.get(kind)
+            written = text.count(token) if token else 0
+            if written != len(replacements):
+                raise UnsupportedBackbone(
+                    f"the chat template writes {written} placeholders {token!r} for "
+                    f"{len(replacements)} {kind}s; give the processor another chat_template"
+                )
+        (whole,), _ = self.processor.get_text_with_replacements(
+            [text],
+            images_replacements=self._numbered(expanded["image"]),
+            videos_replacements=self._numbered(expanded["video"]),
+            audio_replacements=expanded["audio"],
+        )
+        return whole
+
+    def _numbered(self, texts: Sequence[str]) -> list[str]:
+        """MiniCPM numbers the pictures of a row; processed alone, each is number 0."""
+        names = ("image_id_start_token", "image_id_end_token")
+        start, end = (getattr(self.processor, name, None) for name in names)
+        first = f"{start}0{end}"
+        return [
+            f"{start}{i}{end}{text.removeprefix(first)}" if text.startswith(first) else text
+            for i, text in enumerate(texts)
+        ]
+
+    def token_types(self, ids: Sequence[int]) -> dict[str, list[int]]:
+        """The kind of content behind each token, under each name by which the model takes it."""
+        makers = {}
+        if self.types_name is not None:
+            makers[self.types_name] = self.processor.create_mm_token_type_ids
+        if self.takes_routes:
+            makers[ROUTES] = self.processor.create_moe_mm_token_type_ids
+        return {name: [int(t) for t in make([list(ids)])[0]] for name, make in makers.items()}
+
+    def positions(
+        self, ids: Sequence[int], types: Sequence[int], pieces: Sequence[Piece]
+    ) -> Tensor:
+        """M-RoPE positions `[axes, length]` of a row, computed by the model from it alone."""
+        count = self.model.base_model.get_rope_index
+        row: dict[str, Any] = {
+            "input_ids": torch.tensor([list(ids)]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
+            "mm_token_type_ids": torch.tensor([list(types)]),
+        }
+        for key in {key for piece in pieces for key in piece.positions}:
+            row[key] = _pad_cat([p.positions[key] for p in pieces if key in p.positions])
+        accepted = inspect.signature(count).parameters
+        return count(**{key: value for key, value in row.items() if key in accepted})[0][:, 0]
+
+    def opening(self) -> str:
+        """What the processor writes before every prompt (Molmo2: a first token that neither its
+        tokenizer nor its chat template adds)."""
+        try:
+            ids = list(self.processor(text=["x"])["input_ids"][0])
+        except Exception:  # processors that take no text without a picture
+            return ""
+        plain = self.processor.tokenizer("x")["input_ids"]
+        ends = ids[-len(plain) :] == plain
+        return self.processor.tokenizer.decode(ids[: -len(plain)]) if ends else ""
+
+    # -- a batch -----------------------------------------------------------------------------
+
+    def inputs(self, pieces: Sequence[Piece], device: Any) -> dict[str, Any]:
+        """The model's keyword arguments for the media of a batch, in order of their placeholders.
+
+        A medium that has left the cache meanwhile is processed again.
+        """
+        tensors: dict[str, list[Tensor]] = {}
+        features: dict[str, list[Any]] = {}
+        for piece in pieces:
+            encoded = self._encode(piece, device)
+            cast = towers.cast(encoded.tensors, self.model.dtype)
+            for key, tensor in {**encoded.positions, **cast}.items():
+                tensors.setdefault(key, []).append(tensor)
+            for kind, output in encoded.features.items():
+                features.setdefault(kind, []).append(output)
+        inputs: dict[str, Any] = {k: _pad_cat(values).to(device) for k, values in tensors.items()}
+        if features:
+            inputs["mm_encoder_outputs"] = {
+                kind: towers.merge(outputs, device) for kind, outputs in features.items()
+            }
+        return inputs
+
+    def _encode(self, piece: Piece, device: Any) -> Processed:
+        key, processed = self._process(piece.part, piece.view, piece.name, piece.label, piece.key)
+        if key != piece.key:
+            raise BadItem(f"{piece.name}: {piece.label} changed while it was in use")
+        if not self.takes_features:
+            return processed
+        encoded = towers.encode(self.model, self.processor.tokenizer, processed, device)
+        if encoded is not processed:
+            self.cache.put(key, encoded)
+        return encoded
+
+    # -- one medium --------------------------------------------------------------------------
+
+    def _process(
+        self, part: Part, view: View, name: str, label: str, key: str | None = None
+    ) -> tuple[str, Processed]:
+        """The key of a medium and its processed form, from the cache or computed."""
+        if key is not None and (cached := self.cache.get(key)):
+            return key, cached
+        with opened(part, self.options, name, label) as source:
+            is_file = isinstance(source, io.BufferedIOBase)
+            value = source if is_file else self.media.read(part.kind, source)
+            key = f"{part.kind}:{view}:{content_digest(value)}"
+            processed = self.cache.get(key)
+            if processed is None:
+                value = self.media.read(part.kind, source) if is_file else value
+                processed = self.media.process(part.kind, value, view)
+                self.cache.put(key, processed)
+        return key, processed
+
+
+def _pad_cat(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenate along axis 0, zero-padding other axes to the largest (tiles, frames, time)."""
+    largest = [max(t.shape[axis] for t in tensors) for axis in range(1, tensors[0].dim())]
+    padded = []
+    for tensor in tensors:
+        missing = [n - have for n, have in zip(largest, tensor.shape[1:], strict=True)]
+        widths = [w for m in reversed(missing) for w in (0, m)]
+        padded.append(nn.functional.pad(tensor, widths) if any(missing) else tensor)
+    return torch.cat(padded)
