@@ -93,6 +93,11 @@ def test_every_path_that_is_named_exists(page: Path) -> None:
     assert not [path for path in paths if not (ROOT / path).exists()]
 
 
+def test_the_table_of_folders_is_complete() -> None:
+    folders = {f"{module.path.parent.relative_to(ROOT)}/" for module in MODULES.values()}
+    assert not folders - set(code_spans(PAGES[-1].read_text()))
+
+
 def test_every_name_in_the_tables_is_defined_in_its_file() -> None:
     pairs = [pair for page in PAGES for pair in attributed(page)]
     assert len(pairs) > FEW_NAMES
