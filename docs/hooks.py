@@ -1,4 +1,4 @@
-"""Hooks of the site: the figures of the repository are part of it."""
+"""MkDocs hooks: the site includes the figures of the repository."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 FIGURES = "../figures/"
-"""How a page names a figure, so that it is also shown where the repository is read."""
+"""Beginning of a figure's path in a page, which also works where the repository is browsed."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -22,7 +22,7 @@ class Block:
         line: Line of the page on which it starts.
         language: `python` or `console`.
         body: The code.
-        needs: What keeps it from being run here, such as a GPU; empty where it is run.
+        needs: The reason why it cannot be run here, such as a GPU; empty if it can.
         shown: The output that the page shows below it.
     """
 
@@ -59,10 +59,10 @@ def blocks(page: Path) -> list[Block]:
 
 def commands(block: Block) -> list[Command]:
     """The commands of a console block: lines after `$ `, joined where one ends in a backslash."""
-    found: list[Command] = []
+    listed: list[Command] = []
     for line in block.body.replace("\\\n", " ").splitlines():
         if line.startswith("$ "):
-            found.append(Command(line.removeprefix("$ "), []))
+            listed.append(Command(line.removeprefix("$ "), []))
         elif line.strip():
-            found[-1].shown.append(line)
-    return found
+            listed[-1].shown.append(line)
+    return listed

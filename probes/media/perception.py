@@ -19,7 +19,7 @@ Rows of every kind may share a batch. LLaVA-OneVision cuts a picture into tiles 
 alone in its row, Gemma 3 only with `do_pan_and_scan`.
 
 Pictures and frames are reduced to `MediaOptions.max_pixels`, and further where their row would
-exceed its limit (`probes/model/fitting.py`).
+exceed its limit (`probes/model/encoding/fitting.py`).
 
 A kind that a family does not read is a BadItem before anything is rendered: the chat template
 would drop it silently.

@@ -1,4 +1,4 @@
-"""The documentation: its examples run and print what is shown, its links lead somewhere."""
+"""The documentation: examples run and print what the page shows, links and anchors exist."""
 
 import ast
 import functools
@@ -19,27 +19,28 @@ from tests.documents import PAGES, ROOT, Block, blocks, commands
 
 EXAMPLES = [(page, block) for page in PAGES for block in blocks(page)]
 RUN = sorted({page for page, block in EXAMPLES if not block.needs})
-SEEN_FIRST = 30
-LINES = 130
+FIRST_LINES = 30
+"""Lines of the README that a reader sees without scrolling."""
+MAX_LINES = 130
 DECIMAL = re.compile(r"-?\d+\.\d+")
 TOLERANCE = 0.011
-"""Of a score that is printed with two or three digits."""
+"""Absolute tolerance of decimals, which are printed with two or three digits."""
 NOTES = {
     "bread.txt": "Loaves go stale because the starch in them crystallises.",
     "moon.txt": "The moon is lit by the sun and gives no light of its own.",
     "cats.txt": "Cats sleep for about fifteen hours a day.",
 }
 NOT_RUN = ("make", "pip", "git", "cd", "hf", "python")
-"""Programs of the examples that are not run: they fetch, or take long."""
+"""Programs in examples that are not run, because they fetch something or take long."""
 
 
-def where(value: Any) -> str:
+def label(value: Any) -> str:
     return value.name if isinstance(value, Path) else f"line{value.line}"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the notes that the examples search; a backbone is loaded once."""
+    """A working folder with the notes that the examples search; each backbone is loaded once."""
     (tmp_path / "notes").mkdir()
     for name, text in NOTES.items():
         (tmp_path / "notes" / name).write_text(text)
@@ -58,12 +59,12 @@ def load_once(load: Callable[..., Backbone], *arguments: Any, **settings: Any) -
     return LOADED[key]
 
 
-@pytest.mark.parametrize("page", RUN, ids=where)
+@pytest.mark.parametrize("page", RUN, ids=label)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_examples_of_a_page_run(
     page: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In order, each with what the ones above it made, and with the output that is shown."""
+    """Blocks run in order in one namespace and one folder, and print the output that is shown."""
     names: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.needs:
@@ -83,7 +84,7 @@ def test_the_examples_of_a_page_run(
 
 
 def run(line: str) -> None:
-    """A command `freeret` in this process, another one in a shell."""
+    """Run a `freeret` command in this process, and any other in a shell."""
     program, *arguments = shlex.split(line, comments=True)
     if program in NOT_RUN:
         return
@@ -96,7 +97,7 @@ def run(line: str) -> None:
 
 
 def not_printed(shown: list[str], printed: str) -> list[str]:
-    """The shown lines that were not printed. `…` stands for anything, decimals agree roughly."""
+    """The shown lines that were not printed. `…` matches anything; decimals match roughly."""
     lines = [plain(line) for line in printed.splitlines()]
     return [line for line in shown if not any(agrees(plain(line), p) for p in lines)]
 
@@ -111,17 +112,17 @@ def agrees(shown: str, printed: str) -> bool:
 
 
 def plain(line: str) -> str:
-    """A line without what depends on the width of a terminal."""
+    """A line with single spaces, so that the width of the terminal does not matter."""
     return " ".join(line.split())
 
 
 @pytest.mark.parametrize(
     ("page", "block"),
     [(page, block) for page, block in EXAMPLES if block.language == "console"],
-    ids=where,
+    ids=label,
 )
 def test_every_command_of_the_documentation_exists(page: Path, block: Block) -> None:
-    """Whether or not it can be run here, with all its options."""
+    """With all its options, also where it cannot be run here."""
     for command in commands(block):
         program, *arguments = shlex.split(command.line, comments=True)
         if program == "freeret":
@@ -131,43 +132,56 @@ def test_every_command_of_the_documentation_exists(page: Path, block: Block) -> 
 @pytest.mark.parametrize(
     ("page", "block"),
     [(page, block) for page, block in EXAMPLES if block.language == "python" and block.needs],
-    ids=where,
+    ids=label,
 )
 def test_python_that_is_not_run_names_what_exists(page: Path, block: Block) -> None:
-    """Found in the source: importing `freeret.mteb` takes ten seconds."""
+    """Names are looked up in the source, because importing `freeret.mteb` takes ten seconds."""
     for node in ast.walk(ast.parse(block.body)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
             ("probes", "freeret")
         ):
-            found = importlib.util.find_spec(node.module or "")
-            assert found
-            assert found.origin
-            source = Path(found.origin).read_text()
+            spec = importlib.util.find_spec(node.module or "")
+            assert spec
+            assert spec.origin
+            source = Path(spec.origin).read_text()
             assert all(re.search(rf"\b{alias.name}\b", source) for alias in node.names)
 
 
-def test_the_readme_is_one_page_and_searches_at_once() -> None:
+def test_the_readme_is_one_page_and_shows_a_search_at_its_top() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
-    assert len(lines) < LINES
-    assert any(line.startswith("$ freeret search") for line in lines[:SEEN_FIRST])
+    assert len(lines) < MAX_LINES
+    assert any(line.startswith("$ freeret search") for line in lines[:FIRST_LINES])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=where)
-def test_links_lead_to_files_of_the_repository(page: Path) -> None:
-    """Where the pages are read in the repository; `make docs` checks the site and its anchors."""
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=label)
+def test_links_lead_to_files_and_headings_of_the_repository(page: Path) -> None:
+    """As the pages are read in the repository; the build of the site checks links within it."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for link in re.findall(r"\]\(([^)#\s]+)", text):
+    for link in re.findall(r"\]\(([^)\s]+)", text):
+        file, _, anchor = link.partition("#")
         if "://" not in link:
-            assert (page.parent / link).exists(), link
+            target = page.parent / file if file else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that the headings of a page get, on the site and in the repository."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    }
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    """Broken links, anchors and docstrings are errors; nothing comes from another host."""
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path]
-    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    """Broken links, anchors and docstrings are errors; nothing is loaded from another host."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path]
+    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert build.returncode == 0, build.stderr
     pages = {page.name: page.read_text() for page in tmp_path.rglob("*.html")}
     assert 'id="freeret-search"' in pages["cli.html"]
     assert 'id="freeret.FreeRet.search"' in pages["freeret.html"]
-    loaded = re.compile(r"<(?:script|img|link|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//")
-    assert not [name for name, text in pages.items() if loaded.search(text)]
+    assert 'id="probes.Backbone.load"' in pages["probes.html"]
+    assert not re.search(r'id="probes\.Backbone\.(lock|traced|_\w+)"', pages["probes.html"])
+    external = re.compile(r"<(?:script|img|link|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//")
+    assert not [name for name, text in pages.items() if external.search(text)]

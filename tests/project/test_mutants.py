@@ -1,4 +1,4 @@
-"""The planted mistakes are real ones: each changes one place of a function, and stays Python."""
+"""Mutants: each changes one expression or statement of a function and remains valid Python."""
 
 import ast
 import sys
@@ -34,8 +34,8 @@ class Shape:
 '''
 
 
-def test_each_kind_of_change_is_found() -> None:
-    found = {mutant.name for mutant in changes("toy.py", SOURCE)}
+def test_each_kind_of_change_is_made() -> None:
+    names = {mutant.name for mutant in changes("toy.py", SOURCE)}
     for change in (
         "sum(sides) / 2 -> (sum(sides) * 2)",
         "sum(sides) -> mean(sides)",
@@ -48,20 +48,20 @@ def test_each_kind_of_change_is_found() -> None:
         "len(sides) > count -> (len(sides) >= count)",
         "swap(total, count) -> swap(count, total)",
     ):
-        assert any(name == f"area: {change}" for name in found), change
-    assert "Shape.grow: self.sides += 1 -> pass" in found
-    assert not [name for name in found if "docstring" in name or "log" in name or "f'" in name]
-    assert not [name for name in found if name.endswith(("3 -> 4", "10 -> 11", "True -> False"))]
+        assert f"area: {change}" in names
+    assert "Shape.grow: self.sides += 1 -> pass" in names
+    assert not [name for name in names if "docstring" in name or "log" in name or "f'" in name]
+    assert not [name for name in names if name.endswith(("3 -> 4", "10 -> 11", "True -> False"))]
 
 
 @pytest.mark.parametrize("module", TESTS)
-def test_every_mutant_is_another_program(module: str) -> None:
+def test_every_mutant_is_a_different_program(module: str) -> None:
     text = (ROOT / module).read_bytes()
-    found = mutants(module, text, PER_MODULE)
-    assert found == mutants(module, text, PER_MODULE)
-    assert len({mutant.start for mutant in found}) == len(found) == 6
+    planted = mutants(module, text, PER_MODULE)
+    assert planted == mutants(module, text, PER_MODULE)
+    assert len({mutant.start for mutant in planted}) == len(planted) == 6
     whole = ast.dump(ast.parse(text))
-    for mutant in found:
+    for mutant in planted:
         assert ast.dump(ast.parse(mutant.source(text))) != whole, mutant.name
         assert text[mutant.start : mutant.end].decode().split() == mutant.before.split()
     assert all((ROOT / file_of_tests(name)).is_file() for name in TESTS[module])

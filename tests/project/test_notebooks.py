@@ -1,4 +1,4 @@
-"""Each notebook runs from top to bottom and is kept with its outputs."""
+"""Each notebook runs from top to bottom and is committed with its outputs."""
 
 import asyncio
 from pathlib import Path
@@ -27,8 +27,8 @@ def test_a_notebook_runs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_shows_its_outputs(path: Path) -> None:
-    """Readers on the web see what a run gives; a notebook saved without running would be bare."""
+def test_a_notebook_is_committed_with_its_outputs(path: Path) -> None:
+    """Readers on the web see the outputs of a run, so a notebook must not be saved without them."""
     cells = code(nbformat.read(path, as_version=4))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert any("image/png" in o.get("data", {}) for cell in cells for o in cell.outputs)

@@ -1,0 +1,105 @@
+"""The layout that `docs/architecture.md` states: layers, sizes, and where everything is."""
+
+import graphlib
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.layout import PACKAGES, ROOT, Module, import_graph, modules
+
+MODULES = modules()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
+MAX_LINES = 400
+MAX_MODULES = 12
+FOLDERS = (*PACKAGES, "benchmarks", "docs", "figures", "notebooks", "scripts", "tests")
+PATH = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*")
+NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?")
+FEW_NAMES = 40
+"""Fewer definitions in the tables than this mean that the tables are not read as they should be."""
+
+
+def code_spans(text: str) -> list[str]:
+    """What stands in backticks, fenced blocks left out."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def attributed(page: Path) -> list[tuple[str, str]]:
+    """(file, name) of the tables of a page: a name belongs to the file before it in its row."""
+    pairs = []
+    for row in (line for line in page.read_text().splitlines() if line.startswith("|")):
+        file = ""
+        for span in code_spans(row):
+            if PATH.fullmatch(span):
+                file = span if span.endswith(".py") else ""
+            elif file and NAME.fullmatch(span):
+                pairs.append((file, span))
+    return pairs
+
+
+def test_probes_never_imports_freeret() -> None:
+    above = {
+        module.name: {name for name in module.imports if name.split(".")[0] == "freeret"}
+        for module in MODULES.values()
+        if module.name.split(".")[0] == "probes"
+    }
+    assert above
+    assert not {name: imports for name, imports in above.items() if imports}
+
+
+def test_one_module_imports_nnsight() -> None:
+    importers = [
+        module.name
+        for module in MODULES.values()
+        if any(name.split(".")[0] == "nnsight" for name in module.imports)
+    ]
+    assert importers == ["probes.model.trace"]
+
+
+def test_there_is_no_import_cycle() -> None:
+    """Imports inside functions count; those under TYPE_CHECKING don't."""
+    try:
+        graphlib.TopologicalSorter(import_graph(MODULES)).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_no_module_is_longer_than_a_reader_can_hold() -> None:
+    assert not {m.name: m.lines for m in MODULES.values() if m.lines > MAX_LINES}
+
+
+def test_no_folder_holds_more_modules_than_a_reader_can_survey() -> None:
+    count = Counter(
+        str(module.path.parent.relative_to(ROOT))
+        for module in MODULES.values()
+        if module.path.name != "__init__.py"
+    )
+    assert not {folder: number for folder, number in count.items() if number > MAX_MODULES}
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=lambda module: module.name)
+def test_every_module_says_what_it_is(module: Module) -> None:
+    package = module.path.parent / "__init__.py"
+    assert package.is_file(), f"{module.path.parent} is no package"
+    docstring = module.tree.body and getattr(module.tree.body[0], "value", None)
+    assert isinstance(getattr(docstring, "value", None), str)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_that_is_named_exists(page: Path) -> None:
+    paths = [span for span in code_spans(page.read_text()) if PATH.fullmatch(span)]
+    assert paths
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_the_table_of_folders_is_complete() -> None:
+    folders = {f"{module.path.parent.relative_to(ROOT)}/" for module in MODULES.values()}
+    assert not folders - set(code_spans(PAGES[-1].read_text()))
+
+
+def test_every_name_in_the_tables_is_defined_in_its_file() -> None:
+    pairs = [pair for page in PAGES for pair in attributed(page)]
+    assert len(pairs) > FEW_NAMES
+    definitions = {file: Module(file, ROOT / file).definitions for file, _ in pairs}
+    assert not [f"{file} has no {name}" for file, name in pairs if name not in definitions[file]]
