@@ -92,9 +92,14 @@ class Reranker:
                     judge(self.backbone, frame, together, self.instruction, self.layout)
                     for frame in self.frames
                 ]
-                found.append(np.mean(margins, axis=0))
+                found.append(self.combine(margins))
                 bar.update(len(together))
-        return np.concatenate(found) - self.shift if found else np.empty(0)
+        return np.concatenate(found) if found else np.empty(0)
+
+    def combine(self, margins: Sequence[Any]) -> Any:
+        """The mean of the margins under each frame, less the margin without content when
+        calibrated."""
+        return np.mean(margins, axis=0) - self.shift
 
     def predict(
         self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False

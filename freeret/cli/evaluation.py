@@ -26,7 +26,6 @@ from probes.files import read_json
 from probes.model.loading import Loading
 
 if TYPE_CHECKING:
-    from freeret.evaluate.ablation.file import Ablations
     from freeret.evaluate.actors import Actors as Spread
     from freeret.evaluate.loaders import Loader
     from freeret.recipe import Recipe
@@ -47,6 +46,13 @@ Pool = Annotated[
     Positive | None,
     Parameter(
         help="Keep at most this many documents: all judged ones and a seeded draw of the others."
+    ),
+]
+SkipBad = Annotated[
+    bool,
+    Parameter(
+        help="Leave out items that cannot be read: a bad query scores 0, a bad document is not in "
+        "the pool. The result lists them."
     ),
 ]
 
@@ -71,25 +77,23 @@ def evaluate(
     pool: Pool = None,
     out: Path = Path("out/eval"),
     seed: int = 0,
-    skip_bad: bool = False,
+    skip_bad: SkipBad = False,
     markdown: Markdown = False,
     engine: Engine = "local",
     num_actors: Actors = None,
     address: Address = None,
     loading: Settings = AS_USUAL,
 ) -> None:
-    """Evaluate systems on suites; run it again to go on where it stopped.
+    """Evaluate systems on suites. The same command resumes where it stopped.
 
     A dataset that cannot be loaded or measured is named at the end, with exit code 1; the others
     are evaluated.
 
     Args:
-        system: What to evaluate: recipe, paper, e5v, e5v-whiten, prompteol, metaeol, hierarchical,
+        system: The system: recipe, paper, e5v, e5v-whiten, prompteol, metaeol, hierarchical,
             realign, echo, mean, last, bm25 or st:MODEL. May be given several times.
         out: Folder for one JSON file per run and one TREC run file per dataset.
         seed: Seed of the intervals and of the draw.
-        skip_bad: Go on without items that cannot be read: a bad query scores 0, a bad document is
-            not in the pool. The result lists them.
     """
     preflight.check_systems(system)
     preflight.check_engine(engine, num_actors, address)
@@ -99,12 +103,12 @@ def evaluate(
     import contextlib
 
     from freeret.evaluate.actors import ray_actors
-    from freeret.evaluate.run import Unfinished
+    from freeret.evaluate.failures import Failure, Unfinished
     from freeret.evaluate.run import evaluate as run_one
     from freeret.evaluate.systems.registry import system as named
 
     files: list[Path] = []
-    failures: list[str] = []
+    failures: list[Failure] = []
     spread = ray_actors(num_actors, address) if engine == "ray" else contextlib.nullcontext()
     with spread as actors:
         load, choose = _once(model, recipe, loading, actors)
@@ -131,13 +135,16 @@ def compare(a: Path, b: Path, /) -> None:
     """
     for file in (a, b):
         read_json(file)
+    from freeret.evaluate.ablation.tables import signed
     from freeret.evaluate.results.file import Result
     from freeret.evaluate.results.file import compare as compare_results
+    from freeret.evaluate.results.tables import labels_apart
 
-    first, second = Result.load(a), Result.load(b)
+    runs = [(file, Result.load(file)) for file in (a, b)]
+    first, second = labels_apart(runs)
     print_table(
-        f"{first.run} minus {second.run}",
-        ["dataset", "metric", "queries", first.run, second.run, "difference [95%]", "p"],
+        f"{first} minus {second}",
+        ["dataset", "metric", "queries", first, second, "difference [95%]", "p"],
         [
             [
                 row.dataset,
@@ -145,10 +152,10 @@ def compare(a: Path, b: Path, /) -> None:
                 str(row.queries),
                 f"{row.a:.3f}",
                 f"{row.b:.3f}",
-                _signed(row.difference),
+                signed(row.difference, row.queries),
                 f"{row.p:.4f}",
             ]
-            for row in compare_results(first, second)
+            for row in compare_results(runs[0][1], runs[1][1])
         ],
     )
 
@@ -163,9 +170,14 @@ def ablate(
     pool: Pool = None,
     out: Path = Path("out/ablate"),
     seed: int = 0,
+    skip_bad: SkipBad = False,
+    markdown: Markdown = False,
     loading: Settings = AS_USUAL,
 ) -> None:
     """Measure each part of the method: sites, priors, prompts, geometry, frames.
+
+    Every finished prompt and every reranked query is kept, so that the same command resumes where
+    it stopped. Over several datasets the means are printed too.
 
     Args:
         prompt: Measure only this prompt beside the recipe's, the paper's and E5-V's. May be given
@@ -176,28 +188,32 @@ def ablate(
     preflight.check_recipe(recipe)
     preflight.check_writable(out)
     loaders = _loaders(suites, queries, pool, seed)
-    from freeret.evaluate.ablation.file import ablate_all
-    from freeret.evaluate.ablation.measure import PROMPTS
+    from freeret.evaluate.ablation.file import Ablations, ablate_all
+    from freeret.evaluate.ablation.measure import PROMPTS, Ablator
+    from freeret.evaluate.failures import Unfinished
     from freeret.evaluate.plots import draw_ablation
+    from freeret.evaluate.results.kept import slug
     from probes.plots import save
 
     unknown = [name for name in prompt if name not in PROMPTS]
     if unknown:
         raise BadSetting(f"there is no prompt {unknown[0]!r}; there are {', '.join(PROMPTS)}")
     load, choose = _once(model, recipe, loading)
-    found = ablate_all(
-        load(),
-        choose(),
-        loaders,
-        out / "ablation.json",
-        prompts=prompt or tuple(PROMPTS),
-        depths=rerank,
-        seed=seed,
-        progress=True,
+    file = out / "ablation.json"
+    ablator = Ablator(
+        load(), choose(), prompt or tuple(PROMPTS), rerank, seed, skip=skip_bad, progress=True
     )
-    _show_ablations(found)
-    for name, ablation in found.datasets.items():
-        save(draw_ablation(ablation, title=name), out / f"ablation-{name}")
+    failed: Unfinished | None = None
+    try:
+        ablate_all(ablator, loaders, file)
+    except Unfinished as error:
+        failed = error
+    if file.is_file():
+        show_results([file], markdown=markdown)
+        for name, ablation in Ablations.load(file).datasets.items():
+            save(draw_ablation(ablation, title=name), out / f"ablation-{slug(name)}")
+    if failed:
+        raise failed
 
 
 def _loaders(
@@ -208,7 +224,7 @@ def _loaders(
 
     if not suites:
         raise BadSetting("name at least one suite, such as beir:FOLDER; see freeret eval --help")
-    # `suite` looks whether they are there, before a model is loaded; they are read one by one.
+    # `suite` checks that the files exist, before a model is loaded; each is read when it is due.
     return [
         lambda load=load: sample(load(), queries, pool, seed)
         for spec in suites
@@ -219,9 +235,11 @@ def _loaders(
 def _once(
     model: str, recipe: str, loading: Loading, spread: "Spread | None" = None
 ) -> tuple[Callable[[], "Backbone"], Callable[[], "Recipe"]]:
-    """Makers of the backbone and of its recipe, each made at first use and kept; where actors
-    compute, they load the weights, and this process does not. Raises BadFile for a recipe file that
-    names what does not exist."""
+    """Functions that return the backbone and its recipe, each made at first use and kept.
+
+    Where actors compute, they load the weights, and this process does not. Raises BadFile for a
+    recipe file that names a prompt or frame that does not exist.
+    """
     import functools
 
     from freeret.reports import named_recipe, own_recipe
@@ -238,53 +256,3 @@ def _once(
         return chosen or (spread.recipe(load()) if spread else own_recipe(load()))
 
     return load, choose
-
-
-def _signed(interval: Sequence[float]) -> str:
-    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
-
-
-def _show_ablations(found: "Ablations") -> None:
-    from freeret.evaluate.ablation.file import regrets
-    from freeret.evaluate.results.tables import cell
-
-    for name, ablation in found.datasets.items():
-        judged = any(row.auc is not None for row in ablation.rows)
-        rows = [
-            [
-                row.part,
-                row.label,
-                cell(row.interval),
-                _signed(row.difference),
-                f"{row.p:.4f}",
-                *(["" if row.auc is None else f"{row.auc:.3f}"] * judged),
-                *(["" if row.accuracy is None else f"{row.accuracy:.3f}"] * judged),
-            ]
-            for row in ablation.rows
-        ]
-        columns = [
-            "part",
-            "choice",
-            f"{ablation.metric} [95%]",
-            "difference from the paper's choice [95%]",
-            "p",
-        ]
-        print_table(
-            f"{name}: {ablation.queries} queries, {ablation.documents} documents",
-            [*columns, *(["AUC", "accuracy"] if judged else [])],
-            rows,
-        )
-    print_table(
-        "Regret of the recipe's choices",
-        [
-            "dataset", "part", "chosen", "its value", "best", "its value", "worst", "its value",
-            "regret",
-        ],
-        [
-            [
-                r.dataset, r.part, r.chosen, f"{r.value:.3f}", r.best, f"{r.best_value:.3f}",
-                r.worst, f"{r.worst_value:.3f}", f"{r.regret:.3f}",
-            ]
-            for r in regrets(found)
-        ],
-    )  # fmt: skip

@@ -88,7 +88,7 @@ def messages() -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(MessageFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    for announcing in ("freeret.reports", "probes.embedded"):
+    for announcing in ("freeret.reports", "freeret.evaluate.ablation", "probes.embedded"):
         logging.getLogger(announcing).setLevel(logging.INFO)
     for noisy in ("huggingface_hub", "bm25s"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

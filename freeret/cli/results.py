@@ -1,4 +1,4 @@
-"""Results on the screen: what `freeret eval` prints at its end, and `freeret table` at any time."""
+"""Results on the screen: the end of `freeret eval` and `freeret ablate`, and `freeret table`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +8,10 @@ from cyclopts import Parameter
 
 from freeret.cli.output import print_lines, print_table, say
 from probes.errors import BadSetting
-from probes.files import read_json
 
 if TYPE_CHECKING:
     from freeret.evaluate.results.tables import ResultTable
+    from freeret.evaluate.saved import Saved
     from freeret.evaluate.skipping import Skipped
 
 Markdown = Annotated[bool, Parameter(help="Print the tables in Markdown, and nothing else.")]
@@ -20,43 +20,61 @@ SHOWN = 5
 
 
 def table(*results: Path, paper: bool = False, markdown: Markdown = False) -> None:
-    """Print saved results as tables; no model is loaded.
+    """Print saved results and ablations as tables; no model is loaded.
 
     Args:
-        results: JSON files of runs, as `freeret eval` wrote them.
-        paper: Print the values of the paper, each beside the result that it can be compared with,
-            if there is one.
+        results: JSON files that `freeret eval` or `freeret ablate` wrote, or folders that hold
+            them.
+        paper: Print the paper's values, with a measured one beside it only where model, prompt,
+            site, geometry and reranking are the same. Other results follow below.
     """
     if not results and not paper:
         raise BadSetting("name at least one result file, such as out/eval/recipe.json, or --paper")
-    for file in results:
-        read_json(file)
-    if not paper:
-        show_results(results, markdown=markdown)
-        return
-    from freeret.evaluate.results.file import Result
-    from freeret.evaluate.results.tables import published_table
+    from freeret.evaluate.saved import read_saved
 
-    _print([published_table([Result.load(file) for file in results])], markdown)
+    saved = read_saved(results)
+    if paper:
+        _print([_published(saved)], markdown)
+    else:
+        show_saved(saved, markdown=markdown)
 
 
 def show_results(files: Sequence[Path], *, markdown: bool = False) -> None:
     """Print what some runs measured, what they skipped, and their files."""
-    from freeret.evaluate.results.file import Result
-    from freeret.evaluate.results.tables import result_tables
+    from freeret.evaluate.saved import read_saved
 
-    results = [Result.load(file) for file in files]
-    if not results:
-        return
-    _print(result_tables(results), markdown)
+    show_saved(read_saved(files), markdown=markdown)
+
+
+def show_saved(saved: "Saved", *, markdown: bool = False) -> None:
+    """Print results, then ablations; what they skipped; and their files."""
+    from freeret.evaluate.ablation.tables import ablation_tables
+    from freeret.evaluate.results.tables import name_apart, result_tables
+
+    runs = name_apart(saved.results)
+    _print(result_tables(runs) if runs else [], markdown)
+    for path, ablations in saved.ablations:
+        _print(ablation_tables(ablations, str(path) * (len(saved.ablations) > 1)), markdown)
     if markdown:
         return
-    for result in results:
+    for label, result in runs.items():
         for name, entry in result.datasets.items():
-            if entry.skipped:
-                say(f"{result.run} on {name}: {_skipped(entry.skipped)}")
-    for file in files:
-        say(str(file))
+            _say_skipped(f"{label} on {name}", entry.skipped)
+    for _, ablations in saved.ablations:
+        for name, ablation in ablations.datasets.items():
+            _say_skipped(name, ablation.skipped)
+    for path, _ in (*saved.results, *saved.ablations):
+        say(str(path))
+
+
+def _published(saved: "Saved") -> "ResultTable":
+    from freeret.evaluate.ablation.tables import ablated_means
+    from freeret.evaluate.results.tables import name_apart, published_table
+
+    ablated = [
+        mean for _, ablations in saved.ablations for mean in ablated_means(ablations, "ablation")
+    ]
+    return published_table(name_apart(saved.results), ablated)
 
 
 def _print(tables: "Sequence[ResultTable]", markdown: bool) -> None:
@@ -67,11 +85,13 @@ def _print(tables: "Sequence[ResultTable]", markdown: bool) -> None:
             print_table(one.title, one.columns, one.rows)
 
 
-def _skipped(skipped: "Sequence[Skipped]") -> str:
-    """How many of each side were left out, and the first of them with the reason."""
+def _say_skipped(head: str, skipped: "Sequence[Skipped]") -> None:
+    """Print how many of each side were left out, and the first of them with the reason."""
+    if not skipped:
+        return
     sides = {"query": "queries", "document": "documents", "pair": "pairs"}
     counts = {side: sum(one.side == side for one in skipped) for side in sides}
-    told = [f"{n} {side if n == 1 else sides[side]}" for side, n in counts.items() if n]
+    parts = [f"{n} {side if n == 1 else sides[side]}" for side, n in counts.items() if n]
     listed = "".join(f"\n  {one.side} {one.id}: {one.reason}" for one in skipped[:SHOWN])
     more = f"\n  and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-    return f"skipped {', '.join(told)}{listed}{more}"
+    say(f"{head}: skipped {', '.join(parts)}{listed}{more}")

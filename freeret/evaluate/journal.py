@@ -30,7 +30,7 @@ class Journal:
     @property
     def seconds(self) -> float:
         """Time that the rows took, in all calls."""
-        return sum(row.get("seconds", 0.0) for row in self.rows)
+        return sum((row.get("seconds", 0.0) for row in self.rows), 0.0)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row, with the time since the one before."""

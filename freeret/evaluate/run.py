@@ -22,9 +22,9 @@ import torch
 
 from freeret.evaluate.actors import Actors
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders import Loader
 from freeret.evaluate.failures import Failure, Unfinished
 from freeret.evaluate.journal import MarginFile
+from freeret.evaluate.loaders import Loader
 from freeret.evaluate.rankings import Run
 from freeret.evaluate.results.file import Result
 from freeret.evaluate.results.kept import Kept, slug

@@ -85,7 +85,7 @@ def encode_good(
         raise BadItem(f"no {side} can be encoded: {next(iter(bad.values()), 'there is none')}")
     vectors = torch.cat(done) if len(done) > 1 else done[0]
     reasons = {items[place].id or "": reason for place, reason in bad.items()}
-    infinite = not_finite(good, vectors)
+    infinite = not_finite(good, vectors.flatten(1))
     reasons |= {good[place].id or "": one_line(error) for place, error in infinite.items()}
     if infinite:
         kept = [place for place in range(len(good)) if place not in infinite]

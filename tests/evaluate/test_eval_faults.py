@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from freeret.evaluate.ablation.measure import ablate
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.margins import MarginFile
-from freeret.evaluate.results.file import Result, read_trec, write_trec
+from freeret.evaluate.failures import Failure, Unfinished
+from freeret.evaluate.journal import MarginFile
+from freeret.evaluate.rankings import read_trec, write_trec
+from freeret.evaluate.results.file import Result
 from freeret.evaluate.results.kept import Kept
-from freeret.evaluate.run import Unfinished, evaluate
+from freeret.evaluate.run import evaluate
 from freeret.evaluate.skipping import Skipped, work_on_good
 from freeret.evaluate.stage2 import judge_run, rerank_run
 from freeret.evaluate.systems.registry import BM25, PromptedSystem, SentenceTransformers, system
@@ -246,12 +247,14 @@ def test_the_others_finish_and_those_that_fail_are_named(tiny: Tiny, tmp_path: P
     with pytest.raises(Unfinished) as caught:
         evaluate([lost, crowded, dataset], one, tmp_path)
     assert caught.value.failures == [
-        "there is no lost/test.parquet",
-        "crowded: CUDA out of memory. Tried to allocate 20 GiB",
+        Failure("", "there is no lost/test.parquet"),
+        Failure("crowded", "CUDA out of memory. Tried to allocate 20 GiB"),
     ]
     assert str(caught.value).splitlines() == [
-        "could not evaluate 2 datasets:", *(f"  {said}" for said in caught.value.failures)
-    ]  # fmt: skip
+        "could not evaluate 2 datasets:",
+        "  there is no lost/test.parquet",
+        "  crowded: CUDA out of memory. Tried to allocate 20 GiB",
+    ]
     assert caught.value.files == [tmp_path / "recipe.json"]
     assert list(Result.load(tmp_path / "recipe.json").datasets) == ["small"]
     with pytest.raises(Unfinished) as caught:
@@ -433,7 +436,7 @@ def test_a_deeper_depth_uses_what_is_left_of_a_killed_one(
 
 def test_margins_of_something_else_are_not_used(tmp_path: Path) -> None:
     file = tmp_path / "x.margins"
-    MarginFile(file, "this").add("q", {"d": 1.5})
+    MarginFile(file, "this").add_margins("q", {"d": 1.5})
     assert MarginFile(file, "this").margins == {"q": {"d": 1.5}}
     assert MarginFile(file, "that").margins == {}
     assert MarginFile(file, "this").margins == {}, "they were dropped"
@@ -546,5 +549,5 @@ def test_other_libraries_and_the_ablation_go_by_the_same_rule(tiny: Tiny, tmp_pa
     data = in_corpus()
     ranking = SentenceTransformers(str(tmp_path / "words")).run(data)
     assert all(q not in row for q, row in ranking.items())
-    found = ablate(tiny("llama"), RECIPE, data, prompts=[])
+    found = Ablator(tiny("llama"), RECIPE, []).measure(data, Scratch(tmp_path, "this"))
     assert {p.value for p in found.grid if p.geometry == "none"} == {1.0}

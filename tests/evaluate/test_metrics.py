@@ -16,14 +16,12 @@ from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import (
     Scores,
     difference,
-    grades,
     mean_of,
-    ordered,
-    per_query,
+    parse_metric,
     score_run,
     spearman,
-    to_run,
 )
+from freeret.evaluate.rankings import Run, ordered, to_run
 from probes import Item
 from probes.errors import BadSetting
 
@@ -36,6 +34,10 @@ def dataset(judgements: dict[str, Any], documents: int = 5, **more: Any) -> Data
         judgements=judgements,
         **more,
     )
+
+
+def per_query(dataset: Dataset, run: Run, metric: str) -> np.ndarray:
+    return parse_metric(metric).per_query(dataset, run)
 
 
 def matrix(rows: list[list[float]]) -> Any:
@@ -126,7 +128,7 @@ def test_the_interval_of_a_difference_is_its_paired_bootstrap() -> None:
     """The 2.5% and 97.5% points over resampled queries, the same ones for both systems."""
     draw = np.random.default_rng(5)
     a, b = draw.random(40), draw.random(40)
-    found, p = difference([(Scores("RR", a), Scores("RR", b))], seed=3)
+    found, p = difference([(Scores(parse_metric("RR"), a), Scores(parse_metric("RR"), b))], seed=3)
     picks = np.random.default_rng(3).integers(40, size=(2000, 40))
     gaps = np.array([a[pick].mean() - b[pick].mean() for pick in picks])
     assert found.mean == pytest.approx(a.mean() - b.mean())
@@ -136,10 +138,10 @@ def test_the_interval_of_a_difference_is_its_paired_bootstrap() -> None:
 
 def test_the_grade_of_a_pair_is_its_highest() -> None:
     hand = dataset({"q1": {"d0": 1, "d1": 4}, "q2": {"d1": 2}})
-    found = grades(hand, "Spearman")
+    found = parse_metric("Spearman").grades(hand)
     assert found is not None
     assert found.tolist() == [4.0, 2.0]
-    assert grades(hand, "P@1") is None
+    assert parse_metric("P@1").grades(hand) is None
 
 
 # ------------------------------------------------------------------------------- against others
@@ -173,7 +175,7 @@ def test_spearman_is_that_of_scipy() -> None:
     expected = spearmanr(scores, grades).statistic
     assert float(spearman(scores, grades)) == pytest.approx(expected)
     assert float(spearman(np.ones(60), grades)) == 0.0
-    found = Scores("Spearman", scores, grades).interval()
+    found = Scores(parse_metric("Spearman"), scores, grades).interval()
     assert found.mean == pytest.approx(expected)
     assert found.low < expected < found.high
 
@@ -192,7 +194,7 @@ def test_spearman_over_a_dataset_of_pairs() -> None:
 def test_the_p_value_is_that_of_a_paired_permutation_test(shift: float) -> None:
     draw = np.random.default_rng(3)
     a, b = (draw.random(80) < 0.6 + shift).astype(float), (draw.random(80) < 0.6).astype(float)
-    gap, p = difference([(Scores("P@1", a), Scores("P@1", b))])
+    gap, p = difference([(Scores(parse_metric("P@1"), a), Scores(parse_metric("P@1"), b))])
     theirs = permutation_test(
         (a, b), lambda x, y, axis: (x - y).mean(axis), permutation_type="samples", rng=0
     )
@@ -202,7 +204,7 @@ def test_the_p_value_is_that_of_a_paired_permutation_test(shift: float) -> None:
 
 
 def test_equal_runs_do_not_differ() -> None:
-    one = Scores("P@1", np.array([1.0, 0.0, 1.0]))
+    one = Scores(parse_metric("P@1"), np.array([1.0, 0.0, 1.0]))
     gap, p = difference([(one, one)])
     assert (tuple(gap), p) == ((0.0, 0.0, 0.0), 1.0)
 
@@ -210,9 +212,9 @@ def test_equal_runs_do_not_differ() -> None:
 def test_a_sure_difference_and_none() -> None:
     draw = np.random.default_rng(0)
     grades = draw.random(150)
-    good = Scores("Spearman", 30 * (grades + 0.3 * draw.random(150)), grades)
-    poor = Scores("Spearman", 1e-3 * (grades + 3 * draw.random(150)), grades)
-    same = Scores("Spearman", 0.01 * good.values - 5, grades)
+    good = Scores(parse_metric("Spearman"), 30 * (grades + 0.3 * draw.random(150)), grades)
+    poor = Scores(parse_metric("Spearman"), 1e-3 * (grades + 3 * draw.random(150)), grades)
+    same = Scores(parse_metric("Spearman"), 0.01 * good.values - 5, grades)
     gap, p = difference([(good, poor)])
     assert gap.low > 0.2
     assert p < 0.01
@@ -221,18 +223,21 @@ def test_a_sure_difference_and_none() -> None:
 
 
 def test_the_mean_of_datasets_weighs_each_alike() -> None:
-    many, few = Scores("P@1", np.ones(90)), Scores("P@1", np.array([0.0, 0.0, 1.0]))
+    many, few = (
+        Scores(parse_metric("P@1"), np.ones(90)),
+        Scores(parse_metric("P@1"), np.array([0.0, 0.0, 1.0])),
+    )
     found = mean_of([many, few])
     assert found.mean == pytest.approx((1 + 1 / 3) / 2)
     assert found.low == pytest.approx(0.5), "the few alone carry the noise"
     assert found.high == pytest.approx(1.0)
-    gap, _ = difference([(many, Scores("P@1", np.zeros(90))), (few, few)])
+    gap, _ = difference([(many, Scores(parse_metric("P@1"), np.zeros(90))), (few, few)])
     assert gap.mean == pytest.approx(0.5)
 
 
 def test_spearman_needs_grades() -> None:
     with pytest.raises(BadSetting, match="grades"):
-        Scores("Spearman", np.array([1.0, 2.0])).interval()
+        Scores(parse_metric("Spearman"), np.array([1.0, 2.0])).interval()
 
 
 # ---------------------------------------------------------------------------------- score files

@@ -1,5 +1,7 @@
 """The file of `freeret ablate`, its table, and the regret of the recipe's choices."""
 
+import hashlib
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import TypeAdapter, ValidationError
 
-from freeret.evaluate.ablation.measure import PROMPTS, RECIPE, STAGE1, Ablation, Point, ablate
+from freeret.evaluate.ablation.measure import RECIPE, STAGE1, Ablation, Ablator, Point
+from freeret.evaluate.ablation.scratch import Scratch
+from freeret.evaluate.failures import Failure, Unfinished
 from freeret.evaluate.loaders import Loader
+from freeret.evaluate.results.kept import slug
 from freeret.evaluate.run import hardware
 from freeret.recipe import Recipe
 from freeret.store.identity import differences, in_words
-from probes import Backbone, Site
-from probes.errors import BadFile, StoreMismatch
+from probes import Site
+from probes.errors import BadFile, FreeRetError, Mismatch
 from probes.files import read_format, write_json, wrong_field
 
 FORMAT = 1
@@ -34,14 +40,16 @@ class Ablations:
     timings: dict[str, dict[str, Any]]
     format: int = FORMAT
     loading: dict[str, Any] = field(default_factory=dict)
-    """How the backbone was loaded; another device or batch size makes no other result."""
+    """How the backbone was loaded. Not part of the identity: the device and the batch size do not
+    change a result."""
 
     def save(self, path: Path) -> Path:
         return write_json(path, _ADAPTER.dump_python(self, mode="json"))
 
     def identity(self) -> dict[str, Any]:
-        """What two calls must share for one to go on with the other's file."""
-        left_out = {"datasets": True, "timings": True, "loading": True, "recipe": {"reasons"}}
+        """Everything that must be equal for a call to resume from this file."""
+        explanations = {"reasons", "why_not_reranked"}
+        left_out = {"datasets": True, "timings": True, "loading": True, "recipe": explanations}
         return _ADAPTER.dump_python(self, mode="json", exclude=left_out)
 
     @classmethod
@@ -59,46 +67,52 @@ class Ablations:
 _ADAPTER = TypeAdapter(Ablations)
 
 
-def ablate_all(
-    backbone: Backbone,
-    recipe: Recipe,
-    loaders: Iterable[Loader],
-    file: Path,
-    *,
-    prompts: Sequence[str] = tuple(PROMPTS),
-    depths: Sequence[int] = (),
-    seed: int = 0,
-    progress: bool = False,
-) -> Ablations:
-    """Every dataset in turn; each is written when it is finished, and not measured again.
+def ablate_all(ablator: Ablator, loaders: Iterable[Loader], file: Path) -> Ablations:
+    """Ablate every dataset in turn.
 
-    Raises StoreMismatch when the file was made with other settings.
+    A finished dataset is written to the file at once, and within a dataset every finished prompt
+    and every judged query is kept in a folder beside it; the same call resumes from both.
+
+    Raises:
+        Mismatch: The file was made with other settings.
+        Unfinished: Datasets that cannot be loaded or measured; raised when the others are done.
     """
-    found = Ablations(
-        backbone.fingerprint(), recipe, list(prompts), list(depths), seed, {}, {},
-        loading=backbone.loading.given(),
+    backbone = ablator.backbone
+    ablations = Ablations(
+        backbone.fingerprint(), ablator.recipe, list(ablator.prompts), list(ablator.depths),
+        ablator.seed, {}, {}, loading=backbone.loading.given(),
     )  # fmt: skip
+    identity = ablations.identity()
     if file.is_file():
-        earlier = Ablations.load(file)
-        made, asked = earlier.identity(), found.identity()
-        if different := differences(made, asked):
-            raise StoreMismatch(
-                f"{file} {in_words(made, asked, different)}. Give another --out, or delete it"
+        ablations = Ablations.load(file)
+        made = ablations.identity()
+        if different := differences(made, identity):
+            raise Mismatch(
+                f"{file} {in_words(made, identity, different)}. Give another --out, or delete it"
             )
-        found = earlier
+    failures: list[Failure] = []
     for load in loaders:
-        dataset = load()
-        known = found.datasets.get(dataset.name)
-        if known is not None and known.digest == dataset.digest():
-            continue
-        start = time.perf_counter()
-        found.datasets[dataset.name] = ablate(
-            backbone, recipe, dataset, prompts=prompts, depths=depths, seed=seed, progress=progress
-        )
-        seconds = round(time.perf_counter() - start, 2)
-        found.timings[dataset.name] = {"seconds": seconds, "hardware": hardware()}
-        found.save(file)
-    return found
+        dataset = None
+        try:
+            dataset = load()
+            known = ablations.datasets.get(dataset.name)
+            if known is not None and known.digest == dataset.digest():
+                continue
+            told = json.dumps([dataset.digest(), identity, ablator.skip], sort_keys=True)
+            digest = hashlib.sha256(told.encode()).hexdigest()
+            scratch = Scratch(file.with_suffix("") / slug(dataset.name), digest)
+            earlier, start = scratch.seconds(), time.perf_counter()
+            ablations.datasets[dataset.name] = ablator.measure(dataset, scratch)
+            seconds = round(earlier + time.perf_counter() - start, 2)
+            timing = {"seconds": seconds, "hardware": hardware()}
+            ablations.timings[dataset.name] = {**timing, **({"resumed": True} if earlier else {})}
+            ablations.save(file)
+            scratch.remove()
+        except (FreeRetError, torch.OutOfMemoryError, MemoryError) as error:
+            failures.append(Failure.of(error, dataset.name if dataset else ""))
+    if failures:
+        raise Unfinished(failures, [file] if file.is_file() else [])
+    return ablations
 
 
 @dataclass(frozen=True)

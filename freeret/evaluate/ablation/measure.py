@@ -1,35 +1,40 @@
 """Ablation: what each part of the method is worth on one dataset.
 
 Stage 1 is a grid of prompt × site × geometry; every prompt is encoded once, all sites in one pass.
-Stage 2 is every frame at every depth, over the recipe's first stage, judging alone, and the
-recipe's frame with its fusion. The reference
-of every difference is the paper's choice of the same stage: the control prompt at attn[-1] without
-geometry, and the A/B question.
+Stage 2 reranks the recipe's first stage with every frame at every depth, by the judgement alone,
+and with the recipe's frame and fusion. The reference of every difference is the paper's choice for
+the same stage: the control prompt at attn[-1] without geometry, and the A/B question.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from freeret.evaluate.ablation.scratch import Scratch
+from freeret.evaluate.configuration import E5V, PAPER, Configuration, from_end
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.metrics import SPEARMAN, Run, Scores, difference, score_run
+from freeret.evaluate.metrics import Scores, difference, parse_metric, score_run
+from freeret.evaluate.rankings import Run, read_trec, write_trec
+from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.stage2 import Margins, judge_run, rerank_run
-from freeret.evaluate.systems.vectors import rank
+from freeret.evaluate.systems.vectors import encode_sides, rank
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
 from probes.geometry import GEOMETRY_KINDS, GeometryKind
-from probes.measure.framing import content_free_margin
 from probes.measure.reference import at_column, reference_vectors
 from probes.model.batching import prompted_states
 from probes.model.sites import Site
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.stats import auc
 
+log = logging.getLogger(__name__)
 LAYERS = 5
+"""Layers from the end whose sites are measured."""
 STAGE1, RECIPE = "stage 1 alone", "recipe"
 """Names of rows beside the frames."""
 PRIORS: dict[str, ControlPrompt] = {
@@ -41,15 +46,12 @@ PRIORS: dict[str, ControlPrompt] = {
 """The control prompt with a prior switched off, and with all of them off."""
 PROMPTS: dict[str, Prompt] = {**NAMED, **PRIORS}
 
-Extraction = tuple[str, str, GeometryKind]
-"""Prompt, site, geometry."""
-PAPER_EXTRACTION: Extraction = ("control", "attn[-1]", "none")
-E5V_EXTRACTION: Extraction = ("e5v", "norm", "none")
+Grid = dict[Configuration, Scores]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One choice of one part, beside the paper's."""
 
     part: str
     """choice, site, prior, prompt, geometry, frame"""
@@ -59,11 +61,11 @@ class Row:
     """Minus the reference, paired."""
     p: float
     auc: float | None = None
-    """Of stage 2 over the candidates judged, matches against the others."""
+    """Of stage 2 over the judged candidates, matches against the others."""
     accuracy: float | None = None
-    """Share of candidates on the right side of p = 0.5: what calibration is for."""
+    """Share of candidates on the right side of p = 0.5, which calibration changes."""
     depth: int | None = None
-    """How many candidates of each query stage 2 judged; None in stage 1."""
+    """Candidates per query that stage 2 judged; None in stage 1."""
 
     @property
     def label(self) -> str:
@@ -72,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Point:
-    """One cell of stage 1's grid."""
+    """An extraction of stage 1's grid, and its value."""
 
     prompt: str
     site: str
@@ -91,104 +93,206 @@ class Ablation:
     note: str
     rows: list[Row]
     grid: list[Point]
+    group: str = ""
+    drawn_from: tuple[int, int] | None = None
+    """Numbers of queries and documents of the dataset of which only some were drawn."""
+    skipped: list[Skipped] = field(default_factory=list)
 
 
-def ablate(
-    backbone: Backbone,
-    recipe: Recipe,
-    dataset: Dataset,
-    *,
-    prompts: Sequence[str] = tuple(PROMPTS),
-    depths: Sequence[int] = (),
-    seed: int = 0,
-    progress: bool = False,
-) -> Ablation:
-    """All parts on one dataset. `prompts` are names in PROMPTS; those of the recipe, the paper and
-    E5-V are always among them. Without `depths` there is no stage 2.
+@dataclass(frozen=True)
+class Ablator:
+    """Measures the parts of the method with one backbone, against one recipe.
 
-    Raises BadItem for an item that cannot be read.
+    Args:
+        prompts: Names in PROMPTS; those of the recipe, the paper and E5-V are always measured.
+        depths: Candidates per query that stage 2 reranks; without them there is no stage 2.
+        seed: Seed of the intervals.
+        skip: Leave out bad items, as `evaluate` does with `on_error="skip"`.
+        progress: Whether to show bars.
     """
-    dataset.check_readable()
-    needed = dict.fromkeys([PAPER_EXTRACTION[0], E5V_EXTRACTION[0], recipe.prompt, *prompts])
-    chosen: Extraction = (recipe.prompt, _late(backbone, recipe.site), recipe.geometry)
-    figures: dict[Extraction, Scores] = {}
-    first: Run = {}
-    for name in needed:
-        runs = _grid(backbone, dataset, name, chosen[1], progress)
-        figures |= {key: score_run(dataset, run, dataset.metrics[0]) for key, run in runs.items()}
-        first = runs.get(chosen, first)
-    rows = _rows(figures, chosen, seed)
-    if depths and dataset.metrics[0] != SPEARMAN:
-        rows += _frames(backbone, dataset, recipe, first, sorted(set(depths)), seed, progress)
-    return Ablation(
-        digest=dataset.digest(),
-        metric=dataset.metrics[0],
-        queries=len(dataset.queries),
-        documents=len(dataset.documents),
-        note=dataset.note,
-        rows=rows,
-        grid=[Point(*key, found.value) for key, found in figures.items()],
-    )
 
+    backbone: Backbone
+    recipe: Recipe
+    prompts: Sequence[str] = tuple(PROMPTS)
+    depths: Sequence[int] = ()
+    seed: int = 0
+    skip: bool = False
+    progress: bool = False
 
-def _grid(
-    backbone: Backbone, dataset: Dataset, name: str, extra: str, progress: bool
-) -> dict[Extraction, Run]:
-    """Runs of one prompt at every late site, in every geometry."""
-    sites = list(dict.fromkeys([*late_sites(min(LAYERS, backbone.num_layers)), extra]))
-    prompt = as_prompt(PROMPTS[name], dataset.task)
+    @property
+    def chosen(self) -> Configuration:
+        """The recipe's extraction."""
+        site = from_end(self.recipe.site, self.backbone.num_layers)
+        return Configuration(self.recipe.prompt, site, self.recipe.geometry)
 
-    def encode(items: Sequence[Item], side: Side) -> Tensor:
-        title = f"{name}: {side}" if progress else None
-        return prompted_states(backbone, prompt, items, side, sites, progress=title)
+    def measure(self, dataset: Dataset, scratch: Scratch) -> Ablation:
+        """Measure all parts on one dataset, and keep each finished one in `scratch`.
 
-    at_all_sites = reference_vectors(encode)
-
-    queries = encode(dataset.queries, "query")
-    documents = encode(dataset.documents, "document")
-    return {
-        (name, site, kind): rank(
-            dataset, queries[:, column], documents[:, column], kind, at_column(at_all_sites, column)
+        Raises BadItem for an item that cannot be read, BadFile for missing media, unless bad items
+        are skipped.
+        """
+        skipped: list[Skipped] | None = None
+        if self.skip:
+            bad = dataset.unreadable.items()
+            skipped = [Skipped("document", id, reason) for id, reason in bad]
+        else:
+            dataset.check_readable()
+        grid, first = self._stage1(dataset, scratch, skipped)
+        rows = _rows(grid, self.chosen, self.seed)
+        if self.depths and dataset.has_choice:
+            rows += self._stage2(dataset, first, scratch, skipped)
+        return Ablation(
+            digest=dataset.digest(),
+            metric=dataset.metrics[0],
+            queries=len(dataset.queries),
+            documents=len(dataset.documents),
+            note=dataset.note,
+            rows=rows,
+            grid=[Point(c.prompt, c.site, c.geometry, s.value) for c, s in grid.items()],  # type: ignore[arg-type]
+            group=dataset.group,
+            drawn_from=dataset.drawn_from,
+            skipped=skipped or [],
         )
-        for column, site in enumerate(sites)
-        for kind in GEOMETRY_KINDS
-    }
+
+    def _stage1(
+        self, dataset: Dataset, scratch: Scratch, skipped: list[Skipped] | None
+    ) -> tuple[Grid, Run]:
+        """The scores of every extraction, and the ranking of the recipe's."""
+        metric, journal = parse_metric(dataset.metrics[0]), scratch.grid
+        grades = metric.grades(dataset)
+        first = read_trec(scratch.first, dataset)
+        rows = {row["prompt"]: row for row in journal.rows}
+        if first is None:
+            rows.pop(self.recipe.prompt, None)
+        names = dict.fromkeys([PAPER.prompt, E5V.prompt, self.recipe.prompt, *self.prompts])
+        if kept := [name for name in names if name in rows]:
+            log.info(
+                "%s: %d of %d prompts are kept from an earlier call",
+                dataset.name, len(kept), len(names),
+            )  # fmt: skip
+        grid: Grid = {}
+        for name in names:
+            row = rows.get(name)
+            if row is None:
+                bad = None if skipped is None else list(skipped)
+                runs = self._runs(dataset, name, bad)
+                if self.chosen in runs:
+                    write_trec(scratch.first, runs[self.chosen], "recipe")
+                    first = runs[self.chosen]
+                scores = {c: metric.per_query(dataset, run) for c, run in runs.items()}
+                row = {
+                    "prompt": name,
+                    "scores": [[c.site, c.geometry, v.tolist()] for c, v in scores.items()],
+                    "skipped": [asdict(one) for one in bad or []],
+                }
+                journal.add(row)
+            for site, geometry, values in row["scores"]:
+                key = Configuration(name, site, geometry)
+                grid[key] = Scores(metric, np.array(values), grades)
+            if skipped is not None:
+                bad = [Skipped(**one) for one in row["skipped"]]
+                skipped += [one for one in bad if one not in skipped]
+        return grid, first or {}
+
+    def _runs(
+        self, dataset: Dataset, name: str, skipped: list[Skipped] | None
+    ) -> dict[Configuration, Run]:
+        """The rankings of one prompt at every late site, in every geometry."""
+        late = late_sites(min(LAYERS, self.backbone.num_layers))
+        sites = list(dict.fromkeys([*late, self.chosen.site]))
+        prompt = as_prompt(PROMPTS[name], dataset.task)
+
+        def encode(items: Sequence[Item], side: Side) -> Tensor:
+            title = f"{name}: {side}" if self.progress else None
+            return prompted_states(self.backbone, prompt, items, side, sites, progress=title)
+
+        at_all_sites = reference_vectors(encode)
+        good, queries, documents = encode_sides(encode, dataset, skipped)
+        return {
+            Configuration(name, site, kind): rank(
+                good, queries[:, i], documents[:, i], kind, at_column(at_all_sites, i)
+            )
+            for i, site in enumerate(sites)
+            for kind in GEOMETRY_KINDS
+        }
+
+    def _stage2(
+        self, dataset: Dataset, first: Run, scratch: Scratch, skipped: list[Skipped] | None
+    ) -> list[Row]:
+        """Rows of every frame; the A/B question also with its options last, in both orders, and
+        calibrated."""
+        depths, metric = sorted(set(self.depths)), dataset.metrics[0]
+
+        def judge(name: str, reranker: Reranker) -> Margins:
+            return judge_run(
+                dataset, first, reranker, depths[-1], kept=scratch.margins(name), skipped=skipped,
+                progress=self.progress,
+            )  # fmt: skip
+
+        margins = {name: judge(name, Reranker(self.backbone, name)) for name in FRAMES}
+        last = "mcq, options last"
+        margins[last] = judge(last, Reranker(self.backbone, "mcq", layout="options last"))
+        both, calibrated = (
+            Reranker(self.backbone, order="swap"),
+            Reranker(self.backbone, calibrate=True),
+        )
+        orders = [margins["mcq"], margins["mcq_swapped"]]
+        margins["mcq, both orders"] = _combine(both, orders)
+        margins["mcq, calibrated"] = _combine(calibrated, orders[:1])
+        stage1 = score_run(dataset, first, metric)
+        rows = []
+        for depth in depths:
+            scores = {
+                name: score_run(dataset, rerank_run(first, judged, depth), metric)
+                for name, judged in margins.items()
+            }
+            paper = scores["mcq"]
+            rows.append(_row("frame", STAGE1, stage1, paper, self.seed, depth=depth))
+            if self.recipe.frame is not None:
+                judged = margins[self.recipe.frame]
+                fused = rerank_run(first, judged, depth, self.recipe.fusion)
+                scored = score_run(dataset, fused, metric)
+                rows.append(_row("frame", RECIPE, scored, paper, self.seed, depth=depth))
+            for name, judged in margins.items():
+                log_odds, right = _judgements(dataset, first, judged, depth)
+                quality = {
+                    "auc": auc(log_odds, right) if 0 < right.sum() < len(right) else None,
+                    "accuracy": float(((log_odds > 0) == right).mean()) if len(right) else None,
+                }
+                rows.append(
+                    _row("frame", name, scores[name], paper, self.seed, depth=depth, **quality)
+                )
+        return rows
 
 
-def _late(backbone: Backbone, site: str) -> str:
-    """A site as `late_sites` writes it: counted from the end."""
-    found = Site.parse(site).resolve(backbone.num_layers)
-    return str(replace(found, layer=found.layer - backbone.num_layers)) if found.layer else site
+def _rows(grid: Grid, recipe: Configuration, seed: int) -> list[Row]:
+    """Rows of stage 1, those of which the configuration was measured."""
 
+    def at(prompt: str = PAPER.prompt, site: str = PAPER.site, geometry: str = PAPER.geometry):
+        return Configuration(prompt, site, geometry)
 
-def _rows(figures: Mapping[Extraction, Scores], recipe: Extraction, seed: int) -> list[Row]:
-    prompt, at, geometry = PAPER_EXTRACTION
-    sites = [key[1] for key in figures if (key[0], key[2]) == (prompt, geometry)]
-    wanted: dict[str, dict[str, Extraction]] = {
-        "choice": {
-            "E5-V extraction": E5V_EXTRACTION,
-            "FreeRet-embed": PAPER_EXTRACTION,
-            "recipe": recipe,
-        },
-        "site": {site: (prompt, site, geometry) for site in sites},
-        "prior": {name: (name, at, geometry) for name in PRIORS},
-        "prompt": {name: (name, at, geometry) for name in NAMED},
+    sites = [c.site for c in grid if c == at(site=c.site)]
+    wanted: dict[str, dict[str, Configuration]] = {
+        "choice": {"E5-V extraction": E5V, "FreeRet-embed": PAPER, "recipe": recipe},
+        "site": {site: at(site=site) for site in sites},
+        "prior": {name: at(prompt=name) for name in PRIORS},
+        "prompt": {name: at(prompt=name) for name in NAMED},
         "geometry": {
-            **{kind: (prompt, at, kind) for kind in GEOMETRY_KINDS},
-            **{f"recipe, {kind}": (recipe[0], recipe[1], kind) for kind in GEOMETRY_KINDS},
+            **{kind: at(geometry=kind) for kind in GEOMETRY_KINDS},
+            **{f"recipe, {k}": at(recipe.prompt, recipe.site, k) for k in GEOMETRY_KINDS},
         },
     }
     return [
-        _row(part, name, figures[key], figures[PAPER_EXTRACTION], seed)
+        _row(part, name, grid[key], grid[PAPER], seed)
         for part, lines in wanted.items()
         for name, key in lines.items()
-        if key in figures
+        if key in grid
     ]
 
 
-def _row(part: str, name: str, found: Scores, reference: Scores, seed: int, **more: Any) -> Row:
-    gap, p = difference([(found, reference)], seed)
-    return Row(part, name, _plain(found.interval(seed)), _plain(gap), p, **more)
+def _row(part: str, name: str, scores: Scores, reference: Scores, seed: int, **more: Any) -> Row:
+    gap, p = difference([(scores, reference)], seed)
+    return Row(part, name, _plain(scores.interval(seed)), _plain(gap), p, **more)
 
 
 def _plain(interval: Sequence[float]) -> tuple[float, float, float]:
@@ -196,61 +300,28 @@ def _plain(interval: Sequence[float]) -> tuple[float, float, float]:
     return mean, low, high
 
 
-def _frames(
-    backbone: Backbone,
-    dataset: Dataset,
-    recipe: Recipe,
-    first: Run,
-    depths: Sequence[int],
-    seed: int,
-    progress: bool,
-) -> list[Row]:
-    """Every frame; the A/B question with its options last, both their orders, and calibrated."""
-    margins = {
-        name: judge_run(dataset, first, Reranker(backbone, frame), depths[-1], progress=progress)
-        for name, frame in FRAMES.items()
-    }
-    last = Reranker(backbone, "mcq", layout="options last")
-    margins["mcq, options last"] = judge_run(dataset, first, last, depths[-1], progress=progress)
-    margins["mcq, both orders"] = _combine(margins["mcq"], margins["mcq_swapped"], 0.5, 0.0)
-    blank = content_free_margin(backbone, FRAMES["mcq"])
-    margins["mcq, calibrated"] = _combine(margins["mcq"], margins["mcq"], 0.5, blank)
-    metric = dataset.metrics[0]
-    stage1 = score_run(dataset, first, metric)
-    rows = []
-    for depth in depths:
-        found = {
-            name: score_run(dataset, rerank_run(first, judged, depth), metric)
-            for name, judged in margins.items()
-        }
-        alone = _row("frame", STAGE1, stage1, found["mcq"], seed, depth=depth)
-        rows.append(alone)
-        if recipe.frame is not None:
-            fused = rerank_run(first, margins[recipe.frame], depth, recipe.fusion)
-            own = score_run(dataset, fused, metric)
-            rows.append(_row("frame", RECIPE, own, found["mcq"], seed, depth=depth))
-        for name, judged in margins.items():
-            scores, right = _judged(dataset, first, judged, depth)
-            more = {
-                "auc": auc(scores, right) if 0 < right.sum() < len(right) else None,
-                "accuracy": float(((scores > 0) == right).mean()),
-            }
-            rows.append(_row("frame", name, found[name], found["mcq"], seed, depth=depth, **more))
-    return rows
-
-
-def _combine(a: Margins, b: Margins, weight: float, shift: float) -> Margins:
+def _combine(reranker: Reranker, parts: Sequence[Margins]) -> Margins:
+    """The margins that a reranker makes of those of its frames, where all frames judged."""
     return {
-        query: {id: weight * (x + b[query][id]) - shift for id, x in row.items()}
-        for query, row in a.items()
+        query: {
+            id: float(reranker.combine([part[query][id] for part in parts]))
+            for id in row
+            if all(id in part[query] for part in parts)
+        }
+        for query, row in parts[0].items()
     }
 
 
-def _judged(
+def _judgements(
     dataset: Dataset, first: Run, judged: Margins, depth: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds of all candidates down to a depth, and whether each is a match."""
-    places = [(query, id) for query, row in first.items() for id in list(row)[:depth]]
-    scores = [judged[query][id] for query, id in places]
+    """Log-odds of all judged candidates down to a depth, and whether each is a match."""
+    places = [
+        (query, id)
+        for query, row in first.items()
+        for id in list(row)[:depth]
+        if id in judged.get(query, {})
+    ]
+    log_odds = [judged[query][id] for query, id in places]
     right = [dataset.judgements[query].get(id, 0) > 0 for query, id in places]
-    return np.array(scores), np.array(right)
+    return np.array(log_odds), np.array(right)

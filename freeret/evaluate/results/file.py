@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from freeret.evaluate.metrics import Scores, difference, mean_of, parse_metric
 from freeret.evaluate.skipping import Skipped
 from probes.errors import BadFile, Mismatch
-from probes.files import read_format, wrong_field, write_json
+from probes.files import read_format, write_json, wrong_field
 from probes.stats import Interval
 
 FORMAT = 1

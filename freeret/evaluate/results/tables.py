@@ -54,9 +54,9 @@ class Sampled(Protocol):
     def skipped(self) -> list[Skipped]: ...
 
 
-def name_apart(results: Sequence[tuple[Path, Result]]) -> dict[str, Result]:
-    """Results by labels that tell them apart: the run, where runs share a name the model too, and
-    where that does not help the path of the file."""
+def labels_apart(results: Sequence[tuple[Path, Result]]) -> list[str]:
+    """Labels that tell results apart: the run, where runs share a name the model too, and where
+    that does not help the path of the file."""
     labels = [result.run for _, result in results]
     for more in (lambda _, result: model_label(result), lambda path, _: str(path)):
         counts = Counter(labels)
@@ -64,7 +64,13 @@ def name_apart(results: Sequence[tuple[Path, Result]]) -> dict[str, Result]:
             label if counts[label] == 1 else f"{label} ({more(*pair)})"
             for label, pair in zip(labels, results, strict=True)
         ]
-    return {label: result for label, (_, result) in zip(labels, results, strict=True)}
+    return labels
+
+
+def name_apart(results: Sequence[tuple[Path, Result]]) -> dict[str, Result]:
+    """Results by their labels."""
+    found = (result for _, result in results)
+    return dict(zip(labels_apart(results), found, strict=True))
 
 
 def result_tables(runs: Mapping[str, Result]) -> list[ResultTable]:
@@ -83,9 +89,7 @@ def result_tables(runs: Mapping[str, Result]) -> list[ResultTable]:
     return [*tables, means] if means.rows else tables
 
 
-def published_table(
-    runs: Mapping[str, Result], ablated: Sequence[Measurement] = ()
-) -> ResultTable:
+def published_table(runs: Mapping[str, Result], ablated: Sequence[Measurement] = ()) -> ResultTable:
     """The paper's values beside the measured ones.
 
     Args:

@@ -1,5 +1,5 @@
-"""Systems under one small interface, and how one that makes vectors becomes a run: the geometry of
-the pool, then the best documents of each query."""
+"""The interface of systems, and how vectors become a ranking: the geometry of the pool, then the
+best documents of each query."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -101,22 +101,41 @@ class ByVectors:
         def encode(items: Sequence[Item], side: Side) -> Tensor:
             return self.encode(items, side, dataset.task, progress=progress)
 
-        sides: dict[Side, list[Item]] = {"query": dataset.queries, "document": dataset.documents}
-        vectors: dict[Side, Tensor] = {}
-        for side, items in sides.items():
-            if skipped is None:
-                vectors[side] = encode(items, side)
-            else:
-                ask = functools.partial(encode, side=side)
-                sides[side], vectors[side] = encode_good(ask, items, side, skipped)
-        if skipped:
-            good = dataset.only(sides["query"], sides["document"])
-            still = {query.id for query in good.queries}
-            rows = [place for place, query in enumerate(sides["query"]) if query.id in still]
-            dataset, vectors["query"] = good, vectors["query"][rows]
-        return rank(
-            dataset, vectors["query"], vectors["document"], self.geometry, reference_vectors(encode)
-        )
+        good, queries, documents = encode_sides(encode, dataset, skipped)
+        return rank(good, queries, documents, self.geometry, reference_vectors(encode))
+
+
+def encode_sides(
+    encode: Callable[[Sequence[Item], Side], Tensor],
+    dataset: Dataset,
+    skipped: list[Skipped] | None = None,
+) -> tuple[Dataset, Float[Tensor, "queries *shape"], Float[Tensor, "documents *shape"]]:
+    """Encode the queries and documents of a dataset.
+
+    Args:
+        encode: Vectors of items of one side.
+        dataset: What is encoded.
+        skipped: Takes the items that cannot be encoded. Without it the first of them raises
+            BadItem.
+
+    Returns:
+        The dataset without the skipped items, and the vectors of its queries and documents.
+    """
+    sides: dict[Side, list[Item]] = {"query": dataset.queries, "document": dataset.documents}
+    if skipped is None:
+        return dataset, encode(dataset.queries, "query"), encode(dataset.documents, "document")
+    vectors: dict[Side, Tensor] = {}
+    bad: list[Skipped] = []
+    for side, items in sides.items():
+        work = functools.partial(encode, side=side)
+        sides[side], vectors[side] = encode_good(work, items, side, bad)
+    if bad or skipped:
+        good = dataset.only(sides["query"], sides["document"])
+        still = {query.id for query in good.queries}
+        rows = [place for place, query in enumerate(sides["query"]) if query.id in still]
+        dataset, vectors["query"] = good, vectors["query"][rows]
+    skipped += [one for one in bad if one not in skipped]
+    return dataset, vectors["query"], vectors["document"]
 
 
 def rank(

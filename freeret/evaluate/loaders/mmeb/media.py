@@ -110,8 +110,10 @@ class Videos:
 
 
 def frames_in(folder: Path) -> list[Path]:
-    """The pictures of a folder, at most VIDEO_FRAMES of them, spread evenly as in the benchmark: by their
-    numbers, and where a place falls between two frames, the earlier."""
+    """The pictures of a folder in the order of their numbers, at most VIDEO_FRAMES of them.
+
+    They are spread evenly as in the benchmark: a place between two frames is the earlier one.
+    """
     if not folder.is_dir():
         return []
     frames = sorted((p for p in folder.iterdir() if kind_of(p) == "image"), key=_numbered)

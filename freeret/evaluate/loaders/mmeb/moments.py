@@ -61,7 +61,7 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column or all of its clips or pictures are missing."""
+    """One dataset. Raises BadFile when its table, a column or all clips or pictures are missing."""
     root, task = Path(folder), TASKS[name]
     table = _table(root, name)
     if table is None:

@@ -27,7 +27,6 @@ from freeret.evaluate.loaders.lines import lines_of
 from freeret.evaluate.loaders.mmeb.media import Videos
 from freeret.evaluate.loaders.mmeb.rows import Row, first_table, read_rows
 from probes import Item
-from probes.errors import BadFile
 
 SOURCE = (
     "get the dataset TIGER-Lab/MMEB-V2 from the Hugging Face hub: video-tasks/data holds queries "
