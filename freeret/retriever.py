@@ -26,7 +26,7 @@ from torch import Tensor
 from freeret.embedder import Embedder
 from freeret.hits import Answer, Hit, Hits
 from freeret.recipe import Recipe
-from freeret.reports import own_recipe
+from freeret.reports import recipe_for
 from freeret.reranker import Reranker
 from freeret.search import ann as approximate
 from freeret.search.ann import Recall
@@ -81,7 +81,7 @@ class FreeRet:
     ):
         backbone = backbone if isinstance(backbone, Backbone) else Backbone.load(backbone)
         self.backbone, self.progress, self.memory = backbone, progress, memory
-        self.recipe = recipe or own_recipe(backbone)
+        self.recipe = recipe_for(backbone, recipe)
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.reference = reference_of(self.embedder, progress=progress)
         self.store: Store | None = None

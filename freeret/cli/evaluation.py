@@ -224,7 +224,7 @@ def _once(
     names what does not exist."""
     import functools
 
-    from freeret.reports import named_recipe, own_recipe
+    from freeret.reports import named_recipe, recipe_for
     from probes import Backbone
 
     chosen = named_recipe(recipe)
@@ -235,7 +235,9 @@ def _once(
 
     @functools.cache
     def choose() -> "Recipe":
-        return chosen or (spread.recipe(load()) if spread else own_recipe(load()))
+        if chosen is None and spread:
+            return spread.recipe(load())
+        return recipe_for(load(), chosen)
 
     return load, choose
 

@@ -41,7 +41,12 @@ class Ablations:
 
     def identity(self) -> dict[str, Any]:
         """What two calls must share for one to go on with the other's file."""
-        left_out = {"datasets": True, "timings": True, "loading": True, "recipe": {"reasons"}}
+        left_out = {
+            "datasets": True,
+            "timings": True,
+            "loading": True,
+            "recipe": {"reasons", "provenance"},
+        }
         return _ADAPTER.dump_python(self, mode="json", exclude=left_out)
 
     @classmethod

@@ -19,7 +19,7 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -87,7 +87,7 @@ class PromptedSystem(ByVectors):
 
     def identity(self) -> dict[str, Any]:
         stage1 = Embedder(self.backbone, self.site, self.prompts).identity()
-        recipe = None if self.recipe is None else asdict(self.recipe)
+        recipe = None if self.recipe is None else self.recipe.to_json()
         return {**stage1, "geometry": self.geometry, "recipe": recipe}
 
 
