@@ -13,7 +13,6 @@ pieces, so a geometry is fitted on the project's reference items, not on the cor
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from mteb.models import ModelMeta
 from torch import Tensor
 
 from freeret.recipe import Recipe
-from freeret.reports import own_recipe
+from freeret.reports import recipe_for
 from freeret.reranker import Reranker
 from freeret.standalone import EMPTY, StandaloneEmbedder
 from freeret.tasks import MTEB_TASKS
@@ -41,7 +40,7 @@ class MtebEncoder:
 
     def __init__(self, backbone: Backbone, recipe: Recipe | None = None, **_: Any):
         self.backbone = backbone
-        self.recipe = recipe or own_recipe(backbone)
+        self.recipe = recipe_for(backbone, recipe)
         self.embedder = StandaloneEmbedder(backbone, self.recipe)
 
     def encode(
@@ -85,7 +84,7 @@ class MtebCrossEncoder:
 
     def __init__(self, backbone: Backbone, recipe: Recipe | None = None, **_: Any):
         self.backbone = backbone
-        self.recipe = recipe or own_recipe(backbone)
+        self.recipe = recipe_for(backbone, recipe)
         self.reranker = Reranker.from_recipe(backbone, self.recipe)
 
     def predict(
@@ -168,7 +167,7 @@ def _decoded(kind: str, value: Any, backbone: Backbone) -> Any:
 
 def describe(backbone: Backbone, recipe: Recipe, kind: str) -> ModelMeta:
     """What MTEB writes beside its results; the revision is a digest of weights and recipe."""
-    identity = {"backbone": backbone.fingerprint(), "recipe": asdict(recipe)}
+    identity = {"backbone": backbone.fingerprint(), "recipe": recipe.to_json()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return ModelMeta.create_empty(
         overwrites={

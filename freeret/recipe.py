@@ -3,7 +3,7 @@
 Chosen from a probe report alone: no judgement of any benchmark is seen.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,25 @@ from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import Fusion
-from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
+from probes.measure.lexicalization import PROMPT_KINDS, Curves, prompt_kind
 from probes.measure.paraphrases import best_score, site_peers
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
 
 GEOMETRIES: dict[GeometryKind, str] = {
-    "none": "their cosines",
-    "centre": "their cosines after centring",
-    "whiten": "their cosines after whitening",
+    "none": "cosine similarity",
+    "centre": "cosine similarity after centring",
+    "whiten": "cosine similarity after whitening",
 }
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The backbone whose probe report supports a recipe."""
+
+    model: str
+    weights: tuple[str, ...]
+    """Digests of its weights, in the dtype of the report and as other dtypes round them."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +55,25 @@ class Recipe:
     """Sentences that quote the figures behind the choice."""
     why_not_reranked: str = field(default="the recipe names no frame", compare=False, repr=False)
     """The reason where `frame` is None."""
+    provenance: Provenance | None = field(default=None, compare=False, repr=False)
+    """None for a recipe that no report supports, or that an earlier version saved."""
 
     def __str__(self) -> str:
         """The choice in two sentences."""
         task = f" and the task {self.task!r}" if self.task else ""
-        weight = "its judgement alone decides" if self.fusion is None else f"weight {self.fusion}"
-        again = (
-            f"The model judges the first hits again with the frame {self.frame} ({weight})."
+        order = (
+            "p(match) alone orders them"
+            if self.fusion is None
+            else f"standardised stage-1 score + {self.fusion} · log-odds of a match orders them"
+        )
+        stage2 = (
+            f"The model reranks the first hits with the frame {self.frame}: {order}."
             if self.frame
             else "Hits are not reranked."
         )
         return (
-            f"Vectors are read at {self.site} under the prompt {self.prompt}{task}, and compared "
-            f"by {GEOMETRIES[self.geometry]}. {again}"
+            f"Vectors are read at {self.site} under the {self.prompt} prompt{task}, and compared "
+            f"by {GEOMETRIES[self.geometry]}. {stage2}"
         )
 
     def _repr_html_(self) -> str:
@@ -88,15 +103,28 @@ class Recipe:
         """The choice that a report supports, each part with a sentence that quotes the figures."""
         setting, why_setting = _choose_setting(report)
         frame, fusion, why_frame = _choose_frame(report)
-        described = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
+        reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
             prompt=setting.prompt,
             site=setting.site,
             geometry=setting.geometry,
             frame=frame,
             fusion=fusion,
-            reasons=(_describe_lexicalization(report, setting.prompt), *why_setting, described),
+            reasons=(_describe_lexicalization(report, setting.prompt), *why_setting, reranking),
             why_not_reranked=why_frame if frame is None else "",
+            provenance=_provenance(report),
+        )
+
+    def used_with(self, model: str) -> "Recipe":
+        """The same choice for a model that it was not measured on, which its reasons then say."""
+        if self.provenance is None:
+            return self
+        measured = self.provenance.model
+        return replace(
+            self,
+            reasons=(f"Measured on {measured}, and used with {model}.", *self.reasons),
+            why_not_reranked=f"on {measured}, {self.why_not_reranked}",
+            provenance=None,
         )
 
     def describe(self) -> str:
@@ -118,18 +146,34 @@ class Recipe:
         )
 
     def save(self, path: str | Path) -> Path:
-        return write_json(Path(path), self.to_json())
+        """Write a JSON file that `load` reads, its provenance included."""
+        return write_json(Path(path), asdict(self))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The choice and its reasons, as stores and result files record them. They record the
+        backbone in use besides, so the provenance is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "provenance"}
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
-        """Raises BadFile when the file is missing, cut off or names what does not exist."""
+        """Read a saved recipe.
+
+        Raises:
+            BadFile: The file is missing, cut off, or names what does not exist.
+        """
         return cls.from_json(read_json(path), str(path))
 
     @classmethod
     def from_json(cls, data: Any, source: str = "recipe") -> "Recipe":
+        """A recipe from what `to_json` or `save` wrote.
+
+        Args:
+            data: The parsed JSON.
+            source: What an error calls it, such as its path.
+
+        Raises:
+            BadFile: It is no recipe, or names what does not exist.
+        """
         try:
             recipe = TypeAdapter(cls).validate_python(data)
             Site.parse(recipe.site)
@@ -140,22 +184,34 @@ class Recipe:
         return recipe
 
 
+def _provenance(report: ProbeReport) -> Provenance | None:
+    """None for a report that does not say on which weights it was measured."""
+    if "weights" not in report.fingerprint:
+        return None
+    digests = (report.fingerprint["weights"], *report.rounded.values())
+    return Provenance(report.fingerprint["model"], tuple(dict.fromkeys(digests)))
+
+
 def _choose_setting(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]:
     """The setting that the diagnostic supports, and the sentences that say why."""
     chosen, peers = best_score(report.diagnostic), site_peers(report.diagnostic)
     reference = _find(report, "e5v", "norm", "none")
     paper = _find(report, "control", PAPER_SITE, "none")
     reasons = [
-        f"Paraphrases: {_name(chosen)} finds the partner with reciprocal rank "
-        f"{chosen.reciprocal_rank}; the E5-V extraction {reference.reciprocal_rank}, the paper's "
-        f"control prompt at {PAPER_SITE} {paper.reciprocal_rank}.",
+        f"Paraphrases: with the {chosen.prompt} prompt read at {chosen.site} and geometry "
+        f"{chosen.geometry}, a sentence ranks its paraphrase with a mean reciprocal rank of "
+        f"{chosen.reciprocal_rank}; with the E5-V extraction {reference.reciprocal_rank}, with the "
+        f"paper's control prompt read at {PAPER_SITE} {paper.reciprocal_rank}.",
         *_describe_pictures(chosen, reference, paper),
     ]
     if len(peers) > 1:
-        reasons.append(
-            f"Site: {len(peers)} sites are within one standard error of the best; {chosen.site} is "
-            f"the closest of them to the paper's {PAPER_SITE}."
+        among = f"the mean reciprocal ranks of {len(peers)} sites are within one standard error"
+        choice = (
+            f"the paper's {PAPER_SITE} is one of them"
+            if chosen.site == PAPER_SITE
+            else f"{chosen.site} is the closest of them to the paper's {PAPER_SITE}"
         )
+        reasons.append(f"Site: {among} of the best, and {choice}.")
     return chosen, reasons
 
 
@@ -164,8 +220,8 @@ def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
     best = best_frame(report.framing)
     if not best.discriminates:
         reason = (
-            f"the best frame, {best.frame}, tells matches from near-misses with AUC {best.auc}, an "
-            "interval that includes chance (0.5)"
+            f"the best frame, {best.frame}, separates matches from near-misses with an AUC of "
+            f"{best.auc}, an interval that includes chance (0.5)"
         )
         return None, None, reason
     # The surest gain, not the largest: the best of several noisy means flatters itself.
@@ -173,47 +229,42 @@ def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
     if surest.gain.low > 0:
         return best.frame, surest.weight, _describe_fusion(best, surest)
     largest = max(report.reranking, key=lambda f: f.gain.mean)
-    return None, None, f"{_describe_fusion(best, largest)} at best, no gain beyond noise"
+    return None, None, f"{_describe_fusion(best, largest)} at best, which is no gain beyond noise"
 
 
 def _describe_fusion(bias: FrameBias, fusion: Fusion) -> str:
     weight = "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
     return (
-        f"frame {bias.frame} has AUC {bias.auc}; judging stage 1's candidates ({weight}) changes "
-        f"the reciprocal rank by {fusion.gain}"
+        f"the frame {bias.frame} has an AUC of {bias.auc}; reranking the candidates of stage 1 "
+        f"({weight}) changes the mean reciprocal rank by {fusion.gain}"
     )
 
 
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
-    """Where the state turns under the kind of the chosen prompt, and under the other kinds."""
-    chosen = prompt_kind(prompt)
-    turns = {
-        kind: (
-            curves.turn,
-            f"{curves.alpha_mlp.mean[-1]:.2f}",
-            f"{curves.alpha_norm.mean[0]:.2f}",
-        )
-        for kind, curves in report.curves.items()
-    }
-    where, mlp, norm = turns.pop(chosen)
+    """The step that rotates the state most under the kind of the chosen prompt, and under the
+    other kinds."""
+    kind = prompt_kind(prompt)
+    curves = report.curves[kind]
     others = (
-        f"{PROMPT_KINDS[kind]}: {where} ({mlp}, {norm})"
-        for kind, (where, mlp, norm) in turns.items()
+        f"{report.curves[other].turn} ({PROMPT_KINDS[other]}; {_alphas(report.curves[other])})"
+        for other in report.curves
+        if other != kind
     )
     return (
-        f"Lexicalization: under the recipe's kind of prompt ({PROMPT_KINDS[chosen]}) the state "
-        f"turns most in {where} (α of the last MLP {mlp}, of the final norm {norm}), after "
-        f"{report.curves[chosen].onset}; {'; '.join(others)}."
+        f"Lexicalization: under the recipe's kind of prompt ({PROMPT_KINDS[kind]}), {curves.turn}, "
+        f"which follows {curves.onset}, rotates the state most (α, the cosine before and after: "
+        f"{_alphas(curves)}). Under other kinds of prompt it is {', '.join(others)}."
     )
+
+
+def _alphas(curves: Curves) -> str:
+    mlp, norm = curves.alpha_mlp.mean[-1], curves.alpha_norm.mean[0]
+    return f"last MLP {mlp:.2f}, final norm {norm:.2f}"
 
 
 def _find(report: ProbeReport, prompt: str, site: str, geometry: str) -> DiagnosticScore:
     wanted = (prompt, site, geometry)
     return next(s for s in report.diagnostic if (s.prompt, s.site, s.geometry) == wanted)
-
-
-def _name(setting: DiagnosticScore) -> str:
-    return f"prompt {setting.prompt} at {setting.site}, geometry {setting.geometry},"
 
 
 def _describe_pictures(
@@ -222,7 +273,7 @@ def _describe_pictures(
     if chosen.pictures is None:
         return []
     return [
-        f"Scenes: a caption finds its picture with reciprocal rank {chosen.pictures}; the E5-V "
-        f"extraction {reference.pictures}, the paper's choice {paper.pictures}. Texts and pictures "
-        "count alike."
+        f"Scenes: a caption ranks its picture with a mean reciprocal rank of {chosen.pictures}; "
+        f"with the E5-V extraction {reference.pictures}, with the paper's choice {paper.pictures}. "
+        "Texts and pictures have equal weight in the choice."
     ]

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Collection, Iterator
 from itertools import cycle
 from pathlib import Path
@@ -98,9 +99,30 @@ def report_of(backbone: Backbone) -> ProbeReport:
     return probe_and_keep(backbone)
 
 
-def own_recipe(backbone: Backbone) -> Recipe:
-    """The recipe that the backbone's own report supports."""
-    return Recipe.from_report(report_of(backbone))
+def recipe_for(backbone: Backbone, recipe: Recipe | None = None) -> Recipe:
+    """The recipe to use with a backbone.
+
+    Args:
+        backbone: The model.
+        recipe: A recipe to use as it is; None: the one that the probe report of the backbone
+            supports (see `report_of`).
+
+    Returns:
+        The recipe. One that was measured on other weights comes with a warning, and says so in its
+        reasons.
+    """
+    if recipe is None:
+        return Recipe.from_report(report_of(backbone))
+    origin = recipe.provenance
+    if origin is None or _same_weights(origin.weights, backbone):
+        return recipe
+    warnings.warn(
+        f"the recipe was measured on {origin.model}, and is used with {backbone.name}: its choices "
+        f"may not suit this model, and the figures that it quotes are those of {origin.model}; "
+        f"`freeret probe {backbone.name}` measures this one",
+        stacklevel=3,
+    )
+    return recipe.used_with(backbone.name)
 
 
 def named_recipe(name: str) -> Recipe | None:
@@ -177,8 +199,14 @@ def _serves(path: Path, backbone: Backbone) -> bool:
     except BadFile:
         return False
     theirs, ours = decisive(report["fingerprint"]), decisive(backbone.fingerprint())
-    digests = {theirs.pop("weights"), *report["rounded"].values()}
-    weights = ours.pop("weights")
-    return theirs == ours and (
-        weights in digests or any(backbone.weights_digest(dtype) in digests for dtype in DTYPES)
+    digests = [theirs.pop("weights"), *report["rounded"].values()]
+    del ours["weights"]
+    return theirs == ours and _same_weights(digests, backbone)
+
+
+def _same_weights(digests: Collection[str], backbone: Backbone) -> bool:
+    """Whether one of the digests is of the weights of this backbone, as they are or as another
+    dtype rounds them."""
+    return backbone.fingerprint()["weights"] in digests or any(
+        backbone.weights_digest(dtype) in digests for dtype in DTYPES
     )

@@ -8,8 +8,10 @@ print(r.answer("a question").text)
 
 import functools
 import itertools
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ from torch import Tensor
 from freeret.embedder import Embedder
 from freeret.hits import Answer, Hit, Hits
 from freeret.recipe import Recipe
-from freeret.reports import own_recipe
+from freeret.reports import recipe_for
 from freeret.reranker import Reranker
 from freeret.search import ann as approximate
 from freeret.search.ann import Recall
@@ -79,7 +81,7 @@ class FreeRet:
     ):
         backbone = backbone if isinstance(backbone, Backbone) else Backbone.load(backbone)
         self.backbone, self.progress, self.memory = backbone, progress, memory
-        self.recipe = recipe or own_recipe(backbone)
+        self.recipe = recipe_for(backbone, recipe)
         self.embedder = Embedder.from_recipe(backbone, self.recipe)
         self.reference = reference_of(self.embedder, progress=progress)
         self.store: Store | None = None
@@ -157,7 +159,8 @@ class FreeRet:
         Items are a list or stream of any accepted forms; a lone one is a list of one. A path, or
         `freeret.sources.files.Files`, stands for all that is in the file or folder; how many files
         in it are not read is counted in `Indexed.passed_over`. Without `store` the open store
-        is used, or a temporary one. Killed at any moment, the same call goes on where it stopped.
+        is used, or a temporary one, which is removed with this retriever (`save` copies it to a
+        lasting place). Killed at any moment, the same call goes on where it stopped.
         `on_error="skip"` reports bad items instead of raising BadItem. `prune` removes what came
         from the same files and folders and is in them no more.
 
@@ -171,7 +174,7 @@ class FreeRet:
         check_choice("engine", engine, ("local", "ray"))
         feed = Feed.of(items, on_error, prune, shards)
         if store is None and self.store is None:
-            store = self._place or tempfile.mkdtemp(prefix="freeret-")
+            store = self._place or self._temporary_folder()
         fresh = store is not None and feed.shard is None and not Store.exists(store)
         if store is not None:
             self.store = Store.create(store, self.identity(), self.embedder.dimension)
@@ -430,6 +433,12 @@ class FreeRet:
         return Prompted(user=(f"{ANSWER}\n\nQuestion: ", *asked, "\n\nSources:", *sources))
 
     # -- plumbing ----------------------------------------------------------------------------
+
+    def _temporary_folder(self) -> str:
+        """A new folder that is removed with the retriever, or else when the interpreter exits."""
+        folder = tempfile.mkdtemp(prefix="freeret-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def _opened(self) -> Store:
         if self.store is None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from freeret.recipe import Recipe
-from freeret.reports import own_recipe
+from freeret.reports import recipe_for
 from freeret.standalone import EMPTY, StandaloneEmbedder
 from freeret.tasks import MTEB_TASKS
 from probes import Backbone, as_items
@@ -66,7 +66,7 @@ def sentence_transformer(
             is given.
     """
     backbone = backbone if isinstance(backbone, Backbone) else Backbone.load(backbone)
-    recipe = recipe or own_recipe(backbone)
+    recipe = recipe_for(backbone, recipe)
     if task is not None:
         recipe = replace(recipe, task=task)
     prompts = dict(MTEB_TASKS) if task is None and has_task(as_prompt(recipe.prompt)) else {}

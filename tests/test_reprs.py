@@ -146,8 +146,9 @@ def test_an_answer_shows_its_sources() -> None:
 
 def test_a_recipe_says_what_it_chose() -> None:
     assert str(RECIPE) == (
-        "Vectors are read at attn[-1] under the prompt control, and compared by their cosines "
-        "after centring. The model judges the first hits again with the frame mcq (weight 0.5)."
+        "Vectors are read at attn[-1] under the control prompt, and compared by cosine similarity "
+        "after centring. The model reranks the first hits with the frame mcq: standardised stage-1 "
+        "score + 0.5 · log-odds of a match orders them."
     )
     assert str(Recipe.e5v()).endswith("Hits are not reranked.")
     shown = Elements(RECIPE._repr_html_())

@@ -242,7 +242,7 @@ def _once(
     """
     import functools
 
-    from freeret.reports import named_recipe, own_recipe
+    from freeret.reports import named_recipe, recipe_for
     from probes import Backbone
 
     chosen = named_recipe(recipe)
@@ -253,6 +253,8 @@ def _once(
 
     @functools.cache
     def choose() -> "Recipe":
-        return chosen or (spread.recipe(load()) if spread else own_recipe(load()))
+        if chosen is None and spread:
+            return spread.recipe(load())
+        return recipe_for(load(), chosen)
 
     return load, choose

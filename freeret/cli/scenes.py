@@ -44,7 +44,7 @@ def scenes(
         preflight.check_writable(out.parent)
     from freeret.evaluate.loaders.scenes import FAILURES, TASKS, make_ground
     from freeret.evaluate.scene_scores import PRESETS, Setting, score_scenes
-    from freeret.reports import named_recipe, own_recipe
+    from freeret.reports import named_recipe, recipe_for
     from probes import Backbone
     from probes.files import write_json
 
@@ -52,7 +52,7 @@ def scenes(
     chosen = None if recipe is None else named_recipe(recipe)
     backbone = Backbone.load(model, loading)
     if recipe is not None:
-        chosen = chosen or own_recipe(backbone)
+        chosen = recipe_for(backbone, chosen)
         settings["recipe"] = Setting(chosen.prompt, chosen.site, chosen.geometry)
     grounds = [make_ground(seed, size) for seed in range(seeds)]
     scores = score_scenes(backbone, grounds, list(settings.values()), progress=True)

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from freeret.evaluate.systems.vectors import ByVectors, Space, VectorSystem
 from freeret.recipe import Recipe
-from freeret.reports import own_recipe
+from freeret.reports import recipe_for
 from freeret.reranker import Reranker, by_query
 from freeret.scale.ray import session, share, typed_loading
 from freeret.scale.weightless import Identity, Weightless
@@ -179,12 +179,12 @@ def _kept(name: str, how: str) -> Backbone:
 def _identify(block: Sequence[tuple[str, Loading]]) -> Identity:
     [(name, loading)] = block
     backbone = _kept(name, json.dumps(loading.given(), sort_keys=True))
-    return Identity(backbone.fingerprint(), backbone.anatomy)
+    return Identity.of(backbone)
 
 
 def _recipe(block: Sequence[Backbone]) -> Recipe:
     [backbone] = block
-    return own_recipe(backbone)
+    return recipe_for(backbone)
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from freeret.recipe import Recipe
-from freeret.reports import own_recipe
+from freeret.reports import recipe_for
 from freeret.retriever import FreeRet
 from freeret.store.recorded import reopen_backbone
 from freeret.store.table import Store
@@ -40,7 +40,7 @@ class Opening:
         recipe = self.recipe
         if recipe is None and self.task is None and store is not None:
             recipe = Recipe.from_json(store.recipe(), self.store)
-        recipe = recipe or own_recipe(backbone)
+        recipe = recipe_for(backbone, recipe)
         return FreeRet(backbone, replace(recipe, task=self.task or recipe.task), progress=True)
 
 

@@ -143,7 +143,7 @@ def test_a_search_is_shown_and_its_content_never_run(searched: Path, browser: Br
     assert f"({3 * LONGEST:,} characters)" in shown
     about = page.locator("body").inner_text()
     assert f"freeret search '{EVIL}'" in about
-    assert "Vectors are read at attn[-1] under the prompt control" in about
+    assert "Vectors are read at attn[-1] under the control prompt" in about
     page.close()
 
 

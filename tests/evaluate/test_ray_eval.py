@@ -26,7 +26,7 @@ from freeret.evaluate.systems.registry import PromptedSystem, system
 from freeret.evaluate.systems.vectors import VectorSystem
 from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
-from freeret.reports import own_recipe
+from freeret.reports import recipe_for
 from freeret.reranker import Reranker
 from probes import Backbone, Item, Loading
 from probes.errors import BackboneNotFound, BadItem, BadSetting, StoreMismatch
@@ -171,7 +171,7 @@ def test_the_driver_knows_a_backbone_without_its_weights(actors: Actors) -> None
     prompt = NAMED["control"].apply(Item("a text"), "query")
     assert found.encoder.wording(prompt) == whole.encoder.wording(prompt)
     assert found.row(prompt) == whole.row(prompt)
-    assert actors.recipe(found) == own_recipe(whole)
+    assert actors.recipe(found) == recipe_for(whole)
 
 
 def test_a_backbone_that_is_not_there_is_named_before_an_actor_is_asked(actors: Actors) -> None:

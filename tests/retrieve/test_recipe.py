@@ -2,16 +2,23 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from freeret.recipe import Recipe
+from freeret.cli import main
+from freeret.recipe import Provenance, Recipe
+from freeret.reports import recipe_for
+from freeret.retriever import FreeRet
+from probes import Backbone
 from probes.errors import BadFile
 from probes.geometry import GEOMETRY_KINDS
 from probes.measure.fusion import Fusion
+from tests.conftest import load_tiny
 from tests.measure.test_report import around, curves, frame_bias, make_report, setting
+from tests.stores import save_tiny
 
 
 def chosen(**changes: Any) -> Recipe:
@@ -45,12 +52,16 @@ def test_a_site_gives_way_to_one_nearer_the_papers_unless_it_is_surely_better() 
             setting("prompteol", "attn[-1]", "centre", 0.78, half=0.06)]  # fmt: skip
     recipe = chosen(diagnostic=REFERENCES + rows)
     assert recipe.site == "attn[-1]"
-    assert any("3 sites are within one" in r and "attn[-1] is" in r for r in recipe.reasons)
+    assert any(
+        "of 3 sites are within one" in r and "attn[-1] is one of them" in r for r in recipe.reasons
+    )
     sure = [dataclasses.replace(row, reciprocal_rank=around(row.reciprocal_rank.mean, 0.001))
             for row in rows]  # fmt: skip
     assert chosen(diagnostic=REFERENCES + sure).site == "mlp[-2]"
     far = [dataclasses.replace(rows[0], site="attn[-3]"), rows[1]]
-    assert chosen(diagnostic=REFERENCES + far).site == "norm"
+    recipe = chosen(diagnostic=REFERENCES + far)
+    assert recipe.site == "norm"
+    assert any("norm is the closest of them to the paper's attn[-1]" in r for r in recipe.reasons)
 
 
 @pytest.mark.parametrize("better", ["mlp[-1]", "mlp[-2]"])
@@ -69,7 +80,7 @@ def test_pictures_count_as_much_as_texts() -> None:
     assert chosen(diagnostic=[*REFERENCES, texts, both]).geometry == "whiten"
     recipe = chosen(diagnostic=seen)
     assert recipe.geometry == "centre"
-    assert any("caption finds its picture" in r and "0.6" in r for r in recipe.reasons)
+    assert any("caption ranks its picture" in r and "0.6" in r for r in recipe.reasons)
 
 
 def test_noise_is_that_of_texts_and_pictures_together() -> None:
@@ -125,15 +136,17 @@ def test_reasons_quote_the_figures() -> None:
     [
         (
             "prompteol",
-            "(asked for a word) the state turns most in the last MLP (α of the last MLP 0.10, of "
-            "the final norm 0.90), after attn[-1]; control prompt: the final norm (0.95, 0.20); "
-            "running text: the last MLP (0.30, 0.60).",
+            "(asked for a word), the last MLP, which follows attn[-1], rotates the state most (α, "
+            "the cosine before and after: last MLP 0.10, final norm 0.90). Under other kinds of "
+            "prompt it is the final norm (control prompt; last MLP 0.95, final norm 0.20), the "
+            "last MLP (running text; last MLP 0.30, final norm 0.60).",
         ),
         (
             "control",
-            "(control prompt) the state turns most in the final norm (α of the last MLP 0.95, of "
-            "the final norm 0.20), after mlp[-1]; asked for a word: the last MLP (0.10, 0.90); "
-            "running text: the last MLP (0.30, 0.60).",
+            "(control prompt), the final norm, which follows mlp[-1], rotates the state most (α, "
+            "the cosine before and after: last MLP 0.95, final norm 0.20). Under other kinds of "
+            "prompt it is the last MLP (asked for a word; last MLP 0.10, final norm 0.90), the "
+            "last MLP (running text; last MLP 0.30, final norm 0.60).",
         ),
     ],
 )
@@ -207,6 +220,73 @@ def test_a_recipe_is_read_as_it_was_written(
     loaded = Recipe.load(recipe.save(tmp_path / "recipe.json"))
     assert loaded == recipe
     assert loaded.reasons == recipe.reasons
+
+
+MEASURED: dict[str, Any] = {
+    "fingerprint": {"model": "made-up", "weights": "a0", "layers": 4, "versions": {}},
+    "rounded": {"bfloat16": "b0", "float16": "c0"},
+}
+
+
+def test_a_saved_recipe_names_its_backbone(tmp_path: Path) -> None:
+    recipe = chosen(**MEASURED)
+    assert recipe.provenance == Provenance("made-up", ("a0", "b0", "c0"))
+    saved = json.loads(recipe.save(tmp_path / "recipe.json").read_text())
+    assert saved["provenance"] == {"model": "made-up", "weights": ["a0", "b0", "c0"]}
+    assert Recipe.load(tmp_path / "recipe.json").provenance == recipe.provenance
+
+
+def test_a_recipe_of_an_earlier_version_is_read_and_is_the_same(tmp_path: Path) -> None:
+    recipe = chosen(**MEASURED)
+    earlier = recipe.to_json()
+    assert "provenance" not in earlier, "stores and result files stay as they were"
+    (tmp_path / "recipe.json").write_text(json.dumps(earlier))
+    loaded = Recipe.load(tmp_path / "recipe.json")
+    assert loaded == recipe
+    assert loaded.provenance is None
+
+
+def test_a_recipe_of_another_backbone_is_used_with_a_warning(tmp_path: Path) -> None:
+    measured, other = Backbone.load(save_tiny(tmp_path / "measured")), load_tiny("qwen2")
+    weights = (measured.weights_digest("bfloat16"), "0")
+    recipe = dataclasses.replace(
+        Recipe("e5v", frame=None, reasons=("a figure",), why_not_reranked="AUC 0.51"),
+        provenance=Provenance("measured", weights),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert recipe_for(measured, recipe) is recipe
+    with pytest.warns(UserWarning, match=f"measured on measured, and is used with {other.name}"):
+        retriever = FreeRet(other, recipe)
+    assert retriever.recipe == recipe
+    assert retriever.recipe.reasons == (
+        f"Measured on measured, and used with {other.name}.", "a figure",
+    )  # fmt: skip
+    assert retriever.recipe.why_not_reranked == "on measured, AUC 0.51"
+    retriever.index(["a text"], tmp_path / "s")
+    with pytest.warns(UserWarning, match="not reranked: on measured, AUC 0.51"):
+        FreeRet.load(tmp_path / "s", other).search("a text", rerank=1)
+
+
+@pytest.mark.parametrize("command", ["eval", "ablate"])
+def test_the_commands_warn_of_a_recipe_of_another_backbone(
+    command: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = dataclasses.replace(Recipe("e5v", frame=None), provenance=Provenance("other", ("0",)))
+    model, file = save_tiny(tmp_path / "model"), recipe.save(tmp_path / "recipe.json")
+    (tmp_path / "mine" / "documents").mkdir(parents=True)
+    for name in "ab":
+        (tmp_path / "mine" / "documents" / f"{name}.txt").write_text(f"the word {name}")
+    query = {"id": "q", "text": "the word", "relevant": ["a.txt"]}
+    (tmp_path / "mine" / "queries.jsonl").write_text(json.dumps(query))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        with pytest.raises(SystemExit, match="0"):
+            main(
+                [command, f"folder:{tmp_path / 'mine'}", "--model", str(model),
+                 "--recipe", str(file), "--out", str(tmp_path / "out")]
+            )  # fmt: skip
+    assert "the recipe was measured on other, and is used with" in caplog.text
 
 
 def test_the_named_recipes() -> None:

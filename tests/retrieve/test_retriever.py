@@ -1,7 +1,11 @@
 """Index and search: exact, incremental, honest about what it cannot do."""
 
 import gc
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +34,7 @@ from probes.geometry import CorpusGeometry, unit
 from probes.measure.fusion import fuse
 from probes.measure.reference import captions, no_reference, reference_items, sentences
 from tests.models import TEXT, tokenizer
+from tests.stores import save_tiny
 
 Tiny = Callable[[str], Backbone]
 SEARCHES = 1000
@@ -428,6 +433,39 @@ def test_save_copies_to_a_lasting_place(backbone: Backbone, tmp_path: Path) -> N
     for kept in (retriever, FreeRet.load(tmp_path / "lasting", backbone)):
         for hit, (id, score) in zip(kept.search("the word"), found, strict=True):
             assert (hit.id, hit.score) == (id, pytest.approx(score, abs=1e-6))
+
+
+def test_a_temporary_store_is_removed_with_its_retriever(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    retriever = FreeRet(backbone, PLAIN)
+    retriever.index(texts(3))
+    [folder] = (tmp_path / "temporary").iterdir()
+    assert str(folder) == retriever._opened().location
+    retriever.save(tmp_path / "lasting")
+    del retriever
+    gc.collect()
+    assert not folder.exists()
+    assert len(Store.open(tmp_path / "lasting")) == 3
+
+
+def test_a_temporary_store_is_removed_when_the_interpreter_exits(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model")
+    (tmp_path / "temporary").mkdir()
+    program = (
+        "import sys; from freeret import FreeRet, Recipe\n"
+        "retriever = FreeRet(sys.argv[1], Recipe('e5v', frame=None))\n"
+        "print(retriever.index(['a text']).added, retriever.store.location)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, model], env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(f"1 {tmp_path / 'temporary' / 'freeret-'}")
+    assert not list((tmp_path / "temporary").glob("freeret-*"))
 
 
 def test_geometry_changes_without_encoding_again(backbone: Backbone, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Ablations:
 
     def identity(self) -> dict[str, Any]:
         """Everything that must be equal for a call to resume from this file."""
-        explanations = {"reasons", "why_not_reranked"}
+        explanations = {"reasons", "why_not_reranked", "provenance"}
         left_out = {"datasets": True, "timings": True, "loading": True, "recipe": explanations}
         return _ADAPTER.dump_python(self, mode="json", exclude=left_out)
 

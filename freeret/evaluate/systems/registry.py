@@ -19,7 +19,7 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -92,7 +92,7 @@ class PromptedSystem(ByVectors):
     def identity(self) -> dict[str, Any]:
         prompts: list[str | Prompt] = [as_prompt(prompt, ANY_TASK) for prompt in self.prompts]
         stage1 = Embedder(self.backbone, self.site, prompts).identity()
-        recipe = None if self.recipe is None else asdict(self.recipe)
+        recipe = None if self.recipe is None else self.recipe.to_json()
         if recipe is not None and recipe["frame"] is not None:
             del recipe["why_not_reranked"]
         return {**stage1, "geometry": self.geometry, "recipe": recipe}
