@@ -21,7 +21,7 @@ from freeret.cli.options import (
     TextField,
     VideoField,
 )
-from freeret.cli.output import print_table, printable, say
+from freeret.cli.output import print_table, printable, resumable, say
 from probes.errors import BadItem, BadSetting
 
 if TYPE_CHECKING:
@@ -110,15 +110,16 @@ def index(
 
     opening = Opening(store, model_for(store, model), loading, named_recipe(recipe), task)
     how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
-    if engine == "ray":
-        from freeret.scale.ray import index_without_weights
+    with resumable(lambda: _count(store)):
+        if engine == "ray":
+            from freeret.scale.ray import index_without_weights
 
-        how |= {"num_actors": num_actors, "address": address}
-        done, recall = index_without_weights(opening, items, ann=ann, progress=True, **how)
-    else:
-        retriever = opening.retriever()
-        done = retriever.index(items, store, **how)
-        recall = retriever.build_ann(ann) if ann else None
+            how |= {"num_actors": num_actors, "address": address}
+            done, recall = index_without_weights(opening, items, ann=ann, progress=True, **how)
+        else:
+            retriever = opening.retriever()
+            done = retriever.index(items, store, **how)
+            recall = retriever.build_ann(ann) if ann else None
     say(
         f"{store}: {done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, "
         f"{len(done.skipped)} skipped" + (f", {done.pruned} pruned" if prune else "")
@@ -243,6 +244,14 @@ def info(store: str, /, *, measure_recall: bool = False) -> None:
     print_table(f"Store {store}", ["", ""], store_facts(opened))
     for n in (10, 100) if measure_recall else ():
         _print_recall(ann.measure_recall(opened, n))
+
+
+def _count(store: str) -> str:
+    """How many items a store holds, as a clause."""
+    from freeret.store.table import Store
+
+    count = len(Store.open(store)) if Store.exists(store) else 0
+    return f"{count} {'item is' if count == 1 else 'items are'} stored"
 
 
 def _print_recall(found: "Recall") -> None:

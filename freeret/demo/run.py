@@ -33,9 +33,12 @@ class Demo:
         backbone: The model.
         report: Its probe report, which decides the recipe.
         out: Folder for the page, the store, the probe report and the hits.
+        command: How the page calls the program, such as `.venv/bin/freeret`.
     """
 
-    def __init__(self, backbone: Backbone, report: ProbeReport, out: Path):
+    def __init__(
+        self, backbone: Backbone, report: ProbeReport, out: Path, command: str = "freeret"
+    ):
         self.backbone, self.report, self.out = backbone, report, out
         self.recipe, self.corpus = Recipe.from_report(report), built_in_corpus()
         passages = {passage.id: passage for passage in self.corpus.documents}
