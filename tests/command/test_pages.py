@@ -261,8 +261,8 @@ def test_every_figure_of_a_report_says_how_to_read_it(reported: Path, browser: B
 @pytest.mark.parametrize(
     ("name", "sentences"),
     [
-        ("smollm2-135m", ["in the last MLP when it is asked for a word", "in the final norm on"]),
-        ("gemma3-270m", ["in the final norm when it is asked for a word, under the paper's"]),
+        ("smollm2-135m", ["in the last MLP under E5-V's prompt", "in the final norm on"]),
+        ("gemma3-270m", ["in the final norm under E5-V's prompt, under the paper's"]),
     ],
 )
 def test_the_first_sentences_say_where_meaning_becomes_words(
