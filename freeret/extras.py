@@ -26,13 +26,12 @@ def require(module: str, purpose: str) -> None:
     """Raise BadSetting, naming the extra, unless a module can be imported.
 
     Args:
-        module: Name of a module that an extra brings.
+        module: Name of the module.
         purpose: What needs it, as the user wrote it.
     """
     if importlib.util.find_spec(module) is None:
-        raise BadSetting(
-            f"{purpose} needs {module}, which is not installed: {install_hint(module)}"
-        )
+        hint = install_hint(module) or f"pip install {module}"
+        raise BadSetting(f"{purpose} needs {module}, which is not installed: {hint}")
 
 
 def missing(error: ImportError) -> str:

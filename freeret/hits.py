@@ -52,11 +52,11 @@ class Hits(list[Hit]):
         return "\n".join([f"{len(self)} hits", *lines, *more])
 
     def _repr_html_(self) -> str:
-        from freeret.pages.items import show_hits
+        from freeret.pages.items import hit_cards
         from freeret.pages.render import part
 
-        shown = show_hits(self[:SHOWN])
-        return part("pages/items.html", "hits", shown, len(self) - len(shown))
+        cards = hit_cards(self[:SHOWN])
+        return part("pages/items.html", "hits", cards, len(self) - len(cards))
 
     def to_dataframe(self) -> "DataFrame":
         """One row per hit: rank, id, scores, text, signature, and each key of the metadata as a
@@ -91,7 +91,7 @@ class Answer:
         return self.text
 
     def _repr_html_(self) -> str:
-        from freeret.pages.items import show_hits
+        from freeret.pages.items import hit_cards
         from freeret.pages.render import part
 
-        return part("pages/items.html", "answer", self.text, show_hits(self.sources))
+        return part("pages/items.html", "answer", self.text, hit_cards(self.sources))

@@ -1,5 +1,6 @@
 """Checks of arguments: a wrong one is a BadSetting that names it, not an error from deep inside."""
 
+import difflib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -16,9 +17,12 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_choice(name: str, value: T, known: Iterable[T]) -> T:
-    """Raise BadSetting unless `value` is among the `known`; returns it."""
+    """Raise BadSetting, which suggests a choice of similar spelling, unless `value` is among the
+    `known`; returns it."""
     choices = list(known)
     if value not in choices:
-        listed = ", ".join(map(str, choices))
-        raise BadSetting(f"{name} must be one of {listed}, not {value!r}")
+        names = list(map(str, choices))
+        similar = difflib.get_close_matches(str(value), names, n=1)
+        hint = f"; did you mean {similar[0]!r}?" if similar else ""
+        raise BadSetting(f"{name} must be one of {', '.join(names)}, not {value!r}{hint}")
     return value

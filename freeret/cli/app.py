@@ -1,4 +1,4 @@
-"""The command `freeret`: look inside a backbone, check it, retrieve with it, measure it.
+"""The command `freeret`: look inside a backbone, check it, retrieve with it, evaluate it.
 
 Commands import what they need when they run, and check what was typed before they load a model.
 """
@@ -26,12 +26,17 @@ for commands in (probing, storing, retrieval, planning, evaluation, serving):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; an expected error is one clear line and exit code 1."""
+    """Run a command. An expected error is one line on standard error and exit code 1; Ctrl-C is
+    one line that says what was kept, and exit code 130.
+
+    Args:
+        arguments: The command line without the program's name; by default that of the process.
+    """
     try:
         with messages():
             app(arguments, exit_on_error=False, print_error=False)
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output, such as `head`, has gone
+    except BrokenPipeError:  # the reader of the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         sys.exit(1)
     except (FreeRetError, OSError, CycloptsError) as error:
@@ -40,5 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError as error:
         complain(missing(error))
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        complain(str(stop) or "interrupted")
         sys.exit(130)

@@ -7,9 +7,11 @@ which show control characters as escapes.
 import json
 import logging
 import re
+import shlex
+import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +57,40 @@ def complain(text: str) -> None:
     Console(stderr=True, highlight=False).print(
         f"freeret: {printable(text, BLOCK)}", markup=False, soft_wrap=True
     )
+
+
+def this_command() -> str:
+    """How to call this program from the working directory: by its name where the PATH leads to it,
+    or else by the path of its script, or of Python."""
+    script = Path(sys.argv[0])
+    if script.name != "freeret":
+        return f"{_from_here(Path(sys.executable))} -m freeret"
+    on_path = shutil.which("freeret")
+    if on_path and script.exists() and script.samefile(on_path):
+        return "freeret"
+    return _from_here(script)
+
+
+def _from_here(path: Path) -> str:
+    """A path for the shell, relative if it is below the working directory."""
+    path = path.absolute()
+    return shlex.quote(
+        str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    )
+
+
+@contextmanager
+def resumable(kept: Callable[[], str]) -> Iterator[None]:
+    """Let Ctrl-C within say what was kept, and that the same command goes on.
+
+    Args:
+        kept: Gives a clause such as `256 items are stored`, once the work has been interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        message = f"interrupted; {kept()}; the same command goes on from there"
+        raise KeyboardInterrupt(message) from None
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,5 +1,6 @@
 """The commands that look at a backbone: `freeret probe`, `plot`, `check` and `demo`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +11,34 @@ from cyclopts.validators import Number
 
 from freeret import preflight
 from freeret.cli.options import AS_USUAL, Model, Settings
-from freeret.cli.output import complain, print_lines, print_table, say
+from freeret.cli.output import complain, print_lines, print_table, resumable, say
 from probes.arguments import check_choice
 from probes.errors import BadSetting, FreeRetError
 from probes.files import read_json
 from probes.measure.parts import PARTS, FigureKind, Format, PartName, part_names
 from probes.model.loading import Loading
 
+
+def _inches(_: Any, tokens: Sequence[Any]) -> float:
+    """A width as it is typed, with or without its unit."""
+    typed = tokens[0].value
+    try:
+        return float(typed.strip().removesuffix("in"))
+    except ValueError:
+        raise BadSetting(f"--width takes a number of inches, such as 3.3, not {typed!r}") from None
+
+
 Width = Annotated[
     float | None,
     Parameter(
+        converter=_inches,
         validator=Number(gte=2, lte=30),
         help="Width of the figures in inches, with letters as small as in print, such as 3.3 for a "
-        "column of a paper. By default they take the room that they need.",
+        "column of a paper. By default the width follows from the number of panels.",
     ),
 ]
+MEASURED = "the parts that were finished are kept"
+"""What an interrupted probe leaves."""
 
 
 def register(app: App) -> None:
@@ -38,23 +52,25 @@ def register(app: App) -> None:
 def probe(
     *models: Model,
     only: str | None = None,
+    again: bool = False,
     out: Path = Path("out/probe"),
     format: tuple[Format, ...] = ("png", "svg"),
     width: Width = None,
     seed: int = 0,
     loading: Settings = AS_USUAL,
 ) -> None:
-    """Measure where a backbone lexicalizes and how its labels are biased.
+    """Measure where a backbone lexicalizes, how it judges pairs, and which extraction retrieves.
 
-    The report is also kept in the cache, where every other command finds it. A run that is
-    interrupted keeps the parts that it has finished; run the same command again. Of several models
-    each has a folder of its own in --out, which also holds figures that compare them; a model that
-    fails does not stop the others.
+    A report is kept in the cache, where every command finds it, so that no weights are measured
+    twice: where they have a report, the figures are drawn from it. An interrupted run keeps the
+    parts that were finished; run the same command again. Of several models each gets a folder in
+    --out, which also holds figures that compare them; a model that fails does not stop the others.
 
     Args:
-        only: Measure some parts only, such as curves,synonyms: framing, diagnostic, reranking
-            (which needs these two), curves, synonyms, injection. There is then no recipe.
-        out: Folder for report.json, recipe.json, summary.md and the figures.
+        only: Only these parts, such as curves,synonyms: framing, diagnostic, reranking (which needs
+            these two), curves, synonyms, injection. There is then no recipe.
+        again: Measure even if these weights have a report already.
+        out: Folder for report.html, report.json, recipe.json, summary.md and the figures.
         format: Format of the figures: png, svg or pdf. May be given several times.
         seed: Seed of the bootstrap intervals.
     """
@@ -62,50 +78,71 @@ def probe(
         raise BadSetting("name at least one model to probe")
     parts = PARTS if only is None else part_names(only)
     folders = _folders(models, out)
-    for folder in folders.values():
+    for model, folder in folders.items():
         preflight.check_writable(folder)
+        if len(models) == 1:
+            preflight.check_model(model, loading)
     from freeret.pages.probe_folder import draw
 
     reports, failed = [], []
     for model, folder in folders.items():
         try:
-            reports.append(_probe(model, parts, folder, format, width, seed, loading))
+            report = _report(model, parts, again, seed, loading)
+            _write(report, parts, folder, format, width)
+            reports.append(report)
         except (FreeRetError, OSError) as error:
             if len(models) == 1:
                 raise
             complain(f"{model}: {error}")
             failed.append(model)
-    if len(models) > 1 and reports:
+    if len(reports) > 1:
         draw(reports, out, format, width)
-        say(f"Figures that compare {len(reports)} models are in {out}")
+        say(f"Figures that compare the {len(reports)} models are in {out}")
     if failed:
         raise BadSetting(f"not probed: {', '.join(failed)}; the reasons stand above")
 
 
-def _probe(
-    model: str,
+def _report(
+    model: str, parts: Sequence[PartName], again: bool, seed: int, loading: Loading
+) -> dict[str, Any]:
+    """Fields of `ProbeReport`, with all these parts: from a report of the same weights and seed
+    unless they are to be measured again."""
+    from freeret.reports import known_report, measure_and_keep, probe_and_keep
+    from probes import Backbone
+
+    backbone = Backbone.load(model, loading)
+    report = None if again else known_report(backbone)
+    if report is not None and report.seed == seed:
+        dtype = report.fingerprint.get("dtype", "")
+        say(f"{model} has a probe report ({dtype}), which is drawn; --again measures anew")
+        return vars(report)
+    with resumable(lambda: MEASURED):
+        if len(parts) == len(PARTS):
+            return vars(probe_and_keep(backbone, seed=seed))
+        return measure_and_keep(backbone, parts, seed=seed)
+
+
+def _write(
+    report: dict[str, Any],
     parts: Sequence[PartName],
     folder: Path,
     formats: Sequence[Format],
     width: float | None,
-    seed: int,
-    loading: Loading,
-) -> dict[str, Any]:
-    """Probe one model and write its folder; gives the fields of its report."""
+) -> None:
+    """Write the folder of one model: the whole report with its recipe, or some of its parts."""
     from freeret.pages.probe_folder import write_measured, write_report
-    from freeret.reports import measure_and_keep, probe_and_keep
-    from probes import Backbone
+    from probes import ProbeReport
 
-    backbone = Backbone.load(model, loading)
     if len(parts) == len(PARTS):
-        report = probe_and_keep(backbone, seed=seed)
-        _print_recipe(write_report(report, folder, formats, width).reasons)
-        say(f"Report, recipe, summary and figures are in {folder}")
-        return vars(report)
-    measured = measure_and_keep(backbone, parts, seed=seed)
-    write_measured(measured, folder, formats, width)
-    say(f"{', '.join(parts).capitalize()}: figures and numbers are in {folder}")
-    return measured
+        recipe = write_report(ProbeReport(**report), folder, formats, width)
+        for reason in recipe.reasons:
+            say(f"• {reason}")
+        say(f"Report, recipe, summary and figures are in {folder}; open {folder / 'report.html'}")
+    else:
+        left_out = set(PARTS) - set(parts)
+        chosen = {name: value for name, value in report.items() if name not in left_out}
+        write_measured(chosen, folder, formats, width)
+        say(f"{', '.join(parts).capitalize()}: figures and numbers are in {folder}")
 
 
 def _folders(models: Sequence[str], out: Path) -> dict[str, Path]:
@@ -122,8 +159,9 @@ def _folders(models: Sequence[str], out: Path) -> dict[str, Path]:
 
 
 def plot(
-    *reports: Path,
+    *reports: str,
     kind: FigureKind = "curves",
+    label: list[str] | None = None,
     out: Path = Path("out/figure.pdf"),
     width: Width = None,
 ) -> None:
@@ -132,39 +170,65 @@ def plot(
     Several reports are drawn side by side, or below each other where the figure is narrow.
 
     Args:
-        reports: Files that `freeret probe` wrote: report.json, or single parts such as curves.json.
+        reports: What `freeret probe` wrote: its folder, a report.json, or a single part such as
+            curves.json; or the alias of an embedded backbone, whose report is shipped.
         kind: The kind of figure to draw.
+        label: Title of a report, once for each report in their order. By default the model's name,
+            or the report's folder where two reports are of models with one name.
         out: The figure; its ending says the format: .pdf, .png or .svg.
     """
     if not reports:
         raise BadSetting("name at least one report to draw")
     formats = {f".{name}": name for name in get_args(Format)}
     check_choice("the ending of --out", out.suffix, formats)
-    for report in reports:
-        read_json(report)
+    if label and not len(label) == len(set(label)) == len(reports):
+        raise BadSetting(f"give {len(reports)} different labels, one for each report, or none")
+    files = [_report_file(report) for report in reports]
+    for file in files:
+        read_json(file)
     preflight.check_writable(out.parent)
     from probes.measure.report import read_parts
     from probes.plots import save
     from probes.plots.figures import PART_OF, figure_of
 
     part = PART_OF[kind]
-    read = {report: read_parts(report, [part]) for report in reports}
-    names = {report: Path(each["fingerprint"]["model"]).name for report, each in read.items()}
-    if len(set(names.values())) < len(names):  # the same model twice: say which file it is
-        names = {report: str(report.with_suffix("")) for report in reports}
-    figure = figure_of(kind, {names[report]: each[part] for report, each in read.items()}, width)
-    [path] = save(figure, out.with_suffix(""), [formats[out.suffix]])
+    contents = [read_parts(file, [part]) for file in files]
+    titles = label or _titles(files, [each["fingerprint"]["model"] for each in contents])
+    results = {title: each[part] for title, each in zip(titles, contents, strict=True)}
+    [path] = save(figure_of(kind, results, width), out.with_suffix(""), [formats[out.suffix]])
     say(f"The figure is in {path}")
+
+
+def _report_file(name: str) -> Path:
+    """The file of a report that is named by its path, its folder or the alias of its backbone."""
+    from probes.data import REPORTS
+
+    path = Path(name)
+    if path.is_dir():
+        return path / "report.json"
+    shipped = REPORTS / f"{name}.json"
+    return shipped if not path.exists() and shipped.is_file() else path
+
+
+def _titles(files: Sequence[Path], models: Sequence[str]) -> list[str]:
+    """The names of the models; where two are the same, the first of these that differ: the folders
+    of the reports, and their paths."""
+    for titles in ([Path(m).name for m in models], [file.absolute().parent.name for file in files]):
+        if len(set(titles)) == len(titles):
+            return titles
+    return [str(file.with_suffix("")) for file in files]
 
 
 def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) -> None:
     """Check a new backbone before deploying it: anatomy, text, batches, labels and media.
 
-    The exit code is 1 when a line has FAILED; a note is a limitation that makes nothing wrong.
+    The exit code is 1 when a check has FAILED. A note is a limitation that costs time or precision
+    and makes no result wrong.
 
     Args:
-        json: Print the lines as one JSON list.
+        json: Print the checks as one JSON list.
     """
+    preflight.check_model(model, loading)
     from freeret.check import check as run_checks
     from freeret.cli.output import json_line
     from probes import Backbone
@@ -187,23 +251,22 @@ def demo(
 ) -> None:
     """Search built-in passages, pictures and clips, and write a page that shows and explains it.
 
-    The first result comes within seconds; a demo that is interrupted goes on where it stopped. A
-    backbone whose weights have no probe report yet is probed first.
+    The first result comes within seconds. An interrupted demo goes on where it stopped. A backbone
+    whose weights have no probe report yet is probed first.
 
     Args:
         out: Folder for everything that is written; open its index.html.
     """
     preflight.check_writable(out)
+    preflight.check_model(model, loading)
     say(f"Loading {model}")
+    from freeret.cli.output import this_command
     from freeret.demo.run import Demo
     from freeret.reports import report_of
     from probes import Backbone
 
-    backbone = Backbone.load(model, loading)
-    page = Demo(backbone, report_of(backbone), out).run()
-    say(f'\nOpen {page} in a browser, or search again: freeret search {out / "store"} "a question"')
-
-
-def _print_recipe(reasons: Sequence[str]) -> None:
-    for reason in reasons:
-        say(f"• {reason}")
+    with resumable(lambda: f"what was embedded is stored in {out}"):
+        backbone = Backbone.load(model, loading)
+        page = Demo(backbone, report_of(backbone), out, this_command()).run()
+    search = f'{this_command()} search {shlex.quote(str(out / "store"))} "a question"'
+    say(f"\nOpen {page} in a browser, or search again: {search}")

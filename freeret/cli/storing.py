@@ -20,7 +20,7 @@ from freeret.cli.options import (
     Settings,
     skip_bad_hint,
 )
-from freeret.cli.output import print_table, printable, say
+from freeret.cli.output import print_table, printable, resumable, say
 from probes.errors import BadItem, BadSetting
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def index(
 
     opening = Opening(store, model_for(store, model), loading, named_recipe(recipe), task)
     how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
-    with skip_bad_hint(skip_bad):
+    with skip_bad_hint(skip_bad), resumable(lambda: _count(store)):
         if engine == "ray":
             from freeret.scale.ray import index_without_weights
 
@@ -245,6 +245,14 @@ def info(store: str, /, *, measure_recall: bool = False) -> None:
     print_table(f"Store {store}", ["", ""], store_facts(opened))
     for n in (10, 100) if measure_recall else ():
         _print_recall(ann.measure_recall(opened, n))
+
+
+def _count(store: str) -> str:
+    """How many items a store holds, as a clause."""
+    from freeret.store.table import Store
+
+    count = len(Store.open(store)) if Store.exists(store) else 0
+    return f"{count} {'item is' if count == 1 else 'items are'} stored"
 
 
 def _print_recall(found: "Recall") -> None:

@@ -1,4 +1,4 @@
-"""The demo's texts: a small built-in corpus, and other methods to compare the recipe with on it."""
+"""The demo's built-in corpus of texts, and the methods that the recipe is compared with on it."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from probes import Backbone, Item
 
 
 def built_in_corpus() -> Dataset:
-    """180 short passages on mixed subjects and 60 questions, written for this project; exactly one
+    """180 short passages on mixed subjects and 60 questions, written for this project. Exactly one
     passage answers each question."""
     passages, questions = _rows("passages.jsonl"), _rows("questions.jsonl")
     return Dataset(
@@ -27,17 +27,17 @@ def built_in_corpus() -> Dataset:
 
 
 def bm25_run(corpus: Dataset) -> Run:
-    """Search by the words that question and passage share."""
+    """Rank passages by the words that they share with the question."""
     return BM25().run(corpus)
 
 
 def output_run(backbone: Backbone, corpus: Dataset) -> Run:
-    """Search with the same model read at its output: the E5-V extraction."""
+    """Rank passages with the same model read at its output: the E5-V extraction."""
     return PromptedSystem.of("e5v", backbone, Recipe.e5v()).run(corpus, progress=True)
 
 
 def write_hits(path: Path, corpus: Dataset, runs: Mapping[str, Run], top: int = 3) -> None:
-    """One row per question: the passage that answers it, and the first hits of each method."""
+    """Write a row per question: the passage that answers it, and the first hits of each method."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

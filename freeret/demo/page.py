@@ -1,15 +1,15 @@
-"""The demo's page: searches, recipe, curve and figures in one self-contained HTML file."""
+"""The demo's page: searches, recipe, curve and tables in one self-contained HTML file."""
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from freeret.demo.searches import SHOWN, Search, Searches
-from freeret.pages.items import Medium, Shown, show_item
+from freeret.pages.items import item_card
 from freeret.pages.render import render
 from freeret.pages.thumbnails import data_uri
-from probes import Item
 from probes.files import write_atomic
 
 EXAMPLES = 3
@@ -32,27 +32,31 @@ class Page:
 
     model: str
     recipe: str
-    """One sentence."""
+    """The recipe in one sentence."""
     reasons: Sequence[str]
     to_come: list[str]
-    """Steps that are not on the page yet."""
+    """Steps whose results are not on the page yet."""
+    command: str
+    """How to call the program, such as `.venv/bin/freeret`."""
+    scores: str = ""
+    """What the scores are relative to, in one sentence."""
     examples: list[Searches] = field(default_factory=list)
-    """One search each; they stand first."""
+    """One search each, at the top of the page."""
     curve: Path | None = None
-    """A PNG."""
+    """The lexicalization curve, a PNG."""
     turn: str = ""
-    """What the curve shows, in a sentence."""
+    """What the curve shows, in one sentence."""
     probe: str = ""
-    """Where the probe report is, from the page."""
+    """Path of the probe report, relative to the page."""
     tables: list[Table] = field(default_factory=list)
     galleries: list[Searches] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """Replace the file in one step. All content is escaped."""
+        """Write the page atomically. All content is escaped."""
         content = {
             **vars(self),
             "title": f"FreeRet with {self.model}",
-            "folder": path.parent,
+            "store": shlex.quote(str(path.parent / "store")),
             "shown": SHOWN,
             "examples": [_gallery(searches) for searches in self.examples],
             "curve": self.curve and data_uri(self.curve.read_bytes(), "png"),
@@ -66,19 +70,10 @@ def _gallery(searches: Searches) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _search(search: Search) -> dict[str, Any]:
-    """The first hits, and the right answer with its rank where it is not among them."""
+    """The first hits, and the right answer with its rank if it is not among them."""
     hits = [
-        {"item": _shown(hit.item), "score": hit.score, "right": hit.id == search.right.id}
+        {"item": item_card(hit.item), "score": hit.score, "right": hit.id == search.right.id}
         for hit in search.hits[:SHOWN]
     ]
-    missed = None if any(hit["right"] for hit in hits) else _shown(search.right)
-    return {"query": _shown(search.query), "hits": hits, "missed": missed, "rank": search.rank}
-
-
-def _shown(item: Item) -> Shown:
-    """An item as macros show it: several pictures are a clip, and stand in one strip."""
-    shown = show_item(item)
-    if len(shown.media) < 2:
-        return shown
-    frames = [frame for medium in shown.media for frame in medium.frames]
-    return replace(shown, media=[Medium("video", frames, f"clip, {len(frames)} frames")])
+    missed = None if any(hit["right"] for hit in hits) else item_card(search.right)
+    return {"query": item_card(search.query), "hits": hits, "missed": missed, "rank": search.rank}

@@ -1,4 +1,4 @@
-"""Searches with known answers: how the demo asks, in chunks under one bar, and what it counts."""
+"""Searches with known answers: the demo's queries, in chunks under one bar, and their ranks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from probes.stats import Interval, mean_interval
 
 SIZE, SHOWN = 24, 5
 CHUNK = 24
-"""Items that are embedded between two steps of a bar."""
+"""Items that are embedded between two updates of the bar."""
 PICTURES: dict[str, tuple[str, str]] = {
     "A caption looks for its picture": ("captions", "pictures"),
     "A picture looks for another drawing of its scene": ("renderings", "pictures"),
     "A picture and a change look for the changed picture": ("changes", "changed"),
     "A caption looks for its clip": ("clip captions", "clips"),
 }
-"""For each kind of search the set that asks and the set that answers."""
+"""Kind of search -> the set of its queries and the set of its answers."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """One query, the item that answers it, and all hits in order."""
+    """A query, the item that answers it, and all hits in order."""
 
     query: Item
     right: Item
@@ -35,7 +35,7 @@ class Search:
 
     @property
     def rank(self) -> int | None:
-        """The place of the right answer, from 1; None where the hits do not reach it."""
+        """Rank of the right answer, from 1; None if it is not among the hits."""
         ids = [hit.id for hit in self.hits]
         return ids.index(self.right.id) + 1 if self.right.id in ids else None
 
@@ -48,26 +48,26 @@ class Searches:
     searches: Sequence[Search]
 
     def among(self, first: int) -> Interval:
-        """The share of searches whose right answer is among the first hits."""
+        """Share of searches whose right answer is among the `first` hits, with its interval."""
         return mean_interval(np.array([(s.rank or first + 1) <= first for s in self.searches]))
 
     def worked(self) -> "list[Searches]":
-        """A search alone whose right answer stands first, if there is one."""
+        """The first search whose right answer stands first, by itself; empty if there is none."""
         return [Searches(self.title, [search]) for search in self.searches if search.rank == 1][:1]
 
     def as_run(self) -> Run:
-        """The scores of all hits, for the metrics."""
+        """Scores of all hits, for the metrics."""
         return {s.query.id or "": {hit.id: hit.score for hit in s.hits} for s in self.searches}
 
 
 def picture_sets() -> dict[str, list[Item]]:
-    """Drawn scenes and clips with what asks for them, by the names in PICTURES."""
+    """Drawn scenes and clips with their queries, by the names in PICTURES."""
     sets = make_ground(seed=0, size=SIZE).items
     return {name: sets[name] for pair in PICTURES.values() for name in pair}
 
 
 def index(retriever: FreeRet, items: Sequence[Item], store: Path | None = None) -> None:
-    """Index items under one bar; what is stored already is not embedded again."""
+    """Index items under one bar; items that are stored already are not embedded again."""
     for chunk in _chunks(items, "indexing"):
         retriever.index(chunk, store)
 
@@ -79,14 +79,14 @@ def ask(
     answers: Sequence[Item],
     kinds: str | None = None,
 ) -> Searches:
-    """Search for every query; its right answer stands in the same place of `answers`."""
+    """Search for every query; `answers` holds their right answers in the same order."""
     depth = len(retriever.store or ())
     chunks = _chunks(queries, "searching")
     hits = [
         ranked for chunk in chunks for ranked in retriever.search_many(chunk, depth, kinds=kinds)
     ]
-    found = zip(queries, answers, hits, strict=False)
-    return Searches(title, [Search(query, right, ranked) for query, right, ranked in found])
+    triples = zip(queries, answers, hits, strict=False)
+    return Searches(title, [Search(query, right, ranked) for query, right, ranked in triples])
 
 
 def _chunks(items: Sequence[Item], title: str) -> Iterator[Sequence[Item]]:

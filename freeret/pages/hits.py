@@ -1,4 +1,4 @@
-"""The page of a search: each query with its hits, and how they were searched."""
+"""The page of a search: each query with its hits, and how they were found."""
 
 import shlex
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from freeret.hits import Hit
-from freeret.pages.items import show_hits, show_item
+from freeret.pages.items import hit_cards, item_card
 from freeret.pages.render import render
 from freeret.retriever import FreeRet
 from probes import Item
@@ -21,19 +21,19 @@ def hits_page(
     """Queries with their hits as one self-contained HTML page.
 
     Args:
-        retriever: What searched.
-        queries: In the order of `hits`.
-        hits: A list for each query, as `FreeRet.search_many` returns.
-        command: The command line that searched.
+        retriever: The retriever that searched.
+        queries: The queries, in the order of `hits`.
+        hits: A list of hits per query, as `FreeRet.search_many` returns.
+        command: The command line that searched, if the page is to show it.
 
     Returns:
-        The page. Pictures and clips that cannot be read any more are named in their place.
+        The page. Pictures and clips that are no longer readable are named in their place.
     """
     pairs = zip(queries, hits, strict=True)
     return render(
         "pages/hits.html",
         title="Search results",
-        searches=[{"query": show_item(q), "hits": show_hits(found)} for q, found in pairs],
+        searches=[{"query": item_card(q), "hits": hit_cards(ranked)} for q, ranked in pairs],
         recipe=retriever.recipe,
         store=retriever.store and retriever.store.location,
         model=retriever.backbone.name,
@@ -52,9 +52,9 @@ def show_page(
     """Write the page of a search that was made on the command line.
 
     Args:
-        retriever: What searched.
-        queries: In the order of `hits`.
-        hits: A list for each query.
+        retriever: The retriever that searched.
+        queries: The queries, in the order of `hits`.
+        hits: A list of hits per query.
         path: File to write; by default a temporary one.
         browse: Whether to open the page in the browser.
 

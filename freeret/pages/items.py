@@ -1,11 +1,11 @@
-"""Items and hits as the macros of `items.html` show them: texts, thumbnails, figures in words."""
+"""Items and hits prepared for the macros of `items.html`: texts, thumbnails, formatted scores."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freeret.pages.thumbnails import thumbnails
+from freeret.pages.thumbnails import FRAME_SIDE, NAMES, PICTURE_SIDE, data_uri, thumbnails
 from probes import Item
 from probes.errors import BadItem
 from probes.items import Part
@@ -13,23 +13,23 @@ from probes.items import Part
 if TYPE_CHECKING:
     from freeret.retriever import Hit
 
-LONGEST = 1000
+MAX_CHARACTERS = 1000
 """Characters of a text that a page shows."""
-NAMES = {"image": "picture", "video": "clip", "audio": "sound"}
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A picture, clip or sound on a page."""
+    """A picture, film strip, clip or sound on a page."""
 
-    kind: str
     frames: list[str]
-    """Data URIs in order; none of a sound, nor of what cannot be read."""
+    """Data URIs in order; none for a sound, nor for a medium that cannot be read."""
     caption: str
+    strip: bool = False
+    """Whether the frames stand side by side in a film strip."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class ItemCard:
     """An item on a page."""
 
     text: str
@@ -37,8 +37,8 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class ShownHit:
-    """A hit on a page, its figures in words."""
+class HitCard:
+    """A hit on a page, its scores formatted."""
 
     rank: int
     id: str
@@ -46,43 +46,50 @@ class ShownHit:
     judged: str
     """Both stages' scores; empty where the hit was not reranked."""
     metadata: dict[str, Any]
-    item: Shown
+    item: ItemCard
 
 
-def show_item(item: Item) -> Shown:
-    """An item with thumbnails. Media that cannot be read are named in their place."""
+def item_card(item: Item) -> ItemCard:
+    """An item with thumbnails. Several pictures stand in one film strip, as the frames of a clip
+    do. Media that are no longer readable are named in their place."""
     text = item.text
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]} … ({len(text):,} characters)"
-    return Shown(text, [_show(part, item.name) for part in item.media])
+    if len(text) > MAX_CHARACTERS:
+        text = f"{text[:MAX_CHARACTERS]} … ({len(text):,} characters)"
+    several = len(item.media) > 1 and all(part.kind == "image" for part in item.media)
+    side = FRAME_SIDE if several else PICTURE_SIDE
+    media = [_medium(part, item.name, side) for part in item.media]
+    if several and all(medium.frames for medium in media):
+        frames = [frame for medium in media for frame in medium.frames]
+        media = [Medium(frames, f"film strip, {len(frames)} pictures", strip=True)]
+    return ItemCard(text, media)
 
 
-def show_hits(hits: "Iterable[Hit]") -> list[ShownHit]:
+def hit_cards(hits: "Iterable[Hit]") -> list[HitCard]:
     """Hits with their ranks, counted from 1."""
     return [
-        ShownHit(
+        HitCard(
             rank,
             hit.id,
             f"{hit.score:.3f}",
             "" if hit.stage2_score is None else
             f"stage 1 {hit.stage1_score:.3f}, stage 2 p(match) {hit.stage2_score:.3f}",
             dict(hit.item.metadata),
-            show_item(hit.item),
+            item_card(hit.item),
         )
         for rank, hit in enumerate(hits, start=1)
     ]  # fmt: skip
 
 
-def _show(part: Part, name: str) -> Medium:
-    called = NAMES[part.kind]
+def _medium(part: Part, name: str, side: int) -> Medium:
+    file = f" {part.value.name}" if isinstance(part.value, Path) else ""
+    caption = f"{NAMES[part.kind]}{file}"
     if part.kind == "audio":
-        return Medium(part.kind, [], f"{called}{_file(part.value)}")
+        return Medium([], caption)
     try:
-        frames, count = thumbnails(part, name)
-    except BadItem as error:
-        return Medium(part.kind, [], f"{called} not shown: {error}")
-    return Medium(part.kind, frames, f"{called}, {len(frames)} of {count} frames")
-
-
-def _file(value: Any) -> str:
-    return f" {value.name}" if isinstance(value, Path) else ""
+        files, count = thumbnails(part, name, side)
+    except BadItem:
+        return Medium([], f"{caption}: no longer readable")
+    frames = [data_uri(file, "webp") for file in files]
+    if part.kind == "image":
+        return Medium(frames, caption)
+    return Medium(frames, f"{caption}, {len(frames)} of {count} frames", strip=True)

@@ -1,10 +1,10 @@
-"""Write a probe report where people will look for it: figures, a summary, and the recipe."""
+"""Write the folder of a probe report: the report, its page, a summary, the recipe, the figures."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from freeret.pages.report import report_page
+from freeret.pages.report import LISTED, report_page
 from freeret.recipe import Recipe
 from probes import ProbeReport
 from probes.files import write_atomic
@@ -25,10 +25,13 @@ def write_report(
     """Write report.html, report.json, recipe.json, summary.md and the figures.
 
     Args:
-        report: What was measured.
-        folder: Where the files go.
-        formats: Of the figures.
-        width: Of the figures, in inches; see `probes.plots.figures.figure_of`.
+        report: The report.
+        folder: Folder for the files.
+        formats: Formats of the figures.
+        width: Width of the figures in inches; see `probes.plots.figures.figure_of`.
+
+    Returns:
+        The recipe that follows from the report.
     """
     recipe = Recipe.from_report(report)
     report.save(folder / "report.json")
@@ -45,19 +48,18 @@ def write_measured(
     formats: Collection[Format] = FORMATS,
     width: float | None = None,
 ) -> None:
-    """Write some parts of a report, each as PART.json, and their figures; there is no recipe
-    without the others.
+    """Write some parts of a report, each as PART.json, and their figures. A recipe needs all parts.
 
     Args:
-        report: What `probes.measure.run.probe_parts` returned.
-        folder: Where the files go.
-        formats: Of the figures.
-        width: Of the figures, in inches.
+        report: Fields of `ProbeReport` by name, as `probes.measure.run.probe_parts` returns them.
+        folder: Folder for the files.
+        formats: Formats of the figures.
+        width: Width of the figures in inches.
     """
     head = {name: value for name, value in report.items() if name not in PARTS}
     for part in PARTS:
         if part in report:
-            timings = {part: report["timings"][part]}
+            timings = {name: s for name, s in report["timings"].items() if name == part}
             write_parts(folder / f"{part}.json", {**head, "timings": timings, part: report[part]})
     draw([report], folder, formats, width)
 
@@ -68,7 +70,7 @@ def draw(
     formats: Collection[Format] = FORMATS,
     width: float | None = None,
 ) -> None:
-    """Every kind of figure that all these reports, or parts of reports, have the figures for."""
+    """Draw every kind of figure whose part all these reports hold."""
     names = [Path(report["fingerprint"]["model"]).name for report in reports]
     for kind in KINDS:
         part = PART_OF[kind]
@@ -78,8 +80,8 @@ def draw(
 
 
 def summary(report: ProbeReport, recipe: Recipe) -> str:
-    """What a person should read first, as Markdown."""
-    best = sorted(report.diagnostic, key=lambda s: -s.reciprocal_rank.mean)[:8]
+    """The recipe's reasons and the main tables, as Markdown."""
+    best = sorted(report.diagnostic, key=lambda s: -s.reciprocal_rank.mean)[:LISTED]
     lines = [
         f"# {report.fingerprint['model']}",
         "",

@@ -1,4 +1,4 @@
-"""The page of a probe report: a sentence for newcomers, then each figure and how to read it."""
+"""The page of a probe report: a summary for newcomers, then each figure and how to read it."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -14,25 +14,30 @@ from freeret.pages.render import render
 from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.display import svg_uri
+from probes.measure.fusion import CANDIDATES, SENTENCES
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
 from probes.measure.paraphrases import best_score
 
-WHEN = {
-    "word": "when it is asked for a word",
+UNDER = {
+    "word": "under E5-V's prompt",
     "control": "under the paper's control prompt",
     "text": "on running text",
 }
-"""Kinds of prompt as parts of a sentence."""
-SMALL = (5.2, 3.6)
+"""Kind of prompt -> part of a sentence."""
+PROMPTS = (
+    "“Asked for a word” is E5-V's prompt, which asks for a summary in one word; “control prompt” "
+    "is the paper's; “running text” is the bare sentence without its last word."
+)
+CHART = (5.2, 3.6)
 """Inches of a chart that can be read at the width of a phone."""
-SETTINGS = 8
-"""Best settings that the page lists."""
+LISTED = 8
+"""Number of the best extractions that the page lists."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Charts (their alternative texts and data URIs), a table, and a sentence on reading them."""
+    """Charts (alternative texts and data URIs), a table, and how to read them."""
 
     title: str
     reading: str
@@ -45,8 +50,8 @@ def report_page(report: ProbeReport, recipe: Recipe) -> str:
     """A probe report as one self-contained HTML page.
 
     Args:
-        report: What was measured; parts without figures are left out.
-        recipe: What follows from it.
+        report: The report; empty parts are left out.
+        recipe: The recipe that follows from it.
 
     Returns:
         The page.
@@ -63,12 +68,12 @@ def report_page(report: ProbeReport, recipe: Recipe) -> str:
 
 
 def lead(report: ProbeReport, recipe: Recipe) -> str:
-    """What the report says, for those who have read nothing else."""
+    """Summarise the report for readers who are new to it."""
     turns: dict[str, list[str]] = {}
     for kind, curves in report.curves.items():
-        turns.setdefault(curves.turn, []).append(WHEN[kind])
+        turns.setdefault(curves.turn, []).append(UNDER[kind])
     where = ", and ".join(f"in {turn} {_listed(kinds)}" for turn, kinds in turns.items())
-    setting = best_score(report.diagnostic)
+    best = best_score(report.diagnostic)
     reranked = (
         "It also judges pairs well enough to improve the order of the first hits."
         if recipe.frame
@@ -77,8 +82,8 @@ def lead(report: ProbeReport, recipe: Recipe) -> str:
     return (
         f"A language model carries the meaning of a text through its layers and turns it into the "
         f"next word near the end. {_name(report)} does so {where}. FreeRet reads it at "
-        f"{recipe.site}: there a sentence finds its paraphrase among 200 with a mean reciprocal "
-        f"rank of {setting.reciprocal_rank.mean:.2f}, where 1 is always first. {reranked}"
+        f"{recipe.site}: there a sentence finds its paraphrase among 200 sentences with a mean "
+        f"reciprocal rank of {best.reciprocal_rank.mean:.2f}, where 1 is always first. {reranked}"
     )
 
 
@@ -87,10 +92,10 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
     if report.synonyms:
         yield Section(
             "Is a high cosine a sign of meaning?",
-            "The first chart shows the mean cosine of synonyms, and of other pairs of the same "
-            "words as controls: where both are high, any two texts look alike. The second shows d′,"
-            " the distance between the two in standard deviations: the higher it is, the more of "
-            "the cosine is meaning.",
+            "The first chart shows the mean cosine of synonyms and, as controls, of other pairs of "
+            "the same words: where both are high, any two texts look alike. The second shows d′, "
+            "the distance between the two in standard deviations: the higher it is, the better the "
+            "cosine separates meanings.",
             [
                 _chart(
                     "Mean cosine of synonyms and controls", plots.draw_synonyms, report.synonyms
@@ -100,22 +105,23 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         )
     if report.framing:
         yield Section(
-            "How should it be asked whether two texts match?",
-            "Each point is a way of asking. One to the right of 0.5 prefers the label of a match "
-            "before it has seen any content; the higher a point, the better it tells matches from "
-            "near-misses (0.5 is chance).",
+            "Which question tells matches from near-misses?",
+            "Each point is a frame: one wording of the question whether two texts match, with its "
+            "two possible answers. Under a frame to the right of 0.5 the model prefers the answer "
+            "“match” before it has seen any content. The higher the point, the better the answers "
+            "tell matches from near-misses (0.5 is chance).",
             [_chart("Skew and AUC of each frame", plots.draw_framing, report.framing)],
             ["frame", "p(match) without content", "accuracy", "AUC"],
             [[f.frame, f"{f.skew:.2f}", str(f.accuracy), str(f.auc)] for f in report.framing],
         )
     if report.diagnostic:
-        best = sorted(report.diagnostic, key=lambda s: -s.quality)[:SETTINGS]
+        best = sorted(report.diagnostic, key=lambda s: -s.quality)[:LISTED]
         sees = best[0].pictures is not None
         yield Section(
             "Which prompt, site and geometry find the paraphrase?",
-            "Each point is the best site of a prompt in a geometry: the further to the right, the "
-            "closer to the top of 200 sentences a paraphrase stands. The table lists the best "
-            f"settings{', which count captions of pictures too' if sees else ''}.",
+            "Each point is the best site of one prompt in one geometry: the further to the right, "
+            "the closer to the top of all 200 sentences the paraphrase is ranked. The table lists "
+            f"the best extractions{', by paraphrases and captions of pictures' if sees else ''}.",
             [_chart("Reciprocal rank by prompt", plots.draw_diagnostic, report.diagnostic)],
             ["prompt", "site", "geometry", "reciprocal rank", *(["pictures"] if sees else [])],
             [
@@ -126,10 +132,12 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         )
     if report.reranking:
         yield Section(
-            "Does judging the first hits again help?",
-            "The gain is the change of the reciprocal rank when the model judges the first hits "
-            "again. A gain whose interval includes 0 is none. The weight says how much its "
-            "judgement counts beside the first stage.",
+            "Does reranking help?",
+            f"For {SENTENCES} sentences, the model judges the first {CANDIDATES} hits of stage 1. "
+            f"The reciprocal rank is that among these {CANDIDATES}, so it is not comparable to the "
+            "ranks among 200 sentences above; the gain is its change against stage 1. A gain whose "
+            "interval includes 0 is within noise. The weight says how much the judgement counts "
+            "beside stage 1.",
             columns=["frame", "weight", "reciprocal rank", "gain"],
             rows=[
                 [f.frame, "alone" if f.weight is None else f"{f.weight:g}",
@@ -139,15 +147,15 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         )  # fmt: skip
     if report.injection:
         attacks = list(dict.fromkeys(i.attack for i in report.injection))
-        found = {(i.frame, i.attack): i for i in report.injection}
+        effects = {(i.frame, i.attack): i for i in report.injection}
         yield Section(
-            "Can a text speak for itself?",
-            "How far a sentence appended to a candidate moves its judgement, in log-odds, and the "
-            "share of near-misses that it turns into matches. A forged turn or option should do no "
-            "more than a harmless sentence.",
+            "Can a candidate inject its own judgement?",
+            "The shift of the judgement, in log-odds, when a sentence is appended to a candidate, "
+            "and the share of near-misses that it turns into matches. A forged turn or option "
+            "should shift it no further than a harmless sentence.",
             columns=["frame", *attacks],
             rows=[
-                [frame, *(_injected(found.get((frame, attack))) for attack in attacks)]
+                [frame, *(_effect(effects.get((frame, attack))) for attack in attacks)]
                 for frame in dict.fromkeys(i.frame for i in report.injection)
             ],
         )
@@ -156,20 +164,20 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
 def _curves(report: ProbeReport) -> Iterator[Section]:
     panels: dict[str, tuple[str, tuple[plots.Part, ...]]] = {
         "Where does the state turn, and where does it become the word?": (
-            "One chart for each kind of prompt. α is the cosine of the state before and after a "
-            "sublayer: where it falls, the state turns. β is the cosine of the state and the word "
-            "that is about to be said, y*: where it rises, the state becomes that word. The "
-            "sharper turn of the last two steps is shaded; bands are 95% intervals.",
+            f"One chart per kind of prompt. {PROMPTS} α is the cosine of the state before and "
+            "after a sublayer: where it falls, the state turns. β is the cosine of the state and "
+            "y*, the word that the model is about to say: where it rises, the state becomes that "
+            "word. The sharper of the last two turns is shaded; bands are 95% intervals.",
             ("alpha", "beta"),
         ),
         "When is the word decided?": (
-            "If the model ended at a layer, which rank would the word have among all words (1 is "
-            "first), and which probability?",
+            "The logit lens: the rank (1 is first) and the probability that y* would have among "
+            "all words if the model ended at this layer.",
             ("rank", "probability"),
         ),
         "How long is the state?": (
-            "The length of the state by layer. A state that is far longer than its sublayers' "
-            "outputs hardly turns.",
+            "The norm of the state by layer. A state that is far longer than the outputs of its "
+            "sublayers hardly turns.",
             ("norms",),
         ),
     }
@@ -183,12 +191,12 @@ def _curves(report: ProbeReport) -> Iterator[Section]:
 
 def _chart(alt: str, draw: Callable[[Any, Axes | None], Axes], data: Any) -> tuple[str, str]:
     with rc_context(plots.STYLE):
-        figure = Figure(figsize=SMALL, layout="constrained")
+        figure = Figure(figsize=CHART, layout="constrained")
         draw(data, figure.subplots())
     return alt, svg_uri(figure)
 
 
-def _injected(injection: Injection | None) -> str:
+def _effect(injection: Injection | None) -> str:
     return f"{injection.shift.mean:+.2f}, {injection.flipped:.0%}" if injection else ""
 
 

@@ -83,7 +83,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.worker = service.worker
+    app.state.worker, app.state.location = service.worker, str(service.store.location)
     for error in (FreeRetError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(error, handle)
     for group in (openai_api, cohere_api, search_api):

@@ -1,19 +1,22 @@
-// The page of `freeret serve`. What comes from the store is shown through textContent alone.
+// The page of `freeret serve`. Content of the store is shown through textContent alone.
 "use strict";
 
 const LONGEST_SIDE = 1024; // pixels of a picture that is sent
 const TOKEN = "freeret-token";
+const UNREADABLE = "no longer readable";
+const COUNT = 12; // hits that are shown unless the form says otherwise
 const $ = (id) => document.getElementById(id);
 
 let picture = null; // a data URI
 let reranks = false;
-let current = new AbortController(); // of the request whose result is awaited
+let stored = {}; // how many items of each signature the store holds
+let current = new AbortController(); // aborts the request whose result is awaited
 let urls = []; // of media that were fetched with a token
 
 function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
 function say(text, failed = false) {
@@ -90,40 +93,50 @@ async function* events(response) {
 // ---------------------------------------------------------------------------------------- hits
 
 // Give a medium its source; with a token the browser cannot fetch it by itself.
-async function load(shown, url) {
+async function load(node, url) {
   if (!sessionStorage.getItem(TOKEN)) {
-    shown.src = url;
+    node.src = url;
     return;
   }
   try {
-    shown.src = URL.createObjectURL(await (await request(url)).blob());
-    urls.push(shown.src);
+    node.src = URL.createObjectURL(await (await request(url)).blob());
+    urls.push(node.src);
   } catch {
-    shown.alt = "cannot be shown";
+    node.alt = UNREADABLE;
   }
 }
 
-function medium(part) {
-  const names = { image: "picture", video: "clip", audio: "sound" };
-  const figure = element("figure", { className: "medium" });
-  const frames = part.thumbnails.map((url, i) => {
-    const image = element("img", { alt: part.kind === "video" ? `frame ${i + 1}` : "picture" });
-    image.onerror = () => image.replaceWith(element("span", { className: "soft", textContent: "cannot be shown" }));
+function pictures(addresses, name) {
+  return addresses.map((url, i) => {
+    const image = element("img", { alt: addresses.length > 1 ? `${name} ${i + 1}` : name });
+    image.onerror = () => image.replaceWith(element("span", { className: "soft", textContent: UNREADABLE }));
     load(image, url);
     return image;
   });
-  if (part.kind === "audio") {
-    const player = element("audio", { controls: true });
-    load(player, part.url);
-    figure.append(player);
-  } else if (part.kind === "video") {
-    figure.classList.add("strip");
-    const caption = `${names.video}, ${frames.length} frames`;
-    figure.append(element("div", {}, ...frames), element("figcaption", { textContent: caption }));
-  } else {
-    figure.append(...frames);
+}
+
+function strip(images, caption) {
+  return element("figure", { className: "medium strip" },
+    element("div", {}, ...images), element("figcaption", { textContent: caption }));
+}
+
+// The media of a hit, in order; several pictures stand in one film strip.
+function gallery(media) {
+  if (media.length > 1 && media.every((part) => part.kind === "image")) {
+    const images = pictures(media.flatMap((part) => part.thumbnails), "picture");
+    return [strip(images, `film strip, ${images.length} pictures`)];
   }
-  return figure;
+  return media.map(medium);
+}
+
+function medium(part) {
+  if (part.kind === "video") {
+    return strip(pictures(part.thumbnails, "frame"), `clip, ${part.thumbnails.length} frames`);
+  }
+  const player = element("audio", { controls: true });
+  if (part.kind === "audio") load(player, part.url);
+  const content = part.kind === "audio" ? [player] : pictures(part.thumbnails, "picture");
+  return element("figure", { className: "medium" }, ...content);
 }
 
 function card(hit, rank) {
@@ -132,21 +145,21 @@ function card(hit, rank) {
     element("span", { className: "score", textContent: hit.score.toFixed(3), title: "score" }),
     element("span", { textContent: hit.id }));
   if (hit.stage2_score !== null) {
-    head.append(element("span", { className: "tag", textContent: `judged: p = ${hit.stage2_score.toFixed(2)}` }));
+    head.append(element("span", { className: "tag", textContent: `reranked: p(match) = ${hit.stage2_score.toFixed(2)}` }));
   }
-  const media = element("div", { className: "media" }, ...hit.media.map(medium));
-  const shown = element("li", {}, head, media);
-  if (hit.text) shown.append(element("p", { className: "text long", textContent: hit.text }));
+  const media = element("div", { className: "media" }, ...gallery(hit.media));
+  const item = element("li", {}, head, media);
+  if (hit.text) item.append(element("p", { className: "text long", textContent: hit.text }));
   const facts = Object.entries(hit.metadata).map(([name, value]) => {
     const words = typeof value === "string" ? value : JSON.stringify(value);
     return element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: words }));
   });
-  if (facts.length) shown.append(element("dl", { className: "facts" }, ...facts));
+  if (facts.length) item.append(element("dl", { className: "facts" }, ...facts));
   const more = element("button", { type: "button", textContent: "More like this" });
   more.setAttribute("aria-label", `More like hit ${rank}`);
-  more.onclick = () => similar(hit.id);
-  shown.append(more);
-  return shown;
+  more.onclick = () => go(similar, hit.id);
+  item.append(more);
+  return item;
 }
 
 function show(hits) {
@@ -179,51 +192,62 @@ function alternatives(text) {
 }
 
 function options() {
-  const count = Number($("count").value) || 12;
+  const count = Number($("count").value) || COUNT;
   return { ...filters(), top_n: count, rerank: reranks && $("rerank").checked ? count : 0 };
 }
 
-// Run an action: the one before is dropped, and whatever goes wrong is said.
+// How many items a search passes over; undefined where a filter of metadata decides.
+function candidates({ kinds, filter }) {
+  if (filter) return undefined;
+  const wanted = (signature) => !kinds.length || kinds.some((kind) => overlaps(kind, signature));
+  return Object.entries(stored).filter(([signature]) => wanted(signature)).reduce((sum, [, n]) => sum + n, 0);
+}
+
+function overlaps(kinds, signature) {
+  return kinds.split("+").some((kind) => signature.split("+").includes(kind));
+}
+
+// Run an action in place of the one before, and say what goes wrong.
 async function perform(title, action) {
   current.abort();
-  const own = (current = new AbortController());
+  const controller = (current = new AbortController());
   $("answer").hidden = true;
   show([]);
   say(title);
   try {
-    await action(own.signal);
+    await action(controller.signal);
   } catch (error) {
-    if (error.name !== "AbortError" && own === current) say(error.message, true);
+    if (error.name !== "AbortError" && controller === current) say(error.message, true);
   }
 }
 
-function found(result, what) {
+function report(result, asked, like = "") {
   show(result.hits);
-  const count = result.hits.length;
-  const summary = count ? `${count} ${count === 1 ? "hit" : "hits"} ${what} in ${result.seconds.toFixed(2)} s` : "Nothing found. Try other filters.";
+  const [count, total] = [result.hits.length, candidates(asked)];
+  const nearest = count < asked.top_n || count >= total ? `${count === 1 ? "hit" : "hits"}`
+    : total === undefined ? "nearest hits" : `nearest of ${total}`;
+  const summary = count ? `${count} ${nearest}${like} in ${result.seconds.toFixed(2)} s` : "Nothing found. Try other filters.";
   say(result.note ? `${summary}. ${result.note}` : summary);
 }
 
 function search() {
   const text = $("text").value.trim();
-  if (!text && !picture) return say("Type what you look for, or add a picture.");
   return perform("Searching …", async (signal) => {
     const body = { ...options(), ...(text && { text }), ...(picture && { image: picture }) };
-    found(await (await request("/search", body, signal)).json(), "");
+    report(await (await request("/search", body, signal)).json(), body);
   });
 }
 
 function similar(id) {
   return perform("Searching …", async (signal) => {
     const { rerank, ...body } = { ...options(), id };
-    found(await (await request("/similar", body, signal)).json(), `like ${id}`);
+    report(await (await request("/similar", body, signal)).json(), body, ` like ${id}`);
     $("status").scrollIntoView({ block: "nearest" });
   });
 }
 
 function ask() {
   const question = $("text").value.trim();
-  if (!question) return say("Type a question.");
   return perform("Reading the sources …", async (signal) => {
     const { rerank } = options();
     const response = await request("/answer", { question, rerank, stream: true }, signal);
@@ -244,6 +268,54 @@ function ask() {
   });
 }
 
+// ------------------------------------------------------------------------------------- address
+
+// Run an action, and put what it was asked into the address of the page, so that reload, Back and
+// links repeat it. The picture is kept in the history of the tab.
+function go(action, id = "") {
+  const fields = new URLSearchParams();
+  const add = (name, value) => value && fields.append(name, value);
+  if (action === similar) add("like", id);
+  add("q", $("text").value.trim());
+  if (action === ask) add("ask", "yes");
+  for (const box of $("kinds").querySelectorAll("input:checked")) add("kind", box.value);
+  add("filter", $("filter").value.trim());
+  if (Number($("count").value) !== COUNT) add("n", $("count").value);
+  if ($("rerank").checked) add("rerank", "yes");
+  const address = `${location.pathname}?${fields}`;
+  const changed = address !== location.pathname + location.search || picture !== (history.state?.picture ?? null);
+  if (changed) history.pushState({ picture }, "", address);
+  return action(id);
+}
+
+// Fill in the form from the address, and run the action that it stands for.
+function restore() {
+  const fields = new URLSearchParams(location.search);
+  $("text").value = fields.get("q") ?? "";
+  $("filter").value = fields.get("filter") ?? "";
+  $("count").value = fields.get("n") ?? COUNT;
+  $("rerank").checked = fields.has("rerank");
+  for (const box of $("kinds").querySelectorAll("input")) box.checked = fields.getAll("kind").includes(box.value);
+  if (["kind", "filter", "n", "rerank"].some((name) => fields.has(name))) $("options").open = true;
+  choose(history.state?.picture ?? null);
+  if (fields.has("like")) return similar(fields.get("like"));
+  if (fields.has("ask")) return ask();
+  if (fields.has("q") || picture) return search();
+  return perform("", async () => {});
+}
+
+function choose(uri) {
+  picture = uri;
+  $("picture").hidden = !uri;
+  if (uri) $("preview").src = uri;
+}
+
+function submit(action) {
+  const searchable = $("text").value.trim() || (action === search && picture);
+  if (searchable) return go(action);
+  return say(action === ask ? "Type a question." : "Type what you look for, or add a picture.");
+}
+
 async function take(file) {
   if (!file || $("pick").hidden) return;
   try {
@@ -252,13 +324,11 @@ async function take(file) {
     const [width, height] = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round(n * scale)));
     const canvas = element("canvas", { width, height });
     canvas.getContext("2d").drawImage(bitmap, 0, 0, width, height);
-    picture = canvas.toDataURL("image/png");
+    choose(canvas.toDataURL("image/png"));
   } catch {
     return say("This is not a picture that the browser can read.", true);
   }
-  $("preview").src = picture;
-  $("picture").hidden = false;
-  search();
+  return go(search);
 }
 
 // --------------------------------------------------------------------------------------- start
@@ -270,7 +340,8 @@ async function start() {
   $("pick").hidden = !health.reads.includes("image");
   reranks = health.reranks;
   $("judge").hidden = !reranks;
-  const kinds = Object.entries(health.kinds);
+  stored = health.kinds;
+  const kinds = Object.entries(stored);
   $("kinds").hidden = kinds.length < 2;
   for (const [kind, count] of kinds) {
     const box = element("input", { type: "checkbox", value: kind });
@@ -280,13 +351,15 @@ async function start() {
   $("reasons").replaceChildren(...reasons.map((textContent) => element("li", { textContent })));
   $("why").hidden = !reasons.length;
   if (!health.items) say("The store is empty. Add items with `freeret index`.");
+  else if (location.search || history.state?.picture) restore();
 }
 
-$("form").onsubmit = (event) => { event.preventDefault(); search(); };
-$("ask").onclick = ask;
+$("form").onsubmit = (event) => { event.preventDefault(); submit(search); };
+$("ask").onclick = () => submit(ask);
+window.onpopstate = restore;
 $("choose").onclick = () => $("file").click();
 $("file").onchange = () => { take($("file").files[0]); $("file").value = ""; };
-$("remove").onclick = () => { picture = null; $("picture").hidden = true; $("text").focus(); };
+$("remove").onclick = () => { choose(null); $("text").focus(); };
 document.onpaste = (event) => {
   const [file] = event.clipboardData.files;
   if (file) { event.preventDefault(); take(file); }

@@ -36,6 +36,7 @@ def part_names(listed: str) -> list[PartName]:
     """The parts named in a list such as `curves,synonyms`, with those that they need.
 
     Raises:
-        BadSetting: There is no such part.
+        BadSetting: There is no such part, or the list names none.
     """
-    return with_needed([name.strip() for name in listed.split(",")])
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    return with_needed(names or [listed])

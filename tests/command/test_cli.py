@@ -21,7 +21,8 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from freeret.cli import app
-from freeret.cli.output import as_trec
+from freeret.cli.output import as_trec, this_command
+from freeret.embedder import Embedder
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
 from freeret.sources.counting import count_items
@@ -420,6 +421,15 @@ def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -
         (("index", text, *new, "--quantize", "3bit"), "--quantize. Choose from"),
         (("search", tmp_path, "q", "--frames", 0), "frames must be a whole number"),
         (("check", "none", "--device", "cpu", "--device-map", "auto"), "give one"),
+        (("check", tmp_path / "none"), "is not a model folder"),
+        (("check", "smolsight", "--quantize", "4bit"), "needs bitsandbytes"),
+        (("probe", tmp_path / "none"), "is not a model folder"),
+        (("demo", "--model", tmp_path / "none"), "is not a model folder"),
+        (("probe", "smolsight", "--only", "curve"), "did you mean 'curves'?"),
+        (("plot", tmp_path / "none.json"), "cannot read"),
+        (("plot", tmp_path), "report.json"),
+        (("plot", "smolsight", "--width", "wide"), "--width takes a number of inches"),
+        (("plot", "smolsight", "smolsight", "--label", "a"), "give 2 different labels"),
         (("index", text, "--store", tmp_path / "file"), "Not a directory"),
         (("index", text, "--store", tmp_path / "file" / "s"), "Not a directory"),
         (("index", text, "--store", "/proc/s"), "cannot write to /proc/s"),
@@ -493,8 +503,15 @@ def test_what_one_command_probes_no_other_probes_again(
     assert (
         run("eval", f"sts:{tmp_path / 'sts.tsv'}", "--model", moved, "--out", tmp_path / "e") == 0
     )
+    shutil.rmtree(tmp_path / "out")
     assert run("probe", model, "--out", tmp_path / "out") == 0
-    assert len(probed()) == 2, "`freeret probe` measures whenever it is asked"
+    assert (tmp_path / "out" / "report.json").is_file()
+    assert run("probe", model, "--out", tmp_path / "part", "--only", "synonyms") == 0
+    assert {path.suffix for path in (tmp_path / "part").iterdir()} == {".json", ".png", ".svg"}
+    assert len(probed()) == 1, "the report is drawn"
+    assert run("probe", model, "--out", tmp_path / "out", "--again") == 0
+    assert run("probe", model, "--out", tmp_path / "out", "--seed", 1) == 0
+    assert len(probed()) == 3
 
 
 def test_the_papers_recipe_needs_no_probing(
@@ -507,6 +524,62 @@ def test_the_papers_recipe_needs_no_probing(
     # The store keeps its recipe, and its backbone is not probed for it.
     assert run("index", tmp_path / "a.txt", *how) == 0
     assert probed() == []
+
+
+# ------------------------------------------------------------------------------- Ctrl-C
+
+
+def stop(*_: Any, **__: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_index_says_how_many_items_are_stored(
+    model: Path,
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    store = tmp_path / "s"
+    assert index(tmp_path / "a.txt", store=store, model=model, recipe=recipe) == 0
+    monkeypatch.setattr(Embedder, "encode_rows", stop)
+    for target, count in ((store, "1 item is stored"), (tmp_path / "new", "0 items are stored")):
+        assert index(tmp_path / "b.txt", store=target, model=model, recipe=recipe) == 130
+        line = own_lines(capsys.readouterr().err)[-1]
+        assert line == f"freeret: interrupted; {count}; the same command goes on from there"
+
+
+def test_an_interrupted_probe_says_that_parts_are_kept(
+    probed: Callable[[], list[str]],
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("freeret.reports.probe", stop)
+    assert run("probe", model, "--out", tmp_path / "out") == 130
+    line = own_lines(capsys.readouterr().err)[-1]
+    assert "the parts that were finished are kept; the same command goes on" in line
+
+
+def test_the_program_is_called_as_it_can_be_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "a venv" / "bin" / "freeret"
+    script.parent.mkdir(parents=True)
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(tmp_path)
+    assert this_command() == "'a venv/bin/freeret'"
+    monkeypatch.chdir("/usr")
+    assert this_command() == f"'{script}'"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert this_command() == "freeret"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/freeret/__main__.py"])
+    assert this_command() == f"{sys.executable} -m freeret"
 
 
 def test_a_store_of_another_model_is_refused_before_probing(

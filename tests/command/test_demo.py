@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from freeret.demo import run as steps
-from freeret.demo.run import Demo
+from freeret.demo.run import FITTED_SCORES, RAW_SCORES, Demo
 from freeret.demo.searches import PICTURES, SIZE, Search, Searches
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet, Hit
@@ -34,14 +34,19 @@ def test_an_interrupted_demo_leaves_a_page_that_is_right_and_goes_on(
             Demo(backbone, REPORT, tmp_path).run()
     html = page.read_text(encoding="utf-8")
     assert "Which planet" in html
+    assert RAW_SCORES in html
     assert "Still to come: all passages" in html
     assert "<table>" not in html
     capsys.readouterr()
 
-    assert Demo(backbone, REPORT, tmp_path).run() == page
+    assert Demo(backbone, REPORT, tmp_path, "bin/freeret").run() == page
     html, out = page.read_text(encoding="utf-8"), capsys.readouterr().out
     assert out.index("Which planet") < out.index("Step 1 of 3") < out.index("Step 3 of 3")
     assert "Still to come" not in html
+    assert RAW_SCORES in out
+    assert RAW_SCORES not in html
+    assert FITTED_SCORES.replace("'", "&#39;") in html
+    assert f"<pre>bin/freeret search {tmp_path / 'store'} " in html
     for title in (*PICTURES, "A question looks for its passage", "shared words", "(E5-V)"):
         assert title in html
         assert title in out or title == "A question looks for its passage"

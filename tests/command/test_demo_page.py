@@ -43,6 +43,7 @@ def a_page(folder: Path, **changes: Any) -> Page:
         "recipe": f"It reads {EVIL}.",
         "reasons": [f"because {EVIL}", LONG],
         "to_come": [],
+        "command": "freeret",
         "examples": [Searches("What?", [Search(Item("what?", images=[BLUE]), PICTURE, hits[:1])])],
         "curve": folder / "curve.png",
         "turn": "The last part turns it.",
@@ -88,8 +89,8 @@ def test_the_page_is_whole(size: Any, scheme: Any, page_file: Path, browser: Bro
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     inside = """[...document.querySelectorAll('article *')].every(e => {
         const card = e.closest('article').getBoundingClientRect();
-        const own = e.getBoundingClientRect();
-        return own.right <= card.right + 1 && own.left >= card.left - 1;
+        const box = e.getBoundingClientRect();
+        return box.right <= card.right + 1 && box.left >= card.left - 1;
     })"""
     assert page.evaluate(inside)
     ink, paper = (
@@ -148,7 +149,7 @@ def test_several_pictures_are_one_strip(page_file: Path, browser: Browser) -> No
     page.goto(page_file.as_uri())
     strips = page.locator(".strip")
     assert [strip.locator("img").count() for strip in strips.all()] == [4, 3]
-    assert strips.nth(1).inner_text() == "clip, 3 frames"
+    assert strips.nth(1).inner_text() == "film strip, 3 pictures"
     heights = [image.bounding_box() for image in strips.nth(1).locator("img").all()]
     assert len({box["y"] for box in heights if box}) == 1  # in a row
     page.close()

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import probes
 from freeret.cli import app
 from freeret.pages.hits import hits_page
-from freeret.pages.items import LONGEST, show_item
+from freeret.pages.items import MAX_CHARACTERS, item_card
 from freeret.pages.probe_folder import write_report
 from freeret.pages.report import lead, report_page
 from freeret.recipe import Recipe
@@ -93,7 +93,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Item(audios=[sound()], id="sound"),
         Item("text stays", images=[gone], id="gone"),
         Item(images=[damaged], id="damaged"),
-        Item("of " * LONGEST, id="long"),
+        Item("of " * MAX_CHARACTERS, id="long"),
     ]
     retriever.index(items, folder / "store")
     gone.unlink()
@@ -140,7 +140,7 @@ def test_a_search_is_shown_and_its_content_never_run(searched: Path, browser: Br
     assert shown.count(EVIL) == 4  # text, id, key and value
     assert "clip, 4 of 9 frames" in shown
     assert "sound" in shown
-    assert f"({3 * LONGEST:,} characters)" in shown
+    assert f"({3 * MAX_CHARACTERS:,} characters)" in shown
     about = page.locator("body").inner_text()
     assert f"freeret search '{EVIL}'" in about
     assert "Vectors are read at attn[-1] under the control prompt" in about
@@ -150,8 +150,8 @@ def test_a_search_is_shown_and_its_content_never_run(searched: Path, browser: Br
 def test_media_that_cannot_be_read_are_named(searched: Path, browser: Browser) -> None:
     page = opened(browser, searched)
     gone = page.locator("ol.results").first.locator("li", has_text="text stays").inner_text()
-    assert "picture not shown" in gone
-    assert "gone.png" in gone
+    assert "picture gone.png: no longer readable" in gone
+    assert str(searched.parent / "gone.png") not in searched.read_text("utf-8")
     assert page.locator("ol.results").first.locator(".missing").count() == 3  # and the sound
     page.close()
 
@@ -161,9 +161,19 @@ def test_a_page_carries_thumbnails_only(searched: Path) -> None:
 
 
 def test_a_picture_keeps_its_shape() -> None:
-    (medium,) = show_item(Item(images=[Image.new("RGB", (3000, 30))])).media
+    (medium,) = item_card(Item(images=[Image.new("RGB", (3000, 30))])).media
     assert medium.frames[0].startswith("data:image/webp;base64,")
     assert len(medium.frames[0]) < 2000
+
+
+def test_several_pictures_are_one_film_strip() -> None:
+    pictures = [Image.new("RGB", (300, 200), colour) for colour in ("red", "green", "blue")]
+    (strip,) = item_card(Item("three", images=pictures)).media
+    assert strip.strip
+    assert len(strip.frames) == 3
+    assert strip.caption == "film strip, 3 pictures"
+    mixed = item_card(Item(images=pictures[:1], videos=[pictures])).media
+    assert [medium.strip for medium in mixed] == [False, True]
 
 
 def test_a_path_that_is_no_text_can_be_written(tmp_path: Path) -> None:
@@ -172,6 +182,7 @@ def test_a_path_that_is_no_text_can_be_written(tmp_path: Path) -> None:
     page = hits_page(retriever, [item], [[]])
     assert "caf\\udce9.png" in page.encode().decode()
     assert "There are no hits." in page
+    assert "<pre>" not in page, "there is no command to show"
 
 
 @pytest.fixture(scope="module")
@@ -250,8 +261,8 @@ def test_every_figure_of_a_report_says_how_to_read_it(reported: Path, browser: B
 @pytest.mark.parametrize(
     ("name", "sentences"),
     [
-        ("smollm2-135m", ["in the last MLP when it is asked for a word", "in the final norm on"]),
-        ("gemma3-270m", ["in the final norm when it is asked for a word, under the paper's"]),
+        ("smollm2-135m", ["in the last MLP under E5-V's prompt", "in the final norm on"]),
+        ("gemma3-270m", ["in the final norm under E5-V's prompt, under the paper's"]),
     ],
 )
 def test_the_first_sentences_say_where_meaning_becomes_words(

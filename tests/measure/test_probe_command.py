@@ -17,7 +17,7 @@ from freeret.reports import parts_folder, report_path, seconds_of
 from probes import Backbone, ProbeReport, probe
 from probes.data import matches, paraphrases
 from probes.errors import BadFile, BadSetting
-from probes.measure.parts import PARTS, with_needed
+from probes.measure.parts import PARTS, part_names, with_needed
 from probes.measure.report import read_parts, write_parts
 from probes.measure.run import _MEASURES, probe_parts
 from probes.plots import save
@@ -192,7 +192,11 @@ def test_reranking_brings_the_parts_that_it_needs() -> None:
     assert with_needed(["curves", "framing"]) == ["framing", "curves"]
 
 
-@pytest.mark.parametrize("only", ["curve", "", "curves,,synonyms", "curves;synonyms"])
+def test_empty_names_of_parts_are_ignored() -> None:
+    assert part_names(" curves,, synonyms,") == part_names("curves,synonyms")
+
+
+@pytest.mark.parametrize("only", ["curve", "", ",", "curves;synonyms"])
 def test_an_unknown_part_is_refused_with_all_names(
     only: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,6 +286,28 @@ def test_a_saved_report_is_drawn_without_its_model(
     assert run("plot", first, "--out", tmp_path / "x.jpeg") == 1
     assert ".pdf" in capsys.readouterr().err
     assert run("plot", "--out", tmp_path / "x.pdf") == 1
+
+
+def test_a_report_is_named_by_its_folder_or_alias_and_titled_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which titles the figure has, for reports of one model in two folders."""
+    for name in ("before", "after"):
+        make_report().save(tmp_path / name / "report.json")
+    titles: list[list[str]] = []
+
+    def note(kind: Any, results: dict[str, Any], *rest: Any) -> Any:
+        titles.append(list(results))
+        return figure_of(kind, results, *rest)
+
+    monkeypatch.setattr("probes.plots.figures.figure_of", note)
+    both, out = (tmp_path / "before", tmp_path / "after" / "report.json"), tmp_path / "f.png"
+    how = ("--kind", "framing", "--out", out)
+    assert run("plot", *both, *how) == 0
+    assert run("plot", *both, *how, "--label", "a", "--label", "b") == 0
+    assert run("plot", "smolsight", both[0], *how) == 0
+    assert titles[:2] == [["before", "after"], ["a", "b"]]
+    assert titles[2][0] == "smolsight"
 
 
 # ------------------------------------------------------------------------------- the time

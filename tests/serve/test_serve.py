@@ -347,13 +347,30 @@ def test_only_media_of_stored_items_are_served(served: Served, folder: Path) -> 
 
 
 def test_a_file_that_has_gone_is_not_found(served: Served, folder: Path) -> None:
-    url = media_of(served, ODD)[0]
+    medium = media_of(served, ODD)[0]
     moved = (folder / "file.png").rename(folder / "other.png")
     try:
-        assert served.get(url["url"]).status_code == 404
-        assert served.get(url["thumbnails"][0]).status_code == 404
+        for url in (medium["url"], medium["thumbnails"][0]):
+            answer = served.get(url)
+            assert answer.status_code == 404
+            message = answer.json()["error"]["message"]
+            assert message == f"the picture of item {ODD!r} is no longer readable"
     finally:
         moved.rename(folder / "file.png")
+
+
+def test_no_error_says_where_the_store_is(tiny: Callable[[str], Backbone], tmp_path: Path) -> None:
+    retriever = FreeRet(tiny("llama"), NOT_JUDGING)
+    retriever.index([Item("a text", id="only")], tmp_path / "store")
+    with serving(retriever) as served:
+        unknown = served.get("/items/nobody"), served.post("/similar", id="nobody")
+        retriever.delete("only")
+        nothing = served.post("/answer", question="what?")
+        for answer, status in ((unknown[0], 404), (unknown[1], 404), (nothing, 500)):
+            assert answer.status_code == status
+            message = answer.json()["error"]["message"]
+            assert str(tmp_path) not in message
+            assert message.startswith("the store ")
 
 
 # -- the server itself -------------------------------------------------------------------------

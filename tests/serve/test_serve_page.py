@@ -25,7 +25,7 @@ ITEMS = [
     Item(EVIL, id=f"evil/{EVIL}", metadata={EVIL: EVIL}),
     Item(LONG, id="long"),
     Item(images=[RED], id="red"),
-    Item("a blue picture", images=[BLUE], id="blue"),
+    Item("two pictures", images=[BLUE, RED], id="blue"),
     Item(videos=[[RED, BLUE, RED, BLUE]], id="clip"),
 ]
 FRAME = "mcq"
@@ -141,7 +141,9 @@ def test_a_picture_is_searched_with(way: str, page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("hits")
     assert ids(page)[0] == "red"
     decode(page)
-    assert page.locator("#hits .strip img").count() == 4
+    captions = page.locator("#hits .strip figcaption").all_inner_texts()
+    assert sorted(captions) == ["clip, 4 frames", "film strip, 2 pictures"]
+    assert page.locator("#hits .strip img").count() == 4 + 2
     page.get_by_role("button", name="Remove the picture").click()
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#status")).to_have_text("Type what you look for, or add a picture.")
@@ -205,7 +207,50 @@ def test_the_model_judges_where_it_is_asked_to(page: Page) -> None:
     page.get_by_label("Rerank").check()
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.locator("#hits .tag")).to_have_count(2)
-    expect(page.locator("#hits .tag").first).to_contain_text("judged: p = 0.")
+    expect(page.locator("#hits .tag").first).to_contain_text("reranked: p(match) = 0.")
+
+
+def test_the_address_holds_the_search_for_reload_and_back(page: Page) -> None:
+    text, status = page.get_by_role("searchbox"), page.locator("#status")
+    text.fill("bread & water")
+    page.get_by_text("Filters").click()
+    page.get_by_role("spinbutton", name="Hits").fill("2")
+    page.keyboard.press("Enter")
+    expect(status).to_contain_text("2 nearest of 6 in")
+    first = ids(page)
+    assert page.url.endswith("/?q=bread+%26+water&n=2")
+    page.get_by_label("video (1)").check()
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(status).to_contain_text("1 hit in")
+    page.get_by_role("button", name="More like hit 1").click()
+    expect(status).to_contain_text("Nothing found")  # the only clip is not like itself
+    page.reload()
+    expect(status).to_contain_text("Nothing found")
+    page.go_back()
+    expect(status).to_contain_text("1 hit in")
+    page.go_back()
+    expect(status).to_contain_text("2 nearest of 6 in")
+    expect(text).to_have_value("bread & water")
+    expect(page.get_by_label("video (1)")).not_to_be_checked()
+    assert ids(page) == first
+    page.go_back()
+    expect(page.locator("#hits li")).to_have_count(0)
+    expect(text).to_have_value("")
+    page.go_forward()
+    expect(status).to_contain_text("2 nearest of 6 in")
+
+
+def test_a_picture_that_was_searched_with_survives_a_reload(page: Page) -> None:
+    buffer = io.BytesIO()
+    RED.save(buffer, "PNG")
+    page.set_input_files(
+        "#file", {"name": "a.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
+    )
+    expect(page.locator("#status")).to_contain_text("6 hits")
+    page.reload()
+    expect(page.locator("#status")).to_contain_text("6 hits")
+    assert ids(page)[0] == "red"
+    expect(page.locator("#preview")).to_be_visible()
 
 
 def test_an_answer_is_streamed_with_its_sources(page: Page) -> None:
@@ -252,7 +297,7 @@ def test_a_token_is_asked_for_once(retriever: FreeRet, browser: Browser) -> None
         page.get_by_role("searchbox").fill("x")
         page.keyboard.press("Enter")
         expect(page.locator("#hits li")).to_have_count(6)
-        expect(page.locator("#hits img[src^='blob:']")).to_have_count(6)
+        expect(page.locator("#hits img[src^='blob:']")).to_have_count(7)
         decode(page)
         assert page.evaluate("localStorage.length + document.cookie.length") == 0
         page.close()

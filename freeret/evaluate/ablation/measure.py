@@ -28,7 +28,6 @@ from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
 from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.measure.reference import at_column, reference_vectors
 from probes.model.batching import prompted_states
-from probes.model.sites import Site
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.stats import auc
 

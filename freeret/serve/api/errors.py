@@ -48,8 +48,14 @@ def error_response(status: int, message: str, code: str | None = None) -> JSONRe
     return JSONResponse(error_body(status, message, code), status, headers)
 
 
-def as_response(error: Exception) -> JSONResponse:
-    """The response to an error of any type. What nobody expected is logged and not shown."""
+def as_response(error: Exception, location: str = "") -> JSONResponse:
+    """The response to an error of any type. An unexpected error is logged, and its message is not
+    shown.
+
+    Args:
+        error: The error.
+        location: Where the store is; callers are not told.
+    """
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         if first["type"] == "json_invalid":
@@ -58,15 +64,19 @@ def as_response(error: Exception) -> JSONResponse:
         return error_response(400, f"{where}: {first['msg']}" if where else first["msg"])
     if isinstance(error, HTTPException):
         return error_response(error.status_code, str(error.detail))
-    for kind, (status, code) in STATUS.items():
-        if isinstance(error, kind):
-            return error_response(status, str(error), code)
     if isinstance(error, FreeRetError):
-        return error_response(500, str(error))
+        message = str(error)
+        if location:
+            message = message.replace(f"store {location}", "the store").replace(
+                location, "the store"
+            )
+        answers = (answer for kind, answer in STATUS.items() if isinstance(error, kind))
+        status, code = next(answers, (500, None))
+        return error_response(status, message, code)
     log.error("%s while a request was served", type(error).__name__, exc_info=error)
-    return error_response(500, "something went wrong here; the log of the server says more")
+    return error_response(500, "internal error; the log of the server says more")
 
 
-async def handle(_: Request, error: Exception) -> JSONResponse:
+async def handle(request: Request, error: Exception) -> JSONResponse:
     """An exception handler of the application."""
-    return as_response(error)
+    return as_response(error, request.app.state.location)

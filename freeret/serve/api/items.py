@@ -1,6 +1,5 @@
 """`/items`: what the store holds, by id alone. No path and no address of a request is opened."""
 
-import base64
 import io
 import mimetypes
 import wave
@@ -15,7 +14,7 @@ from PIL import Image
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from freeret.pages.thumbnails import OPTIONS, thumbnails
+from freeret.pages.thumbnails import OPTIONS, thumbnails, unreadable
 from freeret.serve.service import Service
 from freeret.store.payload import pack
 from probes import Item, Part
@@ -82,13 +81,13 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/items/{id}/media/{n}/thumbnails/{frame}", response_class=Response)
     async def thumbnail(id: str, n: int, frame: int) -> Response:
-        """A picture, or one of a few frames of a clip, at most 160 pixels wide and high (WEBP).
-        Of a clip that has fewer frames, the last one stands for those after it."""
+        """A picture, at most 320 pixels wide and high, or a frame of a clip, at most 160 (WEBP).
+        The last frame of a clip that has fewer frames is repeated."""
         part = _part(await _stored(service, id), n)
         if not 0 <= frame < _frames(part):
             raise NotStored(f"medium {n} of item {unquote(id)!r} has no thumbnail {frame}")
-        found = await run_in_threadpool(_thumbnails, part, unquote(id))
-        return Response(found[min(frame, len(found) - 1)], media_type="image/webp")
+        frames = await run_in_threadpool(_thumbnails, part, unquote(id))
+        return Response(frames[min(frame, len(frames) - 1)], media_type="image/webp")
 
     return router
 
@@ -110,16 +109,16 @@ def _frames(part: Part) -> int:
 
 def _thumbnails(part: Part, id: str) -> list[bytes]:
     try:
-        uris, _ = thumbnails(part, f"item {id!r}")
+        return thumbnails(part, f"item {id!r}")[0]
     except BadItem as error:
         raise NotStored(str(error)) from None
-    return [base64.b64decode(uri.partition(",")[2]) for uri in uris]
 
 
 def _served(part: Part, id: str) -> Response:
-    """A medium as the store has it. Raises NotStored where it cannot be read any more."""
+    """A medium as the store has it. Raises NotStored where it is no longer readable."""
+    name = f"item {id!r}"
     try:
-        with bad_item_on_error(f"item {id!r}", f"the {part.kind}"):
+        with bad_item_on_error(name, f"the {part.kind}"):
             if isinstance(part.value, Path):
                 check_size(part.value.stat().st_size, OPTIONS.limits)
                 with part.value.open("rb") as file:
@@ -127,8 +126,8 @@ def _served(part: Part, id: str) -> Response:
                 return FileResponse(part.value, media_type=type)
             content = _bytes(part)
             return Response(content, media_type=_media_type(part, content, ""))
-    except BadItem as error:
-        raise NotStored(str(error)) from None
+    except BadItem:
+        raise NotStored(str(unreadable(part, name))) from None
 
 
 def _bytes(part: Part) -> bytes:

@@ -133,7 +133,8 @@ def routes(service: Service) -> APIRouter:
         sources = [_hit(hit) for hit in hits]
         if request.stream:
             return StreamingResponse(
-                _events(pieces, sources, note, start), media_type="text/event-stream"
+                _events(pieces, sources, note, start, str(service.store.location)),
+                media_type="text/event-stream",
             )
         text = "".join([piece async for piece in pieces]).strip()
         return AnswerView(answer=text, sources=sources, seconds=_since(start), note=note)
@@ -160,7 +161,11 @@ async def _search(service: Service, request: SearchRequest) -> list[Hit]:
 
 
 async def _events(
-    pieces: AsyncIterator[str], sources: list[HitView], note: str | None, start: float
+    pieces: AsyncIterator[str],
+    sources: list[HitView],
+    note: str | None,
+    start: float,
+    location: str,
 ) -> AsyncIterator[str]:
     yield _event("sources", {"sources": [s.model_dump() for s in sources], "note": note})
     text = ""
@@ -169,7 +174,7 @@ async def _events(
             text += piece
             yield _event("text", {"text": piece})
     except Exception as error:
-        yield _event("error", json.loads(bytes(as_response(error).body)))
+        yield _event("error", json.loads(bytes(as_response(error, location).body)))
     else:
         yield _event("done", {"answer": text.strip(), "seconds": _since(start)})
 
