@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from freeret.evaluate.loaders.scenes import FAILURES, TASKS, Ground
-from freeret.evaluate.metrics import per_query, to_run
+from freeret.evaluate.metrics import score_run
+from freeret.evaluate.rankings import to_run
 from probes import Backbone, Geometry
 from probes.geometry import CorpusGeometry, GeometryKind
 from probes.measure.reference import Reference, at_column, reference_vectors
@@ -143,7 +144,7 @@ def precisions(
         documents = _map(geometry, ground, vectors, searched, "document")
         scores = queries @ documents.T
         run = to_run(dataset, lambda i, places, s=scores: s[i] if places is None else s[i][places])
-        found[dataset.name] = per_query(dataset, run, "P@1")
+        found[dataset.name] = score_run(dataset, run, "P@1").values
     return found
 
 
