@@ -314,18 +314,12 @@ def test_queries_are_numbered_alike_everywhere(
     assert "Query" not in (tmp_path / "page.html").read_text().split("<section>")[1].split("<")[1]
 
 
-def test_errors_call_a_query_so(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_call_a_query_so(store: Path) -> None:
     retriever = FreeRet.load(store)
     with pytest.raises(BadItem, match=r"^the query has no content"):
         retriever.search("")
     with pytest.raises(BadItem, match=r"^query 1 has no content"):
         retriever.search_many(["a", ""])
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert run("search", store, "--image", tmp_path / "a.png") == 1
-    [line] = own_lines(capsys.readouterr().err)
-    assert line.startswith("freeret: the query: this backbone reads text only")
 
 
 def test_ids_with_blanks_are_said_once_and_never_collide(
