@@ -1,4 +1,4 @@
-"""Optional packages: which extra of this project brings a module that is not installed."""
+"""Optional packages: the extra of this project that installs a missing module."""
 
 import importlib.util
 
@@ -16,7 +16,7 @@ EXTRAS = {
 
 
 def install_hint(module: str) -> str:
-    """How to install a module: `pip install 'freeret[serve]'`, or "" where no extra brings it."""
+    """How to install a module: `pip install 'freeret[serve]'`, or "" when no extra installs it."""
     top = module.partition(".")[0]
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
     return f"pip install 'freeret[{extra}]'" if extra else ""
@@ -27,7 +27,7 @@ def require(module: str, purpose: str) -> None:
 
     Args:
         module: Name of the module.
-        purpose: What needs it, as the user wrote it.
+        purpose: The option or command that needs it, as the user typed it.
     """
     if importlib.util.find_spec(module) is None:
         hint = install_hint(module) or f"pip install {module}"
@@ -35,7 +35,7 @@ def require(module: str, purpose: str) -> None:
 
 
 def missing(error: ImportError) -> str:
-    """What to do about a module that cannot be imported."""
+    """A message for an ImportError that says how to install the module."""
     name = error.name or ""
     hint = install_hint(name)
     if hint:
@@ -43,6 +43,6 @@ def missing(error: ImportError) -> str:
     if isinstance(error, ModuleNotFoundError) and name:
         return (
             f"the module {name} is not installed, and no extra of freeret brings it; install the "
-            "package that it belongs to"
+            "package that provides it"
         )
     return f"a module cannot be imported: {error}"

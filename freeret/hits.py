@@ -49,7 +49,7 @@ class Hits(list[Hit]):
             for rank, hit in enumerate(self[:SHOWN], start=1)
         ]
         more = [f"… and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
-        return "\n".join([f"{len(self)} hits", *lines, *more])
+        return "\n".join([f"{len(self)} hit{'s' * (len(self) != 1)}", *lines, *more])
 
     def _repr_html_(self) -> str:
         from freeret.pages.items import hit_cards

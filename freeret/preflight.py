@@ -1,6 +1,6 @@
-"""Cheap checks of what was typed, before torch is imported or a model is loaded or probed.
+"""Cheap checks of command-line arguments, before torch is imported or a model is loaded.
 
-Nothing here imports torch, transformers or LanceDB. Each check raises the error that the work
+Nothing here imports torch, transformers or LanceDB. Each check raises the error that the command
 itself would raise later.
 """
 
@@ -22,7 +22,7 @@ SYSTEMS = (
 
 def check_writable(location: str | Path) -> None:
     """Raise StoreError unless files can be written at a local location, which need not exist yet.
-    A URL is not looked at."""
+    A URL is not checked."""
     if "://" in str(location):
         return
     place = Path(location).absolute()
@@ -45,7 +45,7 @@ def check_model(name: str, loading: Loading) -> None:
 
 
 def store_exists(location: str | Path) -> bool:
-    """Whether there may be a store: a local folder must hold a table, a URL is not looked at."""
+    """Whether there may be a store: a local folder must hold a table; a URL is not checked."""
     return "://" in str(location) or any(Path(location).glob("*.lance"))
 
 
@@ -62,7 +62,7 @@ def check_recipe(name: str) -> None:
 
 
 def check_engine(engine: str, num_actors: int | None, address: str | None) -> None:
-    """Raise BadSetting for options of Ray without it, and for Ray that is not installed."""
+    """Raise BadSetting for options of Ray with another engine, and when Ray is not installed."""
     if engine == "ray":
         require("ray", "--engine ray")
     elif num_actors is not None or address is not None:
@@ -71,7 +71,7 @@ def check_engine(engine: str, num_actors: int | None, address: str | None) -> No
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether only this machine can reach a host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -79,8 +79,8 @@ def is_loopback(host: str) -> bool:
 
 
 def check_server(host: str, token: str | None) -> None:
-    """Raise BadSetting where the server is not installed, for a token that nobody can send, and
-    for an address that others can reach without one."""
+    """Raise BadSetting when the server is not installed, for a token that no client can send, and
+    for a host that others can reach without a token."""
     for module in ("fastapi", "uvicorn"):
         require(module, "freeret serve")
     if token is not None and (not token.isascii() or not token.strip() or token != token.strip()):

@@ -41,6 +41,7 @@ from freeret.store.table import Store
 from probes import Backbone, Geometry, Item, Loading, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, NotStored, StoreError
+from probes.items import several
 from probes.measure.fusion import fuse
 from probes.prompts import Prompted
 
@@ -292,7 +293,7 @@ class FreeRet:
         one. `raw` holds their vectors where the embedder has encoded them already."""
         check_count("top_n", top_n)
         check_count("rerank", rerank, least=0)
-        items, selection = as_items(queries), Selection.of(filter, kinds)
+        items, selection = _as_queries(queries), Selection.of(filter, kinds)
         opened = self._opened()
         signatures = [item.signature for item in items]
         geometry = self.geometry_for(signatures)
@@ -512,3 +513,10 @@ class FreeRet:
         geometry = fit_geometry(self.recipe.geometry, store, self.reference)
         store.keep_geometry(geometry, self.recipe.to_json())
         return geometry
+
+
+def _as_queries(values: Any) -> list[Item]:
+    """Read queries. Messages call those without id by their place."""
+    queries = list(several(values))
+    names = ["the query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
+    return [as_item(query, place=name) for query, name in zip(queries, names, strict=True)]

@@ -1,7 +1,7 @@
-"""What the command line prints: tables, lines and messages, none of which can steer a terminal.
+"""Output of the command line: tables, lines and messages.
 
-Texts, ids and file names come from anywhere. All output passes through the functions of this file,
-which show control characters as escapes.
+Texts, ids and file names come from anywhere and could hold sequences that steer a terminal. All
+output passes through the functions of this file, which show control characters as escapes.
 """
 
 import json
@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from freeret.trec import check_trec_ids, trec_lines, trec_word
+
 if TYPE_CHECKING:
     from freeret.retriever import Hit
     from freeret.store.table import Store
+    from probes import Item
 
 UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 with ESC, DEL, and C1 with CSI and OSC
@@ -31,18 +34,21 @@ UNSAFE = re.compile(
     "\ud800-\udfff]"  # lone surrogates, which cannot be encoded
 )
 BLOCK = "\n\t"
-"""What may stay as it is in a text of several lines."""
+"""Characters that stay as they are in a text of several lines."""
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 log = logging.getLogger("freeret")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with every character that could steer a terminal shown as an escape, as in `\\x1b`.
+    """Escape every character that could steer a terminal, as in `\\x1b`.
 
     Args:
         text: Any text.
         keep: Characters that stay as they are, such as `BLOCK`.
+
+    Returns:
+        The text with escapes.
     """
     return UNSAFE.sub(lambda m: m[0] if m[0] in keep else ascii(m[0])[1:-1], text)
 
@@ -93,9 +99,17 @@ def resumable(kept: Callable[[], str]) -> Iterator[None]:
         raise KeyboardInterrupt(message) from None
 
 
+def note(text: str) -> None:
+    """Print a remark on standard error, beside the result of a command."""
+    Console(stderr=True, highlight=False).print(
+        printable(text, BLOCK), markup=False, soft_wrap=True
+    )
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output, every cell on one line of text that may wrap."""
-    table = Table(title=Text(printable(title)), title_justify="left")
+    """Print a table on standard output, every cell on one line of text that may wrap. Without any
+    column names the table has no head."""
+    table = Table(title=Text(printable(title)), title_justify="left", show_header=any(columns))
     for column in columns:
         table.add_column(Text(printable(column)))
     for row in rows:
@@ -126,8 +140,8 @@ def messages() -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for announcing in ("freeret.reports", "freeret.evaluate.ablation", "probes.embedded"):
         logging.getLogger(announcing).setLevel(logging.INFO)
-    for noisy in ("huggingface_hub", "bm25s"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("bm25s").setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show 日 is no reason to stop
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore
@@ -136,13 +150,17 @@ def messages() -> Iterator[None]:
         yield
 
 
-def as_json(hit: "Hit", query_id: str | None = None) -> str:
-    """One hit as one line of JSON, after the id of its query where there are several; media by path
-    say where they are."""
-    query = {} if query_id is None else {"query": query_id}
+def as_json(hit: "Hit", query: "Item | None" = None) -> str:
+    """One hit as a line of JSON.
+
+    Args:
+        hit: The hit. Media by path are given by their path.
+        query: The query, whose id and text come first; None to leave them out.
+    """
+    about_query = {} if query is None else {"query": query.id, "query_text": query.text}
     return json_line(
         {
-            **query,
+            **about_query,
             "id": hit.id,
             "score": hit.score,
             "stage1_score": hit.stage1_score,
@@ -158,32 +176,56 @@ def as_json(hit: "Hit", query_id: str | None = None) -> str:
 
 
 def json_line(value: Any) -> str:
-    """Any JSON value on one line."""
+    """A JSON value on one line."""
     line = json.dumps(value, ensure_ascii=False)
     # JSON escapes the characters below a space itself; the others only stand inside strings.
     return UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", line)
 
 
-def as_trec(query_id: str | None, hits: "Sequence[Hit]", tag: str) -> Iterator[str]:
-    """TREC run lines of one query."""
-    from freeret.evaluate.rankings import trec_lines
+def as_trec(run: "Mapping[str, Sequence[Hit]]", tag: str) -> list[str]:
+    """The hits of each query, by its id, as the lines of a TREC run. Says when an id holds white
+    space, which becomes `_`. Raises BadSetting when two ids become the same word."""
+    documents = [hit.id for hits in run.values() for hit in hits]
+    check_trec_ids(run)
+    check_trec_ids(documents)
+    ids = [*run, *documents]
+    changed = next((id for id in ids if trec_word(id) != id), None)
+    if changed is not None:
+        note(f"white space in ids is `_` in the TREC run, such as in {changed!r}")
+    return [
+        line
+        for query, hits in run.items()
+        for line in trec_lines(query, ((hit.id, hit.score) for hit in hits), tag)
+    ]
 
-    scores = ((hit.id, hit.score) for hit in hits)
-    return map(printable, trec_lines(query_id or "", scores, tag))
+
+def summary(item: "Item", length: int) -> str:
+    """An item on one line: its texts, then its media by their file names."""
+    media = [
+        f"[{part.kind} {part.value.name}]" if isinstance(part.value, Path) else str(part)
+        for part in item.media
+    ]
+    return " ".join(" ".join([item.text, *media]).split())[:length]
 
 
 def store_facts(store: "Store") -> list[list[str]]:
-    """The rows that `freeret info` shows."""
+    """The rows of `freeret info`."""
+    from freeret.store.hints import key_counts
+
     backbone, recipe = store.identity["backbone"], store.recipe()
     geometry = store.geometry()
+    keys = sorted(key_counts(store).items())
     return [
         ["items", str(len(store))],
         *([f"  {signature}", str(n)] for signature, n in store.signatures().items()),
+        *([["metadata", "items with the key"]] if keys else []),
+        *([f"  {key}", str(count)] for key, count in keys),
         ["dimension", str(store.dimension)],
         ["model", f"{backbone['model']} ({backbone['architecture']}, {backbone['dtype']})"],
         ["weights", backbone["weights"]],
         ["prompt, site", f"{recipe['prompt']}, {recipe['site']}"],
         ["geometry", f"{recipe['geometry']} ({'fitted' if geometry else 'to be fitted'})"],
-        ["frame", str(recipe["frame"])],
+        ["reranking", recipe["frame"] or "none"],
+        ["made with", ""],
         *([f"  {name}", version] for name, version in backbone["versions"].items()),
     ]

@@ -1,4 +1,4 @@
-"""The commands before a store: `freeret models`, `freeret estimate`."""
+"""The commands that help to plan a store: `freeret models` and `freeret estimate`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +29,7 @@ def register(app: App) -> None:
 
 
 def models(*, json: bool = False) -> None:
-    """List the embedded backbones, which need no model hub: size, licence and what they read.
+    """List the embedded backbones, which need no model hub: size, licence, modalities.
 
     Args:
         json: Print one JSON object per backbone (JSON Lines).
@@ -37,7 +37,7 @@ def models(*, json: bool = False) -> None:
     from probes.data import REPORTS
     from probes.embedded import ALIASES, place_of
 
-    found = [
+    backbones = [
         {
             "alias": alias,
             "parameters": source.parameters,
@@ -51,7 +51,7 @@ def models(*, json: bool = False) -> None:
         for alias, source in ALIASES.items()
     ]
     if json:
-        print_lines(map(json_line, found))
+        print_lines(map(json_line, backbones))
         return
     print_table(
         "Embedded backbones; --model also takes a folder, or a hub id such as "
@@ -67,7 +67,7 @@ def models(*, json: bool = False) -> None:
                 "shipped" if row["report"] else "none",
                 "yes" if row["cached"] else f"no, needs {row['download_and_conversion_mb']} MB",
             ]
-            for row in found
+            for row in backbones
         ],
     )
 
@@ -86,12 +86,12 @@ def estimate(
 ) -> None:
     """Estimate hours, disk and memory of a corpus from a sample, before anything is embedded.
 
-    The model is loaded, and measured for a few seconds on this device.
+    The model is loaded, and its throughput on this device is measured for a few seconds.
 
     Args:
         paths: Files and folders, as for `freeret index`.
         skip_bad: Leave out items that cannot be read and count them, as `freeret index` does.
-        queries: Number of queries that will be reranked; goes with --rerank.
+        queries: Number of queries that will be reranked; needs --rerank.
         price: Price of one hour of this device, in any currency.
         seed: Seed of the sample.
         json: Print everything as one JSON object.

@@ -18,13 +18,26 @@ from freeret.cli.options import (
     Settings,
     Task,
 )
-from freeret.cli.output import print_lines, print_table, printable, say
-from probes.errors import BadSetting
+from freeret.cli.output import (
+    as_json,
+    as_trec,
+    note,
+    print_lines,
+    print_table,
+    printable,
+    say,
+    summary,
+)
+from probes.errors import BadSetting, StoreError
 from probes.model.loading import Loading
 
 if TYPE_CHECKING:
+    from freeret.hits import Hits
     from freeret.retriever import FreeRet
     from probes import Item
+
+TITLE, CONTENT, SOURCE = 200, 300, 200
+"""Most characters of a query above its table, of an item in it, and of an answer's source."""
 
 
 def register(app: App) -> None:
@@ -43,7 +56,7 @@ def search(
     text_field: str = "text",
     id_field: str = "id",
     image_field: ImageField = None,
-    top_n: Positive = 50,
+    top_n: Positive = 10,
     rerank: Depth = 0,
     filter: Filters = None,
     kind: Kinds = None,
@@ -59,7 +72,7 @@ def search(
 ) -> None:
     """Search a store by a text, a picture or both, or by many queries from a file.
 
-    The model is loaded as it was for indexing, where no option says otherwise.
+    The model is loaded with the settings of indexing, unless options say otherwise.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -68,42 +81,52 @@ def search(
         queries: File of many queries, which are searched in one pass over the store: a table
             (.jsonl, .csv, .tsv, .parquet), or a .txt with a query per line.
         text_field: Column of a table of queries that holds the text.
-        id_field: Column that holds the id of a query; by default a query is called by its line.
+        id_field: Column that holds the id of a query; without one its line stands for it.
         top_n: Number of hits to show.
         ann: Score only what the approximate index proposes; with --filter a search is exact.
-        json: Print one JSON object per hit (JSON Lines); query is the id of its query in a file.
+        json: Print one JSON object per hit (JSON Lines), with query and query_text for a file.
         trec: Print the hits as lines of a TREC run with this run tag.
         html: File for a page that shows the hits with their pictures, in place of the table.
         open: Show that page in the browser; without --html it is a temporary file.
     """
     preflight.check_store(store)
-    asked = _asked(query, image, queries, text_field, id_field, image_field)
+    items = _read_queries(query, image, queries, text_field, id_field, image_field)
     from freeret.store.filters import Selection, parse_filter
 
-    wanted = parse_filter(filter or ())
-    Selection.of(wanted, kind)
+    conditions = parse_filter(filter or ())
+    selection = Selection.of(conditions, kind)
     if html is not None:
         preflight.check_writable(html.parent)
-    from freeret.cli.output import as_json, as_trec
-
     retriever = _open(store, model, loading, memory)
-    found = retriever.search_many(
-        asked, top_n=top_n, rerank=rerank, filter=wanted, kinds=kind, ann=ann, task=task
+    hits = retriever.search_many(
+        items, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, ann=ann, task=task
     )
+    if not any(hits) and retriever.store is not None:
+        from freeret.store.hints import why_no_items
+
+        note(why_no_items(retriever.store, selection) or f"store {store} holds no items")
     if html or open:
         from freeret.pages.hits import show_page
 
-        page = show_page(retriever, asked, found, html, browse=open)
-        say(printable(f"The hits are on the page {page}"))
+        say(printable(f"Wrote {show_page(retriever, items, hits, html, browse=open)}"))
+    elif json:
+        for item, ranked in zip(items, hits, strict=True):
+            print_lines(as_json(hit, item if queries else None) for hit in ranked)
+    elif trec:
+        ids = [item.id or "" for item in items] if queries else ["q"]
+        print_lines(iter(as_trec(dict(zip(ids, hits, strict=True)), trec)))
+    else:
+        for item, ranked in zip(items, hits, strict=True):
+            _print_hits(item, ranked)
+
+
+def _print_hits(query: "Item", hits: "Hits") -> None:
+    title = summary(query, TITLE)
+    if not hits:
+        say(f"{title}: no hits")
         return
-    for item, hits in zip(asked, found, strict=True):
-        if json:
-            print_lines(as_json(hit, item.id if queries else None) for hit in hits)
-        elif trec:
-            print_lines(as_trec(item.id if queries else "q", hits, trec))
-        else:
-            rows = [[f"{hit.score:.3f}", hit.id, str(hit.item)[:300]] for hit in hits]
-            print_table(str(item), ["score", "id", "content"], rows)
+    rows = [[f"{hit.score:.3f}", hit.id, summary(hit.item, CONTENT)] for hit in hits]
+    print_table(title, ["score", "id", "content"], rows)
 
 
 def answer(
@@ -121,7 +144,7 @@ def answer(
 ) -> None:
     """Answer a question from what the store holds, naming the sources.
 
-    The model is loaded as it was for indexing, where no option says otherwise.
+    The model is loaded with the settings of indexing, unless options say otherwise.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -131,18 +154,27 @@ def answer(
     preflight.check_store(store)
     if not question.strip():
         raise BadSetting("the question is empty")
-    from freeret.store.filters import parse_filter
+    from freeret.store.filters import Selection, parse_filter
 
-    wanted = parse_filter(filter or ())
-    found = _open(store, model, loading).answer(
-        question, top_n=top_n, rerank=rerank, filter=wanted, kinds=kind, task=task
-    )
-    say(found.text)
-    for number, hit in enumerate(found.sources, start=1):
-        say(printable(f"[{number}] {hit.id}: {str(hit.item)[:200]}"))
+    conditions = parse_filter(filter or ())
+    retriever = _open(store, model, loading)
+    try:
+        made = retriever.answer(
+            question, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, task=task
+        )
+    except StoreError as error:
+        from freeret.store.hints import why_no_items
+
+        if retriever.store is None:
+            raise
+        reason = why_no_items(retriever.store, Selection.of(conditions, kind))
+        raise StoreError(f"{error}{f' ({reason})' if reason else ''}") from None
+    say(made.text)
+    for number, hit in enumerate(made.sources, start=1):
+        say(printable(f"[{number}] {hit.id}: {summary(hit.item, SOURCE)}"))
 
 
-def _asked(
+def _read_queries(
     query: str,
     image: Path | None,
     queries: Path | None,
@@ -150,8 +182,11 @@ def _asked(
     id_field: str,
     image_field: str | None,
 ) -> "list[Item]":
-    """What is searched with, each with an id. Raises BadSetting for nothing, for a picture that is
-    not there, and for a query beside a file of queries."""
+    """The queries; those of a file have an id.
+
+    Raises:
+        BadSetting: There is no query, the picture is not there, or there are a query and a file.
+    """
     if queries is not None:
         if query.strip() or image is not None:
             raise BadSetting("give either a query or a file of them by --queries, not both")
@@ -168,7 +203,8 @@ def _asked(
         raise BadSetting(f"there is no picture at {image}")
     from probes import Item
 
-    return [Item(query if query.strip() else None, images=[image] if image else [], id="query")]
+    text, images = query if query.strip() else None, [image] if image else []
+    return [Item(text, images=images, place="the query")]
 
 
 def _open(store: str, model: str | None, loading: Loading, memory: float = 4.0) -> "FreeRet":

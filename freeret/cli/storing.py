@@ -1,4 +1,4 @@
-"""The commands that fill and tend a store: `freeret index`, `fit`, `delete`, `export`, `info`."""
+"""The commands that fill and maintain a store: `index`, `fit`, `delete`, `export`, `info`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from freeret.cli.options import (
     Settings,
     skip_bad_hint,
 )
-from freeret.cli.output import print_table, printable, resumable, say
+from freeret.cli.output import note, print_table, printable, resumable, say
 from probes.errors import BadItem, BadSetting
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def index(
     """Embed files into a store; run it again to add, to replace what changed, or to resume.
 
     A store keeps the recipe that it was made with, unless --recipe names another. The model is
-    loaded as it was for the first items, where no option says otherwise.
+    loaded with the settings of the first run, unless options say otherwise.
 
     Args:
         paths: Files and folders of texts, tables (.jsonl, .csv, .tsv, .parquet) and media, on this
@@ -71,7 +71,7 @@ def index(
             columns that hold no content do.
         task: What the store will be searched for (same meaning, question, caption, …, or a sentence
             of your own): the task prior of a recipe with the control prompt.
-        skip_bad: Report items that cannot be read, and go on with the others.
+        skip_bad: Report items that cannot be read, and continue with the others.
         prune: Remove what came from these files and folders before and is no longer in them.
         shards: Index only part k of n, written k/n, while other processes index the other parts.
             When all are done, run `freeret fit STORE`.
@@ -136,7 +136,7 @@ def fit(
 ) -> None:
     """Fit the geometry of a store on everything in it, once all shards are indexed.
 
-    `freeret index` does this at its end, except for shards. The files of the store are tidied too.
+    `freeret index` does this at its end, except for shards. The store's files are compacted too.
     A store keeps its recipe, unless --recipe names one that differs in its geometry or its frame.
 
     Args:
@@ -163,7 +163,7 @@ def fit(
 def delete(store: str, /, *ids: str, filter: Filters = None) -> None:
     """Delete items from a store, by their ids or by their metadata.
 
-    The files that they were read from stay; the next `freeret index` over them adds them again.
+    The files they were read from stay; the next `freeret index` of those adds them again.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -172,16 +172,20 @@ def delete(store: str, /, *ids: str, filter: Filters = None) -> None:
     preflight.check_store(store)
     from freeret.store.filters import Selection, parse_filter
 
-    wanted = parse_filter(filter or ())
-    if bool(ids) == bool(wanted):
+    conditions = parse_filter(filter or ())
+    if bool(ids) == bool(conditions):
         raise BadSetting("name the items to delete: by their ids, or by --filter key=value")
     from freeret.store.table import Store
 
     opened = Store.open(store)
-    there = opened.selected(Selection.of(wanted)) if wanted else opened.stored(ids)
-    deleted = opened.delete(sorted(there))
+    stored = opened.selected(Selection.of(conditions)) if conditions else opened.stored(ids)
+    if conditions and not stored:
+        from freeret.store.hints import why_no_items
+
+        note(why_no_items(opened, Selection.of(conditions)) or "")
+    deleted = opened.delete(sorted(stored))
     say(f"{store}: {deleted} deleted, {len(opened)} left")
-    missing = [id for id in ids if id not in there]
+    missing = [id for id in ids if id not in stored]
     if missing:
         raise BadItem(f"{store} holds no item {', '.join(map(repr, missing))}", missing[0])
 
@@ -195,11 +199,10 @@ def export(
     geometry: Literal["raw", "fitted"] = "raw",
     filter: Filters = None,
     model: Moved = None,
-    loading: Settings = AS_USUAL,
 ) -> None:
     """Write the vectors of a store, with ids, texts and metadata, to files for other programs.
 
-    Items are written in the order of the store's files, block by block, and files appear whole.
+    Items are written block by block in the order of the store. Files appear only when complete.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -221,20 +224,24 @@ def export(
     write = write_parquet if to == "parquet" else write_npy
     opened = Store.open(store)
     if geometry == "fitted" and opened.geometry() is None:
-        say(f"{store}: the geometry is fitted first, for its items have changed")
+        note(f"{store}: the geometry is fitted on the present items first")
         from freeret.retriever import FreeRet
 
-        FreeRet.load(store, model, loading=loading, progress=True).fit()
+        FreeRet.load(store, model, progress=True).fit()
     count, files = write(Store.open(store), out, fitted=geometry == "fitted", selection=selection)
+    if not count:
+        from freeret.store.hints import why_no_items
+
+        note(why_no_items(opened, selection) or f"store {store} holds no items")
     say(printable(f"{count} items in {' and '.join(map(str, files))}"))
 
 
 def info(store: str, /, *, measure_recall: bool = False) -> None:
-    """Say what a store holds and what made it.
+    """Show what a store holds and what made it.
 
     Args:
         store: Folder or object-store URL of the store.
-        measure_recall: Compare the first hits of the approximate index with the exact ones.
+        measure_recall: Measure recall@10 and recall@100 of the approximate index.
     """
     preflight.check_store(store)
     from freeret.cli.output import store_facts
@@ -255,8 +262,8 @@ def _count(store: str) -> str:
     return f"{count} {'item is' if count == 1 else 'items are'} stored"
 
 
-def _print_recall(found: "Recall") -> None:
+def _print_recall(measured: "Recall") -> None:
     say(
-        f"recall@{found.n} of the approximate index: {found.recall:.3f} "
-        f"({found.queries} documents as queries, against exact search)"
+        f"recall@{measured.n} of the approximate index: {measured.recall:.3f} "
+        f"({measured.queries} documents as queries, against exact search)"
     )

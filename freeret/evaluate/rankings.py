@@ -1,6 +1,6 @@
 """Rankings: from the scores of a query to its best documents, and TREC run files."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from freeret.evaluate.datasets import Dataset
+from freeret.trec import trec_lines, trec_word
 from probes.files import write_atomic
 
 Ranking = dict[str, dict[str, float]]
@@ -57,15 +58,6 @@ def ordered(scores: Mapping[str, float]) -> dict[str, float]:
     return distinct
 
 
-def trec_lines(query: str, scores: Iterable[tuple[str, float]], tag: str) -> Iterator[str]:
-    """The lines of a TREC run for one query: query, Q0, document, rank, score, tag.
-
-    White space in ids becomes `_`.
-    """
-    for rank, (id, score) in enumerate(scores, start=1):
-        yield f"{_word(query)} Q0 {_word(id)} {rank} {float(score)!r} {tag}"
-
-
 def write_trec(path: Path, run: Run, tag: str) -> Path:
     """Write a TREC run file, whole or not at all."""
     lines = (line for query, row in run.items() for line in trec_lines(query, row.items(), tag))
@@ -93,8 +85,4 @@ def read_trec(path: Path, dataset: Dataset) -> Ranking | None:
 
 
 def _by_word(ids: Iterable[str | None]) -> dict[str, str]:
-    return {_word(id or ""): id or "" for id in ids}
-
-
-def _word(id: str) -> str:
-    return "_".join(id.split()) or "_"
+    return {trec_word(id or ""): id or "" for id in ids}

@@ -32,8 +32,8 @@ from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
 from freeret.evaluate.systems.vectors import System, VectorSystem
 from freeret.reranker import Reranker
-from freeret.store.indexing import check_on_error
 from probes import FRAMES
+from probes.arguments import check_choice
 from probes.errors import BadSetting, FreeRetError, Mismatch
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def evaluate(
         Unfinished: Datasets that cannot be loaded or measured; raised when the others are done.
         Mismatch: A result file in `out` is that of another run.
     """
-    check_on_error(on_error)
+    check_choice("on_error", on_error, ("raise", "skip"))
     reranker: Judge | None = _reranker(system) if rerank else None
     kept = {}
     for depth in [0, *sorted(set(rerank))] if reranker else [0]:

@@ -33,7 +33,9 @@ def hits_page(
     return render(
         "pages/hits.html",
         title="Search results",
-        searches=[{"query": item_card(q), "hits": hit_cards(ranked)} for q, ranked in pairs],
+        searches=[
+            {"id": q.id, "query": item_card(q), "hits": hit_cards(ranked)} for q, ranked in pairs
+        ],
         recipe=retriever.recipe,
         store=retriever.store and retriever.store.location,
         model=retriever.backbone.name,

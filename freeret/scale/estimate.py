@@ -19,7 +19,7 @@ from freeret.reranker import Reranker
 from freeret.scale.sizing import Sizing, rate
 from freeret.sources import tables
 from freeret.sources.files import PDF, File, Listing, page_count
-from freeret.store.payload import encode_metadata, pack
+from freeret.store.payload import pack
 from probes import Backbone, Item, as_item
 from probes.errors import BadItem
 from probes.media.formats import kind_of
@@ -218,8 +218,8 @@ def _measured(
         return passing(fresh)
 
     speed = rate(some, embed, 1, (len(waiting) + 1) // 2) / tokens
-    packed = [(pack(item), encode_metadata(item)) for item in items]
-    written = sum(len(p) + sum(map(len, blobs)) + len(m) for (p, blobs), m in packed)
+    packed = map(pack, items)
+    written = sum(len(p.parts) + sum(map(len, p.blobs)) + len(p.metadata) for p in packed)
     part = Part(signature, count, tokens, speed, Sizing(count, speed, 0).hours)
     return part, ROW_BYTES + written // len(items)
 

@@ -25,7 +25,7 @@ from freeret.search.ann import Index, Recall
 from freeret.sources import tables
 from freeret.sources.files import Files, Listing
 from freeret.store.feed import Feed
-from freeret.store.indexing import Indexed, again, blocks, check_on_error, index_block, refuse
+from freeret.store.indexing import Indexed, blocks, given_twice, index_block, refuse
 from freeret.store.recorded import recorded_loading
 from freeret.store.table import Store
 from probes import Backbone, Loading
@@ -151,7 +151,6 @@ def index_with_ray(
     StoreMismatch, BackboneNotFound; BadSetting when Ray is not installed, FreeRetError when it does
     not start.
     """
-    check_on_error(on_error)
     done = Indexed()
     files = items.source if isinstance(items, Listing) else None
     for error in items.bad if isinstance(items, Listing) else ():
@@ -189,7 +188,7 @@ def _check_ids(done: Indexed, outcome: Indexed, on_error: str) -> None:
     for id in outcome.seen.keys() & done.seen.keys():
         (hash, place), (earlier, before) = outcome.seen[id], done.seen[id]
         if hash != earlier:
-            refuse(done, again(id, place, before), on_error, place)
+            refuse(done, given_twice(id, place, before), on_error, place)
 
 
 class Indexing:

@@ -35,7 +35,8 @@ def reference_of(embedder: Embedder, *, progress: bool = False) -> Reference:
     in the cache folder, for every store and every process after this one."""
 
     def encode(items: Sequence[Item], side: Side) -> Tensor:
-        title = f"reference items ({items[0].signature}), once for this backbone"
+        name = "queries" if side == "query" else "documents"
+        title = f"reference {name} ({items[0].signature}), once per model, kept in the cache"
         rows = [embedder.rows(item, side) for item in items]
         return embedder.encode_rows(rows, progress=title if progress else None)
 

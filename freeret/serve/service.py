@@ -17,6 +17,8 @@ from freeret.embedder import not_finite
 from freeret.hits import Hit, Hits
 from freeret.retriever import FreeRet
 from freeret.serve.worker import Worker
+from freeret.store.filters import Selection
+from freeret.store.hints import why_no_items
 from freeret.store.table import Store
 from probes import Item
 from probes.errors import StoreError
@@ -96,6 +98,11 @@ class Service:
             return hits
         margins = await self.margins([(query, hit.item) for hit in hits[:rerank]])
         return self.retriever.fused(hits, margins)
+
+    async def why_no_items(self, filter: dict[str, Any] | None, kinds: list[str]) -> str | None:
+        """As `freeret.store.hints.why_no_items`."""
+        selection = Selection.of(filter, kinds)
+        return await self.worker.submit(lambda _: [why_no_items(self.store, selection)], None)
 
     async def similar(
         self, id: str, top_n: int, filter: dict | None, kinds: list[str]

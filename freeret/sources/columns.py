@@ -29,8 +29,9 @@ def check_columns(listing: Listing) -> None:
         BadItem: The first row of a table cannot be read, and bad items are not skipped.
     """
     source, names, complete = listing.source, dict[str, None](), True
-    local = [(file, name) for file, name in listing.files if tables.is_table(str(file))]
-    if not local or not all(isinstance(file, Path) for file, _ in local):
+    of_tables = [(file, name) for file, name in listing.files if tables.is_table(str(file))]
+    local = [(file, name) for file, name in of_tables if isinstance(file, Path)]
+    if not local or len(local) < len(of_tables):
         return
     for file, name in local:
         columns, whole = _columns(file)

@@ -1,4 +1,4 @@
-"""How many items a stream holds, where that is cheap to know: the total of a progress bar."""
+"""The number of items in a stream, when it is cheap to know: the total of a progress bar."""
 
 import csv
 from collections.abc import Iterable, Sized
@@ -13,16 +13,15 @@ from freeret.sources.files import Listing
 
 
 def count_items(items: Iterable[Any]) -> int | None:
-    """The number of items.
-
-    Files are counted without decoding them: tables by their rows, every other file as one item.
+    """Count the items of a stream without decoding files: tables by their rows, every other file
+    as one item.
 
     Args:
         items: Any stream; only collections and a `Listing` of files are counted.
 
     Returns:
-        The number, which is an estimate for files; None where counting would mean reading the
-        stream, as for a generator, a packed table or a table at a URL.
+        The number, which is an estimate for files; None when counting would mean reading the
+        stream, as for a generator, a compressed table or a table at a URL.
     """
     if isinstance(items, Sized):
         return len(items)

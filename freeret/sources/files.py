@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from freeret.sources import folders, remote, tables
-from freeret.sources.folders import Found
+from freeret.sources.folders import Tree
 from freeret.sources.remote import RemoteFile
 from freeret.sources.tables import BadRow
 from probes import Item
@@ -142,8 +142,8 @@ class Files:
             elif text is not None or not parts:
                 raise BadItem(self._no_content(row, place), id)
             used = {self.text_field, self.id_field, *fields.values()}
-            wanted = self.metadata_fields if self.metadata_fields is not None else row.keys() - used
-            metadata = {key: row[key] for key in row if key in wanted}
+            columns = row.keys() - used if self.metadata_fields is None else self.metadata_fields
+            metadata = {key: row[key] for key in row if key in columns}
             return Item(parts=parts, id=id, metadata=metadata, source=source)
         except BadItem as error:
             # The error names the item by its id; add where the row stands.
@@ -323,7 +323,7 @@ def _is_empty(file: File) -> bool:
         return False  # reported when the file is read
 
 
-def _find(path: Path | str) -> tuple[Found, str, str]:
+def _find(path: Path | str) -> tuple[Tree, str, str]:
     """What is at a path or URL, its whole place, and the name that ids begin with."""
     if isinstance(path, str) and "://" in path:
         tree = remote.find(path)
@@ -344,7 +344,7 @@ def _find(path: Path | str) -> tuple[Found, str, str]:
     except (OSError, ValueError) as error:
         raise BadItem(f"cannot read {path}: {error}", str(path)) from None
     name = "/".join(Path(place).parts[1:][-2:])
-    return Found(False, [(Path(path), Path(place).name)]), place, name
+    return Tree(False, [(Path(path), Path(place).name)]), place, name
 
 
 def _not_read(path: Path | PurePosixPath) -> str | None:

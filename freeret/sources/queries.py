@@ -1,4 +1,4 @@
-"""Many queries from one file: a table, read as `freeret index` reads tables, or lines of text."""
+"""Queries from a file: a table, read as `freeret index` reads tables, or lines of text."""
 
 from pathlib import Path
 
@@ -16,36 +16,36 @@ def read_queries(
 
     Args:
         path: A table (.jsonl, .csv, .tsv, .parquet), or a text file (.txt) with a query per line,
-            whose id is the number of the line.
+            whose id is the line number. Blank lines are counted but are no queries.
         text_field: Column of a table that holds the text.
-        id_field: Column that holds the id; a row without one is called by its line.
+        id_field: Column that holds the id; a row without one takes the table's name and its line.
         image_field: Column that holds a picture, as in a table of items.
 
     Returns:
         The queries in their order. Other columns are ignored.
 
     Raises:
-        BadSetting: The file is neither, holds no query, or gives an id twice.
-        BadItem: A row cannot be read.
+        BadSetting: The file is neither a table nor a text file, or holds no query.
+        BadItem: A row cannot be read, or an id is given twice.
     """
     if not path.is_file():
         raise BadSetting(f"there is no file of queries at {path}")
     if tables.is_table(path):
         rows = Files([path], text_field, id_field, image_field=image_field, metadata_fields=())
-        found = [item for item in rows if isinstance(item, Item)]
+        queries = [item for item in rows if isinstance(item, Item)]
     elif path.suffix.lower() == ".txt":
         with path.open("rb") as file:
-            found = [Item(line.strip(), id=str(number)) for number, line in read_lines(file)]
+            queries = [Item(line.strip(), id=str(number)) for number, line in read_lines(file)]
     else:
         raise BadSetting(
             f"{path} holds no queries: give a table ({' '.join(tables.ENDINGS)}), or a .txt with a "
             "query per line"
         )
-    if not found:
+    if not queries:
         raise BadSetting(f"{path} holds no query")
     seen: set[str | None] = set()
-    for query in found:
+    for query in queries:
         if query.id in seen:
             raise BadItem(f"{path}: the id {query.id!r} is given to two queries", query.id)
         seen.add(query.id)
-    return found
+    return queries

@@ -1,4 +1,4 @@
-"""Files at object-store URLs, reached by pyarrow's filesystems with the credentials they find.
+"""Files at object-store URLs, through pyarrow's filesystems with the credentials they find.
 
 s3://bucket/folder   gs://bucket/folder   abfs://container@account.dfs.core.windows.net/folder
 file:///folder       s3://…?region=eu-west-1&endpoint_override=host:port   gs://…?retry_limit_seconds=30
@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from freeret.sources.folders import Found, set_aside
+from freeret.sources.folders import Tree, set_aside
 from probes import Item
 from probes.errors import BadItem
 from probes.media.formats import kind_of
@@ -23,21 +23,21 @@ from probes.media.sources import Limits, check_size
 from probes.parts import Part, text_part
 
 AHEAD = 2**23
-"""Bytes of a table asked for at once; every request to an object store waits."""
+"""Bytes of a table per request: each request to an object store takes a round trip."""
 URL_CHARACTERS = "%/:?[]@!$&'()*+,;=~"
-"""What has a meaning in a URL already; a space, a # or 日 in the name of an object has none."""
+"""Characters with a meaning in a URL; others in an object's name (a space, #, 日) are quoted."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file at a URL. It can be pickled, and takes its credentials along."""
+    """One file at a URL. Pickling it takes the credentials along."""
 
     filesystem: FileSystem
     path: str
     scheme: str
 
     def __str__(self) -> str:
-        """Its URL, without credentials and options."""
+        """Its URL without credentials and options."""
         return f"{self.scheme}://{self.path}"
 
     @property
@@ -45,7 +45,7 @@ class RemoteFile:
         return PurePosixPath(self.path).suffix
 
     def open(self, mode: Literal["rb"] = "rb") -> io.BufferedReader:
-        """Its bytes, as `Path.open` gives them; a part at a time is fetched. Raises OSError."""
+        """Its bytes as from `Path.open`, fetched piece by piece. Raises OSError."""
         stream: Any = self.filesystem.open_input_stream(
             self.path, compression=None, buffer_size=AHEAD
         )
@@ -57,15 +57,17 @@ class RemoteFile:
         return RemoteFile(self.filesystem, whole, self.scheme)
 
     def content(self, limits: Limits) -> bytes:
-        """All its bytes, no more than are allowed. Raises BadItem, OSError."""
+        """All its bytes. Raises BadItem for a file over the limit, OSError."""
         with self.filesystem.open_input_file(self.path) as file:
             check_size(file.size(), limits)
             return file.read()
 
     def item(self, id: str, limits: Limits) -> Item:
-        """All of it as one item; media become their bytes, for a path would lead nowhere.
+        """The whole file as one item. Media are kept as bytes, for a path would lead nowhere.
 
-        Raises BadItem, for media that are too large before they are fetched; OSError.
+        Raises:
+            BadItem: It is not text, or media over the limit, which are not fetched.
+            OSError: It cannot be fetched.
         """
         kind, name = kind_of(PurePosixPath(self.path)) or "text", f"item {id!r}"
         if kind == "text":
@@ -84,9 +86,9 @@ class RemoteFile:
         return content
 
 
-def find(url: str) -> Found:
-    """The files of a folder at the URL, or the one file that is there. Raises BadItem when there is
-    neither, and when the URL cannot be understood or reached."""
+def find(url: str) -> Tree:
+    """The files of a folder at a URL, or the single file there. Raises BadItem when there is
+    neither, or when the URL cannot be parsed or reached."""
     shown, url = without_secrets(url), quote(url, safe=URL_CHARACTERS)
     try:
         filesystem, path = FileSystem.from_uri(url)
@@ -97,22 +99,22 @@ def find(url: str) -> Found:
         raise BadItem(f"cannot read {shown}: {why(error).replace(url, shown)}", shown) from None
     if here.type == FileType.NotFound:
         raise BadItem(f"there is nothing at {shown}; list it with the store's own tools", shown)
-    scheme, found = url.partition("://")[0], Found(folder)
+    scheme, tree = url.partition("://")[0], Tree(folder)
     for info in listed:
         if info.type != FileType.File:
             continue
         below = info.path.removeprefix(path).lstrip("/") if folder else info.base_name
         reason = next(filter(None, map(set_aside, below.split("/"))), None) if folder else None
         if reason is not None:
-            found.passed_over[reason] += 1
+            tree.passed_over[reason] += 1
         else:
-            found.files.append((RemoteFile(filesystem, info.path, scheme), below))
-    found.files.sort(key=lambda file: file[1].split("/"))  # the order of Path
-    return found
+            tree.files.append((RemoteFile(filesystem, info.path, scheme), below))
+    tree.files.sort(key=lambda file: file[1].split("/"))  # the order of Path
+    return tree
 
 
 def why(error: Exception) -> str:
-    """What went wrong while something was listed or read, and what to do, in one line."""
+    """An error of listing or reading in one line, with the remedy."""
     reason = (str(error) or repr(error)).splitlines()[0][:300]
     if isinstance(error, FileNotFoundError):
         return f"it was there when files were listed and is gone ({reason}); run it again"
@@ -122,5 +124,5 @@ def why(error: Exception) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL may carry a password, and options such as a client's secret."""
+    """The URL without its password, and without options, which may hold a secret."""
     return re.sub(r"://([^/?@:]*):[^@]*@", r"://\1@", url).partition("?")[0]

@@ -1,4 +1,4 @@
-"""Tables: .jsonl, .csv, .tsv and .parquet as rows, each with its line; a bad line costs one row."""
+"""Rows of tables (.jsonl, .csv, .tsv, .parquet) with line numbers. A bad line costs one row."""
 
 import csv
 import gzip
@@ -16,22 +16,22 @@ from freeret.sources.remote import RemoteFile
 from probes.files import open_text, undecoded
 
 FORMATS = {".jsonl": None, ".ndjson": None, ".csv": ",", ".tsv": "\t"}
-"""Tables of lines by their ending, which `.gz` may follow, with what stands between cells."""
+"""Delimiter of each ending of a text table; `.gz` may follow the ending."""
 PACKED = ".gz"
 ENDINGS = (*FORMATS, *(ending + PACKED for ending in FORMATS), ".parquet")
 ROWS = 256
-"""Rows of Parquet held at once: they may hold pictures."""
+"""Rows of Parquet in memory at once: they may hold pictures."""
 
 
 class BadRow(Exception):
-    """One row, or the rest of a table, that cannot be read; says why."""
+    """A row, or the rest of a table, that cannot be read. The message says why."""
 
 
 Row = Mapping[str, Any]
 
 
 def ending(name: str | PurePath) -> str:
-    """The ending of a file's name in lower case, `.gz` and what stands before it together."""
+    """The ending of a file's name in lower case; `.gz` with the ending before it."""
     path = PurePath(name)
     last = path.suffix.lower()
     return PurePath(path.stem).suffix.lower() + last if last == PACKED else last
@@ -43,8 +43,17 @@ def is_table(name: str | PurePath) -> bool:
 
 
 def rows(file: Any) -> Iterator[tuple[int, Row | BadRow]]:
-    """Every row of a table (a Path or a RemoteFile) with its line, or its number in Parquet; what
-    cannot be read stands there as a BadRow. Raises OSError where the file cannot be had."""
+    """Every row of a table with its line number (row number in Parquet).
+
+    Args:
+        file: A Path or a RemoteFile.
+
+    Yields:
+        Rows; a BadRow in place of what cannot be read.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
     kind = ending(file.path if isinstance(file, RemoteFile) else file)
     if kind == ".parquet":
         yield from _parquet(file)
@@ -52,9 +61,9 @@ def rows(file: Any) -> Iterator[tuple[int, Row | BadRow]]:
     number = 0
     with file.open("rb") as stored, _unpacked(stored, kind) as binary:
         lines, delimiter = _numbered(binary), FORMATS[kind.removesuffix(PACKED)]
-        found = _jsonl(lines) if delimiter is None else _delimited(lines, delimiter)
+        numbered = _jsonl(lines) if delimiter is None else _delimited(lines, delimiter)
         try:
-            for number, row in found:
+            for number, row in numbered:
                 yield number, row
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             yield number + 1, BadRow(f"what follows cannot be unpacked ({error})")
@@ -107,8 +116,8 @@ def _json(line: str) -> Row | BadRow:
 
 
 def _delimited(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, Row | BadRow]]:
-    """Rows under a header. A cell may hold lines where it is quoted; a quote that is never closed
-    as it should be costs its own line, and the next row is looked for after that."""
+    """Rows below a header. A quoted cell may hold line breaks. A quote that is not closed properly
+    costs its own line, and reading goes on at the next line."""
     csv.field_size_limit(2**31 - 1)
     source = _Again(lines)
     header: list[str] | None = None
@@ -146,7 +155,7 @@ def _delimited(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, Row
 
 
 class _Again:
-    """Lines for `csv.reader`, which remembers those of the present row and can go back."""
+    """Lines for `csv.reader` that can be given again: those of the current row are remembered."""
 
     def __init__(self, lines: Iterator[Line]):
         self.lines, self.ahead, self.taken = lines, deque[Line](), list[Line]()
@@ -167,7 +176,7 @@ class _Again:
         return self.taken[0][0]
 
     def back_to_second(self) -> int:
-        """Give all lines but the first of the row again; returns the number of the first."""
+        """Give all lines of the row but the first again; returns the number of the first."""
         self.ahead.extendleft(reversed(self.taken[1:]))
         return self.first
 
@@ -191,7 +200,7 @@ def _parquet(file: Any) -> Iterator[tuple[int, Row | BadRow]]:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """The column as Python's values; times that Python cannot hold, as nanoseconds, become text."""
+    """A column as Python values. Times that Python cannot hold (nanoseconds) become text."""
     try:
         return column.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):
@@ -203,5 +212,5 @@ def _value(scalar: pa.Scalar) -> Any:
         return scalar.as_py()
     except (ValueError, OverflowError, pa.ArrowException):
         text = str(scalar.cast(pa.string()))
-        # Of a year beyond all calendars Arrow knows the number alone.
+        # For a year beyond all calendars Arrow has only the number.
         return getattr(scalar, "value", None) if "<" in text else text.replace(" ", "T", 1)

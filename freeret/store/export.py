@@ -1,10 +1,10 @@
-"""Export: the items and vectors of a store in files that other programs read.
+"""Export the items and vectors of a store to files for other programs.
 
     table = pyarrow.parquet.read_table("store.parquet")      # id, signature, text, metadata, vector
     vectors = numpy.load("store.npy", mmap_mode="r")         # line n of store.jsonl says which item
 
-Rows stream through, a block at a time. Files are written beside their place and renamed when all of
-them are complete.
+Rows are streamed block by block. Files are written beside their place, and renamed when all of them
+are complete.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from probes.errors import StoreError
 
 COLUMNS = ["id", "signature", "parts", "metadata", "vector"]
 Exported = tuple[int, list[Path]]
-"""How many items, and the files that hold them."""
+"""Number of items, and the files that hold them."""
 
 
 def write_parquet(
@@ -38,15 +38,15 @@ def write_parquet(
     """Write one Parquet file with a row per item.
 
     Args:
-        store: What is exported.
+        store: The store.
         path: The file, which is replaced; `.parquet` is added to a name without it.
-        fitted: Unit vectors in the geometry of the store, instead of the raw ones.
+        fitted: Whether to write unit vectors in the geometry of the store instead of raw ones.
         selection: Only these items.
 
     Returns:
         The number of items, and the file. Its columns are `id`, `signature`, `text`, `source`,
-        `metadata` (JSON) and `vector` (a fixed-size list of float32); `freeret` among the metadata
-        of its schema says what made the vectors.
+        `metadata` (JSON) and `vector` (a fixed-size list of float32); `freeret` in the
+        metadata of its schema records what made the vectors.
 
     Raises:
         StoreError: The store has no geometry for its present items, or cannot be read.
@@ -77,13 +77,13 @@ def write_parquet(
 def write_npy(
     store: Store, path: Path, *, fitted: bool = False, selection: Selection = EVERYTHING
 ) -> Exported:
-    """Write a matrix of float32 `[items, dimension]` as .npy, and as many lines of JSON beside it.
+    """Write a float32 matrix `[items, dimension]` as .npy, and a JSON line per row beside it.
 
     Args:
-        store: What is exported.
+        store: The store.
         path: The file of the matrix, which is replaced; `.npy` is added to a name without it.
         fitted: As for `write_parquet`.
-        selection: Likewise.
+        selection: As for `write_parquet`.
 
     Returns:
         The number of items, and both files. A line holds `id`, `signature`, `text`, `source` and
@@ -113,27 +113,27 @@ def write_npy(
 
 
 def _header(file: Any, count: int, dimension: int) -> None:
-    """NumPy leaves room in it, so that a growing first axis does not change its length."""
-    about = {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)}
-    np.lib.format.write_array_header_1_0(file, about)
+    """Write the header of an .npy file. NumPy pads it, so a longer first axis keeps its length."""
+    layout = {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)}
+    np.lib.format.write_array_header_1_0(file, layout)
 
 
 def _rows(
     store: Store, fitted: bool, selection: Selection
 ) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
-    """Facts of items and their vectors, a block of one snapshot at a time."""
+    """Columns other than the vector, and vectors, block by block of one snapshot."""
     geometry = _geometry(store) if fitted else None
     query, where = store.table.search().select(COLUMNS).limit(None), selection.sql()
     for batch in store.stream(query.where(where) if where else query):
         loaded = Loaded.read(batch)
-        kept = [
+        places = [
             place
             for place, signature in enumerate(loaded.signatures)
             if selection.takes_signature(signature)
             and selection.takes_metadata(loaded.metadata[place])
         ]
-        vectors = loaded.vectors[torch.tensor(kept, dtype=torch.long)]
-        signatures = [loaded.signatures[place] for place in kept]
+        vectors = loaded.vectors[torch.tensor(places, dtype=torch.long)]
+        signatures = [loaded.signatures[place] for place in places]
         if geometry is not None:
             vectors = geometry.map(vectors, signatures, "document")
         packed, written = batch["parts"].to_pylist(), batch["metadata"].to_pylist()
@@ -145,7 +145,7 @@ def _rows(
                 "source": source_of(packed[place]),
                 "metadata": written[place],
             }
-            for place in kept
+            for place in places
         ]
         yield facts, vectors.contiguous().numpy().astype("<f4", copy=False)
 
@@ -172,7 +172,7 @@ def _ending(path: Path, ending: str) -> Path:
 
 @contextlib.contextmanager
 def _new_files(*paths: Path) -> Iterator[list[Path]]:
-    """Scratch files beside the paths, which take their places when the work is done."""
+    """Scratch files beside the paths, renamed to them when the work is done."""
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     scratch: list[Path] = []
     try:

@@ -1,9 +1,12 @@
-"""Which items a search, an export or a deletion is about: by metadata, and by kind of content.
+"""Selections of items for a search, an export or a deletion: by metadata and by kind of content.
 
 A filter is a mapping of metadata that items must have, where a list means any of its values, or a
-function of the metadata. Values are equal as JSON values are: the number 1993 is not the text
-"1993", and `true` is not 1. On the command line nobody writes JSON, so there `year=1993` stands for
-both: the text, which a CSV holds, and the number, which a JSONL file may hold.
+function of the metadata. Values are compared as JSON values: the number 1993 is not the text
+"1993", and `true` is not 1. On the command line `year=1993` stands for both: the text, which a CSV
+holds, and the number, which a JSONL file may hold.
+
+`folder` of a file matches any part of its path: `{"folder": "animals"}` finds the files of every
+folder of that name and of the folders in it.
 """
 
 import json
@@ -18,7 +21,7 @@ from probes.metadata import as_metadata
 
 FOLDER = "folder"
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
-"""Metadata that hits must have (a list means any of its values), or a function of the metadata."""
+"""Metadata that items must have (a list means any of its values), or a function of it."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,15 @@ class Selection:
 
     @classmethod
     def of(cls, filter: Any = None, kinds: Any = None) -> "Selection":
-        """Check what was asked for.
+        """Check a filter and kinds.
 
         Args:
-            filter: A `Filter`; its values are brought to what metadata holds: dates as ISO 8601,
-                tuples and sets as lists.
+            filter: A `Filter`; its values are converted as metadata is: dates to ISO 8601, tuples
+                and sets to lists.
             kinds: `text`, `image`, `video` or `audio`, or several of them; none for all.
 
         Raises:
-            BadSetting: What is no filter, or no kind.
+            BadSetting: `filter` is no filter, or one of `kinds` is no kind.
         """
         names = (kinds,) if isinstance(kinds, str) else tuple(kinds or ())
         for name in names:
@@ -52,11 +55,11 @@ class Selection:
         return not self.kinds or not set(self.kinds).isdisjoint(signature.split("+"))
 
     def takes_metadata(self, metadata: Mapping[str, Any]) -> bool:
-        """Whether the filter lets this metadata through. Raises BadSetting where it raises."""
+        """Whether the filter lets this metadata through. Raises BadSetting when it raises."""
         return self.filter is None or passes(metadata, self.filter)
 
     def sql(self) -> str | None:
-        """SQL that holds for every item that passes, and for few others; None for all."""
+        """SQL condition that holds for every item that passes, and for few others; None for all."""
         kinds = " OR ".join(f"contains(signature, '{kind}')" for kind in self.kinds)
         clauses = [f"({kinds})" if kinds else None, to_sql(self.filter) if self.filter else None]
         return " AND ".join(clause for clause in clauses if clause) or None
@@ -66,7 +69,7 @@ EVERYTHING = Selection()
 
 
 def check_filter(filter: Any) -> Filter | None:
-    """A filter with its values as metadata holds them; raises BadSetting for what is no filter."""
+    """Convert the values of a filter as metadata is. Raises BadSetting if it is no filter."""
     if filter is None:
         return None
     if not isinstance(filter, Mapping):
@@ -79,34 +82,33 @@ def check_filter(filter: Any) -> Filter | None:
     checked = as_metadata(filter)
     if len(checked) < len(filter):
         odd = next(key for key in filter if str(key) not in checked)
-        raise BadSetting(f"filter: no metadata can be {filter[odd]!r}, as {odd!r} is asked to be")
+        raise BadSetting(f"filter: metadata cannot hold {filter[odd]!r}, the value for {odd!r}")
     return checked
 
 
 def parse_filter(conditions: Sequence[str]) -> dict[str, list[Any]] | None:
-    """The filter that `key=value` on the command line stands for.
+    """Parse conditions written `key=value` on the command line.
 
-    A value stands for the text as it is written, and also for the number, `true`, `false` or `null`
-    that it reads as. Several keys must all have their value; a key that is given several times must
-    have one of them.
+    A value stands for the text as written, and also for the number, `true`, `false` or `null` that
+    it parses as. Several keys must all match; of a key that is given several times, one value must.
 
     Returns:
-        A filter, or None where there are no conditions.
+        A filter, or None when there are no conditions.
 
     Raises:
         BadSetting: A condition without `=` or without a key.
     """
-    found: dict[str, list[Any]] = {}
-    for to_sql in conditions:
-        key, equals, value = to_sql.partition("=")
+    values: dict[str, list[Any]] = {}
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
         if not equals or not key.strip():
-            raise BadSetting(f"--filter takes key=value, such as category=food, not {to_sql!r}")
-        found.setdefault(key.strip(), []).extend([value, *_as_json(value)])
-    return found or None
+            raise BadSetting(f"--filter takes key=value, such as category=food, not {condition!r}")
+        values.setdefault(key.strip(), []).extend([value, *_as_json(value)])
+    return values or None
 
 
 def _as_json(text: str) -> list[Any]:
-    """The number, truth value or null that a text reads as, if any."""
+    """The number, truth value or null that a text parses as, if any."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -115,7 +117,7 @@ def _as_json(text: str) -> list[Any]:
 
 
 def passes(metadata: Mapping[str, Any], wanted: Filter) -> bool:
-    """Whether a filter lets metadata through. Raises BadSetting where a function raises."""
+    """Whether a filter lets metadata through. Raises BadSetting when a function raises."""
     if callable(wanted):
         try:
             return bool(wanted(metadata))
@@ -154,26 +156,25 @@ def _values(wanted: Any) -> list[Any]:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """As JSON has it: to Python, True is 1."""
+    """Equality of JSON values: in Python, True == 1."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def to_sql(wanted: Filter) -> str | None:
-    """SQL over the written metadata that holds for all that passes, and for little else, so that
-    most of what does not pass is never read: texts are looked for with their key, of other values,
-    which can be written in several ways, the key alone."""
+    """SQL condition on the metadata column that holds for everything that passes and for little
+    else, so that most other rows are never read. Texts are looked for with their key; for other
+    values, which JSON can write in several ways, only the key is."""
     if callable(wanted):
         return None
     clauses = []
     for key, value in wanted.items():
         values = _values(value)
-        if key == FOLDER:  # any part of a path matches, so the value alone is looked for
-            values = [v.strip("/") if isinstance(v, str) else v for v in values]
-        texts = bool(values) and all(isinstance(v, str) for v in values)
-        written = [json.dumps({key: v if texts else 0}, ensure_ascii=False)[1:-1] for v in values]
-        if texts and key == FOLDER:
-            written = [json.dumps(v, ensure_ascii=False)[1:-1] for v in values]
-        sought = written if texts else [text[:-1] for text in written[:1]]
+        if not all(isinstance(v, str) for v in values):
+            sought = [json.dumps({key: 0}, ensure_ascii=False)[1:-2]]
+        elif key == FOLDER:  # any part of a path matches, so the value alone is looked for
+            sought = [json.dumps(v.strip("/"), ensure_ascii=False)[1:-1] for v in values]
+        else:
+            sought = [json.dumps({key: v}, ensure_ascii=False)[1:-1] for v in values]
         quoted = ["'" + text.replace("'", "''") + "'" for text in sought]
         if quoted:
             clauses.append("(" + " OR ".join(f"contains(metadata, {q})" for q in quoted) + ")")

@@ -56,8 +56,8 @@ def _why_none_meets(store: Store, key: str, wanted: Any) -> str | None:
             values[_written(metadata[key])] += 1
     if not values:
         return f"no item has the key {key!r}; keys here: {_listed(keys) or 'none'}"
-    typed = wanted[0] if isinstance(wanted, list) and wanted else wanted
-    return f"no item has {key}={_written(typed)}; values: {_listed(values)}"
+    typed = dict.fromkeys(map(_written, wanted if isinstance(wanted, list) else [wanted]))
+    return f"no item has {key}={' or '.join(typed)}; values: {_listed(values)}"
 
 
 def _written(value: Any) -> str:

@@ -1,11 +1,11 @@
-"""Identities: what made a store or a result file, and in words how two of them differ."""
+"""Identities of what made a store or a result file, and how two of them differ in words."""
 
 import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 MODEL = ("weights", "architecture", "layers", "attn_site")
-"""Where these differ it is another model, and the next ones go without saying."""
+"""Keys that tell another model. When one differs, the keys of OF_MODEL are not listed."""
 OF_MODEL = ("tokenizer", "processor", "media", "max_tokens", "model", "revision")
 WORDS = {
     "attention": "attention implementation",
@@ -21,41 +21,41 @@ WORDS = {
     "tokenizer": "tokenizer or chat template",
     "truncate_dim": "dimensions kept",
 }
-"""How the parts of an identity are called in messages, where the key is not the word."""
+"""Names of keys in messages, where the key itself is not the word."""
 OPAQUE = ("media", "processor", "reasons", "tokenizer")
-"""What is too long to be shown, or a checksum, which tells a reader nothing."""
+"""Keys whose values are not shown: they are too long, or checksums."""
 
 
 def flat(identity: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """An identity with the keys of nested mappings joined by dots, its values as JSON has them."""
-    found: dict[str, Any] = {}
+    """An identity with the keys of nested mappings joined by dots, and JSON values."""
+    entries: dict[str, Any] = {}
     for key, value in json.loads(json.dumps(identity)).items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            entries |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            entries[f"{prefix}{key}"] = value
+    return entries
 
 
-def differences(made: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+def differences(made: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
     """The keys of `flat` under which two identities differ."""
-    theirs, ours = flat(made), flat(asked)
+    theirs, ours = flat(made), flat(requested)
     return [key for key in theirs | ours if theirs.get(key) != ours.get(key)]
 
 
-def in_words(made: Mapping[str, Any], asked: Mapping[str, Any], keys: Collection[str]) -> str:
-    """Say how what is asked for differs from what made something: the models first, by name.
+def in_words(made: Mapping[str, Any], requested: Mapping[str, Any], keys: Collection[str]) -> str:
+    """Say how an identity differs from the requested one, beginning with the names of the models.
 
     Args:
-        made: Identity of what is there.
-        asked: Identity of what would be used now.
-        keys: Those of `differences` that matter.
+        made: Identity of the existing store or file.
+        requested: Identity that is requested now.
+        keys: The keys of `differences` that matter.
 
     Returns:
         A clause such as "was made with smollm2-135m, you asked for smolsight; prompt e5v, now
         control".
     """
-    theirs, ours = flat(made), flat(asked)
+    theirs, ours = flat(made), flat(requested)
     parts = {key: _part(key) for key in keys}
     names = [_model(identity) for identity in (theirs, ours)]
     if names[0] == names[1] and "dtype" in parts.values():  # rounded weights are other weights
@@ -74,20 +74,20 @@ def in_words(made: Mapping[str, Any], asked: Mapping[str, Any], keys: Collection
 
 
 def _part(key: str) -> str:
-    """The last word of a key; all settings of pictures and videos are one part."""
+    """The last word of a key; all settings of pictures and videos are `media`."""
     words = key.split(".")
     return "media" if "media" in words else words[-1]
 
 
 def _model(identity: Mapping[str, Any]) -> str:
-    """The name of the backbone, whichever part of the identity holds it."""
+    """The name of the backbone, whichever key of the identity holds it."""
     names = (value for key, value in identity.items() if key.split(".")[-1] == "model")
     return str(next(names, "no model"))
 
 
-def _clause(part: str, made: Any, asked: Any) -> str:
+def _clause(part: str, made: Any, requested: Any) -> str:
     word = WORDS.get(part, part)
-    before, now = _shown(made), _shown(asked)
+    before, now = _in_message(made), _in_message(requested)
     if part in OPAQUE:
         return f"another {word}"
     if before == now:
@@ -95,10 +95,10 @@ def _clause(part: str, made: Any, asked: Any) -> str:
     return f"{word} {before}, now {now}"
 
 
-def _shown(value: Any) -> str:
-    """A value in a message; prompts by their names."""
+def _in_message(value: Any) -> str:
+    """A value as messages show it; prompts by their names."""
     if isinstance(value, list):
-        return ", ".join(_shown(entry) for entry in value) or "none"
+        return ", ".join(_in_message(entry) for entry in value) or "none"
     if isinstance(value, dict):
         return str(value.get("name") or value.get("kind"))
     return "none" if value is None else str(value)

@@ -1,14 +1,15 @@
-"""Index: from a stream of items to rows in a store, resumable, each item once.
+"""Index: from a stream of items to rows of a store. Resumable and idempotent.
 
 Items are read, hashed and written block by block; a block is one atomic commit. An item whose id
-and content hash are stored already is not embedded again, so the same call after a kill goes on
+and content hash are stored already is not embedded again, so after a crash the same call resumes
 where it stopped.
 """
 
 import logging
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,51 +17,50 @@ from tqdm.auto import tqdm
 
 from freeret.embedder import Embedder, not_finite
 from freeret.sources.counting import count_items
-from freeret.sources.files import Listing
 from freeret.store.payload import (
+    Packed,
     by_place,
     content_hash,
     file_of,
+    id_from,
     pack,
-    place_metadata,
-    source_condition,
     source_of,
-    with_source,
+    with_place,
 )
 from freeret.store.rows import Record
 from freeret.store.table import Store
 from probes import Item, as_item
-from probes.errors import BadItem, BadSetting
+from probes.errors import BadItem
 from probes.model.encoding import Row
 
 log = logging.getLogger(__name__)
 
 BLOCK = 256
-"""Items a commit: what a kill costs at most."""
+"""Items per commit: the most that a kill loses."""
 HELD = 2**28
-"""Bytes of media that the items of one commit may hold, as those from a URL do."""
+"""Most bytes of in-memory media, such as those read from a URL, in the items of one commit."""
 
 Seen = dict[str, tuple[str, str]]
-"""Ids of a stream, each with its content hash and where it stood."""
+"""Content hash and place of each item of a stream, by id."""
 
 
 @dataclass
 class Indexed:
-    """What one call of `index` did."""
+    """The outcome of one call of `index`."""
 
     added: int = 0
     replaced: int = 0
     unchanged: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
-    """Bad items by id (or place in the stream), each with what is wrong."""
+    """Bad items by id (or place in the stream), each with the reason."""
     passed_over: dict[str, int] = field(default_factory=dict)
-    """How many files were not read, by their ending or the reason, such as `.docx` or `hidden`."""
+    """Number of files that were not read, by ending or reason, such as `.docx` or `hidden`."""
     pruned: int = 0
-    """Items removed because their file or row has gone."""
+    """Items removed because their file or row no longer exists."""
     gone: int = 0
-    """Items that are still stored though their file or row has gone."""
+    """Items that are still stored though their file or row no longer exists."""
     seen: Seen = field(default_factory=dict, repr=False, compare=False)
-    """Every good item of the stream, whether it was written or stored before."""
+    """Every good item of the stream, whether it was written now or stored before."""
 
     def __iadd__(self, other: "Indexed") -> "Indexed":
         self.added += other.added
@@ -80,104 +80,132 @@ def index_items(
     among: Container[str] | None = None,
     progress: bool = False,
 ) -> Indexed:
-    """Write every item of the stream that is new or changed; all ids are `among` those given.
-    Raises BadItem unless `on_error` is "skip"; what was written before stays."""
-    check_on_error(on_error)
+    """Embed and upsert every new or changed item of a stream.
+
+    Args:
+        store: Where the items go.
+        embedder: Stage 1 of the store.
+        items: The stream, in any form that `as_item` reads.
+        on_error: `"skip"` reports bad items instead of raising BadItem.
+        among: Restricts the lookup of stored ids to a shard.
+        progress: Whether to show bars.
+
+    Returns:
+        What was written.
+
+    Raises:
+        BadItem: An item is bad and not skipped; blocks that were committed before stay.
+    """
     done = Indexed()
-    known = store.hashes(among)
+    hashes = store.hashes(among)
+    stream = blocks(enumerate(items))
+    first = next(stream, None)
+    if first is None:  # no bar where there is nothing to do
+        return done
     total = count_items(items) if progress else None
     with tqdm(total=total, desc="indexing", unit="item", disable=not progress) as bar:
-        for block in blocks(enumerate(items)):
+        for block in chain([first], stream):
             done += index_block(
-                store, embedder, block, known, on_error, done.seen, progress=progress
+                store, embedder, block, hashes, on_error, done.seen, progress=progress
             )
             bar.update(len(block))  # they are committed now
     return done
-
-
-def check_on_error(on_error: str) -> None:
-    """Raise BadSetting for what is neither "raise" nor "skip"."""
-    if on_error not in ("raise", "skip"):
-        raise BadSetting(f'on_error must be "raise" or "skip", not {on_error!r}')
 
 
 def index_block(
     store: Store,
     embedder: Embedder,
     block: Iterable[tuple[int, Any]],
-    known: dict[str, str],
+    hashes: dict[str, str],
     on_error: str,
     seen: Seen,
     *,
     progress: bool = False,
 ) -> Indexed:
-    """Write what is new or changed of a few items, each with its place in the stream, in one
-    commit. `known` holds the hashes of what is stored, and learns the new ones; `seen` holds what
-    came before in the same stream."""
+    """Embed and upsert the new or changed items of one block in one commit.
+
+    Args:
+        store: Where the items go.
+        embedder: Stage 1 of the store.
+        block: Items, each with its place in the stream.
+        hashes: Content hash of each stored item by id; those written now are added.
+        on_error: As for `index_items`.
+        seen: The items that came before in the same stream.
+        progress: Whether to show a bar.
+
+    Returns:
+        What was written. `seen` holds the items of this block alone.
+
+    Raises:
+        BadItem: As for `index_items`; nothing of this block is written then.
+    """
     done = Indexed()
     pending: dict[str, _Pending] = {}
     for place, value in block:
         try:
             new = _read(value, place)
-            id, earlier = new.id, done.seen.get(new.id) or seen.get(new.id)
+            earlier = done.seen.get(new.id) or seen.get(new.id)
             if earlier is not None and earlier[0] != new.hash:
-                raise again(id, new.place, earlier[1])
-            if earlier is not None or known.get(id) == new.hash:
+                raise given_twice(new.id, new.place, earlier[1])
+            if earlier is not None or hashes.get(new.id) == new.hash:
                 done.unchanged += 1
             else:
                 new.rows = embedder.rows(new.item)
-                pending[id] = new
-            done.seen[id] = new.hash, new.place
+                pending[new.id] = new
+            done.seen[new.id] = new.hash, new.place
         except BadItem as error:
             refuse(done, error, on_error, _name(value, place))
-    for id, error in _of_other_files(store, pending, known).items():
-        pending.pop(id)
-        done.seen.pop(id)
-        refuse(done, error, on_error, id)
-    rows = [new.rows for new in pending.values()]
-    vectors = embedder.encode_rows(rows, progress="embedding" if progress else None)
-    named = list(pending)
-    bad = not_finite([pending[id].item for id in named], vectors)
-    for place, error in bad.items():
-        pending.pop(named[place])
-        done.seen.pop(named[place])
-        refuse(done, error, on_error, named[place])
-    fine = [vector for place, vector in enumerate(vectors.numpy()) if place not in bad]
-    written = store.write([new.record(v) for new, v in zip(pending.values(), fine, strict=True)])
-    known.update((id, new.hash) for id, new in pending.items())
+
+    def drop(errors: Mapping[str, BadItem]) -> None:
+        for id, error in errors.items():
+            del pending[id], done.seen[id]
+            refuse(done, error, on_error, id)
+
+    drop(_of_other_files(store, pending, hashes))
+    ids = list(pending)
+    vectors = embedder.encode_rows(
+        [new.rows for new in pending.values()], progress="embedding" if progress else None
+    )
+    bad = not_finite([new.item for new in pending.values()], vectors)
+    drop({ids[place]: error for place, error in bad.items()})
+    by_id = dict(zip(ids, vectors.numpy(), strict=True))
+    written = store.write([new.record(by_id[id]) for id, new in pending.items()])
+    hashes.update((id, new.hash) for id, new in pending.items())
     done.added, done.replaced = written.added, written.replaced
     return done
 
 
 def refuse(done: Indexed, error: BadItem, on_error: str, place: str) -> None:
-    """Raise an error, or count it under the id of its item, or the place where it stood."""
-    name = _shown(error.item or place)
-    said = str(error) if name in str(error) else f"{name}: {error}"
+    """Raise an error, or report it in `done` under the item's id, or else its place."""
+    name = _printable(error.item or place)
+    message = str(error) if name in str(error) else f"{name}: {error}"
     if on_error == "raise":
-        raise BadItem(said, name) from error
-    done.skipped[name] = said
-    log.warning("skipped: %s", said)
+        raise BadItem(message, name) from error
+    done.skipped[name] = message
+    log.warning("skipped: %s", message)
 
 
-def again(id: str, place: str, earlier: str) -> BadItem:
-    """The error of an id that comes twice in one stream with two contents."""
+def given_twice(id: str, place: str, earlier: str) -> BadItem:
+    """The error for an id that one stream gives to two contents."""
     return BadItem(
-        f"{place}: the id {_shown(id)!r} was given to another item before, at {earlier}; an id "
+        f"{place}: the id {_printable(id)!r} was given to another item before, at {earlier}; an id "
         "names one item: give other ids, or drop one of them",
         place,
     )
 
 
 def _of_other_files(
-    store: Store, pending: Mapping[str, "_Pending"], known: Mapping[str, str]
+    store: Store, pending: Mapping[str, "_Pending"], hashes: Mapping[str, str]
 ) -> dict[str, BadItem]:
-    """Items called by their place that would replace those of another file, which is still there:
-    two folders of one name, in two calls."""
-    called = [id for id, new in pending.items() if id in known and by_place(id, new.item.source)]
+    """Errors for items named by their place that would replace those of another file which still
+    exists: two folders of one name, in two calls."""
+    by_their_place = [
+        id for id, new in pending.items() if id in hashes and by_place(id, new.item.source)
+    ]
     errors = {}
-    for id, parts in store.parts(called) if called else ():
+    for id, parts in store.parts(by_their_place) if by_their_place else ():
         before, now = source_of(parts), pending[id].item.source
-        if before != now and by_place(id, before) and _is_there(before or ""):
+        if before != now and by_place(id, before) and _still_exists(before or ""):
             errors[id] = BadItem(
                 f"{id}: {now} would replace {before}, which is still there; give the folder that "
                 "holds both, or rename one",
@@ -186,25 +214,9 @@ def _of_other_files(
     return errors
 
 
-def _is_there(source: str) -> bool:
+def _still_exists(source: str) -> bool:
     """Whether the file of an item is still where it was; a URL is not asked."""
     return "://" in source or Path(source).exists() or Path(file_of(source)).exists()
-
-
-def gone(store: Store, listing: Listing, done: Indexed, among: Container[str] | None) -> list[str]:
-    """The ids of what came from the files and folders of the listing and is in them no more. What
-    stands where something could not be read is not counted among them."""
-    bad = {*done.skipped, *map(file_of, done.skipped)}
-
-    def has_gone(id: str, source: str | None) -> bool:
-        name = listing.name_of(source) if source is not None else None
-        if name is None or id in done.seen or (among is not None and id not in among):
-            return False
-        file = file_of(name)
-        return bad.isdisjoint({id, name, file, *map(str, PurePosixPath(file).parents)})
-
-    below = store.parts(within=source_condition([place for place, _ in listing.roots]))
-    return [id for id, parts in below if has_gone(id, source_of(parts))]
 
 
 @dataclass
@@ -215,40 +227,35 @@ class _Pending:
     id: str
     hash: str
     place: str
-    parts: str
-    blobs: list[bytes]
+    packed: Packed
     rows: list[Row] = field(default_factory=list)
 
     def record(self, vector: np.ndarray) -> Record:
-        return Record(
-            id=self.id,
-            hash=self.hash,
-            signature=self.item.signature,
-            parts=with_source(self.parts, self.item.source),
-            blobs=self.blobs,
-            metadata=place_metadata(self.item),
-            vector=vector,
-        )
+        columns = with_place(self.item, self.packed)._asdict()
+        return Record(self.id, self.hash, self.item.signature, **columns, vector=vector)
 
 
 def _read(value: Any, place: int) -> _Pending:
-    """Read and hash one item. One without an id gets one from its content, so the same content is
-    the same item."""
+    """Read and hash one item. An item without an id gets one from its content."""
     item = as_item(value, place=f"item {place} of the stream")
-    parts, blobs = pack(item)
-    digest = content_hash(item, parts, blobs)
-    item = item if item.id is not None else item.with_id(digest[:16])
+    packed = pack(item)
+    digest = content_hash(item, packed)
+    id = item.id if item.id is not None else id_from(digest)
     where = item.source or f"item {place} of the stream"
-    return _Pending(item, item.id or "", digest, where, parts, blobs)
+    return _Pending(item if item.id is not None else item.with_id(id), id, digest, where, packed)
 
 
 def blocks(stream: Iterable[Any], size: int = BLOCK) -> Iterator[list[Any]]:
-    """A stream of items, bare or with their places, cut into what is taken at once: `size` of them,
-    or as many as reach HELD bytes."""
+    """Split a stream into blocks of at most `size` items, or about HELD bytes of in-memory media.
+
+    Args:
+        stream: Items, bare or as pairs of place and item.
+        size: Most items of a block.
+    """
     block, held = [], 0
-    for one in stream:
-        block.append(one)
-        held += _held(one)
+    for entry in stream:
+        block.append(entry)
+        held += _media_bytes(entry)
         if len(block) == size or held >= HELD:
             yield block
             block, held = [], 0
@@ -256,18 +263,18 @@ def blocks(stream: Iterable[Any], size: int = BLOCK) -> Iterator[list[Any]]:
         yield block
 
 
-def _held(one: Any) -> int:
-    item = one[1] if isinstance(one, tuple) else one
+def _media_bytes(entry: Any) -> int:
+    item = entry[1] if isinstance(entry, tuple) else entry
     media = item.media if isinstance(item, Item) else ()
     return sum(len(part.value) for part in media if isinstance(part.value, bytes))
 
 
 def _name(value: Any, place: int) -> str:
-    """How an item that cannot be read is called: by its id, or its place in the stream."""
+    """The id of an item that cannot be read, or its place in the stream."""
     id = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
     return f"item {place} of the stream" if id is None else str(id)
 
 
-def _shown(name: str) -> str:
-    """A name that can be logged and printed, half a surrogate pair as its escape."""
+def _printable(name: str) -> str:
+    """A name that can be logged and printed, with lone surrogates as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()

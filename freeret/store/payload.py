@@ -1,7 +1,7 @@
-"""How an item is kept: its parts as JSON, media given in memory as bytes beside it, a content hash.
+"""An item as it is stored: its parts as JSON, media in memory as bytes beside them, its metadata.
 
-Media given by path or web address stay a reference; a file's bytes are part of the hash, so a
-changed file is a changed item. Pictures in memory are kept as PNG, frames and samples as NPZ.
+Media given by path or web address stay a reference. The content hash covers the bytes of a file, so
+a changed file is a changed item. Pictures in memory are stored as PNG, frames and samples as NPZ.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -29,14 +29,24 @@ from probes.media.sources import (
 )
 
 IN_MEMORY = Limits(pixels=2**62, bytes=2**62)
-"""What is in memory already may be kept, however large."""
+"""No limits: media that are in memory already may be stored, however large."""
 
 
-def pack(item: Item) -> tuple[str, list[bytes]]:
-    """Parts as JSON, and the bytes of those that are not text or a reference.
+class Packed(NamedTuple):
+    """The content and metadata of an item as columns of a store."""
 
-    Raises BadItem for media that cannot be read.
-    """
+    parts: str
+    """JSON list of the parts; media in memory are numbers of blobs."""
+    blobs: list[bytes]
+    metadata: str
+
+
+UNPACKED = ("id", *Packed._fields)
+"""The columns that `unpack` reads."""
+
+
+def pack(item: Item) -> Packed:
+    """The columns of an item. Raises BadItem for media that cannot be read."""
     parts, blobs = [], []
     for part, label in zip(item.parts, label_media(item.parts), strict=True):
         if part.kind == "text":
@@ -50,43 +60,105 @@ def pack(item: Item) -> tuple[str, list[bytes]]:
                 format, blob = _to_bytes(part)
             parts.append({"kind": part.kind, "format": format, "blob": len(blobs)})
             blobs.append(blob)
-    return json.dumps(parts, ensure_ascii=False), blobs
+    return Packed(json.dumps(parts, ensure_ascii=False), blobs, encode_metadata(item.metadata))
 
 
-def with_source(parts: str, source: str | None) -> str:
-    """Packed parts with where the item was read from, which is no content: it is not hashed."""
-    if source is None:
-        return parts
-    return json.dumps([*json.loads(parts), {"source": source}], ensure_ascii=False)
+def unpack(id: str, parts: str, blobs: Sequence[bytes], metadata: str) -> Item:
+    """The item that `pack` was given, with PIL images for pictures and arrays for frames and
+    samples."""
+    restored, source = [], None
+    for part in json.loads(parts):
+        if "source" in part:
+            source = part["source"]
+            continue
+        if "text" in part:
+            value: Any = part["text"]
+        elif "path" in part:
+            value = Path(part["path"])
+        elif "url" in part:
+            value = part["url"]
+        else:
+            value = _from_bytes(part["kind"], part["format"], blobs[part["blob"]])
+        restored.append(Part(part["kind"], value))
+    return Item(parts=restored, id=id, metadata=json.loads(metadata), source=source)
+
+
+def content_hash(item: Item, packed: Packed) -> str:
+    """SHA-256 over all content and metadata, the bytes of referenced files included. Raises BadItem
+    when such a file is gone."""
+    digest = hashlib.sha256(packed.parts.encode())
+    for blob in packed.blobs:
+        digest.update(hashlib.sha256(blob).digest())
+    for part in item.media:
+        if isinstance(part.value, Path):
+            try:
+                with part.value.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise BadItem(
+                    f"{item.name}: cannot read {part.value}: {error.strerror}", item.id
+                ) from None
+    digest.update(packed.metadata.encode())
+    return digest.hexdigest()
+
+
+def id_from(hash: str) -> str:
+    """The id of an item that was given none, from its content hash."""
+    return hash[:16]
+
+
+def content_id(item: Item) -> str:
+    """The id of an item that was given none: the same content is the same item. Raises BadItem."""
+    return id_from(content_hash(item, pack(item)))
+
+
+def with_place(item: Item, packed: Packed) -> Packed:
+    """The columns with where the item was read from. A place is no content, so it is not hashed.
+
+    Parts get the source. Metadata of an item that is named by its place get `file` and `folder`,
+    such as `docs/cats/a.txt` and `docs/cats`, unless the item has metadata of those names.
+    """
+    if item.source is None:
+        return packed
+    parts, metadata = [*json.loads(packed.parts), {"source": item.source}], packed.metadata
+    if item.id is not None and by_place(item.id, item.source):
+        file = file_of(item.id)
+        place = {"file": file, "folder": str(PurePosixPath(file).parent)}
+        metadata = encode_metadata({**place, **item.metadata})
+    return Packed(json.dumps(parts, ensure_ascii=False), packed.blobs, metadata)
 
 
 def source_of(parts: str) -> str | None:
-    """What `with_source` added."""
+    """The source in packed parts, or None."""
     *_, last = json.loads(parts)
     return last.get("source")
 
 
 def text_of(parts: str) -> str:
-    """The text of packed parts, as `Item.text` is."""
+    """The text of packed parts, equal to `Item.text`."""
     return "\n".join(part["text"] for part in json.loads(parts) if "text" in part)
 
 
 def source_condition(places: Sequence[str]) -> str:
-    """SQL that holds for packed parts of items that were read from one of these places, or from
-    below it."""
+    """SQL condition on packed parts: the item was read from one of these places, or below it."""
     written = [json.dumps({"source": place}, ensure_ascii=False)[:-2] for place in places]
     quoted = ["'" + text.replace("'", "''") + "'" for text in written]
     return " OR ".join(f"contains(parts, {text})" for text in quoted) or "false"
 
 
 def by_place(id: str, source: str | None) -> bool:
-    """Whether an id says where its item stands, and not what someone has called it."""
+    """Whether an id is the place of its item, and not a name that a user has given."""
     return source is not None and source.endswith(f"/{id}")
 
 
 def file_of(place: str) -> str:
     """The file of a row or page, whose place ends with `:` and a number."""
     return re.sub(r":\d+$", "", place)
+
+
+def encode_metadata(metadata: Mapping[str, Any]) -> str:
+    """Metadata of an item, which holds JSON values only, as JSON."""
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
 
 
 def _to_bytes(part: Part) -> tuple[str, bytes]:
@@ -108,29 +180,6 @@ def _to_bytes(part: Part) -> tuple[str, bytes]:
     return "npz", buffer.getvalue()
 
 
-UNPACKED = ("id", "parts", "blobs", "metadata")
-"""The columns that `unpack` reads."""
-
-
-def unpack(id: str, parts: str, blobs: Sequence[bytes], metadata: str) -> Item:
-    """The item that `pack` wrote: pictures as PIL images, frames and samples as arrays."""
-    restored, source = [], None
-    for part in json.loads(parts):
-        if "source" in part:
-            source = part["source"]
-            continue
-        if "text" in part:
-            value: Any = part["text"]
-        elif "path" in part:
-            value = Path(part["path"])
-        elif "url" in part:
-            value = part["url"]
-        else:
-            value = _from_bytes(part["kind"], part["format"], blobs[part["blob"]])
-        restored.append(Part(part["kind"], value))
-    return Item(parts=restored, id=id, metadata=json.loads(metadata), source=source)
-
-
 def _from_bytes(kind: str, format: str, blob: bytes) -> Any:
     if format == "file":
         return blob
@@ -140,49 +189,3 @@ def _from_bytes(kind: str, format: str, blob: bytes) -> Any:
         if kind == "video":
             return arrays["frames"]
         return {"array": arrays["array"], "sampling_rate": int(arrays["sampling_rate"])}
-
-
-def content_hash(item: Item, parts: str, blobs: Sequence[bytes]) -> str:
-    """SHA-256 over all content and metadata. Raises BadItem when a referenced file is gone."""
-    digest = hashlib.sha256(parts.encode())
-    for blob in blobs:
-        digest.update(hashlib.sha256(blob).digest())
-    for part in item.media:
-        if isinstance(part.value, Path):
-            try:
-                with part.value.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-            except OSError as error:
-                raise BadItem(
-                    f"{item.name}: cannot read {part.value}: {error.strerror}", item.id
-                ) from None
-    digest.update(encode_metadata(item).encode())
-    return digest.hexdigest()
-
-
-def content_id(item: Item) -> str:
-    """The id of an item that has none: the same content is the same item. Raises BadItem."""
-    return content_hash(item, *pack(item))[:16]
-
-
-def place_metadata(item: Item) -> str:
-    """The metadata that is stored: that of the item, and for one that is called by its place
-    `file` and `folder`, such as `docs/cats/a.txt` and `docs/cats`.
-
-    Where an item stands is no content, so the hash does not depend on it; metadata of those names
-    stays as it is.
-    """
-    if item.id is None or not by_place(item.id, item.source):
-        return encode_metadata(item)
-    file = file_of(item.id)
-    place = {"file": file, "folder": str(PurePosixPath(file).parent)}
-    return _written({**place, **item.metadata})
-
-
-def encode_metadata(item: Item) -> str:
-    """Metadata as JSON; an item holds nothing that JSON cannot write."""
-    return _written(item.metadata)
-
-
-def _written(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)

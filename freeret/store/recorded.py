@@ -1,8 +1,8 @@
-"""How the backbone of a store is loaded again: as the store records it, unless asked otherwise.
+"""Load the backbone of a store again: as the store records it, unless requested otherwise.
 
-A store records the settings that were asked for, and in the fingerprint of its backbone those that
-the model and the device decided. The device itself is no part of what made a store: vectors of a
-GPU can be searched on a CPU.
+A store records the settings that were requested, and in the fingerprint of its backbone those that
+the model and the device decided. The device is no part of the identity: vectors made on a GPU can
+be searched on a CPU.
 """
 
 import logging
@@ -22,17 +22,17 @@ from probes.model.pretrained import usable_device
 log = logging.getLogger(__name__)
 
 DIFFERENCE = 4e-4
-"""The most by which a cosine between the float32 and the bfloat16 vector of one text falls short of
-1, among 50 texts under three prompts on smollm2-135m (1e-4 on average); between the attention
-implementations sdpa and eager in bfloat16 it is the same, in float32 3e-7."""
+"""Largest gap to 1 of the cosine between the float32 and the bfloat16 vector of a text, over 50
+texts under three prompts on smollm2-135m (1e-4 on average). Between the attention implementations
+sdpa and eager it is the same in bfloat16, and 3e-7 in float32."""
 BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 NOWHERE = ("cpu", "disk", "meta")
-"""Values of a device map that are on every machine."""
+"""Values of a device map that every machine has."""
 
 
 def recorded_loading(identity: Mapping[str, Any]) -> Loading:
-    """The settings that made a store, from its identity. Of a store without the part `loading`,
-    made by an earlier version, the fingerprint says most of them."""
+    """The settings that made a store, from its identity. For a store without `loading`, made by an
+    earlier version, most of them follow from the fingerprint."""
     fingerprint: Mapping[str, Any] = identity["backbone"]
     decided = {
         **(fingerprint.get("media") or {}),
@@ -41,13 +41,13 @@ def recorded_loading(identity: Mapping[str, Any]) -> Loading:
     return Loading.from_json({**identity.get("loading", {}), **decided})
 
 
-def reopen_backbone(store: Store, model: str | Path | None, asked: Loading) -> Backbone:
+def reopen_backbone(store: Store, model: str | Path | None, requested: Loading) -> Backbone:
     """Load the backbone that made a store.
 
     Args:
         store: The store.
         model: Where the backbone is now, if not where it was.
-        asked: Settings that replace the recorded ones.
+        requested: Settings that replace the recorded ones.
 
     Returns:
         The backbone.
@@ -62,24 +62,29 @@ def reopen_backbone(store: Store, model: str | Path | None, asked: Loading) -> B
         other = {**identity["backbone"], "model": str(model), "weights": None}
         store.require({**identity, "backbone": other})
     recorded = recorded_loading(identity)
-    if asked.device is None and asked.device_map is None:
+    if requested.device is None and requested.device_map is None:
         recorded = _on_this_machine(recorded)
     if model is not None and str(model) != made_with:
         recorded = replace(recorded, revision=None)  # it is a commit of another repository
-    return Backbone.load(model or made_with, recorded.updated(asked))
+    return Backbone.load(model or made_with, recorded.updated(requested))
 
 
 def require_for_search(store: Store, identity: dict[str, Any], backbone: Backbone) -> None:
-    """`Store.require`, but dtype and attention may be others than those that made the store, if
-    they were given when the backbone was loaded. That warns.
+    """`Store.require` for a search: dtype and attention implementation may differ from the store's,
+    with a warning, if they were requested when the backbone was loaded.
+
+    Args:
+        store: The store.
+        identity: What would be used now.
+        backbone: The backbone of that identity.
 
     Raises:
         StoreMismatch: The identities differ in anything else.
     """
     ours, theirs = identity["backbone"], store.identity["backbone"]
     different = differences(theirs, ours)
-    chosen = {"dtype": backbone.loading.dtype, "attention": backbone.loading.attn}
-    allowed = {key for key, choice in chosen.items() if key in different and choice is not None}
+    requested = {"dtype": backbone.loading.dtype, "attention": backbone.loading.attn}
+    allowed = {key for key, value in requested.items() if key in different and value is not None}
     if "dtype" in allowed and "weights" in different and _same_weights(theirs, ours, backbone):
         allowed.add("weights")
     store.require(identity, {f"backbone.{key}" for key in allowed})
@@ -93,21 +98,21 @@ def require_for_search(store: Store, identity: dict[str, Any], backbone: Backbon
 
 
 def _same_weights(theirs: Mapping[str, Any], ours: Mapping[str, Any], backbone: Backbone) -> bool:
-    """Whether the same weights were rounded to another dtype. Rounding ours shows it, unless
-    theirs are the finer ones: then the name must do."""
+    """Whether the same weights were rounded to another dtype. Rounding ours to theirs shows it,
+    unless theirs is the finer dtype: then the name must do."""
     if BITS.get(ours["dtype"], 0) <= BITS.get(theirs["dtype"], 0):
         return ours["model"] == theirs["model"]
     return backbone.weights_digest(theirs["dtype"]) == theirs["weights"]
 
 
 def _on_this_machine(loading: Loading) -> Loading:
-    """The same settings without a device that is not here."""
+    """The settings without a device that this machine lacks."""
     placed = loading.device_map
     mapped = placed.values() if isinstance(placed, Mapping) else []
     try:
         for device in (loading.device, *(d for d in mapped if d not in NOWHERE)):
             usable_device(f"cuda:{device}" if isinstance(device, int) else device)
     except BadSetting as error:
-        log.warning("%s; the store was made there. The default device is taken", error)
+        log.warning("%s; the store was made there, so the default device is used", error)
         return replace(loading, device=None, device_map=None)
     return loading

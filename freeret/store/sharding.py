@@ -1,6 +1,6 @@
-"""Shards: disjoint parts of one corpus, for schedulers that start plain processes.
+"""Shards: disjoint parts of a corpus, for schedulers that start plain processes.
 
-Every process reads the whole stream and keeps what is its own, by a hash of the id, so that no
+Every process reads the whole stream and keeps the items of its shard, by a hash of the id, so no
 process needs to know of another.
 """
 
@@ -15,7 +15,7 @@ from probes.items import as_item
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `k` of `n`, counted from 1."""
+    """Shard `k` of `n`, counted from 1."""
 
     k: int
     n: int
@@ -33,17 +33,15 @@ class Shard:
         return int.from_bytes(digest[:8]) % self.n == self.k - 1
 
     def of(self, stream: Iterable[Any]) -> Iterator[Any]:
-        """The items of this shard. What cannot be read belongs to one shard too, by what is wrong
-        with it, and stands in the stream as that error."""
-        from freeret.store.payload import (
-            content_id,  # it imports torch, and the name of a shard needs none
-        )
+        """The items of this shard. Unreadable items are assigned by the hash of their error message
+        and yielded as BadItem, so exactly one shard reports them."""
+        from freeret.store.payload import content_id  # imports torch, which parsing does not need
 
         for value in stream:
             try:
-                found = as_item(value)
-                id = found.id if found.id is not None else content_id(found)
+                item = as_item(value)
+                id = item.id if item.id is not None else content_id(item)
             except BadItem as error:
-                found, id = error, str(error)
+                item, id = error, str(error)
             if id in self:
-                yield found
+                yield item

@@ -21,6 +21,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from freeret.cli import app
+from freeret.cli.options import Columns
 from freeret.cli.output import as_trec, this_command
 from freeret.embedder import Embedder
 from freeret.recipe import Recipe
@@ -179,7 +180,7 @@ def test_search_prints_json(rerank: int, store: Path, capsys: pytest.CaptureFixt
 
 
 def test_search_prints_a_trec_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("search", store, "7 of", "--trec", "tag") == 0
+    assert run("search", store, "7 of", "--trec", "tag", "--top-n", 50) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[3] for line in lines] == [str(n) for n in range(1, 13)]
     assert {(line[0], line[1], line[5]) for line in lines} == {("q", "Q0", "tag")}
@@ -192,7 +193,7 @@ def test_scores_that_float32_tells_apart_stay_apart_in_a_run() -> None:
     close = [
         Hit(id, score, score, None, Item("a")) for id, score in (("a", 0.6), ("b", 0.6 - 6e-8))
     ]
-    first, second = (line.split()[4] for line in as_trec("q", close, "tag"))
+    first, second = (line.split()[4] for line in as_trec({"q": close}, "tag"))
     assert first > second
 
 
@@ -245,7 +246,7 @@ def test_a_moved_model_is_named(
 ) -> None:
     (tmp_path / "moved").symlink_to(model)
     assert run("search", store, "the word", "--json", "--model", tmp_path / "moved") == 0
-    assert len(capsys.readouterr().out.splitlines()) == 12
+    assert len(capsys.readouterr().out.splitlines()) == 10
 
 
 # -------------------------------------------------------------------------------------- check
@@ -352,6 +353,9 @@ def test_help_says_all_of_every_option(
     described = dict(re.findall(r"^    (\w+): (.+(?:\n        .+)*)", written, re.MULTILINE))
     hints = get_type_hints(function, include_extras=True)
     names = dict.fromkeys(inspect.signature(function).parameters)
+    if names.pop("columns", None) is not None or "columns" in hints:
+        fields = get_type_hints(Columns, include_extras=True)
+        hints, names = hints | fields, names | dict.fromkeys(fields)
     if names.pop("loading", "absent") != "absent":
         described |= settings()
         names |= dict.fromkeys(settings())

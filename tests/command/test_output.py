@@ -70,7 +70,7 @@ def test_lines_for_programs_are_safe_and_lose_nothing() -> None:
     assert is_clean(line, "")
     read = json.loads(line)
     assert (read["id"], read["text"], read["metadata"]) == (ALL, text, {text: text})
-    [row] = as_trec("q", [hit], "tag")
+    [row] = map(printable, as_trec({"q": [hit]}, "tag"))
     assert is_clean(row, "")
     assert len(row.split()) == 6
 
@@ -80,12 +80,12 @@ def test_an_item_is_summarised_on_one_line() -> None:
 
 
 def test_a_message_is_safe_and_says_its_level() -> None:
-    record = logging.LogRecord("x", logging.WARNING, "f", 1, "skipped %s", (ALL,), None)
+    record = logging.LogRecord("x", logging.WARNING, "f", 1, "skipped: %s", (ALL,), None)
     shown = MessageFormatter().format(record)
-    assert shown.startswith("warning: skipped ")
+    assert shown.startswith("warning: skipped: ")
     assert is_clean(shown)
     record.levelno = logging.INFO
-    assert MessageFormatter().format(record).startswith("skipped ")
+    assert MessageFormatter().format(record).startswith("skipped: ")
 
 
 def test_what_the_log_says_is_shown_as_one_line() -> None:
@@ -96,11 +96,11 @@ def test_what_the_log_says_is_shown_as_one_line() -> None:
         with messages():
             logging.getLogger("freeret.reports").info("probing now")
             logging.getLogger("freeret.store.indexing").info("a detail")
-            logging.getLogger("freeret.store.indexing").warning("skipped %s", "\\x1b[2J")
+            logging.getLogger("freeret.store.indexing").warning("skipped: %s", "\\x1b[2J")
             warnings.warn("not reranked", stacklevel=1)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    expected = ["probing now", "warning: skipped \\x1b[2J", "warning: not reranked"]
+    expected = ["probing now", "warning: skipped: \\x1b[2J", "warning: not reranked"]
     assert done.stderr.splitlines() == expected
 
 
@@ -161,7 +161,7 @@ def test_warnings_and_names_of_files_are_safe(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 added" in done.stdout
     assert "5 skipped" in done.stdout
-    assert done.stderr.count("warning: skipped") == 5
+    assert done.stderr.count("warning: skipped: ") == 5
     assert is_clean(re.sub(r"\r|\x1b\[A", "", done.stderr))
     done = spawn(*index)
     assert done.returncode == 1

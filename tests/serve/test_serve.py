@@ -260,6 +260,13 @@ def test_a_search_that_cannot_be_reranked_has_a_note(texts_only: Served) -> None
     assert all(hit["stage2_score"] is None for hit in found["hits"])
 
 
+def test_a_filter_that_matches_nothing_has_a_note(served: Served) -> None:
+    answer = served.post("/search", text="the user", filter={"plaec": 1}).json()
+    assert answer["hits"] == []
+    assert answer["note"].startswith("no item has the key 'plaec'; keys here: ")
+    assert served.post("/search", text="the user", filter={"place": 1}).json()["note"] is None
+
+
 def test_similar_items(served: Served) -> None:
     found = served.post("/similar", id="t2", top_n=3).json()["hits"]
     expected = served.retriever.similar("t2", 3)

@@ -69,7 +69,7 @@ def test_media_from_a_url_are_stored(tmp_path: Path, bucket: Bucket) -> None:
     (tmp_path / "a.png").write_bytes(png(picture()))
     [item] = Files([bucket.put(tmp_path)])
     assert isinstance(item, Item)
-    assert unpack("a.png", *pack(item), "{}").parts[0].value == png(picture())
+    assert unpack("a.png", *pack(item)).parts[0].value == png(picture())
 
 
 def test_media_are_limited_before_they_are_fetched(tmp_path: Path, bucket: Bucket) -> None:

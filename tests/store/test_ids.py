@@ -16,7 +16,7 @@ from freeret.retriever import FreeRet
 from freeret.scale.ray import _check_ids
 from freeret.sources.files import Files
 from freeret.store.indexing import Indexed, index_block
-from freeret.store.payload import pack, unpack, with_source
+from freeret.store.payload import pack, unpack, with_place
 from freeret.store.table import Store
 from probes.errors import BadItem, BadSetting
 from probes.items import Item, as_item
@@ -201,11 +201,11 @@ def test_the_source_is_kept_and_is_no_content(tmp_path: Path) -> None:
     path = write(tmp_path / "docs", a="text") / "a.txt"
     item = as_item(path)
     assert item.source == str(path)
-    parts, blobs = pack(item)
-    assert pack(Item("text", id=item.id)) == (parts, blobs)
-    back = unpack("x", with_source(parts, item.source), blobs, "{}")
+    packed = pack(item)
+    assert pack(Item("text", id=item.id)) == packed
+    back = unpack("x", *with_place(item, packed))
     assert (back.source, back.text) == (item.source, "text")
-    assert unpack("x", parts, blobs, "{}").source is None
+    assert unpack("x", *packed).source is None
     assert item.with_id("y").source == item.source
 
 

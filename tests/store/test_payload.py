@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freeret.store.payload import content_hash, encode_metadata, pack, unpack
+from freeret.store.payload import content_hash, pack, unpack
 from probes.errors import BadItem
 from probes.items import Item, Modality, Part
 from probes.model.backbone import Backbone
@@ -49,15 +49,14 @@ FORMS: list[tuple[Modality, Any]] = [
 def test_stored_media_are_what_they_were(kind: Modality, value: Any, tiny: Tiny) -> None:
     """To the model: the same pixels, frames and samples, hence features that are known already."""
     item = Item(parts=[Part("text", "abc"), Part(kind, value)], id="x", metadata={"y": 1})
-    parts, blobs = pack(item)
-    back = unpack("x", parts, blobs, encode_metadata(item))
+    packed = pack(item)
+    back = unpack("x", *packed)
     assert (back.id, back.text, back.metadata) == ("x", "abc", {"y": 1})
     backbone = tiny("qwen2.5-omni")
     before, after = backbone.row(item), backbone.row(back)
     assert before.ids == after.ids
     assert before.media[0].key == after.media[0].key
-    again, blobs_again = pack(back)
-    assert content_hash(back, again, blobs_again) == content_hash(item, parts, blobs)
+    assert content_hash(back, pack(back)) == content_hash(item, packed)
 
 
 def test_files_and_addresses_stay_references(tmp_path: Path, monkeypatch: Any) -> None:
@@ -65,9 +64,9 @@ def test_files_and_addresses_stay_references(tmp_path: Path, monkeypatch: Any) -
     (tmp_path / "a.png").write_bytes(png(picture()))
     monkeypatch.chdir(tmp_path)
     item = Item(images=[Path("a.png"), "https://example.org/a.png"], id="x")
-    parts, blobs = pack(item)
-    assert blobs == []
-    values = [part.value for part in unpack("x", parts, blobs, "{}").media]
+    packed = pack(item)
+    assert packed.blobs == []
+    values = [part.value for part in unpack("x", *packed).media]
     assert values == [tmp_path / "a.png", "https://example.org/a.png"]
 
 
@@ -77,11 +76,11 @@ def test_a_changed_file_is_a_changed_item(tmp_path: Path) -> None:
     hashes = []
     for seed in (0, 0, 1):
         path.write_bytes(png(picture(seed=seed)))
-        hashes.append(content_hash(item, *pack(item)))
+        hashes.append(content_hash(item, pack(item)))
     assert hashes[0] == hashes[1] != hashes[2]
     path.unlink()
     with pytest.raises(BadItem, match="item 'x': cannot read"):
-        content_hash(item, *pack(item))
+        content_hash(item, pack(item))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from freeret.search.geometry import fit_geometry
-from freeret.store.payload import content_hash, encode_metadata, pack, unpack
+from freeret.store.payload import content_hash, pack, unpack
 from freeret.store.rows import Record, matrix
 from freeret.store.table import Store
 from probes import Geometry, Item
@@ -41,10 +41,10 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def made(id: str, item: Item | None = None, seed: int = 0) -> Record:
     item = item or Item(f"text of {id}", metadata={"from": id})
-    parts, blobs = pack(item)
+    packed = pack(item)
     vector = np.random.default_rng([seed, *id.encode()]).normal(size=SIZE).astype(np.float32)
-    digest = content_hash(item, parts, blobs)
-    return Record(id, digest, item.signature, parts, blobs, encode_metadata(item), vector)
+    digest = content_hash(item, packed)
+    return Record(id, digest, item.signature, *packed, vector)
 
 
 def fitted(kind: GeometryKind, store: Store) -> Geometry:
@@ -307,7 +307,7 @@ def test_old_geometries_are_not_kept(store: Store) -> None:
 
 
 def roundtrip(item: Item) -> Item:
-    return unpack("id", *pack(item), encode_metadata(item))
+    return unpack("id", *pack(item))
 
 
 def test_parts_keep_their_order_and_content(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_parts_keep_their_order_and_content(tmp_path: Path) -> None:
 
 def test_a_hash_tells_content_apart(tmp_path: Path) -> None:
     def digest(item: Item) -> str:
-        return content_hash(item, *pack(item))
+        return content_hash(item, pack(item))
 
     path = tmp_path / "a.png"
     Image.new("RGB", (4, 4), "red").save(path)
@@ -356,7 +356,7 @@ def test_a_hash_tells_content_apart(tmp_path: Path) -> None:
 def test_media_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
     gone = Item(parts=[Part("image", tmp_path / "gone.png")], id="x")
     with pytest.raises(BadItem, match=r"'x': cannot read .*gone\.png"):
-        content_hash(gone, *pack(gone))
+        content_hash(gone, pack(gone))
     with pytest.raises(BadItem, match="'x': cannot read the audio: a ndarray is no audio"):
         pack(Item(audios=[np.zeros(3)], id="x"))
 

@@ -139,7 +139,7 @@ def _bytes(part: Part) -> bytes:
     file = open_source(part.value, OPTIONS)
     if file is not None:
         return file.read()
-    [content] = pack(Item(parts=[part]))[1]
+    [content] = pack(Item(parts=[part])).blobs
     return content
 
 

@@ -91,7 +91,10 @@ def routes(service: Service) -> APIRouter:
         """The best items for a text, a picture, or both."""
         start = time.perf_counter()
         hits = await _search(service, request)
-        return _hits(hits, start, _note(service, request.rerank))
+        note = _note(service, request.rerank)
+        if not hits:
+            note = await service.why_no_items(request.filter, request.kinds) or note
+        return _hits(hits, start, note)
 
     @router.get("/search")
     async def search_text(

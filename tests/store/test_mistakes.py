@@ -1,0 +1,397 @@
+"""Mistakes of a first day with a store: each is answered at once, and with the way out."""
+
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from freeret.cli.output import as_trec
+from freeret.hits import Hit
+from freeret.recipe import Recipe
+from freeret.retriever import FreeRet
+from freeret.scale.opening import Opening
+from freeret.sources.columns import check_columns
+from freeret.sources.files import Files
+from freeret.store.filters import Selection, parse_filter, passes, to_sql
+from freeret.store.hints import key_counts, why_no_items
+from freeret.store.rows import Record
+from freeret.store.table import Store
+from probes import Backbone, Item, Loading
+from probes.errors import BadItem, BadSetting, StoreMismatch
+from tests.command.test_cli import own_lines
+from tests.commands import run
+from tests.stores import save_tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+PLAIN = Recipe("e5v", "attn[-1]", "centre", None)
+ROWS: list[dict[str, Any]] = [
+    {"id": f"r{k}", "text": f"{k} of the word", "category": ["food", "animals"][k % 2]}
+    for k in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def store(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve texts with a category. Leave it as it is."""
+    folder = tmp_path_factory.mktemp("rows")
+    FreeRet(Backbone.load(model), PLAIN).index(ROWS, folder / "s")
+    return folder / "s"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return PLAIN.save(tmp_path / "recipe.json")
+
+
+def made_with(alias: str, folder: Path) -> Path:
+    """A store of one item that says that an embedded backbone made it."""
+    identity = {"backbone": {"model": alias, "weights": "w"}, "recipe": PLAIN.to_json()}
+    vector = np.zeros(4, dtype=np.float32)
+    text = json.dumps([{"kind": "text", "text": "a"}])
+    Store.create(folder, identity, 4).write([Record("a", "h", "text", text, [], "{}", vector)])
+    return folder
+
+
+# ------------------------------------------------------------------------------- another model
+
+
+def test_the_alias_of_another_model_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr(Backbone, "load", lambda *given: loaded.append(given))
+    location = made_with("smollm2-135m", tmp_path / "s")
+    said = "made with smollm2-135m, you asked for gemma3-270m. Use the model"
+    with pytest.raises(StoreMismatch, match=said):
+        FreeRet.load(location, "gemma3-270m")
+    with pytest.raises(StoreMismatch, match=said):
+        Opening(str(location), "gemma3-270m", Loading()).retriever()
+    assert loaded == []
+
+
+# -------------------------------------------------------------------------------------- filters
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--filter", "categroy=food"), "no item has the key 'categroy'; keys here: category"),
+        (("--filter", "category=fod"), "no item has category=fod; values: animals, food"),
+        (("--kind", "video"), "no item holds video; items here: 12 text"),
+    ],
+)
+def test_a_selection_that_matches_nothing_says_why(
+    options: tuple[str, ...], said: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (("search", store, "word"), ("search", store, "word", "--json")):
+        assert run(*command, *options) == 0
+        captured = capsys.readouterr()
+        assert said in captured.err.splitlines()
+        assert captured.out == ("" if "--json" in command else "word: no hits\n")
+    assert run("answer", store, "word", *options) == 1
+    assert said in own_lines(capsys.readouterr().err)[0]
+
+
+def test_a_selection_that_matches_needs_no_reason(store: Path) -> None:
+    opened = Store.open(store)
+    assert why_no_items(opened, Selection.of({"category": "food"})) is None
+    assert why_no_items(opened, Selection.of()) is None
+    both = Selection.of({"category": "food"}, "image")
+    assert why_no_items(opened, both) == "no item holds image; items here: 12 text"
+    assert key_counts(opened) == {"category": 12}
+
+
+def test_values_that_never_meet_are_told_apart_from_missing_ones(
+    model: Path, tmp_path: Path
+) -> None:
+    rows = [{"text": "a", "x": 1, "y": 1}, {"text": "b", "x": 2, "y": 2}]
+    FreeRet(Backbone.load(model), PLAIN).index(rows, tmp_path / "s")
+    reason = why_no_items(Store.open(tmp_path / "s"), Selection.of({"x": 1, "y": 2}))
+    assert reason == "each part of the filter has items, but no item has all of them"
+
+
+def test_a_deletion_that_matches_nothing_says_why(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("delete", store, "--filter", "category=fod") == 0
+    captured = capsys.readouterr()
+    assert "no item has category=fod; values: animals, food" in captured.err
+    assert "0 deleted, 12 left" in captured.out
+
+
+def test_info_lists_the_keys_and_what_reranks(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("info", store) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "│ category │ 12 │" in lines
+    assert "│ reranking │ none │" in lines
+    assert not any("┃" in line for line in lines), "a table without column names has no head"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "passing"),
+    [
+        ("animals", True),
+        ("pictures", True),
+        ("corpus", True),
+        ("pictures/animals", True),
+        ("corpus/pictures/animals/", True),
+        ("anim", False),
+        ("corpus/animals", False),
+        ("", False),
+        ("/", False),
+    ],
+)
+def test_a_folder_is_found_by_any_part_of_its_path(wanted: str, passing: bool) -> None:
+    metadata = {"file": "corpus/pictures/animals/a.png", "folder": "corpus/pictures/animals"}
+    typed = parse_filter([f"folder={wanted}"])
+    assert typed is not None
+    assert passes(metadata, typed) is passing
+    assert passes({"folder": "x/animals"}, {"folder": "animals"}) is False, "the user's own"
+    assert passes({"folder": "x/animals"}, {"folder": "x/animals"}) is True
+
+
+def test_folders_are_searched_by_name(
+    model: Path, tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("pets/cats/a.txt", "pets/cats/b.txt", "pets/dogs/a.txt"):
+        (tmp_path / "zoo" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "zoo" / name).write_text(f"the word of {name}")
+    how = ("--store", tmp_path / "s", "--model", model, "--recipe", recipe)
+    assert run("index", tmp_path / "zoo", *how) == 0
+    for folder, count in (("cats", 2), ("zoo/pets/cats", 2), ("pets", 3), ("zoo/", 3)):
+        capsys.readouterr()
+        for memory in (4, 0):  # in memory, and by SQL from the disk
+            search = ("search", tmp_path / "s", "word", "--json", "--memory", memory)
+            assert run(*search, "--filter", f"folder={folder}") == 0
+            assert len(capsys.readouterr().out.splitlines()) == count, folder
+    assert to_sql({"folder": "it's/"}) == "(contains(metadata, 'it''s'))"
+
+
+# ------------------------------------------------------------------------------------ bad files
+
+
+@pytest.fixture
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often a backbone was loaded."""
+    loaded: list[Any] = []
+    monkeypatch.setattr(Backbone, "load", lambda *given, **_: loaded.append(given))
+    return lambda: len(loaded)
+
+
+def test_an_empty_file_is_named_before_a_model_is_loaded(
+    tmp_path: Path, recipe: Path, unloaded: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "good.txt").write_text("good")
+    (tmp_path / "in" / "empty.txt").write_text("")
+    for command in (("index", tmp_path / "in", "--store", tmp_path / "s", "--recipe", recipe),
+                    ("estimate", tmp_path / "in")):  # fmt: skip
+        assert run(*command) == 1
+        [line] = own_lines(capsys.readouterr().err)
+        assert line == "freeret: 'in/empty.txt' is empty; --skip-bad goes on without it"
+    assert unloaded() == 0
+
+
+def test_skipped_items_are_logged_as_a_sentence(
+    model: Path, tmp_path: Path, recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.txt").write_text(" ")
+    (tmp_path / "b.txt").write_text("b")
+    how = ("--store", tmp_path / "s", "--model", model, "--recipe", recipe, "--skip-bad")
+    assert run("index", tmp_path / "a.txt", tmp_path / "b.txt", *how) == 0
+    [message] = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
+    assert message.startswith("skipped: item '")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_a_column_that_no_table_has_is_named_before_a_model_is_loaded(
+    name: str, tmp_path: Path, recipe: Path, unloaded: Callable,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    rows = [{"id": "x", "text": "a", "image": "x.png"}, {"id": "y", "text": "b", "image": ""}]
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        import pyarrow as pa
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif name.endswith(".csv"):
+        path.write_text("id,text,image\nx,a,x.png\ny,b,\n")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    how = ("--store", tmp_path / "s", "--recipe", recipe, "--skip-bad")
+    assert run("index", path, *how, "--image-field", "imge") == 1
+    [line] = own_lines(capsys.readouterr().err)
+    assert line == "freeret: no table has a column 'imge'; columns: id, text, image"
+    assert run("index", path, *how[:-1], "--text-field", "body", "--skip-bad") == 1
+    assert run("index", path, *how[:-1], "--metadata-field", "year") == 1
+    assert "no table has a column 'year'" in own_lines(capsys.readouterr().err)[-1]
+    assert unloaded() == 0
+    check_columns(Files([path], image_field="image").listing())
+
+
+def test_a_jsonl_whose_keys_differ_by_row_is_no_mistake(tmp_path: Path) -> None:
+    rows = [{"text": "a"}, {"text": "b", "image": "x.png"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "empty.csv").write_text("id,text\n")
+    check_columns(Files([tmp_path / "a.jsonl"], image_field="image").listing())
+    check_columns(Files([tmp_path / "empty.csv"], image_field="image").listing())
+    with pytest.raises(BadSetting, match="no table has a column 'imge'; columns: text, image"):
+        check_columns(Files([tmp_path / "a.jsonl"], image_field="imge").listing())
+
+
+def test_an_estimate_reads_tables_as_index_does(
+    model: Path, tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": k, "text": "of the word"} for k in range(20)]
+    rows[7] = {"id": 7, "caption": "of the word"}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    index = ("index", tmp_path / "a.jsonl", "--store", tmp_path / "s", "--recipe", recipe)
+    estimate = ("estimate", tmp_path / "a.jsonl")
+    lines = []
+    for command in (index, estimate):
+        assert run(*command, "--model", model) == 1
+        lines += own_lines(capsys.readouterr().err)
+    assert lines[0] == lines[1]
+    assert "a.jsonl:8: no text in the field 'text'" in lines[0]
+    assert "--skip-bad goes on without it" in lines[0]
+    assert run(*estimate, "--model", model, "--skip-bad") == 0
+    assert "1 left out: " in capsys.readouterr().out
+    assert run(*estimate, "--model", model, "--skip-bad", "--json") == 0
+    needs = json.loads(capsys.readouterr().out)
+    assert (needs["parts"][0]["items"], list(needs["skipped"])) == (19, ["7"])
+
+
+def test_a_str_that_names_a_folder_is_a_text_with_a_warning(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts").mkdir()
+    monkeypatch.chdir(tmp_path)
+    retriever = FreeRet(Backbone.load(model), PLAIN)
+    with pytest.warns(UserWarning, match=r"'texts' is stored as a text; give pathlib\.Path"):
+        assert retriever.index("texts", tmp_path / "s").added == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        retriever.index(["no such place", "word " * 1000, "null \0 byte"])
+
+
+# ------------------------------------------------------------------------------------- queries
+
+
+def test_queries_are_numbered_alike_everywhere(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "q.txt").write_text("7 of\n\nthe word\n3 of\n")
+    how = ("search", store, "--queries", tmp_path / "q.txt", "--top-n", 1)
+    assert run(*how, "--json") == 0
+    hits = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    asked = [(hit["query"], hit["query_text"]) for hit in hits]
+    assert asked == [("1", "7 of"), ("3", "the word"), ("4", "3 of")]
+    assert run(*how, "--trec", "tag") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "3", "4"]
+    assert run(*how, "--html", tmp_path / "page.html") == 0
+    assert f"Wrote {tmp_path / 'page.html'}" in capsys.readouterr().out.replace("\n", "")
+    page = (tmp_path / "page.html").read_text()
+    assert [f"<h2>Query {number}</h2>" in page for number in (1, 2, 3, 4)] == [
+        True, False, True, True
+    ]  # fmt: skip
+    assert run("search", store, "7 of", "--html", tmp_path / "page.html") == 0
+    assert "Query" not in (tmp_path / "page.html").read_text().split("<section>")[1].split("<")[1]
+
+
+def test_errors_call_a_query_so(store: Path) -> None:
+    retriever = FreeRet.load(store)
+    with pytest.raises(BadItem, match=r"^the query has no content"):
+        retriever.search("")
+    with pytest.raises(BadItem, match=r"^query 1 has no content"):
+        retriever.search_many(["a", ""])
+
+
+def test_ids_with_blanks_are_said_once_and_never_collide(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def hits(*ids: str) -> list[Hit]:
+        return [Hit(id, 0.5, 0.5, None, Item("a")) for id in ids]
+
+    run_of_two = {"q 1": hits("a b", "c"), "q2": hits("a b", "d e")}
+    lines = as_trec(run_of_two, "tag")
+    assert [line.split()[::2] for line in lines] == [
+        ["q_1", "a_b", "0.5"], ["q_1", "c", "0.5"], ["q2", "a_b", "0.5"], ["q2", "d_e", "0.5"]
+    ]  # fmt: skip
+    assert (
+        capsys.readouterr().err == "white space in ids is `_` in the TREC run, such as in 'q 1'\n"
+    )
+    as_trec({"q": hits("a", "b")}, "tag")
+    assert capsys.readouterr().err == ""
+    with pytest.raises(BadSetting, match="'a b' and 'a_b' are both 'a_b'"):
+        as_trec({"q": hits("a b"), "r": hits("a_b")}, "tag")
+    with pytest.raises(BadSetting, match="'q 1' and 'q_1' are both 'q_1'"):
+        as_trec({"q 1": hits("a"), "q_1": hits("b")}, "tag")
+
+
+def test_a_search_shows_ten_hits_and_captions_before_paths(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from freeret.cli.output import summary
+
+    assert run("search", store, "word", "--json") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 10
+    assert len(FreeRet.load(store).search("word")) == 12, "the library shows fifty"
+    item = Item("a tiger", images=[tmp_path / "long" / "tiger.png"])
+    assert summary(item, 300) == "a tiger [image tiger.png]"
+
+
+# ---------------------------------------------------------------------------------- fit, export
+
+
+def test_nothing_to_index_shows_no_bar(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", store) == 0
+    assert "indexing" not in capsys.readouterr().err
+
+
+def test_too_few_items_for_an_index_are_said_before_the_model_is_loaded(
+    store: Path, unloaded: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", store, "--ann", "hnsw") == 1
+    captured = capsys.readouterr()
+    assert "12 items are too few for an index" in own_lines(captured.err)[0]
+    assert (captured.out, unloaded()) == ("", 0)
+
+
+def test_an_export_fits_the_geometry_that_a_deletion_has_made_old(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FreeRet(Backbone.load(model), PLAIN).index(ROWS, tmp_path / "s")
+    assert run("delete", tmp_path / "s", "r0") == 0
+    how = ("--to", "parquet", "--out", tmp_path / "x.parquet", "--geometry", "fitted")
+    assert run("export", tmp_path / "s", *how) == 0
+    assert "the geometry is fitted on the present items first" in capsys.readouterr().err
+    assert len(pq.read_table(tmp_path / "x.parquet")) == 11
+    assert run("export", tmp_path / "s", *how, "--filter", "categroy=food") == 0
+    assert "no item has the key 'categroy'" in capsys.readouterr().err
+
+
+def test_a_line_of_the_hub_is_shown_once() -> None:
+    code = """if True:
+        from freeret.cli.output import messages
+        with messages():
+            from huggingface_hub.utils import logging
+            logging.get_logger("huggingface_hub.utils._http").warning("Retrying in 1s")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == ["Retrying in 1s"]
