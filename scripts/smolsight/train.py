@@ -1,10 +1,10 @@
 """Train smolsight's vision tower and projector; the language model is frozen.
 
-    cd scripts && python -m smolsight.train RUN_FOLDER
-    PYTHONPATH=scripts python -m smolsight.train RUN_FOLDER    # from the repository's root
+    PYTHONPATH=scripts python -m smolsight.train RUN_FOLDER
 
-The scripts are not part of the installed package. They write RUN_FOLDER/weights.safetensors; to
-ship it, copy it to probes/embedded/smolsight/ and set WEIGHTS_SHA256 there.
+Run it in the repository's root, or without PYTHONPATH in scripts/: the scripts are not part of the
+installed package. They write RUN_FOLDER/weights.safetensors; to ship it, copy it to
+probes/embedded/smolsight/ and set WEIGHTS_SHA256 there.
 
 Training has two steps, both on scenes generated on the fly, never on a held-out combination of
 colour and shape, and never on retrieval:

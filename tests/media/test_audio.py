@@ -127,8 +127,8 @@ def spoilt(value: float) -> np.ndarray:
         ({"array": ["a"], "sampling_rate": 8000}, "samples must be"),
         ({"array": tone(), "sampling_rate": 0}, "sampling_rate"),
         ({"array": tone(), "sampling_rate": "8000"}, "sampling_rate"),
-        ({"array": tone()}, "is no audio"),
-        (tone(), "is no audio"),
+        ({"array": tone()}, "is not audio"),
+        (tone(), "is not audio"),
     ],
 )
 def test_what_is_no_sound_is_refused(bad: Any, reason: str) -> None:

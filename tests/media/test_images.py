@@ -159,8 +159,8 @@ def test_arrays_are_pictures(array: Any, colour: tuple[int, ...]) -> None:
         (np.zeros((200, 200, 3), np.uint8), "more than 10000 pixels"),
         (Image.new("1", (200, 200)), "more than 10000 pixels"),
         (saved(Image.new("1", (200, 200)), "PNG"), "more than 10000 pixels"),
-        (3, "int is no picture"),
-        (Path("a.png"), "no picture"),
+        (3, "int is not a picture"),
+        (Path("a.png"), "not a picture"),
     ],
 )
 def test_what_is_no_picture_is_refused(bad: Any, reason: str) -> None:

@@ -519,7 +519,7 @@ def test_media_that_no_size_makes_fit_are_refused_by_name(tiny: Tiny) -> None:
         ("image", "data:image/png;base64,???", "not valid base64"),
         ("image", "data:image/png,abc", "must be base64"),
         ("image", Path("nowhere.png"), "No such file"),
-        ("image", None, "NoneType is no picture"),
+        ("image", None, "NoneType is not a picture"),
         ("image", bytes(3000), "more than 2000 bytes"),
         ("image", picture(300, 300), "more than 40000 pixels"),
         ("video", b"not a video", "cannot read the video"),

@@ -169,8 +169,8 @@ def test_frames_may_be_files(tmp_path: Path) -> None:
         ([], "at least one frame"),
         ([Image.new("RGB", (4, 4)), Image.new("RGB", (4, 5))], "one size"),
         (np.zeros((0, 4, 4, 3), np.uint8), "at least one frame"),
-        (3, "int is no video"),
-        (["a"], "no picture"),
+        (3, "int is not a video"),
+        (["a"], "not a picture"),
     ],
 )
 def test_what_is_no_video_is_refused(bad: Any, reason: str) -> None:
