@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import combinations, pairwise
 from random import Random
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from probes.scenes.generator import (
     COMBINATIONS,
     HELD_OUT,
     NUMBERS,
-    RELATIONS,
     SEEN,
     SHAPES,
     Clip,
+    Relation,
     Scene,
     Thing,
     distinct_scenes,
@@ -219,7 +220,7 @@ def test_each_known_failure_has_its_negatives():
 
 
 def test_every_relation_can_be_mistaken():
-    for relation in RELATIONS:
+    for relation in get_args(Relation):
         assert Scene((RED_CIRCLE, BLUE_SQUARE), relation).hard_negatives()["relation"]
 
 
@@ -279,20 +280,11 @@ def test_what_the_caption_says_happens(change, seed):
             assert side * (end - start) > 20
 
 
-@given(seeds)
-def test_clips_have_hard_negatives_too(seed):
-    clip = random_clip(Random(seed))
-    negatives = clip.hard_negatives()
-    assert negatives
-    for negative in negatives:
-        assert not set(negative.captions()) & set(clip.captions())
-        shared = words(clip.caption()) & words(negative.caption())
-        assert sum(shared.values()) >= sum(words(clip.caption()).values()) - 1
-
-
-@pytest.mark.parametrize("change", ["moves right", "moves left", "grows", "shrinks"])
-def test_a_reversed_clip_has_the_same_frames_backwards(change):
-    clip = clip_of(change)
-    (backwards,) = clip.hard_negatives()
-    forwards = [frame.tobytes() for frame in clip.frames(5, 32)]
-    assert forwards == [frame.tobytes() for frame in backwards.frames(5, 32)][::-1]
+@pytest.mark.parametrize(
+    ("change", "reverse"), [("moves right", "moves left"), ("grows", "shrinks")]
+)
+def test_a_reversed_clip_has_the_same_frames_backwards(change, reverse):
+    forwards, backwards = (
+        [frame.tobytes() for frame in clip_of(name).frames(5, 32)] for name in (change, reverse)
+    )
+    assert forwards == backwards[::-1]
