@@ -94,10 +94,10 @@ def name_loss(
     largest = features[:, None].masked_fill(elsewhere, -1e4).amax(2)
     direct = classifier(largest).split([len(words) for words in VOCABULARY[:3]], -1)
     for i, (by_token, by_thing) in enumerate(zip(logits, direct, strict=True)):
-        shown = torch.tensor(True)
+        occurring = torch.tensor(True)
         if i < 2:
-            shown = (SHOWN.T, SHOWN)[i][named.words[..., 1 - i].clamp_min(0)]
+            occurring = (SHOWN.T, SHOWN)[i][named.words[..., 1 - i].clamp_min(0)]
         for scores in (by_token[:, None].masked_fill(elsewhere, -1e4).amax(2), by_thing):
-            rivals = scores.masked_fill(~shown, -torch.inf)
+            rivals = scores.masked_fill(~occurring, -torch.inf)
             losses.append(cross_entropy(rivals.flatten(0, 1), named.words[..., i].flatten()))
     return torch.stack(losses).sum() + 0.002 * tokens.square().sum(-1).mean()
