@@ -156,7 +156,7 @@ class Scene:
             "relation": self._related_otherwise(),
             "counting": self._miscounted(),
         }
-        negatives = {
+        negatives: dict[Failure, list[Scene]] = {
             failure: [scene for scene in scenes if not scene.means(self)]
             for failure, scenes in candidates.items()
         }
