@@ -1,10 +1,10 @@
-"""Which multimodal families of the installed transformers work, tried on tiny random models.
+"""List the multimodal families of the installed transformers that work, on tiny random models.
 
     python scripts/families.py > docs/families.md
 
-Every class that transformers keeps for multimodal language models is made small and loaded. Those
-that the tests' zoo builds with their processors are given text, a picture, a film and a sound;
-the others text only. Regenerate the table for a new release of transformers.
+Every class that transformers registers for multimodal language models is built small and loaded.
+Those that the tests' zoo builds with their processors read text, a picture, a video and audio, the
+others text only. Regenerate the table for a new release of transformers.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ from tests.zoo import UNREAD, ZOO
 from tests.zoo.building import CLASSES, TEXT_SIZES, TOWER_SIZES, shrunk
 
 LARGEST = 150_000_000
-"""Parameters of a model that is still built."""
+"""The most parameters of a model that is built."""
 THINKERS = {"qwen2_5_omni": "qwen2_5_omni_thinker", "qwen3_omni_moe": "qwen3_omni_moe_thinker"}
-"""Families of which FreeRet loads the part that reads."""
+"""Families of which FreeRet loads only the part that reads."""
 SOUNDS = {
     "image": {"images": [picture()]},
     "video": {"videos": [film()]},
@@ -42,11 +42,11 @@ SOUNDS = {
 }
 TEXT_PARTS = ("text_config", "decoder")
 DIGITS = re.compile(r", relative error [\d.e+-]+")
-"""What differs from machine to machine."""
+"""Digits of a message that differ between machines."""
 MEDIA = re.compile("pixel_values|input_features|positional argument")
-"""What a class asks for that cannot read text alone."""
+"""Errors of classes that cannot read text alone."""
 
-# What the sizes of the zoo do not make consistent.
+# Settings that the zoo's sizes leave inconsistent.
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 INDEXED: dict[str, Any] = {"index_topk": 64, "index_head_dim": 32, "index_n_heads": 2}
 WHISPER: dict[str, Any] = {
@@ -179,9 +179,9 @@ def main() -> None:
     built = {type(model): (model, reader) for model, reader in zoo()}
     rows = []
     for kind, name in sorted(CLASSES.items()):
-        known = CLASSES[THINKERS.get(kind, kind)]
+        architecture = CLASSES[THINKERS.get(kind, kind)]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            status, detail = outcome(kind, getattr(hf, known), built)
+            status, detail = outcome(kind, getattr(hf, architecture), built)
         rows.append((kind, name, status, detail.replace("|", r"\|")))
     counts = {status: [row[2] for row in rows].count(status) for status in STATUSES}
     print(HEADER.format(version=hf.__version__, total=len(rows), **counts))
@@ -215,7 +215,7 @@ def zoo() -> list[tuple[Any, Any]]:
 
 
 def outcome(kind: str, architecture: Any, built: Mapping[Any, Any]) -> tuple[str, str]:
-    """A family's status, and the kinds that it reads or the reason."""
+    """The status of a family, and the media that it reads or the reason why not."""
     if architecture in built:
         model, processor = built[architecture]
     else:
@@ -245,7 +245,7 @@ def outcome(kind: str, architecture: Any, built: Mapping[Any, Any]) -> tuple[str
 
 
 def media(backbone: Backbone) -> tuple[str, str]:
-    """What a backbone reads beside text."""
+    """The status of a backbone, and the media that it reads or the reasons why not."""
     assert backbone.encoder.perception is not None
     read, reasons = [], []
     for kind in backbone.encoder.perception.kinds:
@@ -273,7 +273,7 @@ def small(kind: str, architecture: Any) -> Any:
 
 
 def shrunken(config: Any, sizes: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
-    """A config and its parts, all small."""
+    """The config with all of its parts reduced."""
     parts = {
         name: shrunken(
             getattr(config, name),
@@ -283,8 +283,8 @@ def shrunken(config: Any, sizes: Mapping[str, Any], settings: Mapping[str, Any])
         for name in type(config).sub_configs
         if hasattr(getattr(config, name, None), "to_dict")
     }
-    given = {name: value for name, value in settings.items() if name not in parts}
-    return shrunk(config, sizes, **parts | given)
+    others = {name: value for name, value in settings.items() if name not in parts}
+    return shrunk(config, sizes, **parts | others)
 
 
 if __name__ == "__main__":

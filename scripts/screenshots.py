@@ -1,4 +1,4 @@
-"""Draw the pictures of the documentation: pages as Chromium shows them.
+"""Take the screenshots of the documentation in Chromium.
 
     python scripts/screenshots.py
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def screenshot(page: str) -> Image.Image:
-    """The searches of a page of hits, in light colours."""
+    """The searches of a page of hits, in the light colour scheme."""
     installed = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
@@ -40,8 +40,8 @@ def screenshot(page: str) -> Image.Image:
         tab.set_content(page, wait_until="load")
         end = tab.get_by_text("How it was searched").bounding_box()
         assert end, "the page ends with how it was searched"
-        shown = {"x": 0, "y": 0, "width": WIDTH, "height": end["y"] - 16}
-        image = tab.screenshot(full_page=True, clip=shown)  # pyright: ignore
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": end["y"] - 16}
+        image = tab.screenshot(full_page=True, clip=clip)  # pyright: ignore
         browser.close()
     return Image.open(io.BytesIO(image))
 

@@ -1,21 +1,22 @@
-"""Select the synonym pairs and their controls: `synonyms.csv`.
+"""Select the synonym pairs and their controls: `probes/data/synonyms.csv`.
 
     pip install wordfreq==3.1.1
-    python select_synonyms.py WORDNET_DICT synonyms.csv
+    python scripts/select_synonyms.py WORDNET_DICT probes/data/synonyms.csv
 
+The project does not depend on wordfreq and does not declare it: only this script needs it, once.
 `WORDNET_DICT` is the folder of WordNet 3.0's database files (`index.*`, `data.*`, `*.exc`,
 `cntlist.rev`); Debian's package `wordnet-base` installs it as `/usr/share/wordnet`.
 
 A **synonym** pair is two words of the synset that is the first sense of both. Both are frequent
 (Zipf frequency ≥ 3.5: three uses in a million words), attested in that sense in WordNet's tagged
-corpus, uninflected and unlike in spelling. Pairs are ranked by the share of each word's
-tagged uses, over all its senses and parts of speech, that falls in senses common to the two: a
-pair whose words mean little else comes first. Each word serves once. What the numbers let through
-but a reader would not call a synonym is in `NOT_SYNONYMS`.
+corpus, uninflected and unlike in spelling. Pairs are ranked by the share of each word's tagged
+uses, over all its senses and parts of speech, that falls in senses common to the two: a pair whose
+words mean little else comes first. No word is used twice. Pairs that pass these rules but that a
+reader would not call synonyms are listed in `NOT_SYNONYMS`.
 
 A **control** pair keeps the first word and takes the second of another synonym pair of the same
 part of speech and the same band of frequency: a derangement in each band, so both columns
-hold exactly the same words in either kind. No sense of one word is within two WordNet relations
+hold exactly the same words in both kinds. No sense of one word is within two WordNet relations
 of any sense of the other (synonyms, antonyms, hypernyms, sisters, …).
 
 The columns are kind (synonym | control), a, b and pos (noun | verb | adj | adv); a is the more
@@ -43,20 +44,20 @@ from wordfreq import zipf_frequency  # pyright: ignore[reportMissingImports]
 SEED = 0
 QUOTA = {"noun": 125, "verb": 63, "adj": 31, "adv": 31}
 MIN_ZIPF = 3.5
-BAND = 12  # pairs in a band of frequency, about
+BAND = 12  # approximate number of pairs per frequency band
 TAG = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}
 NUMBER = ("noun", "verb", "adj", "adv", "adj")  # the part of speech of `%1:` … `%5:` in a sense key
 
-# WordNet's own detachment rules (morphy): an ending and what stands in its place in the lemma.
+# WordNet's detachment rules (morphy): an ending, and what replaces it in the lemma.
 ENDINGS = {
     "noun": (("s", ""), ("es", ""), ("ies", "y"), ("men", "man")),
     "verb": (("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e")),
     "adj": (("er", ""), ("er", "e"), ("est", ""), ("est", "e")),
 }
 
-# Judged by eye. The sense in common is obscure, or differs in degree or kind; the two share a root
-# or a part that the spelling rule lets through; spelling of one country; homographs of names;
-# function words; words that can offend.
+# Judged by eye: the common sense is obscure, or differs in degree or kind; a shared root or part
+# that the spelling rule misses; regional spellings; homographs of names; function words; words that
+# can offend.
 NOT_SYNONYMS = """
     babe/infant batter/buffet battle/engagement castle/palace coalition/alignment comprehend/savvy
     conquer/suppress contribute/lend controller/accountant curious/peculiar curious/queer
@@ -68,7 +69,7 @@ NOT_SYNONYMS = """
     standpoint/viewpoint usage/utilization use/utilize accomplish/fulfil decree/fiat
     mike/microphone but/merely someone/person john/toilet queer/peculiar whore/prostitute
 """
-# Judged by eye: pairings that WordNet's relations miss and a reader would call related.
+# Judged by eye: related pairs whose relation WordNet lacks.
 NOT_CONTROLS = """
     consultant/instructor teacher/advisor kind/fashion heaven/globe need/supply relatively/wholly
     basically/primarily metro/freight minister/paradise provide/require fairly/utterly
@@ -89,7 +90,7 @@ class Pair(NamedTuple):
 
 
 class WordNet:
-    """The plain database files, as dictionaries.
+    """The database files as dictionaries.
 
     `senses[word][synset]` is (rank of the sense within its part of speech, tagged uses);
     `words[synset]` its words as written; `related[synset]` the synsets it points to.
@@ -162,12 +163,12 @@ def zipf(word: str) -> float:
 
 
 def alike(a: str, b: str) -> bool:
-    """Whether two words look akin: spelling variants, one inside the other, a common stem."""
+    """Whether two words are similar in spelling: variants, one inside the other, a common stem."""
     return a[:3] == b[:3] or a in b or b in a or SequenceMatcher(None, a, b).ratio() >= 0.7
 
 
 def candidates(net: WordNet) -> list[tuple[float, Pair]]:
-    """All pairs that pass the rules, best first, with the smaller share of the two words."""
+    """All pairs that pass the rules, each with the smaller share of its two words, best first."""
     common: dict[tuple[str, str, str], set[Synset]] = defaultdict(set)
     for synset, words in net.words.items():
         fit = {
@@ -192,18 +193,18 @@ def candidates(net: WordNet) -> list[tuple[float, Pair]]:
 
 
 def synonyms(net: WordNet) -> list[Pair]:
-    """The best pairs of each part of speech, each word once over all."""
-    chosen: dict[str, list[Pair]] = {pos: [] for pos in QUOTA}
+    """The best pairs of each part of speech; no word is used twice."""
+    selected: dict[str, list[Pair]] = {pos: [] for pos in QUOTA}
     used: set[str] = set()
     for _, pair in candidates(net):
-        if len(chosen[pair.pos]) < QUOTA[pair.pos] and used.isdisjoint((pair.a, pair.b)):
-            chosen[pair.pos].append(pair)
+        if len(selected[pair.pos]) < QUOTA[pair.pos] and used.isdisjoint((pair.a, pair.b)):
+            selected[pair.pos].append(pair)
             used |= {pair.a, pair.b}
-    return [pair for pos in QUOTA for pair in chosen[pos]]
+    return [pair for pos in QUOTA for pair in selected[pos]]
 
 
 def controls(pairs: list[Pair], net: WordNet) -> list[Pair]:
-    """The same words paired anew, within part of speech and band of frequency of b."""
+    """The same words paired anew, within part of speech and frequency band of b."""
     result = []
     for pos in QUOTA:
         ordered = sorted((p for p in pairs if p.pos == pos), key=lambda p: (p.freq_b, p.b))
@@ -241,7 +242,7 @@ def main() -> None:
     pairs = synonyms(net)
     with arguments.output.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Pair._fields[:4])  # the frequencies only choose
+        writer.writerow(Pair._fields[:4])  # frequencies are used in the selection only
         writer.writerows(pair[:4] for pair in pairs + controls(pairs, net))
 
 

@@ -1,4 +1,4 @@
-"""Diagnostic data written for this project, read as plain rows."""
+"""Diagnostic data written for this project, as plain rows."""
 
 import csv
 import functools
@@ -13,19 +13,19 @@ REPORTS = Path(__file__).parent / "reports"
 
 @functools.cache
 def paraphrases() -> list[dict[str, str]]:
-    """200 rows of sentence, paraphrase, near_miss (close in words, other in meaning), subject."""
+    """200 rows: sentence, paraphrase, near_miss (similar words, another meaning), subject."""
     return _jsonl("paraphrases.jsonl")
 
 
 @functools.cache
 def matches() -> list[dict[str, Any]]:
-    """100 queries, each with one matching and one near-miss candidate: query, candidate, match."""
+    """200 rows: query, candidate, match. Each of 100 queries has a match and a near-miss."""
     return _jsonl("matches.jsonl")
 
 
 @functools.cache
 def synonyms() -> list[dict[str, str]]:
-    """250 synonym pairs and 250 control pairs of the same words: kind, a, b, pos."""
+    """500 rows: kind, a, b, pos. 250 synonym pairs, and 250 control pairs of the same words."""
     with (files(__name__) / "synonyms.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

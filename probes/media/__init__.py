@@ -1,1 +1,1 @@
-"""Pictures, videos and audio: from bytes to placeholders and tower features."""
+"""Pictures, videos and audio: from bytes to placeholder tokens and tower features."""

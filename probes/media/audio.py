@@ -1,4 +1,4 @@
-"""Audio as mono samples at the rate that a processor wants."""
+"""Audio as mono samples at the sampling rate of a processor."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,16 +9,24 @@ import numpy as np
 from probes.errors import BadItem
 from probes.media.sources import NO_PROTOCOL, Limits, check_seconds
 
-LOUDEST = 2**16
-"""Samples are about [-1, 1]; some float files hold those of 16 bits unscaled."""
+MAX_AMPLITUDE = 2**16
+"""Bound on samples: they usually lie in [-1, 1], but some float files hold unscaled 16 bits."""
 
 
 def read_audio(source: Any, rate: int, limits: Limits) -> np.ndarray:
-    """float32 samples `[time]` in about [-1, 1] at `rate` a second, channels averaged.
+    """Read audio and resample it; packets that cannot be decoded are skipped.
 
-    `source` is an open file or `{"array": samples, "sampling_rate": rate}` with samples `[time]` or
-    `[channels, time]`. What cannot be decoded is passed over. Raises BadItem for values that are
-    not finite, for silence of no length, and for more seconds than allowed.
+    Args:
+        source: An open file, or `{"array": samples, "sampling_rate": hertz}` with samples `[time]`
+            or `[channels, time]`.
+        rate: Sampling rate of the result in hertz.
+        limits: Upper bounds; `seconds` is checked.
+
+    Returns:
+        float32 samples `[time]`, about in [-1, 1], channels averaged.
+
+    Raises:
+        BadItem: There are no samples, they are not finite, or they are longer than allowed.
     """
     if hasattr(source, "read"):
         with av.open(source, options=NO_PROTOCOL, metadata_errors="ignore") as container:
@@ -27,18 +35,18 @@ def read_audio(source: Any, rate: int, limits: Limits) -> np.ndarray:
 
 
 def in_memory(source: Any) -> tuple[np.ndarray, Any]:
-    """Samples and rate of `{"array": samples, "sampling_rate": rate}`. Raises BadItem."""
+    """The samples and the rate of a mapping as `read_audio` takes it. Raises BadItem."""
     if isinstance(source, Mapping) and {"array", "sampling_rate"} <= source.keys():
         return np.asarray(source["array"]), source["sampling_rate"]
     raise BadItem(
-        f"a {type(source).__name__} is no audio; give a path, bytes or "
+        f"a {type(source).__name__} is not audio; give a path, bytes or "
         '{"array": samples, "sampling_rate": rate}'
     )
 
 
 def _decoded(container: Any) -> Iterator[av.AudioFrame]:
     if not container.streams.audio:
-        raise BadItem("there is no audio stream in it")
+        raise BadItem("it has no audio stream")
     try:
         for packet in container.demux(container.streams.audio[0]):
             try:
@@ -66,7 +74,7 @@ def _framed(samples: np.ndarray, rate: Any, limits: Limits) -> Iterator[av.Audio
 
 
 def _resampled(frames: Iterator[av.AudioFrame], rate: int, limits: Limits) -> np.ndarray:
-    # The layout stays as it is: turned to mono by ffmpeg, two channels are louder than one.
+    # The layout is kept and averaged here: ffmpeg's own downmix makes two channels louder than one.
     resampler = av.AudioResampler(format="fltp", rate=rate)
     pieces, length = [], 0
     for frame in frames:
@@ -76,7 +84,7 @@ def _resampled(frames: Iterator[av.AudioFrame], rate: int, limits: Limits) -> np
         check_seconds(length / rate, limits)
     pieces += [new.to_ndarray().mean(axis=0) for new in resampler.resample(None)] if pieces else []
     if not pieces:
-        raise BadItem("it holds no samples that can be decoded")
+        raise BadItem("none of its samples can be decoded")
     samples = np.concatenate(pieces)
     _check(samples, rate, limits)
     return samples
@@ -85,6 +93,6 @@ def _resampled(frames: Iterator[av.AudioFrame], rate: int, limits: Limits) -> np
 def _check(samples: np.ndarray, rate: int, limits: Limits) -> None:
     if not np.isfinite(samples).all():
         raise BadItem("its samples are not all finite numbers (NaN or infinity)")
-    if np.abs(samples).max(initial=0) > LOUDEST:
-        raise BadItem(f"its samples go beyond ±{LOUDEST}: they are damaged, or no sound")
+    if np.abs(samples).max(initial=0) > MAX_AMPLITUDE:
+        raise BadItem(f"its samples go beyond ±{MAX_AMPLITUDE}: they are damaged, or not audio")
     check_seconds(len(samples) / rate, limits)

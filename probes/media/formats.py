@@ -1,7 +1,7 @@
-"""Which kind of content a file or some bytes hold.
+"""Detect the kind of content of a file or of bytes.
 
-A file is told by its ending: of pictures, every ending that the installed Pillow decodes; of texts,
-the endings of prose that is read whole. Bytes without a name are told by their first bytes.
+Files are recognised by their ending: pictures by every ending that the installed Pillow decodes,
+texts by the endings of prose. Bytes without a name are recognised by their magic number.
 """
 
 import functools
@@ -25,16 +25,16 @@ ENDINGS: dict[Modality, tuple[str, ...]] = {
         ".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff", ".wma",
     ),
 }  # fmt: skip
-"""Endings of every kind but pictures, whose endings are Pillow's."""
+"""Endings of every kind except pictures, whose endings are Pillow's."""
 NEEDS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".hif": "pillow-heif", ".pdf": "pypdfium2"}
-"""Formats that an optional package reads: pip install 'freeret[formats]'."""
+"""Formats that need an optional package: pip install 'freeret[formats]'."""
 NOT_DECODED = ("MPEG", "EPS")
-"""Formats that Pillow recognises and does not decode: films, and programs for Ghostscript."""
+"""Formats that Pillow recognises but does not decode: films, and programs for Ghostscript."""
 
 
 @functools.cache
 def picture_endings() -> frozenset[str]:
-    """Endings of all picture formats that can be decoded here; HEIC where pillow-heif is."""
+    """Endings of all decodable picture formats; HEIC is one where pillow-heif is installed."""
     Image.init()
     try:
         import pillow_heif
@@ -47,7 +47,7 @@ def picture_endings() -> frozenset[str]:
 
 
 def _decodes(format: str) -> bool:
-    if format == "MPO":  # opened by the reader of JPEG
+    if format == "MPO":  # opened by Pillow's JPEG reader
         return True
     if format not in Image.OPEN or format in NOT_DECODED:
         return False
@@ -56,7 +56,7 @@ def _decodes(format: str) -> bool:
 
 
 def kind_of(name: str | PurePath) -> Modality | None:
-    """The kind of a file by its ending, in any case; None when it is not known."""
+    """The kind of a file by its ending, case-insensitively; None for an unknown ending."""
     ending = PurePath(name).suffix.lower()
     for kind, endings in ENDINGS.items():
         if ending in endings:
@@ -65,24 +65,24 @@ def kind_of(name: str | PurePath) -> Modality | None:
 
 
 def known_endings() -> str:
-    """All of them, for messages."""
-    listed = [ending for endings in ENDINGS.values() for ending in endings]
-    return " ".join([*listed, *sorted(picture_endings())])
+    """All known endings, for messages."""
+    others = [ending for endings in ENDINGS.values() for ending in endings]
+    return " ".join([*others, *sorted(picture_endings())])
 
 
 def kind_of_bytes(content: bytes) -> Modality | None:
-    """The kind of media by how they begin; None when that tells nothing."""
+    """The kind of media by its first bytes; None where they are not recognised."""
     container = _container(content[:64])
     if container is not None:
         return container
-    picture_endings()  # so that all readers are registered
+    picture_endings()  # registers all readers
     formats = [format for format in Image.OPEN if _accepts(format, content[:16])]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if formats:
                 Image.open(io.BytesIO(content), formats=formats).close()
-    except Image.DecompressionBombError:  # whoever reads it has limits
+    except Image.DecompressionBombError:  # the reader checks its limits
         return "image"
     except Exception:  # decoders raise errors of every type
         return "image" if content.startswith(PICTURES) else None
@@ -90,27 +90,27 @@ def kind_of_bytes(content: bytes) -> Modality | None:
 
 
 def _accepts(format: str, prefix: bytes) -> bool:
-    """Whether a decoder knows the beginning for its own; some cannot tell and are not asked."""
+    """Whether a decoder recognises the first bytes; decoders without such a check never do."""
     accept = Image.OPEN[format][1]
     try:
         return accept is not None and _decodes(format) and accept(prefix) is True
-    except Exception:  # too short for its header
+    except Exception:  # fewer bytes than its header
         return False
 
 
 PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
-"""What no other content begins with, even where the rest is damaged."""
+"""Magic numbers that identify a picture even if the rest is damaged."""
 
 
 def _container(head: bytes) -> Modality | None:
-    """The kind of a film or sound by the magic of its container."""
+    """The kind of a video or audio file by the magic number of its container."""
     if head.startswith(b"RIFF"):
         kinds: dict[bytes, Modality] = {b"WAVE": "audio", b"AVI ": "video"}
         return kinds.get(head[8:12])
     if head[4:8] == b"ftyp":
         brand = head[8:12]
         if brand in (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-            return None  # a picture, if it can be opened
+            return None  # left to Pillow
         return "audio" if brand in (b"M4A ", b"M4B ") else "video"
     if head.startswith(b"OggS"):
         return "video" if b"theora" in head else "audio"

@@ -1,4 +1,4 @@
-"""Pictures as RGB: upright, transparency on white, any depth brought to 8 bits."""
+"""Pictures as 8-bit RGB: upright, with transparency on white."""
 
 import math
 from typing import Any
@@ -10,44 +10,53 @@ from PIL import Image, ImageOps
 from probes.errors import BadItem
 from probes.media.sources import Limits, check_pixels
 
-MOST_ELONGATED = 200
-"""How many times as long as wide a picture may be; Qwen's processors refuse more."""
+MAX_ASPECT_RATIO = 200
+"""Qwen's processors refuse more elongated pictures."""
 
 
 def read_image(source: Any, limits: Limits) -> Image.Image:
-    """An open file, a PIL image or an array as an RGB picture; of an animation the frame it is at.
+    """Read a picture as RGB.
 
-    Arrays are `[height, width]` or `[height, width, 1|3|4]`: integers of 8 or 16 bits, bool, or
-    floats in [0, 1]. Raises BadItem, and whatever a decoder raises on damaged bytes.
+    Args:
+        source: An open file, a PIL image (of an animation, its current frame is read), or an array
+            `[height, width]` or `[height, width, 1|3|4]` of 8-bit or 16-bit integers, bools, or
+            floats in [0, 1].
+        limits: Upper bounds; `pixels` is checked.
+
+    Raises:
+        BadItem: It is not a picture, or exceeds the limit. Decoders raise errors of other types on
+            damaged bytes.
     """
     if isinstance(source, np.ndarray | torch.Tensor):
         return from_array(np.asarray(source), limits)
     if isinstance(source, Image.Image):
         return to_rgb(source, limits)
     if not hasattr(source, "read"):
-        raise BadItem(f"a {type(source).__name__} is no picture; give a path, bytes or a PIL image")
+        raise BadItem(
+            f"a {type(source).__name__} is not a picture; give a path, bytes or a PIL image"
+        )
     with Image.open(source) as image:
         return to_rgb(image, limits)
 
 
 def shrink(image: Image.Image, pixels: int | None) -> Image.Image:
-    """The picture at the size of `shrunk_size`."""
+    """The picture resized to `shrunk_size`."""
     size = shrunk_size(*image.size, pixels)
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def shrunk_size(width: int, height: int, pixels: int | None) -> tuple[int, int]:
-    """The size of a picture within `pixels` (None for no bound), its shape kept.
+    """The size of a picture reduced to at most `pixels` (None: no bound) at its aspect ratio.
 
-    Only one that is more than 200 times as long as wide becomes wider, up to that.
+    The shorter side of a picture more elongated than MAX_ASPECT_RATIO is widened to that ratio.
     """
     width, height = (
-        max(width, math.ceil(height / MOST_ELONGATED)),
-        max(height, math.ceil(width / MOST_ELONGATED)),
+        max(width, math.ceil(height / MAX_ASPECT_RATIO)),
+        max(height, math.ceil(width / MAX_ASPECT_RATIO)),
     )
     scale = min(1.0, math.sqrt((pixels or math.inf) / (width * height)))
     width, height = (max(1, math.floor(side * scale)) for side in (width, height))
-    return min(width, height * MOST_ELONGATED), min(height, width * MOST_ELONGATED)
+    return min(width, height * MAX_ASPECT_RATIO), min(height, width * MAX_ASPECT_RATIO)
 
 
 def to_rgb(image: Image.Image, limits: Limits) -> Image.Image:
@@ -68,15 +77,15 @@ def to_rgb(image: Image.Image, limits: Limits) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # the pixels may be intact where the EXIF block is damaged
         return image
 
 
 def from_array(array: np.ndarray, limits: Limits) -> Image.Image:
-    """`[height, width]` or `[height, width, channels]` values as a picture; see `read_image`."""
+    """An array `[height, width]` or `[height, width, channels]` as a picture; see `read_image`."""
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,), (4,)) or array.size == 0:
         raise BadItem(
-            f"an array of shape {array.shape} is no picture; give [height, width] or "
+            f"an array of shape {array.shape} is not a picture; give [height, width] or "
             "[height, width, 1, 3 or 4]"
         )
     check_pixels(array.shape[1], array.shape[0], limits)
@@ -85,7 +94,7 @@ def from_array(array: np.ndarray, limits: Limits) -> Image.Image:
 
 
 def _to_bytes(array: np.ndarray) -> np.ndarray:
-    """Values as 8-bit integers; wider integers are taken for 16 bits when any exceeds 8."""
+    """Values as 8-bit integers; wider integers count as 16-bit if any value exceeds 255."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:

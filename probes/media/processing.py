@@ -1,4 +1,4 @@
-"""One picture, video or audio through the model's own processor: placeholder tokens and tensors."""
+"""One picture, video or audio through the model's processor: placeholder tokens and tensors."""
 
 import hashlib
 import io
@@ -76,8 +76,8 @@ class MediaProcessor:
         self.counts_pictures = "batch_num_images" in getattr(pictures, "model_input_names", ())
         for kind, settings in (("image", options.images), ("video", options.videos)):
             _check_settings(getattr(processor, READERS[kind], None), settings)
-        known = _settings(pictures)
-        self.untiled = {key: value for key, value in UNTILED.items() if key in known}
+        available = _settings(pictures)
+        self.untiled = {key: value for key, value in UNTILED.items() if key in available}
         self.token_pixels, self.counted = _budget(pictures)
         self.options = replace(options, max_pixels=self._most_pixels(pictures, options))
 
@@ -275,9 +275,9 @@ def _settings(reader: Any) -> Mapping[str, Any]:
 
 
 def _check_settings(reader: Any, settings: Mapping[str, Any]) -> None:
-    known = _settings(reader)
+    available = _settings(reader)
     for key in settings:
-        if key not in known:
+        if key not in available:
             raise BadSetting(f"{type(reader).__name__} has no setting {key!r}")
         if key in NO_EFFECT:
             raise BadSetting(f"{key!r} has no effect here: {NO_EFFECT[key]}")

@@ -1,4 +1,4 @@
-"""Videos as a few frames, evenly spaced in time, with their times."""
+"""Videos as a few frames, evenly spaced in time, with their timestamps."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ from probes.media.images import read_image, shrink, shrunk_size, to_rgb
 from probes.media.sources import NO_PROTOCOL, Limits, check_pixels, check_seconds, check_size
 
 FRAMES_PER_SECOND = 2.0
-"""Of frames that come without times: what Qwen's processors sample."""
-MOST_FRAMES = 64
-"""Every frame of an animation must be decoded: so many of the largest allowed size."""
+"""Assumed rate of frames without timestamps: the sampling rate of Qwen's processors."""
+MAX_ANIMATION_FRAMES = 64
+"""Frames of the largest allowed size that an animation may hold: all of them must be decoded."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,16 @@ class Video:
 
 
 def read_video(source: Any, frames: int, limits: Limits) -> Video:
-    """At most `frames` frames of a video file, an animation, a list of pictures (paths, PIL images
-    or arrays) or an array `[frames, height, width, 3]`.
+    """Sample a video; frames that cannot be decoded (a truncated end) are skipped.
 
-    Frames that cannot be decoded (a cut-off end) are passed over. Raises BadItem when none can.
+    Args:
+        source: A video file or an animation (GIF, WebP, APNG) as an open file, a PIL image, a list
+            of pictures (paths, PIL images or arrays), or an array `[frames, height, width, 3]`.
+        frames: The most frames to sample.
+        limits: Upper bounds on the file, its frames and its duration.
+
+    Raises:
+        BadItem: No frame can be decoded, or a limit is exceeded.
     """
     if isinstance(source, np.ndarray | torch.Tensor):
         source = list(np.asarray(source)) if source.ndim == 4 else [source]
@@ -47,7 +53,7 @@ def read_video(source: Any, frames: int, limits: Limits) -> Video:
         return _from_animation(source, frames, limits)
     if not hasattr(source, "read"):
         raise BadItem(
-            f"a {type(source).__name__} is no video; give a path, bytes, a list of frames or an "
+            f"a {type(source).__name__} is not a video; give a path, bytes, a list of frames or an "
             "array [frames, height, width, 3]"
         )
     animation = _animation(source)
@@ -58,7 +64,7 @@ def read_video(source: Any, frames: int, limits: Limits) -> Video:
 
 
 def shrink_frames(video: Video, pixels: int | None) -> Video:
-    """The video with each frame as `images.shrink` makes it."""
+    """The video with each frame reduced to at most `pixels`, as by `images.shrink`."""
     height, width = video.frames.shape[1:3]
     if shrunk_size(width, height, pixels) == (width, height):
         return video
@@ -67,18 +73,18 @@ def shrink_frames(video: Video, pixels: int | None) -> Video:
 
 
 def even(count: int, wanted: int) -> list[int]:
-    """`wanted` indices of `count`, evenly spaced from the first to the last; all when fewer."""
+    """`wanted` of `count` indices, evenly spaced from first to last; all where there are fewer."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int)).tolist()
 
 
 def _from_frames(frames: Sequence[Any], wanted: int, limits: Limits) -> Video:
     if not frames:
         raise BadItem("a video needs at least one frame")
-    chosen = even(len(frames), wanted)
-    pictures = [_read_frame(frames[i], limits) for i in chosen]
+    indices = even(len(frames), wanted)
+    pictures = [_read_frame(frames[i], limits) for i in indices]
     if len({picture.size for picture in pictures}) > 1:
-        raise BadItem("the frames of a video must all be of one size")
-    times = tuple(i / FRAMES_PER_SECOND for i in chosen)
+        raise BadItem("all frames of a video must have one size")
+    times = tuple(i / FRAMES_PER_SECOND for i in indices)
     stacked = np.stack([np.asarray(picture) for picture in pictures])
     return Video(stacked, times, len(frames) / FRAMES_PER_SECOND, len(frames))
 
@@ -95,7 +101,7 @@ def _read_frame(frame: Any, limits: Limits) -> Image.Image:
 
 
 def _animation(source: Any) -> Image.Image | None:
-    """The file as PIL sees it, if it is a picture at all."""
+    """The file as a PIL image, or None if Pillow does not recognise it."""
     try:
         return Image.open(source)
     except Image.UnidentifiedImageError:
@@ -106,20 +112,20 @@ def _from_animation(image: Image.Image, wanted: int, limits: Limits) -> Video:
     check_pixels(*image.size, limits)
     starts, elapsed = [], 0.0
     for frame in ImageSequence.Iterator(image):
-        if len(starts) * image.width * image.height > MOST_FRAMES * limits.pixels:
-            raise BadItem("an animation of so many pixels would take too long to read")
-        frame.load()  # only then does WebP tell how long a frame stays
+        if len(starts) * image.width * image.height > MAX_ANIMATION_FRAMES * limits.pixels:
+            raise BadItem("an animation of this many pixels would take too long to read")
+        frame.load()  # WebP sets the duration on load
         starts.append(elapsed)
         elapsed += max(float(frame.info.get("duration", 0)), 10.0) / 1000  # as browsers do
         check_seconds(elapsed, limits)
     targets = np.linspace(0, starts[-1], min(wanted, len(starts)))
-    chosen = sorted({int(np.searchsorted(starts, t + 1e-9, side="right")) - 1 for t in targets})
+    indices = sorted({int(np.searchsorted(starts, t + 1e-9, side="right")) - 1 for t in targets})
     pictures = []
-    for i in chosen:
+    for i in indices:
         image.seek(i)
         pictures.append(np.asarray(to_rgb(image, limits)))
-    shown_at = tuple(starts[i] for i in chosen)
-    return Video(np.stack(pictures), shown_at, elapsed, len(starts))
+    times = tuple(starts[i] for i in indices)
+    return Video(np.stack(pictures), times, elapsed, len(starts))
 
 
 # -- video files -----------------------------------------------------------------------------
@@ -127,11 +133,11 @@ def _from_animation(image: Image.Image, wanted: int, limits: Limits) -> Video:
 
 @contextmanager
 def _opened(file: Any) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream, from the beginning."""
+    """The container and its first video stream, rewound."""
     file.seek(0)
     with av.open(file, options=NO_PROTOCOL, metadata_errors="ignore") as container:
         if not container.streams.video:
-            raise BadItem("there is no video stream in it")
+            raise BadItem("it has no video stream")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         yield container, stream
@@ -143,24 +149,24 @@ def _from_file(file: Any, wanted: int, limits: Limits) -> Video:
         unit = float(stream.time_base)
         times, keys = _packet_times(container, stream)
     if not times:
-        raise BadItem("it holds no frames with a time")
+        raise BadItem("none of its frames has a timestamp")
     check_seconds((times[-1] - times[0]) * unit, limits)
     targets = np.linspace(times[0], times[-1], min(wanted, len(times)))
     nearest = sorted({times[int(np.abs(np.array(times) - t).argmin())] for t in targets})
-    found = _frames_at(file, nearest, keys)
-    if not found:
-        raise BadItem("no frame of it can be decoded")
-    seconds = tuple((time - times[0]) * unit for time in found)
+    frames = _frames_at(file, nearest, keys)
+    if not frames:
+        raise BadItem("none of its frames can be decoded")
+    seconds = tuple((time - times[0]) * unit for time in frames)
     step = (times[-1] - times[0]) * unit / max(len(times) - 1, 1)
-    stacked = np.stack(list(found.values()))
+    stacked = np.stack(list(frames.values()))
     duration = seconds[-1] + (step or 1 / FRAMES_PER_SECOND)
     return Video(stacked, seconds, duration, len(times))
 
 
 def _packet_times(container: Any, stream: Any) -> tuple[list[int], list[int]]:
-    """When each frame and each key frame is shown, in units of the stream, without decoding.
+    """Timestamps of all frames and of the key frames, in units of the stream, without decoding.
 
-    Read from the packets, not from the header: it tells of frames that a cut-off file lacks.
+    They are read from the packets: the header also counts frames that a truncated file lacks.
     """
     times, keys = [], []
     try:
@@ -170,37 +176,37 @@ def _packet_times(container: Any, stream: Any) -> tuple[list[int], list[int]]:
                 if packet.is_keyframe:
                     keys.append(packet.pts)
     except av.FFmpegError:
-        pass  # what comes before the damage is still there
+        pass  # the packets before the damage are kept
     return sorted(times), sorted(keys)
 
 
 def _frames_at(file: Any, targets: Sequence[int], keys: Sequence[int]) -> dict[int, np.ndarray]:
-    """The frames shown at the targets, or next after them, by their times.
+    """The frames at the target timestamps, or the next after each, by timestamp.
 
-    It jumps to the key frame before a target; where a container does not land there, everything
-    is decoded from the beginning.
+    It seeks to the key frame before a target; where a container does not land there, everything is
+    decoded from the beginning.
     """
     with _opened(file) as (container, stream):
-        found: dict[int, np.ndarray] = {}
+        sampled: dict[int, np.ndarray] = {}
         frames, position = _decode_on(container, stream), targets[0] - 1
         for target in targets:
             key = max((key for key in keys if key <= target), default=position)
-            jump = key > max(position, targets[0])
-            if jump:
+            seeks = key > max(position, targets[0])
+            if seeks:
                 container.seek(key, stream=stream)
                 frames = _decode_on(container, stream)
             for frame in frames:
-                if jump and frame.pts > target:
+                if seeks and frame.pts > target:
                     return _frames_at(file, targets, [])
-                position, jump = frame.pts, False
+                position, seeks = frame.pts, False
                 if frame.pts >= target:
-                    found[frame.pts] = _upright(frame)
+                    sampled[frame.pts] = _upright(frame)
                     break
-        return found
+        return sampled
 
 
 def _decode_on(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames from here on; packets that cannot be decoded are passed over."""
+    """Frames from the current position; packets that cannot be decoded are skipped."""
     try:
         for packet in container.demux(stream):
             try:

@@ -1,4 +1,4 @@
-"""Flat things on a canvas: where each one is, and the picture they make.
+"""Painting: flat shapes on a canvas, from their placements.
 
 Positions and radii are fractions of the picture's side, y pointing down.
 """
@@ -15,7 +15,7 @@ SUPERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Placement:
-    """One thing on the canvas: shape, centre, radius, angle in radians and colour."""
+    """A thing on the canvas: shape, centre, radius, angle in radians and colour."""
 
     shape: str
     x: float
@@ -26,7 +26,7 @@ class Placement:
 
 
 def paint(placed: Sequence[Placement], background: RGB, size: int) -> Image.Image:
-    """Placements on a canvas, drawn large and reduced so that edges are smooth."""
+    """The picture of placements, supersampled so that edges are smooth."""
     side = size * SUPERSAMPLING
     canvas = Image.new("RGB", (side, side), background)
     pen = ImageDraw.Draw(canvas)
@@ -56,7 +56,7 @@ def paint(placed: Sequence[Placement], background: RGB, size: int) -> Image.Imag
 
 
 def _turns(radii: Sequence[float], start: float) -> list[tuple[float, float]]:
-    """Corners at equal angles from `start` (in turns), one for each radius."""
+    """Corners at equal angles from `start` (in turns), one per radius."""
     angles = [math.tau * (start + i / len(radii)) for i in range(len(radii))]
     return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radii, angles, strict=True)]
 

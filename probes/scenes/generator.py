@@ -1,11 +1,11 @@
-"""Compositional pictures and clips with exact captions, made from a seed.
+"""Compositional pictures and clips with exact captions, generated from a seed.
 
 A `Scene` is one to three things with colour, shape and size, a relation or a count, and a
-background; a `Clip` is a scene in which one thing changes. Both say themselves in several wordings
-(`captions`), draw themselves as often as wanted (another rendering moves and shades the things, and
-every caption stays true), and name the scenes they are most easily mistaken for (`hard_negatives`):
-attributes swapped, relation reversed, count off by one. Models that see a bag of words fail there
-(Yuksekgonul et al. 2023, "When and why vision-language models behave like bags-of-words").
+background; a `Clip` is a scene in which something changes. Both have several captions, and any
+number of renderings, which move and shade the things while every caption stays true. The hard
+negatives of a scene have attributes swapped, the relation reversed, or a count off by one: models
+that see a bag of words cannot tell them apart (Yuksekgonul et al. 2023, "When and why
+vision-language models behave like bags-of-words").
 
 Positions and radii are fractions of the picture's side, y pointing down.
 """
@@ -37,7 +37,6 @@ SIZES = {"small": 0.125, "large": 0.19}
 """Radius by name, before jitter; three things in a row are drawn smaller by ROW_OF_THREE."""
 ROW_OF_THREE = 0.7
 BACKGROUNDS = {"white": (250, 250, 250), "grey": (150, 150, 150), "black": (12, 12, 12)}
-RELATIONS = ("left of", "above", "inside", "overlapping")
 NUMBERS = ("no", "one", "two", "three", "four")
 
 Combination = tuple[str, str]
@@ -48,7 +47,7 @@ HELD_OUT: tuple[Combination, ...] = tuple(
     for i, colour in enumerate(COLOURS)
     for step in (0, 3)
 )
-"""Two shapes of every colour, two colours of every shape: never shown in training."""
+"""Two shapes per colour and two colours per shape that never occur in training."""
 SEEN: tuple[Combination, ...] = tuple(c for c in COMBINATIONS if c not in HELD_OUT)
 
 Relation = Literal["left of", "above", "inside", "overlapping"]
@@ -57,7 +56,7 @@ Failure = Literal["binding", "relation", "counting"]
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing of a scene, by the words for it."""
+    """A thing of a scene, by the words for its attributes."""
 
     colour: str
     shape: str
@@ -67,7 +66,7 @@ class Thing:
         return f"{self.size} {self.colour} {self.shape}"
 
     def times(self, count: int) -> str:
-        """`a large red circle`, `two large red crosses`."""
+        """A count of this thing: `a large red circle`, `two large red crosses`."""
         if count == 1:
             return f"a {self}"
         return f"{NUMBERS[count]} {self}{'es' if self.shape == 'cross' else 's'}"
@@ -75,7 +74,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things, how they stand to one another, and what is behind them.
+    """Things, the relation between them, and a background.
 
     With `relation` None the things are scattered and the caption counts them. `left of` and
     `above` order two or three things; `inside` and `overlapping` take two, the first on top.
@@ -86,11 +85,11 @@ class Scene:
     background: str = "white"
 
     def caption(self) -> str:
-        """The plainest of `captions`."""
+        """The first of `captions`."""
         return self.captions()[0]
 
     def captions(self) -> list[str]:
-        """Wordings that are all true of every rendering and name every attribute."""
+        """Different captions, each true of every rendering and naming every attribute."""
         behind = f"on a {self.background} background"
         if self.relation is None:
             groups = [thing.times(count) for thing, count in Counter(self.things).items()]
@@ -124,11 +123,11 @@ class Scene:
         ]
 
     def draw(self, size: int = 64, rng: Random | None = None) -> Image.Image:
-        """RGB picture of `size`×`size` pixels; `rng` gives another rendering of the same scene."""
+        """An RGB picture of `size`×`size` pixels; `rng` varies the rendering."""
         return paint(self.layout(rng), _shade(BACKGROUNDS[self.background], rng, 8.0), size)
 
     def layout(self, rng: Random | None = None) -> list[Placement]:
-        """Where each thing goes, in the order they are painted; `rng` moves, turns and shades."""
+        """Placements in painting order; `rng` moves, turns and shades the things."""
         wobble = _wobble(rng)
         placed = [
             Placement(
@@ -140,28 +139,28 @@ class Scene:
         return placed[::-1]
 
     def recoloured(self, colour: str, index: int = 0) -> "Scene":
-        """The same scene, but with thing `index` in another colour."""
+        """The scene with thing `index` in another colour."""
         things = list(self.things)
         things[index] = replace(things[index], colour=colour)
         return replace(self, things=tuple(things))
 
     def means(self, other: "Scene") -> bool:
-        """Whether every caption of one is true of the other."""
+        """Whether every caption of either scene is true of the other."""
         return self._meaning() == other._meaning()
 
     def hard_negatives(self) -> dict[Failure, list["Scene"]]:
-        """Scenes of almost the same words that this scene's captions are false of, by what it takes
-        to tell them apart; a failure that this scene cannot show is left out."""
-        found: dict[Failure, list[Scene]] = {
+        """Scenes with almost the same words of which this scene's captions are false, by the
+        ability that tells them apart; an ability that this scene cannot test is left out."""
+        candidates: dict[Failure, list[Scene]] = {
             "binding": [*self._swapped("colour"), *self._swapped("size")],
             "relation": self._related_otherwise(),
             "counting": self._miscounted(),
         }
-        for why, scenes in list(found.items()):
-            found[why] = [scene for scene in scenes if not scene.means(self)]
-            if not found[why]:
-                del found[why]
-        return found
+        negatives: dict[Failure, list[Scene]] = {
+            failure: [scene for scene in scenes if not scene.means(self)]
+            for failure, scenes in candidates.items()
+        }
+        return {failure: scenes for failure, scenes in negatives.items() if scenes}
 
     def _meaning(self) -> tuple:
         unordered = self.relation in (None, "overlapping")
@@ -169,7 +168,7 @@ class Scene:
         return tuple(things), self.relation, self.background
 
     def _swapped(self, attribute: Literal["colour", "size"]) -> list["Scene"]:
-        """The first thing and the first unlike it trade an attribute."""
+        """The first thing and the first of another shape exchange an attribute."""
         if attribute == "size" and self.relation == "inside":
             return []
         first, *rest = self.things
@@ -207,7 +206,7 @@ class Scene:
         return [replace(self, things=things) for things in fewer + more]
 
     def _places(self, rng: Random | None) -> list[tuple[float, float, float]]:
-        """(x, y, radius) of each thing, before it is turned and shaded."""
+        """The (x, y, radius) of each thing."""
         wobble = _wobble(rng)
         count = len(self.things)
         radii = [SIZES[thing.size] for thing in self.things]
@@ -245,7 +244,7 @@ CHANGES: tuple[Change, ...] = ("moves right", "moves left", "grows", "shrinks", 
 
 @dataclass(frozen=True)
 class Clip:
-    """A scene in which something happens.
+    """A scene in which something changes.
 
     `turns` changes the only thing's colour to `colour`; `swap` needs a pair related by `left of`;
     every other change needs a single thing.
@@ -256,11 +255,11 @@ class Clip:
     colour: str | None = None
 
     def caption(self) -> str:
-        """The plainest of `captions`."""
+        """The first of `captions`."""
         return self.captions()[0]
 
     def captions(self) -> list[str]:
-        """Wordings that are all true of every rendering."""
+        """Different captions, each true of every rendering."""
         first, background = self.scene.things[0], self.scene.background
         thing = _article(f"{first.colour} {first.shape}")
         if self.change in ("grows", "shrinks"):
@@ -283,29 +282,11 @@ class Clip:
     def frames(
         self, count: int = 8, size: int = 64, rng: Random | None = None
     ) -> list[Image.Image]:
-        """`count` RGB pictures of `size`×`size` pixels at equal steps, first and last included."""
+        """`count` RGB pictures of `size`×`size` pixels at equal time steps from start to end."""
         start = self.scene.layout(rng)
         background = _shade(BACKGROUNDS[self.scene.background], rng, 8.0)
         steps = [i / max(count - 1, 1) for i in range(count)]
         return [paint(self._at(start, time), background, size) for time in steps]
-
-    def hard_negatives(self) -> list["Clip"]:
-        """Clips of almost the same words, or frames, that this clip's captions are false of."""
-        first, *rest = self.scene.things
-        if self.change == "swap":
-            colours = (rest[0].colour, first.colour)
-            things = tuple(
-                replace(thing, colour=colour)
-                for thing, colour in zip((first, rest[0]), colours, strict=True)
-            )
-            others = [things, self.scene.things[::-1]]
-            found = [replace(self, scene=replace(self.scene, things=t)) for t in others]
-            return [clip for clip in found if clip.scene != self.scene]
-        if self.change == "turns" and self.colour is not None:
-            return [Clip(self.scene.recoloured(self.colour), "turns", first.colour)]
-        backwards: dict[Change, Change] = {"moves right": "moves left", "grows": "shrinks"}
-        backwards |= {after: before for before, after in backwards.items()}
-        return [replace(self, change=backwards[self.change])]
 
     def _at(self, start: list[Placement], time: float) -> list[Placement]:
         """The layout at `time` in [0, 1]."""
@@ -320,7 +301,7 @@ class Clip:
             end = COLOURS[self.colour or self.scene.things[0].colour]
             return [replace(first, rgb=blend(first.rgb, end, time))]
         second, detour = start[0], 0.2 * math.sin(math.pi * time)
-        # They pass one above the other, so that no frame hides either.
+        # They pass one above the other, so neither is hidden in any frame.
         return [
             replace(second, x=between(second.x, first.x, time), y=second.y - detour),
             replace(first, x=between(first.x, second.x, time), y=first.y + detour),
@@ -328,7 +309,7 @@ class Clip:
 
 
 def random_scene(rng: Random, combinations: Sequence[Combination] = COMBINATIONS) -> Scene:
-    """One scene whose things' (colour, shape) all come from `combinations`."""
+    """A scene whose things all have a (colour, shape) of `combinations`."""
     relation: Relation | None = rng.choice(
         (None, None, "left of", "above", "inside", "overlapping")
     )
@@ -339,7 +320,7 @@ def random_scene(rng: Random, combinations: Sequence[Combination] = COMBINATIONS
     sizes = ["small", "large"] if relation == "inside" else rng.choices(list(SIZES), k=count)
     kinds = rng.sample(list(combinations), count)
     while relation in ("inside", "overlapping") and kinds[0][0] == kinds[1][0]:
-        kinds = rng.sample(list(combinations), count)  # one colour upon itself is not to be seen
+        kinds = rng.sample(list(combinations), count)  # two things of one colour would merge
     things = [Thing(*kind, size) for kind, size in zip(kinds, sizes, strict=True)]
     if relation is None and count > 1 and rng.random() < 0.8:
         things[1] = things[0]
@@ -349,7 +330,7 @@ def random_scene(rng: Random, combinations: Sequence[Combination] = COMBINATIONS
 
 
 def random_clip(rng: Random, combinations: Sequence[Combination] = COMBINATIONS) -> Clip:
-    """One clip whose things' (colour, shape), before any change, come from `combinations`."""
+    """A clip whose things, before any change, have a (colour, shape) of `combinations`."""
     change = rng.choice(CHANGES)
     kinds = rng.sample(list(combinations), 2 if change == "swap" else 1)
     things = tuple(Thing(*kind, rng.choice(list(SIZES))) for kind in kinds)
@@ -366,16 +347,16 @@ def random_clip(rng: Random, combinations: Sequence[Combination] = COMBINATIONS)
 def distinct_scenes(
     rng: Random, count: int, combinations: Sequence[Combination] = COMBINATIONS
 ) -> list[Scene]:
-    """`count` scenes no two of which mean the same: a pool with one right answer each."""
-    found: dict[tuple, Scene] = {}
-    while len(found) < count:
+    """`count` scenes of different meanings: a pool in which each caption fits a single scene."""
+    scenes: dict[tuple, Scene] = {}
+    while len(scenes) < count:
         scene = random_scene(rng, combinations)
-        found.setdefault(scene._meaning(), scene)
-    return list(found.values())
+        scenes.setdefault(scene._meaning(), scene)
+    return list(scenes.values())
 
 
 def _wobble(rng: Random | None) -> Callable[[float], float]:
-    """Draws from ±amount; always 0 without `rng`."""
+    """A function that draws from ±amount, or returns 0 without `rng`."""
     if rng is None:
         return lambda amount: 0.0
     return lambda amount: rng.uniform(-amount, amount)
@@ -392,6 +373,6 @@ def _article(words: str) -> str:
 
 
 def _listed(parts: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Parts as `a`, `a and b`, or `a, b and c`."""
     *most, last = parts
     return f"{', '.join(most)} and {last}" if most else last

@@ -1,4 +1,4 @@
-"""First step of training: image tokens name what they show, before the language model is run."""
+"""First training step: image tokens name what they show, before the language model is run."""
 
 from dataclasses import dataclass
 from random import Random
@@ -19,10 +19,10 @@ IGNORED = -100
 
 @dataclass
 class Names:
-    """What is to be named in N pictures of up to three things.
+    """Targets of N pictures of up to three things.
 
-    `where` [N, 3, 16] the tokens that show each thing; `words` [N, 3, 3] its colour, shape and
-    size, as places in VOCABULARY, IGNORED without a thing; `background` [N].
+    `where` [N, 3, 16]: the tokens that show each thing; `words` [N, 3, 3]: its colour, shape and
+    size as indices into VOCABULARY, IGNORED where there is no thing; `background` [N].
     """
 
     where: Tensor
@@ -31,7 +31,7 @@ class Names:
 
 
 def spots(placed: list[Placement]) -> Tensor:
-    """[things, 16]: which tokens show each thing, in painting order; a token shows at most one."""
+    """Which tokens show each thing, [things, 16] in painting order; a token shows at most one."""
     side = int(TOKENS**0.5)
     middles = (torch.arange(side) + 0.5) / side
     x, y = middles.repeat(side), middles.repeat_interleave(side)
@@ -39,13 +39,13 @@ def spots(placed: list[Placement]) -> Tensor:
     radii = torch.tensor([[p.radius] for p in placed])
     reached = apart <= radii + 0.5 / side
     owner = apart.masked_fill(~reached, torch.inf).argmin(0)
-    for i, place in enumerate(placed):  # what lies on top is what is seen there
+    for i, place in enumerate(placed):  # later things lie on top
         owner[apart[i] <= max(0.7 * place.radius, 0.51 / side)] = i
     return reached & (owner == torch.arange(len(placed))[:, None])
 
 
 def names(scenes: list[Scene], seeds: list[float]) -> Names:
-    """What there is to name in the renderings of scenes by these seeds."""
+    """Targets of the renderings of scenes with these seeds."""
     where = torch.zeros(len(scenes), 3, TOKENS, dtype=torch.bool)
     words = torch.full((len(scenes), 3, 3), IGNORED)
     for n, (scene, seed) in enumerate(zip(scenes, seeds, strict=True)):
@@ -53,16 +53,16 @@ def names(scenes: list[Scene], seeds: list[float]) -> Names:
         where[n, : len(shown)] = shown
         for i, thing in enumerate(scene.things):
             if shown[i].any():
-                said = zip(VOCABULARY, (thing.colour, thing.shape, thing.size), strict=False)
-                words[n, i] = torch.tensor([words.index(word) for words, word in said])
-    grounds = torch.tensor([VOCABULARY[3].index(scene.background) for scene in scenes])
-    return Names(where, words, grounds)
+                attributes = zip(VOCABULARY, (thing.colour, thing.shape, thing.size), strict=False)
+                words[n, i] = torch.tensor([words.index(word) for words, word in attributes])
+    backgrounds = torch.tensor([VOCABULARY[3].index(scene.background) for scene in scenes])
+    return Names(where, words, backgrounds)
 
 
 def name_batch(settings: Settings, number: int) -> tuple[Tensor, Names]:
-    """Pixels [N, 3, 64, 64] of batch `number`, and what to name in them.
+    """Pixels [N, 3, 64, 64] and targets of batch `number`.
 
-    Pictures of one thing come first; halfway there are no more of them than in any random scenes.
+    The first batches show single things; from halfway on, scenes are random.
     """
     rng = Random(f"name {settings.seed} {number}")
     alone = 1 - 2 * number / settings.name_batches
@@ -80,23 +80,24 @@ def name_batch(settings: Settings, number: int) -> tuple[Tensor, Names]:
 def name_loss(
     features: Tensor, tokens: Tensor, rows: list[Tensor], classifier: nn.Module, named: Names
 ) -> Tensor:
-    """Cross-entropy of what tower features [N, 16, W] and image tokens [N, 16, H] say.
+    """Cross-entropy of the words named by tower features [N, 16, W] and image tokens [N, 16, H].
 
-    Tokens are scored by the product with the embedding rows of the words; the token that says a
-    word loudest speaks for its thing, and all say the background. The largest features of a thing
-    are named by `classifier` too, which learns shapes sooner. A colour competes only with those
-    shown in the same shape, a shape only with those shown in the same colour.
+    A token scores a word by the product with its embedding row; the maximum over the tokens of a
+    thing counts, and the mean over all tokens for the background. `classifier` names the
+    max-pooled features of each thing as well, which learns shapes sooner. A colour competes only
+    with colours that occur in training with the same shape, a shape only with shapes that occur
+    with the same colour.
     """
-    *told, ground = (2 * (tokens @ words.T) for words in rows)
-    losses = [cross_entropy(ground.mean(1), named.background)]
+    *logits, background = (2 * (tokens @ words.T) for words in rows)
+    losses = [cross_entropy(background.mean(1), named.background)]
     elsewhere = ~named.where[..., None]
     largest = features[:, None].masked_fill(elsewhere, -1e4).amax(2)
     direct = classifier(largest).split([len(words) for words in VOCABULARY[:3]], -1)
-    for i, (scores, own) in enumerate(zip(told, direct, strict=True)):
-        shown = torch.tensor(True)
+    for i, (by_token, by_thing) in enumerate(zip(logits, direct, strict=True)):
+        occurring = torch.tensor(True)
         if i < 2:
-            shown = (SHOWN.T, SHOWN)[i][named.words[..., 1 - i].clamp_min(0)]
-        for said in (scores[:, None].masked_fill(elsewhere, -1e4).amax(2), own):
-            rivals = said.masked_fill(~shown, -torch.inf)
+            occurring = (SHOWN.T, SHOWN)[i][named.words[..., 1 - i].clamp_min(0)]
+        for scores in (by_token[:, None].masked_fill(elsewhere, -1e4).amax(2), by_thing):
+            rivals = scores.masked_fill(~occurring, -torch.inf)
             losses.append(cross_entropy(rivals.flatten(0, 1), named.words[..., i].flatten()))
     return torch.stack(losses).sum() + 0.002 * tokens.square().sum(-1).mean()

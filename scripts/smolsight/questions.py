@@ -1,4 +1,4 @@
-"""What smolsight is asked about scenes and clips in training, and what it should answer."""
+"""Training questions about scenes and clips, with their answers."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ Shown = Scene | Clip
 
 @dataclass(frozen=True)
 class Branch:
-    """One question after the picture: `user` ends the user's turn, `answers` are equally right.
+    """A question after the picture: `user` ends the user's turn, all `answers` are right.
 
-    With several answers only the first token of each is learnt, all at once: a one-word caption
-    may be any word of the caption that has content.
+    With several answers only the first token of each is a target, all at the same position: a
+    one-word caption may be any content word of the caption.
     """
 
     user: str
@@ -33,10 +33,10 @@ OPENINGS = (
     ('Input: "', '"\n\n'),
     ("{Medium}: ", "\n\n"),
 )
-"""What stands before the media, and between them and the question."""
+"""Text before the media, and between the media and the question."""
 
 CAPTION = (
-    *("",) * 6,  # a picture alone asks for its caption
+    *("",) * 6,  # without a question, the target is the caption
     "Describe the {medium}.",
     "Write a caption for the {medium}.",
     "What does the {medium} show?",
@@ -56,13 +56,13 @@ BRIEFLY = ("Answer in one word.", "One word:", "Answer:", "")
 
 
 def content_words(caption: str) -> tuple[str, ...]:
-    """The words of a caption that say something, each once."""
+    """The distinct content words of a caption."""
     words = caption.replace(",", "").split()
     return tuple(dict.fromkeys(word for word in words if word not in FILLER))
 
 
 def ask(shown: Shown, rng: Random) -> tuple[str, list[Branch]]:
-    """What stands before the media, and two or three questions that may stand after them."""
+    """The text before the media, and two or three alternative questions after them."""
     medium = rng.choice(("clip", "video") if isinstance(shown, Clip) else ("picture", "image"))
     before, between = (
         part.format(medium=medium, Medium=medium.capitalize()) for part in rng.choice(OPENINGS)
@@ -86,29 +86,29 @@ def ask(shown: Shown, rng: Random) -> tuple[str, list[Branch]]:
 
 
 def facts(shown: Shown) -> list[tuple[str, str]]:
-    """(question, answer in one or a few words), each with one right answer."""
+    """Pairs of a question with a single right answer, and that answer in a few words."""
     scene = shown.scene if isinstance(shown, Clip) else shown
     things, relation = scene.things, scene.relation
-    known = [("What colour is the background?", scene.background)]
+    pairs = [("What colour is the background?", scene.background)]
     if isinstance(shown, Clip):
-        known.append(("What happens?", " ".join(_happening(shown))))
+        pairs.append(("What happens?", " ".join(_happening(shown))))
         if shown.change == "turns":
             return [
-                *known,
+                *pairs,
                 (f"What colour is the {things[0].shape} at the end?", str(shown.colour)),
             ]
     else:
-        known.append(("How many things are there?", NUMBERS[len(things)]))
+        pairs.append(("How many things are there?", NUMBERS[len(things)]))
         for thing in things:
-            known += [(f"What size is the {thing.colour} {thing.shape}?", thing.size)]
+            pairs += [(f"What size is the {thing.colour} {thing.shape}?", thing.size)]
     colours, shapes = Counter(t.colour for t in things), Counter(t.shape for t in things)
     for thing in dict.fromkeys(things):
         if shapes[thing.shape] == things.count(thing):
-            known.append((f"What colour is the {thing.shape}?", thing.colour))
+            pairs.append((f"What colour is the {thing.shape}?", thing.colour))
         if colours[thing.colour] == things.count(thing):
-            known.append((f"What shape is the {thing.colour} thing?", thing.shape))
+            pairs.append((f"What shape is the {thing.colour} thing?", thing.shape))
         if relation is None and len(things) > 1:
-            known.append((f"How many {thing.colour} things?", NUMBERS[colours[thing.colour]]))
+            pairs.append((f"How many {thing.colour} things?", NUMBERS[colours[thing.colour]]))
     if relation is not None and len(things) == 2 and not isinstance(shown, Clip):
         one, other = (f"{thing.colour} {thing.shape}" for thing in things)
         there, back = {
@@ -117,11 +117,11 @@ def facts(shown: Shown) -> list[tuple[str, str]]:
             "inside": ("inside", "around"),
             "overlapping": ("overlapping", "overlapping"),
         }[relation]
-        known += [
+        pairs += [
             (f"Where is the {one}, seen from the {other}?", there),
             (f"Where is the {other}, seen from the {one}?", back),
         ]
-    return known
+    return pairs
 
 
 def _happening(clip: Clip) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Second step of training: captions and answers, through the frozen language model."""
+"""Second training step: captions and answers, through the frozen language model."""
 
 from dataclasses import dataclass
 from random import Random
@@ -16,17 +16,17 @@ from smolsight.settings import Settings
 
 FRAMES = 4
 WORD_WEIGHT = 5.0
-"""What a one-word caption weighs, in tokens of a caption."""
+"""Weight of a one-word caption, in tokens of a caption."""
 
 
 @dataclass
 class Pack:
-    """Scenes in one row, nothing padded: of each the media once, then each question as a branch
-    that sees only them.
+    """Scenes packed into one row without padding: the media of each once, followed by its
+    questions as branches that attend to the media and to themselves only.
 
-    `ids` and `positions` [1, T], `sees` [1, 1, T, T], `pictures` [N, 3, 64, 64]; answer i is token
-    `answers[i]`, to be said at `where[i]`, and weighs `weights[i]`; it does not compete with token
-    `k` where `[i, k]` is a row of `spared`.
+    `ids` and `positions` [1, T], `sees` (attention mask) [1, 1, T, T], `pictures` [N, 3, 64, 64].
+    Target i is token `answers[i]`, predicted at position `where[i]` with weight `weights[i]`; it
+    does not compete with token `k` where `[i, k]` is a row of `spared`.
     """
 
     ids: Tensor
@@ -42,7 +42,7 @@ class Pack:
 def pack(
     examples: list[tuple[Shown, list[Image.Image], Random]], processor: LlavaProcessor
 ) -> Pack:
-    """Put questions to examples (what is shown, its pictures, where the questions come from)."""
+    """Pack examples with questions; each is a scene or clip, its pictures, and a generator."""
     tokenizer, end = processor.tokenizer, processor.tokenizer.eos_token
 
     def encode(text: str) -> list[int]:
@@ -50,8 +50,8 @@ def pack(
 
     ids: list[int] = []
     positions: list[int] = []
-    owners: list[tuple[int, int]] = []  # (example, branch), branch 0 being what all branches see
-    said: list[tuple[int, int, float]] = []
+    owners: list[tuple[int, int]] = []  # (example, branch); all branches see branch 0
+    targets: list[tuple[int, int, float]] = []
     spared: list[tuple[int, int]] = []
     for example, (shown, pictures, rng) in enumerate(examples):
         before, branches = ask(shown, rng)
@@ -60,33 +60,33 @@ def pack(
         ids += shared
         positions += range(len(shared))
         owners += [(example, 0)] * len(shared)
-        first = len(said)
+        first = len(targets)
         for number, branch in enumerate(branches, start=1):
             question = f"{branch.user}{end}\n<|im_start|>assistant\n{branch.prefill}"
-            asked = encode(question)
-            start = len(ids) + len(asked) - 1
+            prompt = encode(question)
+            start = len(ids) + len(prompt) - 1
             answer: list[int] = []
             if len(branch.answers) > 1:
                 weight = WORD_WEIGHT / len(branch.answers)
-                said += [(start, encode(word)[0], weight) for word in branch.answers]
+                targets += [(start, encode(word)[0], weight) for word in branch.answers]
             else:
                 answer = encode(next(iter(branch.answers)) + end)
-                said += [(start + i, token, 1.0) for i, token in enumerate(answer)]
-            added = asked + answer[:-1]
+                targets += [(start + i, token, 1.0) for i, token in enumerate(answer)]
+            added = prompt + answer[:-1]
             ids += added
             positions += range(len(shared), len(shared) + len(added))
             owners += [(example, number)] * len(added)
         rivals = {encode(form)[0] for word in never_shown(shown) for form in forms(word)}
-        rivals -= {token for _, token, _ in said[first:]}
-        spared += [(i, word) for i in range(first, len(said)) for word in sorted(rivals)]
+        rivals -= {token for _, token, _ in targets[first:]}
+        spared += [(i, word) for i in range(first, len(targets)) for word in sorted(rivals)]
 
     scene, branch = torch.tensor(owners).T
-    mine = (scene[:, None] == scene) & ((branch == 0) | (branch[:, None] == branch))
-    where, answers, weights = (torch.tensor(column) for column in zip(*said, strict=True))
+    sees = (scene[:, None] == scene) & ((branch == 0) | (branch[:, None] == branch))
+    where, answers, weights = (torch.tensor(column) for column in zip(*targets, strict=True))
     return Pack(
         torch.tensor([ids]),
         torch.tensor([positions]),
-        mine.tril()[None, None],
+        sees.tril()[None, None],
         pixels([picture for _, shown, _ in examples for picture in shown]),
         where,
         answers,
@@ -96,19 +96,19 @@ def pack(
 
 
 def never_shown(shown: Shown) -> list[str]:
-    """Shapes that are held out in a colour that is here."""
+    """Shapes that are held out in one of the colours of this scene."""
     scene = shown.scene if isinstance(shown, Clip) else shown
     colours = {thing.colour for thing in scene.things}
     return [shape for colour, shape in HELD_OUT if colour in colours]
 
 
 def forms(shape: str) -> tuple[str, ...]:
-    """How a shape begins an answer or goes on in one."""
+    """The spellings of a shape at the start of an answer and inside one."""
     return shape, f" {shape}", f" {shape}{'es' if shape == 'cross' else 's'}"
 
 
 def say_batch(settings: Settings, number: int, processor: LlavaProcessor) -> Pack:
-    """Batch `number` of step 2; every fifth is clips, of which there are a third as many."""
+    """Batch `number` of this step; every fifth holds clips, a third as many as scenes."""
     rng = Random(f"say {settings.seed} {number}")
     examples = []
     if number % 5 == 4:

@@ -1,11 +1,11 @@
-"""How long and how fast smolsight is trained."""
+"""Lengths and learning rates of smolsight's training."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The defaults are those of the weights kept here. Rates are peaks of a one-cycle schedule."""
+    """The defaults gave the shipped weights. Rates are the peaks of a one-cycle schedule."""
 
     seed: int = 0
     name_batches: int = 1000

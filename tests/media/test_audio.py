@@ -1,4 +1,4 @@
-"""Sound arrives as mono samples at the rate asked for."""
+"""Audio is read as mono samples at the requested rate."""
 
 import io
 import math
@@ -80,7 +80,7 @@ def test_samples_in_memory_are_brought_to_the_rate(scale: Any) -> None:
 
 
 def band_limited(seconds: float, rate: int) -> np.ndarray:
-    """Tones below a quarter of 8 kHz, up to the last sample: what any rate here can carry."""
+    """Tones below a quarter of 8 kHz, which every rate here represents, up to the last sample."""
     time = np.arange(round(seconds * rate)) / rate
     tones = [(0.2, 310, 0.4), (0.15, 770, 1.1), (0.1, 1430, 2.3)]
     return sum(a * np.sin(2 * np.pi * f * time + phase) for a, f, phase in tones)  # type: ignore[return-value]
@@ -89,22 +89,22 @@ def band_limited(seconds: float, rate: int) -> np.ndarray:
 @pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("whole", [True, False], ids=["array", "file"])
 def test_resampled_values_are_those_of_the_signal_up_to_its_end(rate: int, whole: bool) -> None:
-    """Against the signal itself, sampled at the rate asked for, and against scipy's polyphase
-    filter; the resampler holds its last samples back until it is told that there are no more."""
+    """Against the signal itself, sampled at the requested rate, and against scipy's polyphase
+    filter; the resampler withholds its last samples until it is flushed."""
     samples = band_limited(0.5, rate).astype(np.float32)
     source: Any = {"array": samples, "sampling_rate": rate}
     if not whole:
         source = io.BytesIO(recording(samples[None], rate, "wav", "pcm_f32le", "flt"))
-    found, expected = read_audio(source, RATE, LIMITS), band_limited(0.5, RATE)
-    assert abs(len(found) - len(expected)) <= 1, "no sample is lost at the end"
-    length = min(len(found), len(expected))
+    samples_read, expected = read_audio(source, RATE, LIMITS), band_limited(0.5, RATE)
+    assert abs(len(samples_read) - len(expected)) <= 1, "no sample is lost at the end"
+    length = min(len(samples_read), len(expected))
     inside = slice(200, length - 200)  # filters ring where the sound begins and ends
-    np.testing.assert_allclose(found[inside], expected[inside], atol=2e-3)
+    np.testing.assert_allclose(samples_read[inside], expected[inside], atol=2e-3)
     common = math.gcd(RATE, rate)
     other = resample_poly(samples.astype(float), RATE // common, rate // common)[:length]
-    np.testing.assert_allclose(found[inside], other[inside], atol=5e-3)
+    np.testing.assert_allclose(samples_read[inside], other[inside], atol=5e-3)
     tail = slice(length - 100, length - 10)
-    np.testing.assert_allclose(found[tail], expected[tail], atol=0.1)
+    np.testing.assert_allclose(samples_read[tail], expected[tail], atol=0.1)
 
 
 def spoilt(value: float) -> np.ndarray:
@@ -127,16 +127,16 @@ def spoilt(value: float) -> np.ndarray:
         ({"array": ["a"], "sampling_rate": 8000}, "samples must be"),
         ({"array": tone(), "sampling_rate": 0}, "sampling_rate"),
         ({"array": tone(), "sampling_rate": "8000"}, "sampling_rate"),
-        ({"array": tone()}, "is no audio"),
-        (tone(), "is no audio"),
+        ({"array": tone()}, "is not audio"),
+        (tone(), "is not audio"),
     ],
 )
-def test_what_is_no_sound_is_refused(bad: Any, reason: str) -> None:
+def test_invalid_audio_is_refused(bad: Any, reason: str) -> None:
     with pytest.raises(BadItem, match=reason):
         read_audio(bad, RATE, LIMITS)
 
 
-def test_a_cut_off_file_is_read_as_far_as_it_goes() -> None:
+def test_a_truncated_file_is_read_up_to_its_end() -> None:
     content = recording(tone(2)[None], 8000, "wav", "pcm_s16le", "s16")
     samples = read_audio(io.BytesIO(content[: len(content) // 2]), RATE, LIMITS)
     assert 0.8 * RATE < len(samples) < 1.1 * RATE

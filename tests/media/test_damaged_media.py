@@ -1,4 +1,4 @@
-"""Two hundred damaged media files: each is read or refused by name, and the rest is indexed."""
+"""Two hundred damaged media files: each is read, or refused by name while the rest is indexed."""
 
 import resource
 from pathlib import Path
@@ -19,7 +19,7 @@ LIMITS = Limits(pixels=500_000, seconds=3, bytes=2**20)
 
 
 def peak() -> float:
-    """Megabytes that this process has had at most."""
+    """Peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -44,7 +44,7 @@ def test_damaged_files_are_read_or_refused_and_the_rest_is_indexed(tmp_path: Pat
     assert {hit.id for hit in hits}.isdisjoint(done.skipped)
 
 
-def test_a_damaged_file_stops_the_index_when_it_shall(tmp_path: Path) -> None:
+def test_a_damaged_file_stops_the_index_by_default(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     model, processor = MULTIMODAL["qwen2.5-vl"]()
     retriever = FreeRet(Backbone.load(model, processor=processor), Recipe.e5v())

@@ -1,4 +1,4 @@
-"""Formats that an optional package reads: HEIC and the pages of PDF."""
+"""Formats read by optional packages: HEIC and the pages of PDF."""
 
 import io
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def test_every_page_of_a_pdf_is_a_picture(tmp_path: Path, bucket: Bucket) -> Non
         assert str(items[2].source).endswith("/a.PDF:3")
         for item, colour in zip(items, COLOURS, strict=True):
             page = opened(item)
-            assert page.size == (251, 126), "150 pixels an inch"
+            assert page.size == (251, 126), "150 pixels per inch"
             shown = page.resize((1, 1), Image.Resampling.BOX, box=(9, 9, 99, 99)).getpixel((0, 0))
             expected = ImageColor.getrgb(colour)
             assert isinstance(shown, tuple)
@@ -74,7 +74,7 @@ def test_heic_is_a_picture(tmp_path: Path) -> None:
     assert as_item(path.read_bytes()).signature == "image"
 
 
-def test_both_are_indexed_and_pruned(tmp_path: Path, tiny: Callable) -> None:
+def test_heic_and_pdf_are_indexed_and_pruned(tmp_path: Path, tiny: Callable) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     write_heic(folder / "a.heic")

@@ -1,4 +1,4 @@
-"""A picture arrives upright, opaque and with its colours, whatever form it came in."""
+"""A picture is read upright, opaque and with its colours, from any form."""
 
 import io
 from pathlib import Path
@@ -27,13 +27,13 @@ def saved(image: Image.Image, format: str, **options: Any) -> io.BytesIO:
 def pixel(source: Any, x: int = 0, y: int = 0) -> tuple[int, ...]:
     image = read_image(source, LIMITS)
     assert image.mode == "RGB"
-    found = image.getpixel((x, y))
-    assert isinstance(found, tuple)
-    return tuple(map(int, found))
+    value = image.getpixel((x, y))
+    assert isinstance(value, tuple)
+    return tuple(map(int, value))
 
 
 def corner() -> Image.Image:
-    """Red above left, blue elsewhere, wider than high."""
+    """A landscape picture, red in the upper left corner and blue elsewhere."""
     image = Image.new("RGB", (12, 8), "blue")
     image.paste("red", (0, 0, 4, 4))
     return image
@@ -47,7 +47,7 @@ def test_a_file_is_read_as_it_was_saved(format: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_turns_a_picture_upright(orientation: int) -> None:
-    """The camera notes how it was held; here the pixels are stored turned, for each way."""
+    """Pixels stored in each of the eight orientations that EXIF knows."""
     turns = {
         2: [Image.Transpose.FLIP_LEFT_RIGHT],
         3: [Image.Transpose.ROTATE_180],
@@ -75,7 +75,7 @@ def palette(transparent: bool) -> Image.Image:
 
 
 def keyed() -> Image.Image:
-    """RGB in which one colour stands for nothing."""
+    """RGB in which one colour is transparent."""
     image = Image.new("RGB", (4, 4), (9, 9, 9))
     image.info["transparency"] = (9, 9, 9)
     return image
@@ -100,7 +100,7 @@ def keyed() -> Image.Image:
     ],
 )
 def test_every_mode_becomes_rgb(image: Image.Image, colour: tuple[int, ...]) -> None:
-    """Transparency shows white; 16 bits are scaled, which PIL alone would cut to white."""
+    """Transparency becomes white; 16 bits are scaled, which Pillow would clip to white."""
     assert pixel(image) == colour
 
 
@@ -119,7 +119,7 @@ def test_an_animation_shows_its_first_frame(format: str) -> None:
     assert pixel(file) == RED
 
 
-def test_the_picture_given_is_left_as_it_is() -> None:
+def test_the_given_picture_is_not_modified() -> None:
     image = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     read = read_image(image, LIMITS)
     assert image.mode == "RGBA"
@@ -159,17 +159,17 @@ def test_arrays_are_pictures(array: Any, colour: tuple[int, ...]) -> None:
         (np.zeros((200, 200, 3), np.uint8), "more than 10000 pixels"),
         (Image.new("1", (200, 200)), "more than 10000 pixels"),
         (saved(Image.new("1", (200, 200)), "PNG"), "more than 10000 pixels"),
-        (3, "int is no picture"),
-        (Path("a.png"), "no picture"),
+        (3, "int is not a picture"),
+        (Path("a.png"), "not a picture"),
     ],
 )
-def test_what_is_no_picture_is_refused(bad: Any, reason: str) -> None:
+def test_invalid_pictures_are_refused(bad: Any, reason: str) -> None:
     with pytest.raises(BadItem, match=reason):
         read_image(bad, LIMITS)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
-    """A header that promises 900 million pixels; decoding it would take gigabytes."""
+    """A header of 900 million pixels, whose decoding would take gigabytes."""
     file = saved(Image.new("1", (30_000, 30_000)), "PNG")
     with pytest.raises((BadItem, Image.DecompressionBombError)):
         read_image(file, Limits())

@@ -1,5 +1,5 @@
-"""What a model makes of pictures, videos and audio is what its own processor and towers make of
-them, looked at once, whatever stands beside them."""
+"""States of media equal those of transformers alone; each medium is encoded once, and independently
+of its row and batch."""
 
 import copy
 import re
@@ -32,21 +32,21 @@ SITES = ["attn[0]", "attn[-1]", "norm"]
 CASES = [(name, form) for name in MULTIMODAL for form in items_for(name)]
 RICHEST = [(name, list(items_for(name))[-1]) for name in MULTIMODAL]
 APART = {"films": {"internvl", "llava-onevision", "smolvlm"}, "picture and film": {"smolvlm"}}
-"""What a processor cannot take in one call: videos of unequal length, pictures beside videos."""
+"""Processors that fail in one call on videos of unequal length, or on pictures beside videos."""
 PLAIN = [(name, form) for name, form in CASES if name not in APART.get(form, ())]
 
 
 def states(backbone: Backbone, *sources: Any) -> Tensor:
-    found = record(backbone, backbone.encode(sources), SITES)
-    return torch.cat([found[site] for site in SITES], dim=-1)
+    recorded = record(backbone, backbone.encode(sources), SITES)
+    return torch.cat([recorded[site] for site in SITES], dim=-1)
 
 
 def apart(left: Tensor, right: Tensor) -> float:
     return ((left - right).norm(dim=-1) / right.norm(dim=-1)).max().item()
 
 
-def plainly(backbone: Backbone, item: Item) -> Tensor:
-    """By transformers alone: the item in a chat, through template, processor and model."""
+def by_transformers(backbone: Backbone, item: Item) -> Tensor:
+    """States by transformers alone: the item as a chat, through template, processor and model."""
     content, images, videos, audio = [], [], [], []
     for part in item.parts:
         content.append({"type": part.kind})
@@ -91,11 +91,11 @@ def test_states_are_those_of_transformers_alone(name: str, form: str, tiny: Tiny
     row = backbone.row(item)
     found = record(backbone, backbone.collate([row]), ["mlp[0]", "norm"])
     ours = torch.cat([found["mlp[0]"], found["norm"]], dim=-1)
-    assert apart(ours, plainly(backbone, item)) <= 1e-5
+    assert apart(ours, by_transformers(backbone, item)) <= 1e-5
 
 
 @pytest.mark.parametrize("name", MULTIMODAL)
-def test_every_kind_stands_in_one_batch(name: str, tiny: Tiny) -> None:
+def test_a_batch_mixes_every_kind_of_row(name: str, tiny: Tiny) -> None:
     """Text rows, one picture, many, videos of unequal length, audio."""
     backbone, items = tiny(name), list(items_for(name).values())
     rows: list[Any] = ["only text", *items, "more of the text, which is longer than the first"]
@@ -105,7 +105,7 @@ def test_every_kind_stands_in_one_batch(name: str, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", MULTIMODAL)
-def test_text_rows_do_not_see_the_pictures_beside_them(name: str, tiny: Tiny) -> None:
+def test_text_rows_do_not_depend_on_media_in_their_batch(name: str, tiny: Tiny) -> None:
     backbone, items = tiny(name), list(items_for(name).values())
     texts = ["only text", "and more of the text"]
     alone = states(backbone, *texts)
@@ -113,7 +113,7 @@ def test_text_rows_do_not_see_the_pictures_beside_them(name: str, tiny: Tiny) ->
 
 
 def changed(value: Any) -> Any:
-    """The same but for a small patch of one frame, or a few samples."""
+    """The medium with a small patch of one frame, or a few samples, changed."""
     if isinstance(value, dict):
         array = value["array"].copy()
         array[2000:2100] *= -1
@@ -126,7 +126,7 @@ def changed(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(("name", "form"), RICHEST)
-def test_every_medium_counts(name: str, form: str, tiny: Tiny) -> None:
+def test_every_medium_affects_the_state(name: str, form: str, tiny: Tiny) -> None:
     backbone, parts = tiny(name), ITEMS[form].parts
     as_it_is = states(backbone, Item(parts=parts))
     for i, part in enumerate(parts):
@@ -170,14 +170,14 @@ def test_a_forged_placeholder_stays_text_beside_every_kind(name: str, tiny: Tiny
     ("name", "kind"),
     [(n, k) for n in MULTIMODAL for k in ("video", "audio") if k not in READS[n]],
 )
-def test_what_a_family_does_not_read_is_refused(name: str, kind: str, tiny: Tiny) -> None:
-    """Templates drop it, and the row would silently be that of the rest."""
+def test_a_kind_that_the_family_does_not_read_is_refused(name: str, kind: str, tiny: Tiny) -> None:
+    """Templates drop it silently, so the row would be that of the other parts."""
     item = Item("abc", id="q7", **{f"{kind}s": [film() if kind == "video" else sound()]})
     with pytest.raises(BadItem, match=f"item 'q7': this backbone does not read {kind}"):
         tiny(name).row(item)
 
 
-def test_a_template_without_a_placeholder_is_found_out(tiny: Tiny) -> None:
+def test_a_template_without_a_placeholder_is_refused(tiny: Tiny) -> None:
     backbone = tiny("llava")
     processor = copy.copy(backbone.processor)
     processor.chat_template = processor.chat_template.replace("<image>", "a picture")
@@ -186,7 +186,7 @@ def test_a_template_without_a_placeholder_is_found_out(tiny: Tiny) -> None:
         encoder.row(Item("abc", images=[picture()]))
 
 
-# ------------------------------------------------------------------------------ looked at once
+# -------------------------------------------------------------------------------- encoded once
 
 
 def loaded(name: str, **options: Any) -> Backbone:
@@ -196,7 +196,7 @@ def loaded(name: str, **options: Any) -> Backbone:
 
 @contextmanager
 def counted(backbone: Backbone) -> Iterator[list[int]]:
-    """How often the tower runs: one entry a run."""
+    """Runs of the vision tower, one entry each."""
     base = backbone.model.base_model
     names = ("vision_tower", "vision_model", "visual")
     tower = next(getattr(base, n) for n in names if getattr(base, n, None) is not None)
@@ -209,8 +209,8 @@ def counted(backbone: Backbone) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("name", MULTIMODAL)
-def test_a_picture_is_looked_at_once(name: str) -> None:
-    """In whatever prompt, pair or form it comes; another picture is not taken for it."""
+def test_a_picture_is_encoded_once(name: str) -> None:
+    """In any prompt, pair or form; another picture is encoded anew."""
     backbone, one, other = loaded(name), picture(seed=1), picture(seed=2)
     with counted(backbone) as runs:
         first = states(backbone, ControlPrompt().apply(Item(images=[one])))
@@ -222,13 +222,13 @@ def test_a_picture_is_looked_at_once(name: str) -> None:
         different = states(backbone, ControlPrompt().apply(Item(images=[other])))
         assert len(runs) == 2
         states(backbone, Item(parts=[Part("image", one), text("or"), Part("image", other)]))
-        # LLaVA-OneVision looks at a picture in another way when it is one of several.
+        # LLaVA-OneVision tiles a picture only when it is alone in its row.
         assert len(runs) == (4 if name == "llava-onevision" else 2)
     assert torch.equal(first, again)
     assert apart(different, first) > 1e-3
 
 
-def test_forms_of_one_content_share_what_was_seen(tmp_path: Path) -> None:
+def test_forms_of_the_same_content_share_features(tmp_path: Path) -> None:
     backbone, content = loaded("qwen2.5-vl"), png(picture())
     path = tmp_path / "a.png"
     path.write_bytes(content)
@@ -250,7 +250,7 @@ def test_without_a_cache_the_result_is_the_same(name: str, tiny: Tiny) -> None:
     assert backbone.encoder.perception.cache.size == 0
 
 
-def test_the_cache_keeps_to_its_bytes() -> None:
+def test_the_cache_stays_within_its_bytes() -> None:
     backbone = loaded("qwen2.5-vl", cache_bytes=70_000)
     assert backbone.encoder.perception is not None
     cache = backbone.encoder.perception.cache
@@ -266,7 +266,7 @@ def test_the_cache_keeps_to_its_bytes() -> None:
         assert len(runs) == 1
 
 
-def test_what_was_used_last_is_kept_longest() -> None:
+def test_the_least_recently_used_entry_is_evicted() -> None:
     cache = Cache(1000)
     entries = {key: Processed("", {}, {"x": torch.zeros(100)}) for key in "abc"}
     cache.put("a", entries["a"])
@@ -277,11 +277,11 @@ def test_what_was_used_last_is_kept_longest() -> None:
     assert cache.size == 800
     cache.put("c", entries["c"])
     assert cache.size == 800
-    cache.put("d", Processed("", {}, {"x": torch.zeros(1000)}))  # too large, the others stay
+    cache.put("d", Processed("", {}, {"x": torch.zeros(1000)}))  # above the limit: not kept
     assert [key for key in "abcd" if cache.get(key)] == ["a", "c"]
 
 
-def test_a_file_that_changes_between_row_and_batch_is_found_out(tmp_path: Path) -> None:
+def test_a_file_that_changes_between_row_and_batch_is_refused(tmp_path: Path) -> None:
     backbone, path = loaded("llava", cache_bytes=0), tmp_path / "a.png"
     path.write_bytes(png(picture()))
     row = backbone.row(Item(images=[path], id="q7"), "item 'q7'")
@@ -303,7 +303,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SMALLER)
 def test_the_size_of_pictures_can_be_set(name: str, tiny: Tiny) -> None:
-    """And whoever sets it has another backbone."""
+    """The setting changes the fingerprint."""
     backbone = loaded(name, images=SMALLER[name])
     item = Item(images=[picture(128, 64)])
     assert len(backbone.row(item)) < len(tiny(name).row(item))
@@ -328,11 +328,11 @@ def test_a_setting_without_effect_is_refused(settings: dict[str, Any]) -> None:
 ODD = [(1, 1), (2, 1), (3, 3), (31, 639), (4000, 10), (1, 4000), (4000, 3000)]
 """From one pixel to 12 million; Qwen's processors refuse a side above 200 times the other."""
 HUB = {"shortest_edge": 56 * 56, "longest_edge": 16_384 * 28 * 28}
-"""What the configuration of Qwen2.5-VL on the hub says: 16,384 tokens of a picture."""
+"""The size in the configuration of Qwen2.5-VL on the hub: 16,384 tokens per picture."""
 
 
 def published(max_tokens: int = 32_768, **options: Any) -> Encoder:
-    """An encoder of Qwen2.5-VL with the picture sizes that are published."""
+    """An encoder of Qwen2.5-VL with its published picture sizes."""
     model, processor = MULTIMODAL["qwen2.5-vl"]()
     processor = copy.copy(processor)
     processor.image_processor = Qwen2VLImageProcessor(size=HUB)
@@ -364,7 +364,7 @@ def test_frames_of_every_shape_are_embedded(name: str, tiny: Tiny) -> None:
 
 
 def test_a_frame_three_pixels_high_keeps_its_colours(tiny: Tiny) -> None:
-    """Its height could be taken for its channels: red would come out as stripes."""
+    """Its height could be mistaken for channels, which would turn red into stripes."""
     red = np.zeros((2, 3, 60, 3), dtype=np.uint8)
     red[..., 0] = 255
     perception = tiny("qwen2-vl").encoder.perception
@@ -386,7 +386,7 @@ def test_a_picture_takes_no_more_tokens_than_in_the_benchmark() -> None:
 
 
 def test_a_budget_that_counts_a_picture_as_two_frames_is_as_large() -> None:
-    """GLM-4V's: the same number of pixels would be half as many tokens."""
+    """As in GLM-4V, where the same number of pixels would give half as many tokens."""
     model, processor = MULTIMODAL["qwen2.5-vl"]()
     processor = copy.copy(processor)
     processor.image_processor = Glm4vImageProcessor()
@@ -396,7 +396,7 @@ def test_a_budget_that_counts_a_picture_as_two_frames_is_as_large() -> None:
     assert encoder.perception.options.max_pixels == 1280 * 28 * 28
 
 
-def test_the_size_of_pictures_is_what_the_user_says() -> None:
+def test_the_user_can_bound_pictures() -> None:
     def tokens(**options: Any) -> int:
         encoder = published(**options)
         return pictured(encoder, encoder.row(Item(images=[blank(3000, 4000)])))
@@ -417,8 +417,8 @@ def test_a_bound_lower_than_the_benchmarks_stays(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", MULTIMODAL)
-def test_every_family_heeds_the_most_pixels(name: str, tiny: Tiny) -> None:
-    """In tokens or in what is seen; and whoever sets it has another backbone."""
+def test_every_family_respects_max_pixels(name: str, tiny: Tiny) -> None:
+    """In tokens or in resolution; the setting changes the fingerprint."""
     backbone, detail = loaded(name, max_pixels=400), Item(images=[picture(64, 64)])
     assert apart(states(backbone, detail), states(tiny(name), detail)) > 1e-3
     assert backbone.fingerprint()["media"] == tiny(name).fingerprint()["media"] | {
@@ -431,13 +431,13 @@ def test_every_family_heeds_the_most_pixels(name: str, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", VIDEO)
-def test_the_most_pixels_hold_for_frames(name: str, tiny: Tiny) -> None:
+def test_max_pixels_applies_to_frames(name: str, tiny: Tiny) -> None:
     backbone, item = loaded(name, max_pixels=400), Item(videos=[film(4, 64, 64)])
     assert apart(states(backbone, item), states(tiny(name), item)) > 1e-3
 
 
 def test_pictures_too_long_for_a_row_are_made_smaller(caplog: pytest.LogCaptureFixture) -> None:
-    """Alone, and five together; the small one among them stays as it is."""
+    """A single one, and five together, of which the small one is unchanged."""
     encoder = published(4096, images={"size": HUB})
     large, small = blank(1700, 2200), blank(280, 280)
     row = encoder.row(Item("what", images=[large], id="q7"))
@@ -450,7 +450,7 @@ def test_pictures_too_long_for_a_row_are_made_smaller(caplog: pytest.LogCaptureF
 
 
 def test_two_pictures_and_a_long_text_share_a_prompt() -> None:
-    """Of a query and its candidate, which pass alone."""
+    """A query and its candidate, each of which fits alone."""
     encoder = published(2048, images={"size": HUB})
     query = Item("word " * 5000, images=[blank(900, 900)])
     candidate = Item(images=[blank(840, 980)])
@@ -467,7 +467,7 @@ def test_two_pictures_and_a_long_text_share_a_prompt() -> None:
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl", "internvl", "idefics3", "llava-onevision"])
 def test_a_picture_made_smaller_has_fewer_tokens(name: str, tiny: Tiny) -> None:
-    """At once, however much larger it is than what its processor makes of it."""
+    """Already in one step, even if it is much larger than its processor's size."""
     perception = tiny(name).encoder.perception
     assert perception is not None
     [piece] = perception.pieces(Item(images=[blank(1200, 1200)]).media, "item")
@@ -477,8 +477,8 @@ def test_a_picture_made_smaller_has_fewer_tokens(name: str, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl", "internvl", "idefics3", "smolvlm"])
-def test_a_row_made_to_fit_is_its_own(name: str) -> None:
-    """The two sizes of one picture are not taken for each other, whatever stands beside them."""
+def test_a_row_made_to_fit_does_not_depend_on_its_batch(name: str) -> None:
+    """The cache keeps two sizes of the same picture apart."""
     model, processor = MULTIMODAL[name]()
     backbone = Backbone.load(model, processor=processor)
     alone = Item("w", images=[picture(64, 48)])
@@ -519,7 +519,7 @@ def test_media_that_no_size_makes_fit_are_refused_by_name(tiny: Tiny) -> None:
         ("image", "data:image/png;base64,???", "not valid base64"),
         ("image", "data:image/png,abc", "must be base64"),
         ("image", Path("nowhere.png"), "No such file"),
-        ("image", None, "NoneType is no picture"),
+        ("image", None, "NoneType is not a picture"),
         ("image", bytes(3000), "more than 2000 bytes"),
         ("image", picture(300, 300), "more than 40000 pixels"),
         ("video", b"not a video", "cannot read the video"),
@@ -529,7 +529,7 @@ def test_media_that_no_size_makes_fit_are_refused_by_name(tiny: Tiny) -> None:
         ("audio", {"array": np.full(9000, np.nan), "sampling_rate": 16_000}, "NaN"),
     ],
 )
-def test_what_cannot_be_read_names_its_item(kind: str, value: Any, reason: str) -> None:
+def test_the_error_of_a_medium_names_its_item(kind: str, value: Any, reason: str) -> None:
     limits = Limits(pixels=40_000, seconds=3, bytes=2000)
     backbone = loaded("qwen2.5-omni", limits=limits)
     item = Item(parts=[text("abc"), Part(kind, value)], id="q7")  # type: ignore[arg-type]
@@ -555,15 +555,15 @@ def test_the_message_counts_among_several_media(tmp_path: Path) -> None:
         backbone.collate([row])
 
 
-def test_audio_beyond_what_is_heard_is_refused(tiny: Tiny) -> None:
-    """The feature extractor cuts it off without a word."""
+def test_audio_longer_than_the_backbone_hears_is_refused(tiny: Tiny) -> None:
+    """The feature extractor would truncate it silently."""
     with pytest.raises(BadItem, match=r"4\.5 seconds, and this backbone hears 4"):
         tiny("qwen2.5-omni").row(Item(audios=[sound(4.5)]))
 
 
 @pytest.mark.parametrize("name", MULTIMODAL)
 def test_generation_reads_the_picture(name: str, tiny: Tiny) -> None:
-    """The words that follow are those that transformers alone gives."""
+    """The generated text equals that of transformers alone."""
     backbone, item = tiny(name), ITEMS["picture"]
     row = backbone.row(item)
     inputs = {"input_ids": torch.tensor([row.ids]), "attention_mask": torch.ones(1, len(row))}

@@ -1,4 +1,4 @@
-"""The frames of a video are those shown at evenly spaced times, upright, as far as it goes."""
+"""Frames are sampled evenly in time, upright, and from damaged files as far as possible."""
 
 import io
 import struct
@@ -38,7 +38,7 @@ def film(
 
 
 def numbers(video: Any) -> list[int]:
-    """Which frames these are, by their gray."""
+    """The numbers of the frames, from their gray level."""
     return [round(float(frame[:, 16:].mean()) / 10) for frame in video.frames]
 
 
@@ -94,7 +94,7 @@ ONE = 1 << 16
         ((0, -ONE, 0, ONE, 0, 0, 0, 0, 1 << 30), "bottom"),
     ],
 )
-def test_a_video_held_sideways_is_turned(matrix: tuple[int, ...], edge: str) -> None:
+def test_a_rotated_video_is_turned_upright(matrix: tuple[int, ...], edge: str) -> None:
     frame = read(turned(film([0, 4, 8]), matrix)).frames[0]
     assert frame.shape == ((16, 32, 3) if edge in ("left", "right") else (32, 16, 3))
     strips = {
@@ -107,7 +107,7 @@ def test_a_video_held_sideways_is_turned(matrix: tuple[int, ...], edge: str) -> 
 
 
 @pytest.mark.parametrize("format", ["matroska", "avi", "mpegts"])
-def test_a_cut_off_end_is_survived(format: str) -> None:
+def test_a_truncated_file_is_read(format: str) -> None:
     codec = "mpeg2video" if format == "mpegts" else "mpeg4"
     whole = film([4 * i for i in range(24)], format, codec, size=(96, 64))
     found = numbers(read(whole[: len(whole) * 6 // 10], frames=8))
@@ -117,7 +117,7 @@ def test_a_cut_off_end_is_survived(format: str) -> None:
     assert found[0] == 0
 
 
-def test_damage_in_the_middle_is_survived() -> None:
+def test_a_file_damaged_in_the_middle_is_read() -> None:
     whole = bytearray(film([4 * i for i in range(24)], "matroska", size=(96, 64)))
     middle = len(whole) // 2
     whole[middle : middle + 400] = bytes(400)
@@ -131,7 +131,7 @@ def test_fewer_frames_than_wanted_are_all_taken() -> None:
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
 def test_an_animation_is_a_video(format: str) -> None:
-    """Sampled by the time that each frame stays: the last one stays longest."""
+    """Sampled by the durations of its frames, of which the last is longest."""
     frames = [Image.new("RGB", (8, 8), (40 * i,) * 3) for i in range(5)]
     file = io.BytesIO()
     options = {"lossless": True} if format == "WEBP" else {}
@@ -155,7 +155,7 @@ def test_frames_and_arrays_are_videos() -> None:
 
 
 def test_frames_may_be_files(tmp_path: Path) -> None:
-    """As benchmarks publish them: one picture a frame."""
+    """As benchmarks publish them: one picture per frame."""
     paths = [tmp_path / f"frame_{i}.png" for i in range(9)]
     for i, path in enumerate(paths):
         Image.new("RGB", (8, 8), (10 * i,) * 3).save(path)
@@ -169,11 +169,11 @@ def test_frames_may_be_files(tmp_path: Path) -> None:
         ([], "at least one frame"),
         ([Image.new("RGB", (4, 4)), Image.new("RGB", (4, 5))], "one size"),
         (np.zeros((0, 4, 4, 3), np.uint8), "at least one frame"),
-        (3, "int is no video"),
-        (["a"], "no picture"),
+        (3, "int is not a video"),
+        (["a"], "not a picture"),
     ],
 )
-def test_what_is_no_video_is_refused(bad: Any, reason: str) -> None:
+def test_invalid_videos_are_refused(bad: Any, reason: str) -> None:
     with pytest.raises(BadItem, match=reason):
         read_video(bad, 8, LIMITS)
 
@@ -186,7 +186,7 @@ def test_limits_hold_before_decoding() -> None:
 
 
 def test_a_playlist_cannot_open_other_files(tmp_path: Any) -> None:
-    """ffmpeg reads playlists as videos, and what they name."""
+    """ffmpeg reads playlists as videos, and would open the files that they name."""
     (tmp_path / "secret.mp4").write_bytes(film([0, 4, 8]))
     secret = tmp_path / "secret.mp4"
     hls = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{secret}\n#EXT-X-ENDLIST\n"
@@ -196,7 +196,7 @@ def test_a_playlist_cannot_open_other_files(tmp_path: Any) -> None:
             read(playlist.encode())
 
 
-def test_a_sound_file_is_no_video() -> None:
+def test_an_audio_file_is_not_a_video() -> None:
     file = io.BytesIO()
     with av.open(file, "w", format="wav") as container:
         stream: Any = container.add_stream("pcm_s16le", rate=8000, layout="mono")

@@ -357,7 +357,7 @@ def test_media_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
     gone = Item(parts=[Part("image", tmp_path / "gone.png")], id="x")
     with pytest.raises(BadItem, match=r"'x': cannot read .*gone\.png"):
         content_hash(gone, pack(gone))
-    with pytest.raises(BadItem, match="'x': cannot read the audio: a ndarray is no audio"):
+    with pytest.raises(BadItem, match="'x': cannot read the audio: a ndarray is not audio"):
         pack(Item(audios=[np.zeros(3)], id="x"))
 
 

@@ -1,8 +1,8 @@
-"""smolsight: SmolLM2-135M-Instruct, frozen, with a small vision tower of this project's own.
+"""smolsight: SmolLM2-135M-Instruct, frozen, with a small vision tower of this project.
 
-`model.py` builds it from stock classes, `train.py` trained it on scenes and captions, asked as in
-`questions.py`. Only `weights.safetensors`, tower and projector, is kept beside this file;
-MODEL_CARD.md says what they were trained on and what they can do.
+`model.py` builds it from stock classes. `weights.safetensors` holds the tower and the projector,
+which `scripts/smolsight/` of the repository trained; MODEL_CARD.md describes the training data and
+the capabilities.
 """
 
 from pathlib import Path

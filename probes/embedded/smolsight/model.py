@@ -1,7 +1,8 @@
-"""What smolsight is made of: LLaVA's model and processor, LeViT's tower, SigLIP's image processor.
+"""The architecture of smolsight: LLaVA's model and processor, LeViT's tower, SigLIP's image
+processor.
 
-All are the stock classes of transformers, so a composed folder loads with `from_pretrained` and no
-code from here. A picture is 64×64 pixels, 16 patches, 16 tokens.
+All are stock classes of transformers, so a composed folder loads with `from_pretrained` and needs
+no code from here. A picture is 64×64 pixels, 16 patches, 16 tokens.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ WIDTH = 192
 TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
 IMAGE_TOKEN = "<image>"
 RESERVED_TOKEN = "<empty_output>"
-"""A special token of SmolLM2 that text never holds: its row is named `<image>`, none is added."""
+"""A special token of SmolLM2 that never occurs in text: renamed `<image>`, so none is added."""
 PARTS = ("model.vision_tower.", "model.multi_modal_projector.")
 
 CHAT_TEMPLATE = (
@@ -43,11 +44,11 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""SmolLM2's turns without its default system turn, which a picture would have to pay for."""
+"""SmolLM2's turns without its default system turn, which would only lengthen every prompt."""
 
 
 def vision_config() -> LevitConfig:
-    """The tower: four convolutions to 4×4 places, then two attention blocks among them."""
+    """The tower: four convolutions to a 4×4 grid, then two attention blocks over it."""
     config = LevitConfig(
         image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
@@ -58,18 +59,25 @@ def vision_config() -> LevitConfig:
         attention_ratio=[2],
         mlp_ratio=[2],
     )
-    config.down_ops = []  # one stage: the places are never thinned out
-    config.hidden_size = WIDTH  # where LLaVA looks for the width of what it projects
+    config.down_ops = []  # one stage: the grid is never downsampled
+    config.hidden_size = WIDTH  # where LLaVA looks for the width of the features
     return config
 
 
 def build(
     language_folder: Path, weights: Path | None = WEIGHTS
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The language model of `language_folder` with the tower and projector of `weights`, in fp32.
+    """Compose the language model of `language_folder` with a tower and projector, in fp32.
 
-    The language model's weights are taken over unchanged. With `weights` None the tower and the
-    projector are random. Raises FetchError when the weights are not the ones the card describes.
+    Args:
+        language_folder: The language model, whose weights are copied unchanged.
+        weights: The tower and projector; None for random ones.
+
+    Returns:
+        The model in eval mode, and its processor.
+
+    Raises:
+        FetchError: The weights are not the ones that the model card describes.
     """
     language = AutoModelForCausalLM.from_pretrained(language_folder, dtype=torch.float32)
     processor = build_processor(language_folder)
@@ -93,7 +101,7 @@ def build(
 
 
 def build_processor(language_folder: Path) -> LlavaProcessor:
-    """SmolLM2's tokenizer with a name for pictures, SigLIP's image processor, LLaVA's processor."""
+    """LLaVA's processor with SigLIP's image processor and SmolLM2's tokenizer with `<image>`."""
     return LlavaProcessor(
         image_processor=SiglipImageProcessor(
             size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
@@ -109,25 +117,25 @@ def build_processor(language_folder: Path) -> LlavaProcessor:
 
 
 def compose(language_folder: Path, folder: Path) -> None:
-    """Write the whole of smolsight to `folder`, for `from_pretrained`."""
+    """Write all of smolsight to `folder`, for `from_pretrained`."""
     model, processor = build(language_folder)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
 def pixels(pictures: list[Image.Image]) -> Tensor:
-    """[N, 3, 64, 64] in [-1, 1], as the image processor makes them from pictures of that size."""
+    """Pixel values [N, 3, 64, 64] in [-1, 1], equal to those of the image processor."""
     stacked = np.stack([np.asarray(picture) for picture in pictures])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def trained(model: LlavaForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """The tower's and the projector's weights by name."""
+    """The weights of the tower and the projector, by name."""
     return {name: t for name, t in model.state_dict().items() if name.startswith(PARTS)}
 
 
 def load_trained(model: LlavaForConditionalGeneration, weights: dict[str, torch.Tensor]) -> None:
-    """Put `trained` weights into a model; every one must be there."""
+    """Load `trained` weights into a model. Raises FetchError if any is missing."""
     missing = model.load_state_dict(weights, strict=False).missing_keys
     absent = [name for name in missing if name.startswith(PARTS)]
     if absent:
@@ -136,15 +144,15 @@ def load_trained(model: LlavaForConditionalGeneration, weights: dict[str, torch.
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     plain = AutoTokenizer.from_pretrained(folder)
-    renamed = (RESERVED_TOKEN, IMAGE_TOKEN)
-    spelling = plain.backend_tokenizer.to_str().replace(*renamed)
+    renaming = (RESERVED_TOKEN, IMAGE_TOKEN)
+    serialized = plain.backend_tokenizer.to_str().replace(*renaming)
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(spelling),
+        tokenizer_object=Tokenizer.from_str(serialized),
         bos_token=plain.bos_token,
         eos_token=plain.eos_token,
         pad_token=plain.pad_token,
         unk_token=plain.unk_token,
-        extra_special_tokens=[t.replace(*renamed) for t in plain.all_special_tokens],
+        extra_special_tokens=[t.replace(*renaming) for t in plain.all_special_tokens],
         model_max_length=plain.model_max_length,
         padding_side="left",
         clean_up_tokenization_spaces=False,
