@@ -8,9 +8,9 @@ print(r.answer("a question").text)
 
 import functools
 import itertools
+import logging
 import shutil
 import tempfile
-import warnings
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -44,6 +44,8 @@ from probes.errors import BadSetting, NotStored, StoreError
 from probes.items import several
 from probes.measure.fusion import fuse
 from probes.prompts import Prompted
+
+log = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
 MEMORY = 4.0
@@ -256,7 +258,7 @@ class FreeRet:
             query: Anything that `as_item` reads.
             top_n: How many hits.
             rerank: How many of the first hits the model itself judges. Where the recipe has no
-                frame this warns, and stage 1 decides.
+                frame this is logged as a warning, and stage 1 decides.
             filter: Metadata that hits must have, or a function of the metadata.
             ann: Score only what the index of `build_ann` proposes; a filtered search is always
                 exact.
@@ -378,7 +380,7 @@ class FreeRet:
 
     def _rerank(self, query: Item, hits: Hits, count: int) -> Hits:
         if self.recipe.frame is None:
-            warnings.warn(f"not reranked: {self.recipe.why_not_reranked}", stacklevel=4)
+            log.warning("not reranked: %s", self.recipe.why_not_reranked)
             return hits
         pairs = [(query, hit.item) for hit in hits[:count]]
         return self.fused(hits, self.reranker.margins(pairs, progress=self.progress))

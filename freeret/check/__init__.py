@@ -1,7 +1,7 @@
-"""What to run before deploying a new backbone: does it compute what the method needs?
+"""Checks to run before deploying a new backbone: does it compute what the method needs?
 
-Every line of the result is a fact that is measured on the backbone itself. A line fails where
-vectors or judgements would be wrong; what only costs time or precision is a note.
+Every line of the result is measured on the backbone itself. A line has FAILED if vectors or
+judgements would be wrong; a limitation that only costs time or precision is a note.
 """
 
 from freeret.check import media, model, text
@@ -12,14 +12,14 @@ __all__ = ["Check", "check"]
 
 
 def check(backbone: Backbone) -> list[Check]:
-    """Look at everything that a backbone is used for.
+    """Check everything that a backbone is used for.
 
     Args:
-        backbone: The backbone; its weights stay as they are.
+        backbone: The backbone; its weights are not changed.
 
     Returns:
-        Lines about the model (anatomy, weights, attention, invariance to the batch, throughput),
-        about text (tokenizer, chat template, labels), and about every kind of media that it reads.
-        The backbone can be deployed when every line has `passed`.
+        Lines about the model (anatomy, weights, attention, batch invariance, throughput), about
+        text (tokenizer, chat template, labels), and about every modality that it reads. The
+        backbone can be deployed if every line has `passed`.
     """
     return [*model.checks(backbone), *text.checks(backbone), *media.checks(backbone)]

@@ -1,4 +1,4 @@
-"""One line of a check, and what becomes of a measurement that stops with an error."""
+"""A line of a check; a measurement that raises becomes a line that failed."""
 
 import math
 from collections.abc import Callable
@@ -12,23 +12,23 @@ Status = Literal["ok", "note", "FAILED"]
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, what was found, and whether it is as it must be."""
+    """The subject of a check, its result in words, and whether it passed."""
 
     what: str
     found: str
     status: Status = "ok"
-    """`note` is a limitation that makes nothing wrong."""
+    """`note` is a limitation that makes no result wrong."""
     value: float | None = None
-    """What was measured, where it is a number."""
+    """The measured number, if there is one."""
     limit: float | None = None
-    """The largest `value` that passes, or the smallest where something must differ."""
+    """The largest `value` that passes, or the smallest if states must differ."""
 
     @property
     def passed(self) -> bool:
         return self.status != "FAILED"
 
     def as_dict(self) -> dict[str, Any]:
-        """The line as JSON values; a number that is not finite is left to `found`."""
+        """The line as JSON values; numbers that are not finite are left out."""
         numbers = {"value": self.value, "limit": self.limit}
         return {
             "what": self.what,
@@ -40,10 +40,8 @@ class Check:
 
 
 def tried(what: str, measure: Callable[[], list[Check]]) -> list[Check]:
-    """The lines that `measure` gives; a measurement that raises is a line that failed.
-
-    A backbone of any make may raise anything, and the other lines still say what else holds.
-    """
+    """The lines of a measurement, or a FAILED line if it raises. Any architecture may raise any
+    error, and the other checks should still run."""
     try:
         return measure()
     except Exception as error:

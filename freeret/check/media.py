@@ -1,8 +1,8 @@
-"""Pictures, clips and sounds: does the backbone see each, as it is and where it stands?
+"""Checks of pictures, clips and sounds: is each read, unchanged and at its place in the text?
 
-For every kind that it reads: the tokens of common sizes, that placeholders and features go
-together, that a row is the same alone, among other rows, after a shared prefix and from the cache
-of features, that text and media keep their order, and how many are embedded a second.
+For every modality that the backbone reads: the tokens of common sizes; as many placeholders as
+features; the same state alone, in a mixed batch, after a shared prefix and from cached features;
+text and media in order; items per second.
 """
 
 import copy
@@ -23,7 +23,7 @@ from freeret.check.agreement import (
 from freeret.check.line import Check, tried
 from freeret.check.samples import clip, item, picture, sound, three
 from freeret.scale.sizing import items_per_second
-from probes import Backbone, Item
+from probes import Backbone
 from probes.errors import BadItem, one_line
 from probes.items import Part
 from probes.media.cache import Cache
@@ -35,13 +35,13 @@ from probes.prompts import NAMED, Prompted
 PICTURES = ((640, 480), (1024, 768), (4000, 3000))
 CLIPS = ((640, 480), (1024, 768), (1920, 1080))
 SECONDS = (1.0, 10.0, 30.0)
-"""Sizes whose tokens are counted: common ones, and one that a model scales down."""
+"""Sizes whose tokens are counted: common ones, and one that models scale down."""
 BEFORE, AFTER = "alpha", "omega"
-"""Text around a medium, to see whether it stays there."""
+"""Text before and after a medium, to see whether the order is kept."""
 
 
 def checks(backbone: Backbone) -> list[Check]:
-    """The lines about every kind of media that the backbone reads."""
+    """The lines about every modality that the backbone reads."""
     kinds: list[Any] = [kind for kind in backbone.modalities if kind != "text"]
     lines = [Check("reads", ", ".join(backbone.modalities))]
     for kind in kinds:
@@ -60,25 +60,27 @@ def checks(backbone: Backbone) -> list[Check]:
     return lines
 
 
-def _prompted(backbone: Backbone, *parts: Part) -> Row:
-    return backbone.row(NAMED["prompteol"].apply(Item(parts=parts)))
+def _prompted(backbone: Backbone, *parts: Part, prompt: str = "prompteol") -> Row:
+    sample = item(*parts)
+    return backbone.row(NAMED[prompt].apply(sample), sample.name)
 
 
 # -- one medium ------------------------------------------------------------------------------
 
 
 def _tokens(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
-    """How many tokens a medium of each size adds to a row, or why it is refused."""
+    """The number of tokens that a medium of each size adds to a row, or why it is refused."""
     empty = len(backbone.row(Prompted(user=("x",))))
-    found, refused = [], False
+    counts, refused = [], False
     for size, value in _sizes(backbone, kind):
+        name = f"sample of {kind}, {size}"
         try:
-            count = len(backbone.row(Prompted(user=("x", Part(kind, value))))) - empty
-            found.append(f"{size}: {count:,}")
+            count = len(backbone.row(Prompted(user=("x", Part(kind, value))), name)) - empty
+            counts.append(f"{size}: {count:,}")
         except BadItem as error:
-            found.append(f"{size}: refused ({one_line(error)})")
+            counts.append(f"{size}: refused ({one_line(error)})")
             refused = True
-    return [Check(what, ", ".join(found), "note" if refused else "ok")]
+    return [Check(what, ", ".join(counts), "note" if refused else "ok")]
 
 
 def _sizes(backbone: Backbone, kind: Modality) -> list[tuple[str, Any]]:
@@ -100,25 +102,25 @@ def _frames(backbone: Backbone) -> int:
 
 
 def _longest(backbone: Backbone) -> float:
-    """Seconds of the longest sound that the backbone hears."""
+    """Length in seconds of the longest sound that the backbone reads whole."""
     extractor: Any = getattr(backbone.processor, "feature_extractor", None)
     samples = getattr(extractor, "n_samples", None)
     return samples / extractor.sampling_rate if samples else float("inf")
 
 
 def _placeholders(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
-    """As many placeholders in the row as there are features that take their place."""
+    """Whether the row holds as many placeholder tokens as there are features to replace them."""
     row = _prompted(backbone, three(kind)[0])
-    written = sum(id in backbone.encoder.media_ids for id in row.ids)
+    placeholders = sum(id in backbone.encoder.media_ids for id in row.ids)
     features = _features(backbone.collate([row]).inputs.get("mm_encoder_outputs"))
-    if features is None:  # then the forward compares them, and raises
-        return [Check(what, f"{written} in the row", "ok" if written else "FAILED")]
-    found = f"{written} in the row, {features} features"
-    return [Check(what, found, "ok" if written == features > 0 else "FAILED")]
+    if features is None:  # then the model's forward compares them, and raises
+        return [Check(what, f"{placeholders} in the row", "ok" if placeholders else "FAILED")]
+    counts = f"{placeholders} in the row, {features} features"
+    return [Check(what, counts, "ok" if placeholders == features > 0 else "FAILED")]
 
 
 def _features(outputs: Any) -> int | None:
-    """The number of features of a batch, or None where the model makes them in its forward."""
+    """The number of features of a batch; None if the model computes them in its forward."""
     if not outputs:
         return None
     pooled = [output.pooler_output for output in outputs.values()]
@@ -128,8 +130,7 @@ def _features(outputs: Any) -> int | None:
 
 def _order(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """Whether the row of text, medium, text holds them in this order."""
-    texts = Part("text", BEFORE), Part("text", AFTER)
-    row = backbone.row(Item(parts=[texts[0], three(kind)[0], texts[1]]))
+    row = backbone.row(item(Part("text", BEFORE), three(kind)[0], Part("text", AFTER)))
     places = [i for i, id in enumerate(row.ids) if id in backbone.encoder.media_ids]
     before = backbone.tokenizer.decode(row.ids[: places[0]])
     after = backbone.tokenizer.decode(row.ids[places[-1] :])
@@ -143,28 +144,28 @@ def _order(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     return [Check(what, f"text, {kind}, text are kept in order {by}")]
 
 
-# -- rows beside each other ------------------------------------------------------------------
+# -- several rows ----------------------------------------------------------------------------
 
 
 def _agreements(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
-    """States alone, in a batch of everything, from cached features and from pixels anew."""
+    """States alone, in a mixed batch, from cached features, and from pixels."""
     first, second, other = three(kind)
     rows = [_prompted(backbone, Part("text", "Rain"))]
     rows += [_prompted(backbone, *parts) for parts in ((first,), (other,))]
     rows += [_prompted(backbone, *parts) for parts in ((first, second), (second, first))]
-    mixed = states(backbone, backbone.collate(rows))  # the tower looks at them here,
-    single = alone(backbone, rows)  # and here their features come from the cache
+    mixed = states(backbone, backbone.collate(rows))  # computes the features,
+    single = alone(backbone, rows)  # which come from the cache here
     limit = tolerance(noise(backbone, rows, single))
     lines = [agreement(what, mixed, single, limit)]
-    lone = rows[1:3]  # some models take no two clips of unequal length as pixels
-    if all("mm_encoder_outputs" in backbone.collate([row]).inputs for row in lone):
+    media = rows[1:3]  # one medium each: some models take no two clips of unequal length as pixels
+    if all("mm_encoder_outputs" in backbone.collate([row]).inputs for row in media):
         cached = f"cached {kind} features against pixels"
-        lines.append(agreement(cached, single[1:3], _anew(backbone, lone), limit))
+        lines.append(agreement(cached, single[1:3], _from_pixels(backbone, media), limit))
     return [*lines, _swapped(kind, distance(single[3:4], single[4:5]))]
 
 
-def _anew(backbone: Backbone, rows: Sequence[Row]) -> States:
-    """States of rows alone, their media read again and their pixels given to the model itself."""
+def _from_pixels(backbone: Backbone, rows: Sequence[Row]) -> States:
+    """States of rows alone, with pixels instead of features as the model's input."""
     plain = copy.copy(backbone)
     plain.encoder = copy.copy(backbone.encoder)
     perception = copy.copy(backbone.encoder.perception)
@@ -175,15 +176,15 @@ def _anew(backbone: Backbone, rows: Sequence[Row]) -> States:
 
 
 def _swapped(kind: Modality, moved: float) -> Check:
-    """Two of one size in either order; were one taken for the other, no bit would change."""
-    found = f"swapped, they move the state by {moved:.1e}"
-    return Check(f"two {kind}s in order", found, "ok" if moved > EXACT else "FAILED", moved, EXACT)
+    """Whether swapping two media of one size moves the state; a mix-up would leave it as it is."""
+    words = f"swapping them moves the state by {moved:.1e}"
+    return Check(f"two {kind}s in order", words, "ok" if moved > EXACT else "FAILED", moved, EXACT)
 
 
 def _prefix(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
-    """Rows that begin with the instructions of the control prompt, which are computed once."""
-    media = Item("Rain"), item(kind, three(kind)[0].value)
-    rows = [backbone.row(NAMED["control"].apply(one)) for one in media]
+    """Rows that share the instructions of the control prompt, which are computed once."""
+    contents = Part("text", "Rain"), three(kind)[0]
+    rows = [_prompted(backbone, content, prompt="control") for content in contents]
     prefix = shared_prefix(backbone, rows)
     if prefix is None:
         return [Check(what, "not used, so slower: rows are computed whole", "note")]
@@ -193,7 +194,7 @@ def _prefix(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
 
 
 def _together(backbone: Backbone, kinds: Sequence[Modality], what: str) -> list[Check]:
-    """Rows of every kind in one batch are what each is alone."""
+    """Whether rows of every modality in one batch equal each row alone."""
     rows = [_prompted(backbone, Part("text", "Rain"))]
     rows += [_prompted(backbone, three(kind)[0]) for kind in kinds]
     single = alone(backbone, rows)
@@ -205,7 +206,7 @@ def _together(backbone: Backbone, kinds: Sequence[Modality], what: str) -> list[
 
 
 def _throughput(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
-    """Items a second of one medium each, from memory: processor, tower and language model."""
+    """Items per second, one medium each, from memory: processor, tower and language model."""
     match kind:
         case "image":
             size, make = "640×480", lambda number: picture(640, 480, number)
@@ -215,5 +216,5 @@ def _throughput(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
         case _:
             seconds = min(5.0, _longest(backbone))
             size, make = f"{seconds:g} s", lambda number: sound(seconds, number)
-    speed = items_per_second(backbone, lambda number: item(kind, make(number)))
+    speed = items_per_second(backbone, lambda number: item(Part(kind, make(number))))
     return [Check(what, f"{speed:.3g} {kind}s/s of {size} on {backbone.device}", value=speed)]

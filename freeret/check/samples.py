@@ -1,4 +1,4 @@
-"""Pictures, clips and sounds to check a backbone with: drawn here, each unlike the others."""
+"""Synthetic pictures, clips and sounds to check a backbone with; no two are the same."""
 
 import functools
 from random import Random
@@ -13,29 +13,29 @@ from probes.media.formats import Modality
 from probes.scenes.generator import random_scene
 
 RATE = 16_000
-"""Hertz of every sound."""
+"""Sampling rate of every sound, Hz."""
 
 
 def picture(width: int, height: int, number: int = 0) -> Image.Image:
-    """A drawn scene of one size, moved sideways by `number`: no two are the same."""
-    drawn = np.asarray(_scene().resize((width, height)))
-    return Image.fromarray(np.roll(drawn, number, axis=1))
+    """A drawn scene, rolled sideways by `number` pixels."""
+    scene = np.asarray(_scene().resize((width, height)))
+    return Image.fromarray(np.roll(scene, number, axis=1))
 
 
 def clip(width: int, height: int, frames: int, number: int = 0) -> np.ndarray:
     """A drawn scene that moves to the right, as `[frames, height, width, 3]`."""
-    drawn = np.asarray(_scene().resize((width, height)))
-    return np.stack([np.roll(drawn, number + step * width // 8, axis=1) for step in range(frames)])
+    scene = np.asarray(_scene().resize((width, height)))
+    return np.stack([np.roll(scene, number + step * width // 8, axis=1) for step in range(frames)])
 
 
 def sound(seconds: float, number: int = 0) -> dict[str, Any]:
-    """A tone that rises; its pitch is that of `number`."""
+    """A rising tone; `number` sets its pitch."""
     time = np.arange(round(seconds * RATE)) / RATE
     return {"array": 0.5 * np.sin((2000 + 100 * number + 500 * time) * time), "sampling_rate": RATE}
 
 
 def three(kind: Modality) -> tuple[Part, Part, Part]:
-    """Two of one size and unlike content, and one of another size."""
+    """Two media of one size and different content, and one of another size."""
     values: list[Any]
     match kind:
         case "image":
@@ -48,9 +48,9 @@ def three(kind: Modality) -> tuple[Part, Part, Part]:
     return first, second, third
 
 
-def item(kind: Modality, value: Any) -> Item:
-    """One medium and nothing else."""
-    return Item(parts=[Part(kind, value)])
+def item(*parts: Part) -> Item:
+    """An item that warnings call by what it is for."""
+    return Item(parts=parts, id=f"sample of {', '.join(part.kind for part in parts)}")
 
 
 @functools.cache

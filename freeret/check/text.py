@@ -1,4 +1,4 @@
-"""Text: whether the tokenizer is that of the folder, where an answer begins, and its labels."""
+"""Checks of text: the tokenizer against its file, open thoughts in the chat template, labels."""
 
 import re
 from pathlib import Path
@@ -19,37 +19,15 @@ STRINGS = (
     *("a", "A", " a", "a ", "  a  b", "a\nb", "a\n\n\nb", "\ta\r\n", "a\u00a0b", "\u3000a"),
     *("0", "42", "007", "1234567", "3.14159", "1,000,000", "2024-11-26", "x86_64", "v2.0.1", "50%"),
     *("HELLO World", "iPhone", "ÀÉÎ", "straße", "İstanbul", "\u00e9", "e\u0301", "ﬁ", "Å", "½ ² ™"),
-    *(
-        "don't",
-        "DON'T",
-        "we'll",
-        "“quoted”",
-        "a—b",
-        "…",
-        "a/b\\c",
-        "<b>",
-        "f(x) = y[0];",
-        "#tag @me",
-    ),
-    *(
-        "日本語です",
-        "中文，测试。",
-        "한국어",
-        "العربية",
-        "עברית",
-        "हिन्दी",
-        "ไทย",
-        "👩‍👩‍👧 🙂",
-        "\x00\x07",
-    ),
-)
-"""What tokenizers treat differently: spaces, digits, case, Unicode forms, punctuation, scripts."""
+    *("don't", "DON'T", "we'll", "“quoted”", "a—b", "…", "a/b\\c", "<b>", "f(x) = y[0];"),
+    *("#tag @me", "日本語です", "中文，测试。", "한국어", "العربية", "עברית", "हिन्दी", "ไทย"),
+    *("👩\u200d👩\u200d👧 🙂", "\x00\x07"),
+)  # fmt: skip
+"""Texts that tokenizers treat differently: spaces, digits, case, Unicode forms, scripts."""
 THOUGHT = re.compile(r"[<\[][^\s<>\[\]]*(?:think|thought|reason|channel)[^\s<>\[\]]*[>\]]", re.I)
-"""A mark that opens or closes a thought, in whichever way a family writes it."""
+"""A marker that opens or closes a thought, as any family writes it."""
 CLOSING = re.compile(r"[<\[]\|?(?:/|end)|<channel\|>", re.I)
-"""How those begin that close it."""
-
-
+"""The beginning of a marker that closes a thought."""
 COMPARED = "tokenizer against tokenizer.json"
 CUE = "thought before the answer"
 
@@ -64,49 +42,51 @@ def checks(backbone: Backbone) -> list[Check]:
 
 
 def _compared(backbone: Backbone) -> Check:
-    """The class named in tokenizer_config.json may rebuild what tokenizer.json says otherwise."""
+    """Whether the tokenizer gives the ids of tokenizer.json: the class that tokenizer_config.json
+    names may rebuild it differently."""
     file = tokenizer_file(backbone)
     if file is None:
         return Check(COMPARED, "not compared: there is no tokenizer.json")
-    written = Tokenizer.from_file(file)
-    written.no_truncation()
-    written.no_padding()
-    differ = [
+    reference = Tokenizer.from_file(file)
+    reference.no_truncation()
+    reference.no_padding()
+    differing = [
         text
         for text in STRINGS
         if backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
-        != written.encode(text, add_special_tokens=False).ids
+        != reference.encode(text, add_special_tokens=False).ids
     ]
-    if not differ:
+    if not differing:
         return Check(COMPARED, f"same ids for {len(STRINGS)} strings")
     return Check(
         COMPARED,
-        f"{type(backbone.tokenizer).__name__} gives other ids for {len(differ)} of {len(STRINGS)} "
-        f"strings, such as {differ[0]!r}; name the right class in tokenizer_config.json",
+        f"{type(backbone.tokenizer).__name__} gives other ids for {len(differing)} of "
+        f"{len(STRINGS)} strings, such as {differing[0]!r}; name the right class in "
+        "tokenizer_config.json",
         "FAILED",
     )
 
 
 def tokenizer_file(backbone: Backbone) -> str | None:
-    """The tokenizer.json that the tokenizer was loaded from, in its folder or in the cache of the
-    hub; None where there is none."""
+    """Path of the tokenizer.json that the tokenizer was loaded from, in its folder or in the cache
+    of the hub; None if there is none."""
     place, revision = backbone.tokenizer.name_or_path, backbone.revision
     folder = Path(place)
     if folder.is_dir():
         file = folder / "tokenizer.json"
         return str(file) if file.is_file() else None
     try:
-        found = try_to_load_from_cache(place, "tokenizer.json", revision=revision)
+        cached = try_to_load_from_cache(place, "tokenizer.json", revision=revision)
     except HFValidationError:
         return None
-    return found if isinstance(found, str) else None
+    return cached if isinstance(cached, str) else None
 
 
 def _cue(backbone: Backbone) -> Check:
-    """States and labels are read where the answer begins, which may not be inside a thought."""
+    """Whether the answer begins outside a thought: states and labels are read there."""
     item = Item("Rain")
     for prompt in (NAMED["control"].apply(item), FRAMES["mcq"].apply(item, item)):
-        # The content is written as {text}: what follows it last is the cue.
+        # `wording` writes content as {text}; the cue is whatever follows the last one.
         cue = backbone.encoder.wording(prompt).rpartition("{text}")[2]
         marks = THOUGHT.findall(cue)
         if marks and not CLOSING.match(marks[-1]):
@@ -120,7 +100,7 @@ def _cue(backbone: Backbone) -> Check:
 
 
 def _labels(backbone: Backbone, name: str) -> Check:
-    """Whether the labels of a frame can be told apart by their first token."""
+    """Whether the first tokens of a frame's labels differ."""
     try:
         labels = Labels.of(backbone, FRAMES[name])
     except UnsupportedBackbone as error:

@@ -17,6 +17,7 @@ from probes.errors import FreeRetError
 app = App(
     name="freeret",
     help="Look inside a language model, then retrieve with the same untouched weights.",
+    suppress_keyboard_interrupt=False,  # `main` says what was kept
 )
 app.register_install_completion_command(
     help="Install completion of commands and options for the shell in use (bash, zsh or fish)."

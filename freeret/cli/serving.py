@@ -27,17 +27,17 @@ def serve(
     model: Moved = None,
     loading: Settings = AS_USUAL,
 ) -> None:
-    """Serve a store over HTTP: a search page, and endpoints for OpenAI's and Cohere's clients.
+    """Serve a store over HTTP: a search page, and endpoints for clients of OpenAI and Cohere.
 
-    The model is loaded as it was for indexing, where no option says otherwise.
+    The model is loaded with the settings that it was indexed with, unless an option changes them.
 
     Args:
         store: Folder or object-store URL of the store.
-        host: Address to listen on. Any address but that of this machine itself needs a token.
+        host: Address to listen on. Any address that other machines can reach needs a token.
         port: Port to listen on; 0 takes a free one.
-        token: Bearer token that every request must carry. Other users of the machine can read a
-            command line, so the environment variable is the better place.
-        queue: Most requests at work or waiting; more are answered with status 429.
+        token: Bearer token that every request must carry. Other users of this machine can read the
+            command line, so prefer the environment variable.
+        queue: Most requests that are processed or waiting; more are answered with status 429.
     """
     preflight.check_store(store)
     preflight.check_server(host, token)
@@ -60,6 +60,6 @@ def serve(
         hosts=LOOPBACK if preflight.is_loopback(host) else (),
     )
     name, number = listener.getsockname()[:2]
-    shown = f"[{name}]" if ":" in name else name
-    say(f"Serving {store} at http://{shown}:{number} (Ctrl+C stops)")
+    address = f"[{name}]" if ":" in name else name
+    say(f"Serving {store} at http://{address}:{number} (Ctrl+C stops)")
     run(app, listener)

@@ -52,13 +52,13 @@ def create_app(
     """The ASGI application that serves a retriever with an open store.
 
     Args:
-        retriever: Nobody else may use it while it is served.
-        limits: Sizes, times, and how many requests may wait.
-        token: The bearer token that callers must send, if any.
-        hosts: Names in the Host header that are answered; none means all.
+        retriever: The retriever; only the server may use it from now on.
+        limits: Size and time limits of requests, and the length of the queue.
+        token: Bearer token that callers must send, if any.
+        hosts: Accepted values of the Host header; an empty tuple accepts all.
 
     Returns:
-        The application. `app.state.worker` can `refuse` new work before the server stops.
+        The application. `app.state.worker` can `refuse` new requests before the server stops.
     """
     load_anyio()
     limits = limits or Limits()
@@ -95,7 +95,7 @@ def create_app(
 
 
 def _about(app: FastAPI, service: Service, limits: Limits) -> None:
-    """The page, and what the server says of itself."""
+    """Routes of the page, the health check and the recipe."""
 
     for path in page.FILES:
         app.add_route(path, page.respond, include_in_schema=False)
@@ -106,7 +106,7 @@ def _about(app: FastAPI, service: Service, limits: Limits) -> None:
 
     @app.get("/healthz", tags=["Server"])
     async def healthz() -> Health:
-        """What is served, and how busy the server is."""
+        """The model, the store, and the load of the server."""
         recipe, store = service.retriever.recipe, service.store
         kinds = await run_in_threadpool(kinds_of, store.version)
         return Health(
@@ -126,5 +126,5 @@ def _about(app: FastAPI, service: Service, limits: Limits) -> None:
 
     @app.get("/recipe", tags=["Server"])
     async def recipe() -> dict[str, Any]:
-        """The recipe of the store, with its reasons."""
+        """The recipe of the store and its reasons."""
         return service.retriever.recipe.to_json()

@@ -1,7 +1,7 @@
-"""nnsight and anyio in one process.
+"""Let nnsight and anyio work in one process.
 
-nnsight puts a method `save` on every object. When anyio defines its sets of attributes, at its
-first use, it inspects their classes and refuses the method that it does not know.
+nnsight mounts a method `save` on every object. anyio inspects the classes of its typed attributes
+when it defines them, at first use, and rejects a method that it does not know.
 """
 
 import importlib
@@ -9,7 +9,7 @@ import sys
 
 
 def load_anyio() -> None:
-    """Let anyio define its classes while nnsight's method is not there."""
+    """Import anyio's classes while nnsight's method is unmounted."""
     nnsight = sys.modules.get("nnsight")
     mounted = nnsight is not None and hasattr(object, "save")
     if mounted:

@@ -1,8 +1,8 @@
-"""The guard: what is checked of every request before the application sees it.
+"""The guard: checks of every request before the application sees it.
 
-Host and origin, the token, the type, size and pace of the body; then it watches whether the caller
-is still there. It writes one line of log for each request, which holds nothing that the caller
-sent but the method.
+It checks host and origin, the token, and the type, size and pace of the body; then it cancels the
+work of callers who disconnect. It logs one line per request, which holds nothing that the caller
+sent except the method.
 """
 
 import asyncio
@@ -30,19 +30,19 @@ HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
 }
-"""Of every response, unless the endpoint sets its own."""
+"""Headers of every response, unless the endpoint sets them."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a caller may ask for, and how many may ask at once."""
+    """Limits of one request, and of the number of requests at once."""
 
     body: int = 32 * 2**20
-    """Bytes of a request."""
+    """Largest body, bytes."""
     seconds: float = 20.0
-    """Time in which the whole body must have come."""
+    """Time in which the whole body must arrive."""
     queue: int = 64
-    """Requests at work or waiting."""
+    """Most requests that are processed or waiting."""
 
 
 class Guard:
@@ -50,9 +50,9 @@ class Guard:
 
     Args:
         app: The application.
-        limits: Size and time of a body.
-        token: The bearer token that every request but that of the page must carry, if any.
-        hosts: Names in the Host header that are answered; none means all.
+        limits: Limits of a body's size and time.
+        token: Bearer token that every request except for the page must carry, if any.
+        hosts: Accepted values of the Host header; an empty tuple accepts all.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Guard:
         try:
             self._check(scope)
             body = await self._body(scope, receive)
-            await _while_there(self.app, scope, body, receive, response)
+            await _while_connected(self.app, scope, body, receive, response)
         except Exception as error:
             if not response.status:
                 await as_response(error)(scope, receive, response)
@@ -86,22 +86,22 @@ class Guard:
         return None
 
     def _check(self, scope: Scope) -> None:
-        """Raise HTTPException for a caller who may not ask."""
+        """Raise HTTPException for a request that is not allowed."""
         headers = Headers(scope=scope)
         if self.hosts and _hostname(headers.get("host", "")) not in self.hosts:
-            raise HTTPException(403, "this server answers to localhost and 127.0.0.1 alone")
+            raise HTTPException(403, "this server answers to localhost and 127.0.0.1 only")
         if scope["path"] in FILES:
             return
         if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise HTTPException(403, "pages of other sites may not use this server")
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        if self._token is not None and not hmac.compare_digest(given, self._token):
+        credentials = dict(scope["headers"]).get(b"authorization", b"")
+        if self._token is not None and not hmac.compare_digest(credentials, self._token):
             raise HTTPException(401, "send the token of this server: Authorization: Bearer TOKEN")
         if scope["method"] == "POST" and not _is_json(headers.get("content-type", "")):
             raise HTTPException(415, "send JSON, with Content-Type: application/json")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body. Raises HTTPException where it is too large or too slow."""
+        """Read the whole body. Raises HTTPException if it is too large or too slow."""
         too_large = HTTPException(413, f"a request holds at most {self.limits.body} bytes")
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > self.limits.body:
@@ -112,18 +112,18 @@ class Guard:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise HTTPException(400, "the request was broken off")
+                        raise HTTPException(400, "the body is incomplete")
                     parts.append(message.get("body", b""))
                     size, more = size + len(parts[-1]), message.get("more_body", False)
                     if size > self.limits.body:
                         raise too_large
         except TimeoutError:
-            raise HTTPException(408, "the body did not come in time") from None
+            raise HTTPException(408, "the body did not arrive in time") from None
         return b"".join(parts)
 
 
 class _Response:
-    """Passes a response on, with the headers of all, and knows how far it is."""
+    """Forwards a response with the headers of every response, and tracks its progress."""
 
     def __init__(self, send: Send):
         self.send, self.status, self.complete = send, 0, False
@@ -141,17 +141,17 @@ class _Response:
         await self.send(message)
 
 
-async def _while_there(
+async def _while_connected(
     app: ASGIApp, scope: Scope, body: bytes, receive: Receive, response: _Response
 ) -> None:
-    """Run the application until it is done, or cancel it when the caller goes."""
-    gone = asyncio.ensure_future(_gone(receive))
-    given = False
+    """Run the application until it is done, or cancel it when the caller disconnects."""
+    gone = asyncio.ensure_future(_disconnected(receive))
+    replayed = False
 
     async def replay() -> Message:
-        nonlocal given
-        if not given:
-            given = True
+        nonlocal replayed
+        if not replayed:
+            replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
         await asyncio.shield(gone)
         return {"type": "http.disconnect"}
@@ -168,7 +168,7 @@ async def _while_there(
         gone.cancel()
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     """Return when the caller has closed the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass

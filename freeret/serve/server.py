@@ -1,4 +1,4 @@
-"""Running the server: the socket first, then the model, then uvicorn until a signal comes."""
+"""Run the server: bind the socket, then load the model, then serve with uvicorn until a signal."""
 
 import signal
 import socket
@@ -12,16 +12,16 @@ from fastapi import FastAPI
 from probes.errors import BadSetting
 
 CONNECTIONS = 512
-"""Open at once; more are answered with 503."""
+"""Most connections that are open at once; more are answered with 503."""
 GRACE = 60
-"""Seconds in which the requests that are admitted must end."""
+"""Seconds that admitted requests have to finish after a signal."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that a port in use is known before a model is loaded.
+    """Bind a socket, so that a port in use is an error before a model is loaded.
 
     Raises:
-        BadSetting: Nobody can listen there.
+        BadSetting: The address cannot be bound.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: FastAPI, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; then nobody more is admitted, and who is gets served."""
+    """Serve until SIGINT or SIGTERM; then refuse new requests and finish the admitted ones."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -44,7 +44,7 @@ def run(app: FastAPI, listener: socket.socket) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends without raising the signal again: the process has ended well."""
+    """A uvicorn server that does not raise the signal again, so that the exit code is 0."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
-"""Service: everything that a request can ask of the retriever, with the model behind the worker.
+"""Service: the operations of the retriever for many callers, with the model behind the worker.
 
-Long requests are done a slice at a time, so that others get their turn in between.
+Long requests are processed in slices, so that other requests get their turn in between.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from probes.model.encoding import Row
 from probes.prompts import Side
 
 SLICE = 64
-"""Inputs of one request that are embedded at once."""
+"""Inputs of one request that are embedded in one turn."""
 PAIRS = 16
-"""Pairs of one request that are judged at once."""
+"""Pairs of one request that are judged in one turn."""
 
 
 class _Gone(Exception):
-    """The caller has gone: nothing more is generated."""
+    """The caller has disconnected, which ends the generation."""
 
 
 class Inputs(NamedTuple):
-    """Items of one caller, and how they are put to the model."""
+    """Items of one caller, with their side and task."""
 
     items: list[Item]
     side: Side
@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Raw vectors `[items, hidden]`, and how many tokens they took."""
+    """Raw vectors `[items, hidden]`, and the number of tokens of their prompts."""
 
     raw: Tensor
     tokens: int
@@ -69,7 +69,7 @@ class Service:
 
     @property
     def reads(self) -> list[str]:
-        """The kinds of content that the model reads."""
+        """The modalities that the model reads."""
         return list(self.retriever.backbone.modalities)
 
     # -- for the event loop --------------------------------------------------------------------
@@ -91,7 +91,7 @@ class Service:
     async def search(
         self, query: Item, ranking: "Ranking", rerank: int, task: str | None
     ) -> list[Hit]:
-        """As `FreeRet.search`, but that where the recipe has no second stage nothing is judged."""
+        """As `FreeRet.search`; `rerank` has no effect if the recipe has no second stage."""
         raw, _ = await self.encode([query], "query", task)
         hits = await self.worker.submit(ranking, (query, raw))
         if not rerank or self.retriever.recipe.frame is None:
@@ -128,7 +128,7 @@ class Service:
         return np.concatenate(slices) if slices else np.empty(0)
 
     async def generate(self, question: str, hits: list[Hit], max_tokens: int) -> AsyncIterator[str]:
-        """The answer piece by piece. Whoever stops reading ends the generation."""
+        """The answer, piece by piece. The generation ends when the caller stops reading."""
         prompt = self.retriever.answer_prompt(question, hits)
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
         gone = threading.Event()
@@ -154,17 +154,14 @@ class Service:
     # -- for the worker ------------------------------------------------------------------------
 
     def _encode(self, calls: list[Inputs]) -> list[Encoded | Exception]:
-        """All items of all callers in one pass; a bad item is an error of its caller alone."""
-        rows = [_outcome(lambda call=call: self._rows(call)) for call in calls]
-        good = [r for r in rows if not isinstance(r, Exception)]
-        raw = iter(
-            self.retriever.embedder.encode_rows([row for some in good for row in some]).split(
-                [len(some) for some in good]
-            )
-        )
+        """Encode the items of all callers in one pass; a bad item fails its caller only."""
+        outcomes = [_outcome(lambda call=call: self._rows(call)) for call in calls]
+        batches = [rows for rows in outcomes if not isinstance(rows, Exception)]
+        vectors = self.retriever.embedder.encode_rows([row for rows in batches for row in rows])
+        raw = iter(vectors.split([len(rows) for rows in batches]))
         return [
-            r if isinstance(r, Exception) else _checked(call.items, next(raw), r)
-            for call, r in zip(calls, rows, strict=True)
+            rows if isinstance(rows, Exception) else _checked(call.items, next(raw), rows)
+            for call, rows in zip(calls, outcomes, strict=True)
         ]
 
     def _rows(self, call: Inputs) -> list[list[Row]]:
@@ -181,7 +178,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Exact or approximate search with some settings; queries with equal ones share one pass."""
+    """Exact or approximate search; queries with equal settings share one pass over the store."""
 
     retriever: FreeRet
     top_n: int
@@ -203,7 +200,7 @@ class Ranking:
 
 
 def _outcome(function: Callable[[], Any]) -> Any:
-    """What a function returns, or the error that it raises."""
+    """The return value of a function, or the error that it raises."""
     try:
         return function()
     except Exception as error:
@@ -213,4 +210,4 @@ def _outcome(function: Callable[[], Any]) -> Any:
 def _checked(items: list[Item], raw: Tensor, rows: list[list[Row]]) -> Encoded | Exception:
     for error in not_finite(items, raw).values():
         return error
-    return Encoded(raw, sum(len(row) for some in rows for row in some))
+    return Encoded(raw, sum(len(row) for pieces in rows for row in pieces))

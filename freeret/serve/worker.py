@@ -1,7 +1,7 @@
-"""The worker: one thread that owns the model, and the requests that wait for it.
+"""The worker: one thread that owns the model, with a queue of calls.
 
-Work that waits while the model is busy is done together as soon as it is free: calls with an equal
-function share one call of that function, so that the texts of many callers share forwards.
+Calls that queue up while the model is busy are batched: those with an equal function share one call
+of that function, so that the texts of many callers share forwards.
 """
 
 import asyncio
@@ -15,23 +15,23 @@ from typing import Any
 from probes.errors import FreeRetError
 
 Work = Callable[[list[Any]], Sequence[Any]]
-"""Takes what several callers have handed in and gives a result, or an error, for each. Functions
-that are equal are called once for all."""
+"""Maps the payloads of several callers to a result, or an error, for each. Equal functions are
+called once for all their callers."""
 
 
 class QueueFull(FreeRetError):
-    """As many requests as the server takes are at work or waiting."""
+    """The server processes or queues as many requests as its limit allows."""
 
 
 class ShuttingDown(FreeRetError):
-    """The server stops, and admits nobody more."""
+    """The server is stopping and admits no more requests."""
 
 
 class Worker:
     """Start with `start`, stop with `stop`; `submit` and `admitted` are for the event loop.
 
     Args:
-        limit: The most requests at work or waiting.
+        limit: Most requests that are processed or waiting.
     """
 
     def __init__(self, limit: int):
@@ -45,11 +45,11 @@ class Worker:
         self._thread.start()
 
     def refuse(self) -> None:
-        """Admit nobody more; whoever is admitted is served. Signal handlers may call it."""
+        """Admit no more requests; admitted ones are finished. Safe in signal handlers."""
         self._closed = True
 
     def stop(self) -> None:
-        """`refuse`, finish what waits, and wait for the thread to end."""
+        """`refuse`, finish the queue, and wait for the thread to end."""
         self.refuse()
         with self._changed:
             self._stopped = True
@@ -62,7 +62,7 @@ class Worker:
         if self._closed:
             raise ShuttingDown("the server is shutting down")
         if self.requests >= self.limit:
-            raise QueueFull(f"{self.limit} requests are at work or waiting; try again later")
+            raise QueueFull(f"{self.limit} requests are in progress or waiting; try again later")
         self.requests += 1
         try:
             yield
@@ -70,8 +70,18 @@ class Worker:
             self.requests -= 1
 
     async def submit(self, work: Work, payload: Any) -> Any:
-        """The result of `work` for a payload. Cancelled before it is begun, it is never begun.
-        Raises what `work` raises or returns as an error."""
+        """Queue a call and wait for its result; a call that is cancelled in the queue is dropped.
+
+        Args:
+            work: The function.
+            payload: This caller's argument.
+
+        Returns:
+            The result of `work` for the payload.
+
+        Raises:
+            Exception: `work` raised it, or returned it for this payload.
+        """
         future: Future[Any] = Future()
         with self._changed:
             self._waiting.append((work, payload, future))
@@ -84,23 +94,20 @@ class Worker:
             _serve(work, calls)
 
     def _next(self) -> tuple[Work, list[tuple[Any, "Future[Any]"]]] | None:
-        """The work that has waited longest, with all that waits for equal work."""
+        """The function that has waited longest, with all queued calls of equal functions."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopped)
             if not self._waiting:
                 return None
             work = self._waiting[0][0]
-            taken = [entry for entry in self._waiting if entry[0] == work]
-            left = [entry for entry in self._waiting if entry[0] != work]
-            self._waiting.clear()
-            self._waiting.extend(left)
-        calls = [(payload, future) for _, payload, future in taken]
+            calls = [entry[1:] for entry in self._waiting if entry[0] == work]
+            self._waiting = deque(entry for entry in self._waiting if entry[0] != work)
         return work, [call for call in calls if call[1].set_running_or_notify_cancel()]
 
 
 def _serve(work: Work, calls: list[tuple[Any, "Future[Any]"]]) -> None:
-    """One call of `work` for all; where that fails, one for each, so that nobody gets the error of
-    another."""
+    """Call `work` once for all callers; if that fails, once for each, so that no caller gets the
+    error of another."""
     if not calls:
         return
     try:

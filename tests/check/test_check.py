@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from freeret.check import Check, check
-from freeret.check.agreement import agreement, alone, distance, noise, rounded_otherwise, tolerance
+from freeret.check.agreement import agreement, alone, distance, noise, perturbed, tolerance
 from freeret.check.line import tried
 from freeret.check.model import checks, without_flash
 from freeret.check.text import COMPARED, CUE, STRINGS, tokenizer_file
@@ -33,7 +33,7 @@ PADDED = "padded batch against single rows"
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Throughput is not what these tests are about."""
-    monkeypatch.setattr(sizing, "ENOUGH", 0.0)
+    monkeypatch.setattr(sizing, "MIN_SECONDS", 0.0)
 
 
 def lines(backbone: Backbone) -> dict[str, Check]:
@@ -266,7 +266,7 @@ def test_a_limit_follows_from_rounding(tiny: Callable[[str], Backbone]) -> None:
     assert tolerance(moved) == 1e-5
     assert tolerance(0.02) == pytest.approx(0.06)
     assert torch.equal(alone(backbone, rows), expected), "the stream is as it was"
-    with rounded_otherwise(backbone):
+    with perturbed(backbone):
         assert not torch.equal(alone(backbone, rows), expected)
     assert distance(expected[:1], expected[1:]) > 0.1
 

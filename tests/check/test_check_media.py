@@ -14,6 +14,7 @@ from freeret.scale import sizing
 from probes import Backbone
 from probes.media.cache import Cache, Processed
 from probes.media.sources import Limits, MediaOptions
+from probes.prompts import Prompted
 from tests.models import MULTIMODAL, template
 from tests.samples import READS
 
@@ -221,3 +222,13 @@ def test_two_of_three_have_one_size(kind: Any) -> None:
     first, second, other = map(np.asarray, values)
     assert first.shape == second.shape != other.shape
     assert not np.array_equal(first, second)
+
+
+@pytest.mark.usefixtures("small")
+def test_warnings_about_samples_say_that_they_are_samples(caplog: pytest.LogCaptureFixture) -> None:
+    backbone = fresh("qwen2.5-vl")
+    room = 10
+    backbone.encoder.max_tokens = len(backbone.row(Prompted(user=("x",)))) + room
+    media.checks(backbone)
+    assert "item without id" not in caplog.text
+    assert "sample of image" in caplog.text

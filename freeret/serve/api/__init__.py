@@ -1,1 +1,1 @@
-"""The endpoints, one file for each protocol."""
+"""The endpoints, one file per protocol."""

@@ -1,4 +1,4 @@
-"""`/v1/rerank` and `/v2/rerank` as the clients of Cohere and Jina speak them."""
+"""`/v1/rerank` and `/v2/rerank`, compatible with the clients of Cohere and Jina."""
 
 import uuid
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from probes import Item
 from probes.errors import BadItem
 
 DOCUMENTS = 1000
-"""Documents of one request, as Cohere advises."""
+"""Most documents of one request, as Cohere recommends."""
 
 
 class RerankRequest(BaseModel):
@@ -24,7 +24,7 @@ class RerankRequest(BaseModel):
     documents: list[Any] = Field(min_length=1, max_length=DOCUMENTS, examples=[["a text"]])
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool = False
-    model: str | None = Field(default=None, description="Not looked at: there is one model.")
+    model: str | None = Field(default=None, description="Ignored: there is one model.")
 
 
 class Ranked(BaseModel):
@@ -50,9 +50,9 @@ def routes(service: Service) -> APIRouter:
     async def rerank(request: RerankRequest) -> RerankResponse:
         """Documents from best to worst.
 
-        `relevance_score` is the model's p(match), in [0, 1]. Where the recipe of the store has no
-        second stage, since judging gains nothing with this model, it is the stage-1 cosine in
-        [-1, 1]: then `scored_by` is `cosine`, and `meta.warnings` says why.
+        `relevance_score` is the model's p(match), in [0, 1]. If the recipe of the store has no
+        second stage, because reranking gains nothing with this model, it is the stage-1 cosine, in
+        [-1, 1]: `scored_by` is then `cosine`, and `meta.warnings` gives the reason.
         """
         query = as_content(request.query, "query")
         documents = [_document(d, f"documents[{i}]") for i, d in enumerate(request.documents)]
@@ -86,9 +86,9 @@ async def judge(service: Service, query: Item, documents: list[Item]) -> np.ndar
 
 async def compare(service: Service, query: Item, documents: list[Item]) -> np.ndarray:
     """The stage-1 cosine of each document."""
-    asked = await service.embed([query], "query")
-    found = await service.embed(documents, "document")
-    return (found.raw @ asked.raw[0]).numpy()
+    query_vectors = await service.embed([query], "query")
+    document_vectors = await service.embed(documents, "document")
+    return (document_vectors.raw @ query_vectors.raw[0]).numpy()
 
 
 def _document(value: Any, name: str) -> Item:

@@ -1,7 +1,7 @@
-"""What clients send as content, as items: strings, content parts as OpenAI and vLLM write them.
+"""Content of requests as items: strings, and content parts in the format of OpenAI and vLLM.
 
-Pictures are data URIs. A web address or the URL of a file is refused: nothing that a request names
-is ever opened.
+Pictures are data URIs. Web addresses and file URLs are refused: the server opens nothing that a
+request names.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ FORMS = (
 
 
 def as_inputs(value: Any, name: str = "input") -> list[Item]:
-    """The items of `input`: one, or a list with one item per element. Raises BadItem."""
+    """The items of `input`: one, or one per element of a list. Raises BadItem."""
     if not isinstance(value, list):
         return [as_content(value, name)]
     if not value:
@@ -31,7 +31,7 @@ def as_inputs(value: Any, name: str = "input") -> list[Item]:
 
 
 def as_content(value: Any, name: str) -> Item:
-    """One item. Raises BadItem, which says where in the request it stands."""
+    """One item. Raises BadItem, which names its place in the request."""
     if isinstance(value, str):
         return Item(value, id=name)
     if isinstance(value, Mapping) and "content" in value:
@@ -42,7 +42,7 @@ def as_content(value: Any, name: str) -> Item:
             return Item(parts=[_part(piece, name) for piece in content], id=name)
     elif isinstance(value, Mapping) and ("text" in value or "image_url" in value):
         return Item(parts=[_part(value, name)], id=name)
-    raise BadItem(f"{name} is none of the forms that can be read: {FORMS}", name)
+    raise BadItem(f"{name} has none of the accepted forms: {FORMS}", name)
 
 
 def as_conversation(messages: list[Any]) -> Item:
@@ -54,7 +54,7 @@ def as_conversation(messages: list[Any]) -> Item:
 
 
 def picture(url: Any, name: str) -> Part:
-    """A picture given as a data URI. Raises BadItem for any other place."""
+    """A picture from a data URI. Raises BadItem for any other URL."""
     if not isinstance(url, str) or not url.startswith("data:"):
         raise BadItem(
             f"{name}: a picture is sent as a data URI (data:image/png;base64,…); the server opens "
@@ -65,7 +65,7 @@ def picture(url: Any, name: str) -> Part:
 
 
 def _part(piece: Any, name: str) -> Part:
-    """A content part; `type` may be left out where the key says it."""
+    """A content part; `type` may be omitted if the key implies it."""
     if isinstance(piece, str):
         return Part("text", piece)
     if isinstance(piece, Mapping):
@@ -74,4 +74,4 @@ def _part(piece: Any, name: str) -> Part:
         if piece.get("type") in (None, "image_url", "input_image") and "image_url" in piece:
             url = piece["image_url"]
             return picture(url.get("url") if isinstance(url, Mapping) else url, name)
-    raise BadItem(f"{name} is none of the forms that can be read: {FORMS}", name)
+    raise BadItem(f"{name} has none of the accepted forms: {FORMS}", name)

@@ -1,4 +1,4 @@
-"""Errors as clients expect them, in OpenAI's form: `{"error": {"message", "type", "code"}}`."""
+"""Error responses in OpenAI's format: `{"error": {"message", "type", "code"}}`."""
 
 import logging
 from typing import Any
@@ -33,7 +33,7 @@ STATUS: dict[type[FreeRetError], tuple[int, str]] = {
     QueueFull: (429, "queue_full"),
     ShuttingDown: (503, "shutting_down"),
 }
-"""Status and code of an error; any other is a fault of the server."""
+"""Status and code of errors of the caller; any other error is the server's."""
 
 
 def error_body(status: int, message: str, code: str | None = None) -> dict[str, Any]:

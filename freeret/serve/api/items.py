@@ -1,4 +1,4 @@
-"""`/items`: what the store holds, by id alone. No path and no address of a request is opened."""
+"""`/items`: stored items and their media, by id only. No path or address in a request is opened."""
 
 import io
 import mimetypes
@@ -23,7 +23,7 @@ from probes.media.audio import in_memory
 from probes.media.sources import bad_item_on_error, check_size, open_source
 
 SCRIPTED = ("image/svg+xml",)
-"""Types that a browser would run."""
+"""Media types whose files a browser may execute."""
 
 
 class Medium(BaseModel):
@@ -33,7 +33,7 @@ class Medium(BaseModel):
 
 
 class ItemView(BaseModel):
-    """An item without the places where its media are kept."""
+    """An item; the paths of its media are left out."""
 
     id: str
     kind: str
@@ -44,7 +44,7 @@ class ItemView(BaseModel):
 
 
 def view(item: Item) -> ItemView:
-    """What clients are shown of a stored item."""
+    """The view of a stored item."""
     url = f"/items/{quote(item.id or '', safe='')}"
     media = [
         Medium(
@@ -70,7 +70,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/items/{id}")
     async def item(id: str) -> ItemView:
-        """An item with its metadata, and where its media are served."""
+        """An item with its metadata and the URLs of its media."""
         return view(await _stored(service, id))
 
     @router.get("/items/{id}/media/{n}", response_class=Response)
@@ -131,7 +131,7 @@ def _served(part: Part, id: str) -> Response:
 
 
 def _bytes(part: Part) -> bytes:
-    """A medium in memory as a file that browsers show."""
+    """A medium in memory as a file that browsers can show."""
     if part.kind == "audio" and not isinstance(part.value, bytes | str):
         return _as_wave(*in_memory(part.value))
     if part.kind == "video" and isinstance(part.value, np.ndarray):
@@ -166,11 +166,10 @@ def _as_animation(frames: np.ndarray) -> bytes:
 
 
 def _media_type(part: Part, head: bytes, name: str) -> str:
-    """The type of a medium: of pictures by their bytes, of others by name or by magic; never one
-    that a browser would run."""
-    guess = mimetypes.guess_type(name)[0] or _by_magic(head)
-    known = guess and guess.split("/")[0] in ("image", "video", "audio") and guess not in SCRIPTED
-    return guess if known and guess else "application/octet-stream"
+    """The media type by the file's name or its first bytes; never one that a browser executes."""
+    guess = mimetypes.guess_type(name)[0] or _by_magic(head) or ""
+    safe = guess.split("/")[0] in ("image", "video", "audio") and guess not in SCRIPTED
+    return guess if safe else "application/octet-stream"
 
 
 def _by_magic(head: bytes) -> str | None:

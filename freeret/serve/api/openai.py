@@ -1,4 +1,4 @@
-"""`/v1/embeddings` and `/v1/models` as OpenAI's clients speak them, with pictures as in vLLM."""
+"""`/v1/embeddings` and `/v1/models`, compatible with OpenAI's clients, with pictures as in vLLM."""
 
 import base64
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from probes.geometry import unit
 from probes.prompts import Side
 
 INPUTS = 2048
-"""Inputs of one request, as OpenAI allows."""
+"""Most inputs of one request, as in OpenAI's API."""
 SIDES: dict[str, Side] = {
     "document": "document",
     "passage": "document",
@@ -34,16 +34,18 @@ class EmbeddingRequest(BaseModel):
         examples=["a text", ["a text", {"type": "text", "text": "another"}]],
     )
     messages: list[Any] | None = Field(default=None, description="One input, as a conversation.")
-    model: str | None = Field(default=None, description="Not looked at: there is one model.")
+    model: str | None = Field(default=None, description="Ignored: there is one model.")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(
-        default=None, ge=1, description="The first so many dimensions, brought back to length 1."
+        default=None,
+        ge=1,
+        description="Keep the first dimensions, renormalised to length 1.",
     )
     input_type: Literal["document", "passage", "search_document", "query", "search_query"] = (
         "document"
     )
     task: str | None = Field(
-        default=None, description="What is searched for, where the prompt says it."
+        default=None, description="What is searched for, if the prompt of the store states a task."
     )
 
 
@@ -86,21 +88,21 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/v1/embeddings", response_model=EmbeddingList)
     async def embeddings(request: EmbeddingRequest) -> JSONResponse:
-        """Unit vectors in the geometry of the store, so that the dot product of a query and a
-        document is the cosine that search ranks by.
+        """Unit vectors in the geometry of the store: the dot product of a query and a document is
+        the cosine that search ranks by.
 
-        Queries and documents are put to the model in different words and may have different means:
-        say which by `input_type`. The geometry is fitted on the store: after the store has changed
-        (`store_version`), vectors of before are comparable to new ones only about as far as its
-        mean and covariance have stayed. Between items of different modalities, search also brings
-        cosines to one scale, which depends on the query and is not part of a vector.
+        Queries and documents may have different prompts and means, so set `input_type`. The
+        geometry is fitted on the store: once the store has changed (`store_version`), earlier
+        vectors are comparable to new ones only as far as its mean and covariance are unchanged.
+        Between modalities, search also calibrates cosines to one scale, which depends on the query
+        and is not part of a vector.
         """
         items = _items(request)
         side = SIDES[request.input_type]
         vectors, tokens = await service.embed(items, side, request.task)
         vectors = _cut(vectors, request.dimensions)
         data = [
-            {"object": "embedding", "index": i, "embedding": _written(row, request.encoding_format)}
+            {"object": "embedding", "index": i, "embedding": _encoded(row, request.encoding_format)}
             for i, row in enumerate(vectors)
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -116,7 +118,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/v1/models")
     async def models() -> ModelList:
-        """The one model."""
+        """The model that is served."""
         model = Model(
             id=service.model,
             object="model",
@@ -148,7 +150,7 @@ def _cut(vectors: Tensor, dimensions: int | None) -> Tensor:
     return unit(vectors[:, :dimensions])
 
 
-def _written(row: Tensor, format: str) -> list[float] | str:
+def _encoded(row: Tensor, format: str) -> list[float] | str:
     if format == "float":
         return row.tolist()
     return base64.b64encode(row.numpy().astype("<f4").tobytes()).decode()

@@ -1,4 +1,4 @@
-"""`/search`, `/similar` and `/answer`: the retriever itself."""
+"""`/search`, `/similar` and `/answer`: the operations of the retriever."""
 
 import json
 import time
@@ -18,16 +18,16 @@ from probes import Item, Part
 from probes.errors import BadItem
 
 MOST = 1000
-"""Hits and judgements of one request."""
+"""Most hits, and most reranked hits, of one request."""
 MOST_TOKENS = 1024
-"""Tokens of one answer: nobody else is served while they are written."""
+"""Most tokens of one answer: no other request is served while it is generated."""
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Judged = Annotated[int, Field(ge=0, le=MOST)]
 
 
 class Strict(BaseModel):
-    """A name that is not known is an error, not a setting that does nothing."""
+    """A request in which an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,13 +36,13 @@ class SearchRequest(Strict):
     text: str | None = None
     image: str | None = Field(default=None, description="A picture as a data URI.")
     top_n: Count = 10
-    rerank: Judged = Field(default=0, description="First hits that the model judges again.")
+    rerank: Judged = Field(default=0, description="Number of first hits to rerank.")
     filter: dict[str, Any] | None = Field(
-        default=None, description="Metadata that hits must have; a list means any of its values."
+        default=None, description="Metadata that hits must have; a list matches any of its values."
     )
     kinds: list[str] = Field(default=[], description="text, image, video or audio; none means all.")
     task: str | None = None
-    ann: bool = Field(default=False, description="Score only what the approximate index proposes.")
+    ann: bool = Field(default=False, description="Score only candidates of the approximate index.")
 
 
 class SimilarRequest(Strict):
@@ -62,7 +62,7 @@ class AnswerRequest(Strict):
 
 
 class HitView(ItemView):
-    """An item and its scores; `score` orders, and reranked hits are above 1."""
+    """An item and its scores. Hits are ordered by `score`, which is above 1 if reranked."""
 
     score: float
     stage1_score: float
@@ -88,7 +88,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/search")
     async def search(request: SearchRequest) -> Hits:
-        """The best items for a text, a picture, or both."""
+        """The nearest items to a text, a picture, or both."""
         start = time.perf_counter()
         hits = await _search(service, request)
         note = _note(service, request.rerank)
@@ -103,12 +103,12 @@ def routes(service: Service) -> APIRouter:
         rerank: Annotated[int, Query(ge=0, le=MOST)] = 0,
         kind: Annotated[list[str], Query()] = [],  # noqa: B006
     ) -> Hits:
-        """The same for a text, as a link."""
+        """Search for a text by a link."""
         return await search(SearchRequest(text=q, top_n=top_n, rerank=rerank, kinds=kind))
 
     @router.post("/similar")
     async def similar(request: SimilarRequest) -> Hits:
-        """The items nearest to a stored one, by its stored vector."""
+        """The nearest items to a stored one, by its stored vector."""
         start = time.perf_counter()
         hits = await service.similar(request.id, request.top_n, request.filter, request.kinds)
         return _hits(hits, start, None)
@@ -119,19 +119,20 @@ def routes(service: Service) -> APIRouter:
         responses={200: {"content": {"text/event-stream": {}}}},
     )
     async def answer(request: AnswerRequest) -> Any:
-        """Retrieve, then let the same weights write an answer from the hits.
+        """Retrieve, then generate an answer from the hits with the same weights.
 
-        With `stream`, server-sent events: `sources`, `text` for each piece, and `done` or `error`.
+        With `stream`, the response is server-sent events: `sources`, then `text` for each piece,
+        then `done` or `error`.
         """
         start = time.perf_counter()
         note = _note(service, request.rerank)
-        asked = SearchRequest(
+        retrieval = SearchRequest(
             text=request.question,
             top_n=max(request.top_n, request.rerank),
             rerank=request.rerank,
             task=request.task,
         )
-        hits = (await _search(service, asked))[: request.top_n]
+        hits = (await _search(service, retrieval))[: request.top_n]
         pieces = service.generate(request.question, hits, request.max_tokens)
         sources = [_hit(hit) for hit in hits]
         if request.stream:
@@ -183,7 +184,7 @@ async def _events(
 
 
 def _event(name: str, data: dict[str, Any]) -> str:
-    """A server-sent event; JSON without line breaks is one line of data."""
+    """A server-sent event: JSON on one line of data."""
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
