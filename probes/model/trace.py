@@ -148,7 +148,7 @@ def _traced_model(backbone: Backbone) -> Traced:
 
 
 def _last(value: Any, batch: int) -> Tensor:
-    """A copy of the last position: a view would keep the whole tensor alive."""
+    """A copy of the last position; a view would keep the whole tensor alive."""
     value = value[0] if isinstance(value, tuple) else value
     # OPT's MLP reads [batch·time, hidden].
     return value.reshape(batch, -1, value.shape[-1])[:, -1].clone()
