@@ -114,7 +114,7 @@ def _shared(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def window(backbone: Backbone) -> float:
-    """The longest row that may continue a prefix: in a sliding attention window, the padding between
+    """The longest row that may continue a prefix: in a sliding attention window, padding between
     prefix and tail would count as distance."""
     config = backbone.model.config.get_text_config(decoder=True)
     size = getattr(config, "sliding_window", None)
