@@ -196,10 +196,8 @@ def _cut(order: list[int], lengths: list[int], budget: int) -> list[list[int]]:
     """The cheapest way to cut `order` into consecutive batches within the budget. A batch costs its
     padded tokens and a fixed amount."""
     fixed = budget * BATCH_COST
-    costs, starts = (
-        [0.0],
-        [0],
-    )  # by number of first rows: the least cost, where the last batch starts
+    # For the first 0, 1, 2, … rows: the least cost, and where the last batch of that cut starts.
+    costs, starts = [0.0], [0]
     for end, index in enumerate(order, start=1):
         fits = max(1, budget // max(1, lengths[index]))
         cost, start = min(

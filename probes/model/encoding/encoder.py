@@ -210,7 +210,7 @@ class Encoder:
     def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
         """The exchange as a string: by the chat template, or plainly for a base model."""
         if self.chat is None:
-            # An opening quotation mark continues the line; a cue such as "Answer:" starts a new one.
+            # An opening quotation mark continues the line; a cue such as "Answer:" starts one.
             cue = f"\n{prefill}" if prefill[:1].isalpha() else f" {prefill}"
             return "\n\n".join(filter(None, [system, "".join(marked)])) + cue.rstrip(" ")
         try:

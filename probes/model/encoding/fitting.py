@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from probes.media.perception import Perception, Piece
 
 ATTEMPTS = 8
-"""Times that a medium is scaled down at most. Tokens are proportional to pixels, so two times mostly
+"""Most times that a medium is scaled down. Tokens are about proportional to pixels, so two mostly
 suffice."""
 
 
