@@ -141,9 +141,9 @@ class Backbone:
                 )
             if tokenizer is None:
                 tokenizer = getattr(processor, "tokenizer", None)
-            carried = getattr(getattr(model, "config", None), "_name_or_path", None)
-            name = name or carried or type(model).__name__
-            return cls(model, tokenizer, processor, name, loading.revision, media, loading)
+            carried = getattr(getattr(model, "config", None), "_name_or_path", "")
+            shown = name or carried or type(model).__name__
+            return cls(model, tokenizer, processor, shown, loading.revision, media, loading)
         if type(model).__module__.split(".")[0] == "nnsight":
             raise UnsupportedBackbone(
                 f"a {type(model).__name__} is a wrapper of nnsight: give the transformers model in "

@@ -33,8 +33,8 @@ class Loading:
     device: str | None = None
     """Device of the model, such as cuda, cuda:1 or cpu; by default the first GPU, else the CPU."""
     dtype: Dtype | None = None
-    """Number format of the weights; by default float32 on a CPU, and that of the checkpoint on a GPU
-    (bfloat16 instead of float16 where the GPU supports it)."""
+    """Number format of the weights; by default float32 on a CPU, and elsewhere that of the
+    checkpoint (bfloat16 instead of float16 where the GPU supports it)."""
     attn: str | None = None
     """Attention implementation by its name in transformers: sdpa, eager, flash_attention_2, …"""
     device_map: Any = None

@@ -27,8 +27,8 @@ class OutOfMemory(FreeRetError, torch.OutOfMemoryError):
         """The error of an action that needs more memory than the device has, with remedies."""
         return cls(
             f"not enough memory on {device} to {action}; use device_map='auto' "
-            "(--device-map auto), quantize='4bit' (--quantize 4bit), a smaller dtype (--dtype bfloat16) or a smaller "
-            "token_budget (--token-budget)"
+            "(--device-map auto), quantize='4bit' (--quantize 4bit), a smaller dtype "
+            "(--dtype bfloat16) or a smaller token_budget (--token-budget)"
         )
 
 
