@@ -160,7 +160,7 @@ def name_of(id: str | None, place: str | None) -> str:
 
 
 def check_text(text: Any, name: str, id: str | None = None) -> None:
-    """Raise BadItem unless `text` is a str that can be written as UTF-8."""
+    """Raise BadItem unless `text` is a str that UTF-8 can encode."""
     if not isinstance(text, str):
         raise BadItem(f"{name}: text must be a str, not {type(text).__name__}", id)
     try:
