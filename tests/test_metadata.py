@@ -69,7 +69,7 @@ def test_a_value_becomes_json_and_comes_back(value: Any, kept: Any) -> None:
 
 
 class Odd:
-    """Stands for no value of JSON."""
+    """An object without a JSON value."""
 
 
 LOOP: list[Any] = []
@@ -80,7 +80,7 @@ LOOP.append(LOOP)
     "value",
     [b"\xff", bytearray(2), memoryview(b"a"), picture(), Odd(), len, LOOP, 1j, [1, b"\xff"]],
 )
-def test_what_json_cannot_hold_is_left_out_and_said_once(
+def test_values_without_json_are_left_out_and_logged_once(
     value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     _notice.cache_clear()
