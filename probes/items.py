@@ -277,7 +277,7 @@ def _is_lone(values: Any) -> bool:
 
 
 def _from_mapping(value: Mapping, id: str | None, place: str | None) -> Item:
-    id = id if (given := as_id(value.get("id"))) is None else given
+    id = id if (own_id := as_id(value.get("id"))) is None else own_id
     name = name_of(id, place)
     if _is_message(value):
         return Item(parts=_message_parts(value, name, id), id=id, place=place)

@@ -142,8 +142,8 @@ class Backbone:
             if tokenizer is None:
                 tokenizer = getattr(processor, "tokenizer", None)
             carried = getattr(getattr(model, "config", None), "_name_or_path", "")
-            shown = name or carried or type(model).__name__
-            return cls(model, tokenizer, processor, shown, loading.revision, media, loading)
+            label = name or carried or type(model).__name__
+            return cls(model, tokenizer, processor, label, loading.revision, media, loading)
         if type(model).__module__.split(".")[0] == "nnsight":
             raise UnsupportedBackbone(
                 f"a {type(model).__name__} is a wrapper of nnsight: give the transformers model in "
@@ -410,5 +410,5 @@ class _Pieces(TextStreamer):
 
 def _media_options(loading: Loading, media: MediaOptions) -> MediaOptions:
     """The options of media, with the settings that `loading` gives."""
-    given = loading.given()
-    return replace(media, **{name: given[name] for name in OF_MEDIA if name in given})
+    settings = loading.given()
+    return replace(media, **{name: settings[name] for name in OF_MEDIA if name in settings})

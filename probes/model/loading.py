@@ -80,10 +80,10 @@ class Loading:
         if not isinstance(loading, Loading | None):
             raise BadSetting(f"loading must be a probes.Loading, not {loading!r}")
         named = {OTHER_NAMES.get(name, name): value for name, value in settings.items()}
-        known = [entry.name for entry in fields(cls)]
-        if unknown := [name for name in named if name not in known]:
+        names = [entry.name for entry in fields(cls)]
+        if unknown := [name for name in named if name not in names]:
             raise BadSetting(
-                f"there is no loading setting {unknown[0]!r}; there are {', '.join(known)}"
+                f"there is no loading setting {unknown[0]!r}; there are {', '.join(names)}"
             )
         plain = {name: _plain(name, value) for name, value in named.items()}
         return replace(loading or cls(), **plain)

@@ -95,8 +95,8 @@ def record(
         OutOfMemory: The batch does not fit in memory.
     """
     depth = backbone.num_layers
-    asked = {site.resolve(depth) for site in as_sites(sites, depth)}
-    ordered = sorted(asked, key=lambda site: site.depth(depth))
+    unique = {site.resolve(depth) for site in as_sites(sites, depth)}
+    ordered = sorted(unique, key=lambda site: site.depth(depth))
     if not ordered and not logits:
         raise BadSetting("nothing to record: name at least one site, or ask for logits")
     batch = batch if isinstance(batch, Batch) else backbone.encode(batch)

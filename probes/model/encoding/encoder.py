@@ -104,11 +104,13 @@ class Encoder:
         )
         kinds = self.perception.kinds if self.perception is not None else ()
         self.modalities: list[str] = ["text", *kinds]
-        written = getattr(processor, "chat_template", None) or tokenizer.chat_template
+        template = getattr(processor, "chat_template", None) or tokenizer.chat_template
         tokens = self.perception.tokens if self.perception is not None else {}
-        self.chat = ChatTemplate(processor or tokenizer, written, tokens) if written else None
-        named = (getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio"))
-        self.media_ids: set[int] = {id for id in named if id is not None}
+        self.chat = ChatTemplate(processor or tokenizer, template, tokens) if template else None
+        media_ids = (
+            getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio")
+        )
+        self.media_ids: set[int] = {id for id in media_ids if id is not None}
         """Placeholder tokens, which the features of a tower replace."""
         text_config = model.config.get_text_config(decoder=True)
         limit = getattr(text_config, "max_position_embeddings", None) or MAX_TOKENS

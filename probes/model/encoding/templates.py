@@ -46,21 +46,21 @@ class ChatTemplate:
     `text` is the template that is rendered: the original after a setting for each habit.
     """
 
-    def __init__(self, templater: Any, written: Any, tokens: Mapping[str, str]):
+    def __init__(self, templater: Any, template: Any, tokens: Mapping[str, str]):
         """Look for the habits of a template.
 
         Args:
             templater: The processor, or the tokenizer of a model without one.
-            written: The template, or several by name, of which "default" is used.
+            template: The template, or several by name, of which "default" is used.
             tokens: The placeholder token of each kind of media that the model reads.
         """
         self.templater, self.tokens = templater, tokens
-        written = written["default"] if isinstance(written, Mapping) else written
-        known = _get_template_variables(written)
-        self.switches = [name for name in SWITCHES if name in known]
+        template = template["default"] if isinstance(template, Mapping) else template
+        variables = _get_template_variables(template)
+        self.switches = [name for name in SWITCHES if name in variables]
         settings = [f"{{% set {name} = false +%}}" for name in self.switches]
-        settings += [_fixed_date()] if "strftime_now" in written else []
-        self.text = "".join(settings) + written
+        settings += [_fixed_date()] if "strftime_now" in template else []
+        self.text = "".join(settings) + template
         self._keeps = functools.cache(self._keeps_uncached)
 
     def render(self, user: Sequence[str | dict], system: str | None = None) -> str:
