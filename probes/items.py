@@ -232,8 +232,8 @@ def as_item(value: Any, id: str | None = None, place: str | None = None) -> Item
         parts = [part for message in value for part in _message_parts(message, name, id)]
         return Item(parts=parts, id=id, place=place)
     raise BadItem(
-        f"{name}: cannot read a {type(value).__name__}; give a str, a PIL image, a pathlib.Path, "
-        "bytes of media, a dict with text/image/video/audio, chat messages or an Item",
+        f"{name}: cannot read a value of type {type(value).__name__}; give a str, a PIL image, "
+        "a pathlib.Path, bytes of media, a dict with text/image/video/audio, chat messages or an Item",
         id,
     )
 
@@ -267,7 +267,9 @@ def several(values: Any) -> Iterable[Any]:
     if hasattr(values, "iloc") and hasattr(values, "columns"):
         raise BadItem("a data frame is read as rows: give frame.to_dict('records')")
     if not isinstance(values, Iterable):
-        raise BadItem(f"cannot read a {type(values).__name__} as items; give a list of them")
+        raise BadItem(
+            f"cannot read a value of type {type(values).__name__} as items; give a list of them"
+        )
     return values
 
 

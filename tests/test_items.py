@@ -82,15 +82,15 @@ BAD: list[tuple[Any, str]] = [
     ({"text": ""}, "no content"),
     ({"text": None}, "no content"),
     (Item, "cannot read"),
-    (3, "cannot read a int"),
+    (3, "cannot read a value of type int"),
     (b"bytes", "cannot tell what bytes that begin with b'bytes' are"),
     (bytearray(3), "cannot tell what bytearray"),
     ({"bytes": None, "path": None}, "neither bytes nor a path"),
     (np.zeros((8, 8, 3)), "an array of float64 and shape (8, 8, 3) may be anything"),
     (np.zeros(8, np.uint8), "may be anything"),
     (np.zeros((8, 8, 5), np.uint8), "may be anything"),
-    (None, "cannot read a NoneType"),
-    ([], "cannot read a list"),
+    (None, "cannot read a value of type NoneType"),
+    ([], "cannot read a value of type list"),
     ({}, "at least one of the keys"),
     ({"txet": "b"}, "at least one of the keys"),
     ({"text": ["a", "b"], "image": [RED]}, "here are 2 of text and 1 of image"),
@@ -213,7 +213,7 @@ def test_frames_are_one_video_and_paths_are_many() -> None:
     ("read", "reason"),
     [
         (lambda: Item(images=RED), r"images= takes a list, not a Image: images=\[…\]"),  # type: ignore[arg-type]
-        (lambda: as_items(None), "cannot read a NoneType as items"),
+        (lambda: as_items(None), "cannot read a value of type NoneType as items"),
         (lambda: as_items(b"ab"), "cannot tell what bytes"),
     ],
 )

@@ -282,7 +282,7 @@ def test_every_mistake_is_one_line_and_an_exit_code(
         (("search", store, " "), "nothing to search with"),
         (("search", store, "q", "--model", "nosuch/model"), "cannot load 'nosuch/model'"),
         (("search", store, "q", "--model", tmp_path), "is not a model folder"),
-        (("probe", "nosuch"), "cannot load 'nosuch'"),
+        (("probe", "nosuch"), "there is no model 'nosuch'"),
         (("probe", model, "--out", tmp_path / "file" / "out"), "Not a directory"),
         (("check", tmp_path / "none"), "there is no folder"),
         (("index", tmp_path / "none", *to_store, "--recipe", recipe), "nothing at"),

@@ -200,7 +200,7 @@ def test_a_value_without_items_is_refused() -> None:
     class Frame:
         iloc = columns = ()
 
-    for values, said in ((Frame(), "give frame.to_dict"), (3, "cannot read a int as items")):
+    for values, said in ((Frame(), "give frame.to_dict"), (3, "type int as items")):
         with pytest.raises(BadItem, match=said):
             several(values)
     with pytest.raises(BadItem, match="an array of float64"):
