@@ -232,8 +232,9 @@ def as_item(value: Any, id: str | None = None, place: str | None = None) -> Item
         parts = [part for message in value for part in _message_parts(message, name, id)]
         return Item(parts=parts, id=id, place=place)
     raise BadItem(
-        f"{name}: cannot read a value of type {type(value).__name__}; give a str, a PIL image, "
-        "a pathlib.Path, bytes of media, a dict with text/image/video/audio, chat messages or an Item",
+        f"{name}: cannot read a value of type {type(value).__name__}; give a str, a PIL image, a "
+        "pathlib.Path, bytes of media, a dict with text/image/video/audio, chat messages or an "
+        "Item",
         id,
     )
 
