@@ -113,7 +113,8 @@ def _trace(
     backbone: Backbone, batch: Batch, sites: list[Site], logits: bool
 ) -> tuple[list[Tensor], Tensor | None]:
     """The state of each site, which are in order of execution, and the output of the LM head."""
-    traced, anatomy = _traced_model(backbone), backbone.anatomy
+    traced: Any = _traced_model(backbone)  # nnsight's tracers have no useful types
+    anatomy = backbone.anatomy
     layers, norm = traced.get(anatomy.layers), traced.get(anatomy.norm)
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
     if logits:
