@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import freeret.store
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.search import ann
 from freeret.search.exact import scan
 from freeret.search.geometry import fit_geometry
+from freeret.store import commits, fitted
 from freeret.store.rows import Record
 from freeret.store.table import Store
 from probes import Backbone, Geometry
@@ -182,11 +182,11 @@ def test_a_late_creation_puts_back_what_it_replaced(
     first = Store.create(tmp_path, IDENTITY, SIZE)
     first.write([made("a"), made("b")])
     with monkeypatch.context() as late:
-        late.setattr(freeret.store, "_opened", lambda *_: None)
+        late.setattr(commits, "open_table", lambda *_: None)
         connection = type(first.database)
         plain = connection.create_table
         late.setattr(connection, "create_table", lambda *a, **k: plain(*a, **k, mode="overwrite"))
-        freeret.store.create(first.database, tmp_path, "items", first.table.schema)
+        commits.create_table(first.database, tmp_path, "items", first.table.schema)
     assert first.write([made("c")]).added == 1, "by who opened the store before"
     assert Store.open(tmp_path).vectors().ids == ["a", "b", "c"]
 
@@ -198,11 +198,11 @@ def test_a_late_creation_with_other_settings_is_undone(
     first.write([made("a")])
     other = Store.create(tmp_path / "other", changed("backbone.weights", "other"), SIZE)
     with monkeypatch.context() as late:
-        late.setattr(freeret.store, "_opened", lambda *_: None)
+        late.setattr(commits, "open_table", lambda *_: None)
         connection = type(first.database)
         plain = connection.create_table
         late.setattr(connection, "create_table", lambda *a, **k: plain(*a, **k, mode="overwrite"))
-        freeret.store.create(first.database, tmp_path, "items", other.table.schema)
+        commits.create_table(first.database, tmp_path, "items", other.table.schema)
     assert Store.open(tmp_path).identity == IDENTITY
     assert Store.open(tmp_path).vectors().ids == ["a"]
 
@@ -222,16 +222,16 @@ def test_an_older_geometry_never_replaces_a_newer_one(tmp_path: Path) -> None:
 
 def conflict(store: Store) -> None:
     """Cause the commit conflict of a replacement that came too late."""
-    table = freeret.store.create(store.database, store.location, "side", freeret.store.SIDE)
+    table = commits.create_table(store.database, store.location, "side", fitted.NAMED_VECTORS)
     late = store.extra("side")
-    freeret.store._replace(table, [{"name": "a", "values": [1.0]}], {})
-    freeret.store._replace(late, [{"name": "b", "values": [1.0]}], {})
+    fitted._replace(table, [{"name": "a", "values": [1.0]}], {})
+    fitted._replace(late, [{"name": "b", "values": [1.0]}], {})
 
 
 def test_a_lost_race_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As often as there are pauses; then the conflict is an error."""
     store = Store.create(tmp_path, IDENTITY, SIZE)
-    monkeypatch.setattr(freeret.store, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(commits, "PAUSES", (0.0, 0.0))
     tries: list[int] = []
 
     def lose(times: int) -> int:
@@ -240,10 +240,10 @@ def test_a_lost_race_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             conflict(store)
         return len(tries)
 
-    assert freeret.store.commit(tmp_path, lambda: lose(2)) == 3
+    assert commits.commit(tmp_path, lambda: lose(2)) == 3
     tries.clear()
     with pytest.raises(StoreError, match="commit conflict"):
-        freeret.store.commit(tmp_path, lambda: lose(9))
+        commits.commit(tmp_path, lambda: lose(9))
     assert len(tries) == 3
     tries.clear()
 
@@ -252,7 +252,7 @@ def test_a_lost_race_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError("No space left on device")
 
     with pytest.raises(StoreError, match="No space left"):
-        freeret.store.commit(tmp_path, fail)
+        commits.commit(tmp_path, fail)
     assert len(tries) == 1, "no other fault is tried again"
 
 
@@ -266,7 +266,7 @@ def test_every_commit_to_the_items_is_run_again(
         store.write([made(id)])
     other = Store.create(tmp_path / "other", IDENTITY, SIZE)
     other.write([made("x")])
-    monkeypatch.setattr(freeret.store, "PAUSES", (0.0,) * 3)
+    monkeypatch.setattr(commits, "PAUSES", (0.0,) * 3)
     table, names = type(store.table), {"write": "merge_insert", "take": "merge_insert",
                                        "delete": "delete", "compact": "optimize"}  # fmt: skip
     plain, fell = getattr(table, names[what]), []
@@ -298,7 +298,7 @@ def test_an_index_that_lost_a_race_is_built_again(
     store = Store.create(tmp_path, {"recipe": {}}, SIZE)
     noise = np.random.default_rng(0).normal(size=(300, SIZE)).astype(np.float32)
     store.write([Record(f"{k:03}", "", "text", "[]", [], "{}", row) for k, row in enumerate(noise)])
-    monkeypatch.setattr(freeret.store, "PAUSES", (0.0,))
+    monkeypatch.setattr(commits, "PAUSES", (0.0,))
     passes: list[int] = []
 
     def blocks() -> Any:
