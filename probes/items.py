@@ -28,8 +28,7 @@ from PIL import Image
 
 from probes.errors import BadItem
 from probes.media.formats import MODALITIES, Modality
-from probes.metadata import as_metadata
-from probes.parts import (
+from probes.media.parts import (
     BYTES,
     Part,
     is_array,
@@ -39,6 +38,7 @@ from probes.parts import (
     part_from_path,
     plain,
 )
+from probes.metadata import as_metadata
 
 
 @dataclass(frozen=True, init=False)
