@@ -6,11 +6,12 @@ plain text. `ControlPrompt` has the paper's three priors, each with a switch; th
 published baselines.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from probes.errors import BadSetting
-from probes.items import Part, as_item
+from probes.items import Item, Part, as_item, with_places
 
 Side = Literal["query", "document"]
 
@@ -54,6 +55,22 @@ class Prompted:
     prefill: str = ""
     """The beginning of the model's turn. States are read at its last token, which predicts the
     word."""
+
+
+Source = str | Item | Prompted | Any
+"""A prompted exchange, or an item in any form that `as_item` reads."""
+
+
+def as_sources(sources: Source | Sequence[Source]) -> list[tuple[Item | Prompted, str]]:
+    """Read items and prompts, each with the name that messages call it by; a lone one is a list of
+    one. Raises BadItem for anything else."""
+    if isinstance(sources, Prompted):
+        return [(sources, "the prompt")]
+    read: list[tuple[Item | Prompted, str]] = []
+    for place, value in with_places(sources):
+        source = value if isinstance(value, Prompted) else as_item(value, place=place)
+        read.append((source, source.name if isinstance(source, Item) else str(place)))
+    return read
 
 
 class Prompt(Protocol):

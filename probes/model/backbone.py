@@ -14,7 +14,7 @@ from transformers import TextStreamer
 
 from probes.arguments import check_count
 from probes.errors import BadSetting, FreeRetError, UnsupportedBackbone, one_line
-from probes.items import Item, as_item, with_places
+from probes.items import as_item
 from probes.media.sources import MediaOptions
 from probes.model.anatomy import Anatomy, resolve
 from probes.model.encoding import Batch, Encoder, Row
@@ -24,10 +24,8 @@ from probes.model.locate import check_model
 from probes.model.offloading import check_weights, device_of, loaded
 from probes.model.pretrained import OutOfMemory, load_pretrained
 from probes.model.sites import Site
-from probes.prompts import Prompted
+from probes.prompts import Prompted, Source, as_sources
 
-Source = str | Item | Prompted | Any
-"""A prompted exchange, or an item in any form that `as_item` reads."""
 FIXED = {"device", "dtype", "attn", "device_map", "quantize"}
 """Settings that cannot be changed once a model is loaded."""
 OF_MEDIA = ("images", "videos", "frames", "max_pixels")
@@ -382,18 +380,6 @@ class Backbone:
             for key, value in config.items()
             if key.endswith(("token_id", "token_index")) and isinstance(value, int)
         }
-
-
-def as_sources(sources: Source | Sequence[Source]) -> list[tuple[Item | Prompted, str]]:
-    """Read items and prompts, each with the name that messages call it by; a lone one is a list of
-    one. Raises BadItem for anything else."""
-    if isinstance(sources, Prompted):
-        return [(sources, "the prompt")]
-    read: list[tuple[Item | Prompted, str]] = []
-    for place, value in with_places(sources):
-        source = value if isinstance(value, Prompted) else as_item(value, place=place)
-        read.append((source, source.name if isinstance(source, Item) else str(place)))
-    return read
 
 
 class _Pieces(TextStreamer):

@@ -16,13 +16,13 @@ from tqdm.auto import tqdm
 
 from probes.errors import BadSetting
 from probes.items import Item
-from probes.model.backbone import Backbone, OutOfMemory, Source, as_sources
+from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch, Row
 from probes.model.prefix import Prefix, common_prefix, share_error, window
 from probes.model.sites import Site, as_sites
 from probes.model.trace import record
 from probes.progress import computed_tokens
-from probes.prompts import Prompt, Side
+from probes.prompts import Prompt, Side, Source, as_sources
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import BadSetting, NotRecorded
-from probes.model.backbone import Backbone, OutOfMemory, Source
+from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.sites import Site, as_sites
+from probes.prompts import Source
 
 
 class Traced(nnsight.NNsight):
