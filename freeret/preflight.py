@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from freeret.extras import require
-from probes.errors import BackboneNotFound, BadSetting, StoreError
+from probes.errors import BadSetting, StoreError
 from probes.files import read_json
-from probes.model.loading import Loading
 
 SYSTEMS = (
     "recipe", "paper", "e5v", "e5v-whiten", "prompteol", "metaeol", "hierarchical", "realign",
@@ -31,17 +30,6 @@ def check_writable(location: str | Path) -> None:
         tempfile.TemporaryFile(dir=existing).close()  # permissions alone do not tell
     except OSError as error:
         raise StoreError(f"cannot write to {location}: {error.strerror}: {existing}") from None
-
-
-def check_model(name: str, loading: Loading) -> None:
-    """Raise BackboneNotFound for a path that is no model folder, and BadSetting for quantization
-    without bitsandbytes. An alias or a hub id is not looked up."""
-    folder = Path(name).expanduser()
-    is_path = name.startswith((".", "/", "~")) or folder.is_dir()
-    if is_path and not (folder / "config.json").is_file():
-        raise BackboneNotFound(f"{folder} is not a model folder: it holds no readable config.json")
-    if loading.quantize != "none":
-        require("bitsandbytes", f"--quantize {loading.quantize}")
 
 
 def store_exists(location: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""Probes: look inside a language model and measure where it turns meaning into words."""
+"""Probes: record the states of a language model, and measure where they turn into words."""
 
 from typing import TYPE_CHECKING
 

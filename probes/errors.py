@@ -1,6 +1,6 @@
-"""Typed errors: each names the item or module at fault and says what to do.
+"""Typed errors, whose messages name the item or module at fault and say what to do.
 
-Those that a handler of Python's own errors would expect inherit from these too.
+Some also inherit from one of Python's own errors, so that code that handles these goes on working.
 """
 
 
@@ -9,14 +9,15 @@ class FreeRetError(Exception):
 
 
 class UnsupportedBackbone(FreeRetError):
-    """The model's residual stream is not what the method needs, or was not confirmed to be."""
+    """The residual stream of the model does not have the expected form."""
 
 
 class BadItem(FreeRetError):
     """An item cannot be read or encoded.
 
-    `item` is its id, or its place in a file or stream, where that is known. The message names it
-    too, for people; programs read the attribute.
+    Attributes:
+        item: Its id, or its place in a file or stream, where that is known. Programs should read
+            it here, and not from the message.
     """
 
     def __init__(self, message: str, item: str | None = None):
@@ -41,30 +42,30 @@ class BackboneNotFound(FreeRetError):
 
 
 class BadFile(FreeRetError):
-    """A report, recipe or result file cannot be read or does not say what it must."""
+    """A report, recipe or result file cannot be read, or its content is not valid."""
 
 
 class StoreError(FreeRetError):
-    """A store cannot be read or written; what was committed before stays as it was."""
+    """A store cannot be read or written; earlier commits are not affected."""
 
 
 class NotStored(StoreError, KeyError):
-    """An id that the store does not hold."""
+    """An id is not in the store."""
 
     __str__ = Exception.__str__  # a KeyError shows its message in quotation marks
 
 
 class NotRecorded(FreeRetError, KeyError):
-    """A site whose state was not recorded."""
+    """The states at a site were not recorded."""
 
     __str__ = Exception.__str__
 
 
 class BadSetting(FreeRetError, ValueError):
-    """A site, prompt, frame or option that does not exist."""
+    """A site, prompt, frame or option does not exist, or does not take its value."""
 
 
 def one_line(error: BaseException, length: int = 300) -> str:
-    """The message of an error in one line, or its type where it has none."""
-    said = " ".join(str(error).split())
-    return said[:length] or type(error).__name__
+    """The message of an error on one line, or its type where it has no message."""
+    message = " ".join(str(error).split())
+    return message[:length] or type(error).__name__

@@ -28,8 +28,7 @@ from PIL import Image
 
 from probes.errors import BadItem
 from probes.media.formats import MODALITIES, Modality
-from probes.metadata import as_metadata
-from probes.parts import (
+from probes.media.parts import (
     BYTES,
     Part,
     is_array,
@@ -39,6 +38,7 @@ from probes.parts import (
     part_from_path,
     plain,
 )
+from probes.metadata import as_metadata
 
 
 @dataclass(frozen=True, init=False)
@@ -160,7 +160,7 @@ def name_of(id: str | None, place: str | None) -> str:
 
 
 def check_text(text: Any, name: str, id: str | None = None) -> None:
-    """Raise BadItem unless `text` is a str that can be written as UTF-8."""
+    """Raise BadItem unless `text` is a str that UTF-8 can encode."""
     if not isinstance(text, str):
         raise BadItem(f"{name}: text must be a str, not {type(text).__name__}", id)
     try:
@@ -233,8 +233,9 @@ def as_item(value: Any, id: str | None = None, place: str | None = None) -> Item
         parts = [part for message in value for part in _message_parts(message, name, id)]
         return Item(parts=parts, id=id, place=place)
     raise BadItem(
-        f"{name}: cannot read a {type(value).__name__}; give a str, a PIL image, a pathlib.Path, "
-        "bytes of media, a dict with text/image/video/audio, chat messages or an Item",
+        f"{name}: cannot read a value of type {type(value).__name__}; give a str, a PIL image, a "
+        "pathlib.Path, bytes of media, a dict with text/image/video/audio, chat messages or an "
+        "Item",
         id,
     )
 
@@ -268,7 +269,9 @@ def several(values: Any) -> Iterable[Any]:
     if hasattr(values, "iloc") and hasattr(values, "columns"):
         raise BadItem("a data frame is read as rows: give frame.to_dict('records')")
     if not isinstance(values, Iterable):
-        raise BadItem(f"cannot read a {type(values).__name__} as items; give a list of them")
+        raise BadItem(
+            f"cannot read a value of type {type(values).__name__} as items; give a list of them"
+        )
     return values
 
 
@@ -278,7 +281,7 @@ def _is_lone(values: Any) -> bool:
 
 
 def _from_mapping(value: Mapping, id: str | None, place: str | None) -> Item:
-    id = id if (given := as_id(value.get("id"))) is None else given
+    id = id if (own_id := as_id(value.get("id"))) is None else own_id
     name = name_of(id, place)
     if _is_message(value):
         return Item(parts=_message_parts(value, name, id), id=id, place=place)

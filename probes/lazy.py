@@ -1,7 +1,7 @@
-"""Public names that are imported when they are first asked for.
+"""Public names that are imported at their first use.
 
-torch, transformers and LanceDB take seconds to import; `freeret --help` and a mistyped path should
-not wait for them.
+torch, transformers and LanceDB take seconds to import; `freeret --help` and an error for a mistyped
+path should not wait for them.
 """
 
 import importlib
@@ -20,8 +20,7 @@ def lazy_names(
         homes: For each module, the names that the package takes from it, separated by spaces.
 
     Returns:
-        A function that imports a name from its module and keeps it on the package, and one that
-        lists all names.
+        A function that imports a name and sets it on the package, and one that lists all names.
     """
     modules = {name: module for module, names in homes.items() for name in names.split()}
 

@@ -1,8 +1,8 @@
-"""Metadata as JSON: one converter for whatever Arrow, NumPy or Python hand over.
+"""Metadata as JSON: converts values of Arrow, NumPy and Python.
 
-Dates, times and timestamps become ISO 8601, durations seconds, decimals strings that keep all their
-digits; NaN and infinity, which JSON cannot write, become null. Bytes, pictures and objects that
-stand for no JSON value are left out, which is logged once for each name.
+Dates, times and timestamps become ISO 8601, durations seconds, and decimals strings with all their
+digits; NaN and infinity, which JSON does not have, become null. Bytes, pictures and objects without
+a JSON value are left out, which is logged once per name.
 """
 
 import datetime
@@ -21,27 +21,27 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 DEPTH = 50
-"""Values nested deeper are left out, as are those that hold themselves."""
+"""Values that are nested deeper are left out, and so are those that contain themselves."""
 
 
 class _LeftOut(Exception):
-    """A value that JSON cannot hold; says of which type it is."""
+    """A value that JSON cannot hold; the message is its type."""
 
 
 def as_metadata(values: Mapping[Any, Any]) -> dict[str, Any]:
-    """A copy that holds JSON values alone."""
+    """A copy with JSON values only."""
     return _members(values, "", 0)
 
 
 def _members(values: Mapping[Any, Any], within: str, depth: int) -> dict[str, Any]:
-    found = {}
+    members = {}
     for key, value in values.items():
         name = _text(str(key))
         try:
-            found[name] = _value(value, f"{within}{name}", depth)
+            members[name] = _value(value, f"{within}{name}", depth)
         except _LeftOut as left:
-            _notice(f"{within}{name}", str(left))
-    return found
+            _warn_once(f"{within}{name}", str(left))
+    return members
 
 
 def _value(value: Any, name: str, depth: int) -> Any:
@@ -85,10 +85,10 @@ def _list(values: Iterable[Any], name: str, depth: int) -> list[Any]:
 
 
 def _text(text: str) -> str:
-    """Text that UTF-8 can write; half a surrogate pair is written as its escape."""
+    """Text that can be written as UTF-8: half a surrogate pair becomes its escape sequence."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 @functools.lru_cache(1024)
-def _notice(name: str, type: str) -> None:
-    log.warning("metadata: %s holds %s, which JSON cannot; it is left out", name, type)
+def _warn_once(name: str, type: str) -> None:
+    log.warning("metadata: %s holds %s, which JSON cannot hold; it is left out", name, type)

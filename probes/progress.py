@@ -1,6 +1,6 @@
-"""How far long work has come: batches say how many tokens went through the model, whoever listens.
+"""Progress of long work: batches report the tokens that they computed to a listener.
 
-A bar over several measurements listens here, so that none of them needs to know of it.
+A progress bar over several measurements listens here, so that they need not know of it.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,15 +12,15 @@ _listener: ContextVar[Callable[[int], object] | None] = ContextVar("listener", d
 
 @contextmanager
 def listening(listener: Callable[[int], object]) -> Iterator[None]:
-    """Call `listener` with the tokens of every batch that is computed meanwhile."""
-    before = _listener.set(listener)
+    """Within the context, call `listener` with the number of tokens of every batch."""
+    token = _listener.set(listener)
     try:
         yield
     finally:
-        _listener.reset(before)
+        _listener.reset(token)
 
 
 def computed_tokens(count: int) -> None:
-    """Tell the listener, if there is one, that a batch of `count` tokens was computed."""
+    """Report a batch of `count` tokens to the listener, if there is one."""
     if listener := _listener.get():
         listener(count)

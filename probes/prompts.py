@@ -1,15 +1,17 @@
-"""Prompts: how an item is put to the model so that the next word says what the item means.
+"""Prompts: wordings after which the model's next word says what an item means.
 
-A prompt turns an item into `Prompted`: trusted instructions (str) around untrusted content
-(`Part`). Only instructions may act as prompt; `Backbone.encode` tokenises content as plain text.
-`ControlPrompt` carries the paper's three priors, each a switch; the others are named baselines.
+A prompt turns an item into a `Prompted` exchange: trusted instructions (str) around untrusted
+content (`Part`). Only instructions may act as a prompt; `Backbone.encode` tokenises content as
+plain text. `ControlPrompt` has the paper's three priors, each with a switch; the others are
+published baselines.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from probes.errors import BadSetting
-from probes.items import Part, as_item
+from probes.items import Item, Part, as_item, with_places
 
 Side = Literal["query", "document"]
 
@@ -39,24 +41,40 @@ TASKS: dict[str, dict[Side, str]] = {
         "document": "Find the same scene as the input.",
     },
 }
-"""Task alignment, one instruction for each side of a retrieval task."""
+"""Task alignment: the instruction for each side of a retrieval task."""
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """One exchange, ready to encode: instructions are str, content is Part.
-
-    `prefill` is the beginning of the model's own turn: the last position, where the word is born,
-    is the last token of the prefill.
-    """
+    """An exchange that is ready to encode."""
 
     user: tuple[str | Part, ...]
+    """The user's turn: instructions are str, content is Part."""
     system: str | None = None
+    """The system's turn."""
     prefill: str = ""
+    """The beginning of the model's turn. States are read at its last token, which predicts the
+    word."""
+
+
+Source = str | Item | Prompted | Any
+"""A prompted exchange, or an item in any form that `as_item` reads."""
+
+
+def as_sources(sources: Source | Sequence[Source]) -> list[tuple[Item | Prompted, str]]:
+    """Read items and prompts, each with the name that messages call it by; a lone one is a list of
+    one. Raises BadItem for anything else."""
+    if isinstance(sources, Prompted):
+        return [(sources, "the prompt")]
+    read: list[tuple[Item | Prompted, str]] = []
+    for place, value in with_places(sources):
+        source = value if isinstance(value, Prompted) else as_item(value, place=place)
+        read.append((source, source.name if isinstance(source, Item) else str(place)))
+    return read
 
 
 class Prompt(Protocol):
-    """Anything that puts an item to the model."""
+    """A wording that turns an item into an exchange."""
 
     @property
     def name(self) -> str: ...
@@ -70,12 +88,15 @@ class Prompt(Protocol):
 class ControlPrompt:
     """The paper's control prompt (§3.3): task alignment, semantic grounding, noise suppression.
 
-    Instructions stand before the content, so that all items of one side share a prefix.
+    Instructions precede the content, so that all items of one side share a prefix.
     """
 
     task: str | None = "same meaning"
+    """The task: a key of TASKS or free text. None switches task alignment off."""
     grounding: bool = True
+    """Semantic grounding: ask for the concrete main subject."""
     denoise: bool = True
+    """Noise suppression: rule out filler and function words, punctuation and formatting."""
 
     @property
     def name(self) -> str:
@@ -84,7 +105,8 @@ class ControlPrompt:
         return f"control({', '.join(priors)})"
 
     def instructions(self, side: Side) -> str:
-        """The priors that are switched on, in words. A task may be a key of TASKS or free text."""
+        """The wording of the priors that are switched on. The task is a key of TASKS or free
+        text."""
         parts = []
         if self.task is not None:
             parts.append(TASKS[self.task][side] if self.task in TASKS else self.task)
@@ -96,8 +118,8 @@ class ControlPrompt:
         return " ".join(parts)
 
     def apply(self, item: Any, side: Side = "document") -> Prompted:
-        """The exchange in which the model is asked for one word about `item`, given in any form
-        that `as_item` reads. Raises BadItem."""
+        """Ask for the meaning of an item, given in any form that `as_item` reads, in one word.
+        Raises BadItem where it cannot be read."""
         return Prompted(
             user=(
                 f'{self.instructions(side)}\n\nInput: "',
@@ -117,7 +139,16 @@ class ControlPrompt:
 
 @dataclass(frozen=True)
 class TemplatePrompt:
-    """A fixed wording around the content, the same for queries and documents."""
+    """A fixed wording around the content, the same for queries and documents.
+
+    Attributes:
+        name: Its name in reports and recipes.
+        before: Text in front of the content; `{medium}` stands for the kind of the content.
+        after: Text behind the content.
+        system: The system's turn.
+        prefill: The beginning of the model's turn.
+        medium: The word for `{medium}` by kind of content, where it is not the kind itself.
+    """
 
     name: str
     before: str = ""
@@ -125,11 +156,10 @@ class TemplatePrompt:
     system: str | None = None
     prefill: str = ""
     medium: dict[str, str] = field(default_factory=dict, hash=False)
-    """What `{medium}` in the wording becomes for each kind of content."""
 
     def apply(self, item: Any, side: Side = "document") -> Prompted:
-        """The wording with `item`, given in any form that `as_item` reads, in its place. Raises
-        BadItem."""
+        """Put an item, given in any form that `as_item` reads, into the wording. Raises BadItem
+        where it cannot be read."""
         item = as_item(item)
         kind = item.media[0].kind if item.media else "text"
         word = self.medium.get(kind, kind)
@@ -144,7 +174,7 @@ class TemplatePrompt:
 E5V = TemplatePrompt(
     "e5v", after="\nSummary above {medium} in one word: ", medium={"text": "sentence"}
 )
-"""E5-V (arXiv 2407.12580): the wording for sentences and for images."""
+"""E5-V (arXiv 2407.12580): its wordings for sentences and for images."""
 
 PROMPT_EOL = TemplatePrompt(
     "prompteol",
@@ -153,7 +183,7 @@ PROMPT_EOL = TemplatePrompt(
     prefill='"',
     medium={"text": "sentence"},
 )
-"""PromptEOL (arXiv 2307.16645): the opening quotation mark begins the model's turn."""
+"""PromptEOL (arXiv 2307.16645): an opening quotation mark begins the model's turn."""
 
 HIERARCHICAL = TemplatePrompt(
     "hierarchical",
@@ -169,16 +199,16 @@ NAMED: dict[str, Prompt] = {
     "prompteol": PROMPT_EOL,
     "hierarchical": HIERARCHICAL,
 }
-"""Prompts that can be asked for by name, and that the diagnostic compares."""
+"""The prompts that have a name, which the diagnostic compares."""
 
 
 def as_prompt(prompt: "str | Prompt", task: str | None = None) -> Prompt:
-    """A prompt by its name in NAMED, or itself, for a task.
+    """Look up a prompt by name, and set its task.
 
     Args:
         prompt: A name in NAMED, or a prompt.
-        task: A key of TASKS or free text, which replaces the prompt's task prior. A prompt without
-            a task prior stays as it is, and None leaves every prompt as it is.
+        task: A key of TASKS or free text, which replaces the task of a prompt that states one.
+            None changes nothing.
 
     Raises:
         BadSetting: There is no prompt of this name.

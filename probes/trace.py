@@ -1,4 +1,4 @@
-"""`from probes.trace import record`: the tracing layer under its short name."""
+"""A short name of the tracing layer: `from probes.trace import record`."""
 
 from probes.model.trace import States, record
 

@@ -41,6 +41,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/geometry.py": ("geometry",),
     "probes/measure/injection.py": ("injection",),
     "probes/measure/lexicalization.py": ("lexicalization",),
+    "probes/model/locate.py": ("loading",),
+    "probes/model/encoding/plain.py": ("encoding",),
     "probes/model/prefix.py": ("prefix", "batching"),
     "probes/model/pretrained.py": ("loading",),
     "probes/prompts.py": ("encoding", "embedder"),

@@ -1,4 +1,4 @@
-"""Whatever is asked of the public interface, only a FreeRetError that says why comes out of it."""
+"""Bad arguments to the public interface raise a FreeRetError with a one-line reason."""
 
 import json
 import shutil
@@ -95,7 +95,7 @@ def cut(size: int) -> Callable[[Path], Any]:
         configured(num_attention_heads=0),
     ],
 )
-def test_a_model_folder_that_is_not_whole(change: Any, folder: Path, tmp_path: Path) -> None:
+def test_an_incomplete_model_folder(change: Any, folder: Path, tmp_path: Path) -> None:
     change(shutil.copytree(folder, tmp_path / "m"))
     with pytest.raises(BackboneNotFound) as caught:
         Backbone.load(tmp_path / "m")
@@ -262,7 +262,7 @@ def fails(call: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("name", LOADS)
-def test_a_bad_place(name: str, folder: Path) -> None:
+def test_a_bad_file_or_model(name: str, folder: Path) -> None:
     fails(lambda: LOADS[name](folder))
 
 
@@ -271,9 +271,7 @@ def test_a_bad_call(name: str, backbone: Backbone, retriever: FreeRet) -> None:
     fails(lambda: CALLS[name](backbone, retriever))
 
 
-def test_handlers_of_pythons_own_errors_go_on_working(
-    backbone: Backbone, retriever: FreeRet
-) -> None:
+def test_errors_can_be_handled_as_pythons_own(backbone: Backbone, retriever: FreeRet) -> None:
     states = record(backbone, backbone.encode(["a"]), ["norm"])
     for error, call in (
         (ValueError, lambda: retriever.search("a", top_n=0)),

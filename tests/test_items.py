@@ -82,15 +82,15 @@ BAD: list[tuple[Any, str]] = [
     ({"text": ""}, "no content"),
     ({"text": None}, "no content"),
     (Item, "cannot read"),
-    (3, "cannot read a int"),
+    (3, "cannot read a value of type int"),
     (b"bytes", "cannot tell what bytes that begin with b'bytes' are"),
     (bytearray(3), "cannot tell what bytearray"),
     ({"bytes": None, "path": None}, "neither bytes nor a path"),
     (np.zeros((8, 8, 3)), "an array of float64 and shape (8, 8, 3) may be anything"),
     (np.zeros(8, np.uint8), "may be anything"),
     (np.zeros((8, 8, 5), np.uint8), "may be anything"),
-    (None, "cannot read a NoneType"),
-    ([], "cannot read a list"),
+    (None, "cannot read a value of type NoneType"),
+    ([], "cannot read a value of type list"),
     ({}, "at least one of the keys"),
     ({"txet": "b"}, "at least one of the keys"),
     ({"text": ["a", "b"], "image": [RED]}, "here are 2 of text and 1 of image"),
@@ -144,7 +144,7 @@ def test_a_media_file_stays_a_path(tmp_path: Path) -> None:
     assert (content(item), item.id) == ([("image", path)], str(path))
 
 
-def test_an_id_of_its_own_wins() -> None:
+def test_an_item_keeps_its_own_id() -> None:
     assert as_item({"text": "a", "id": 5}, id="given").id == "5"
     assert as_item(Item("a", id="own"), id="given").id == "own"
     assert as_item(Item("a"), id="given").id == "given"
@@ -183,8 +183,8 @@ def test_the_signature_is_the_mix_of_kinds(item: Item, signature: str, text: str
     assert [part.kind for part in item.media] == [p.kind for p in item.parts if p.kind != "text"]
 
 
-def test_several_texts_stand_apart(tiny: Callable[[str], Backbone]) -> None:
-    """In the tokens as in `.text`."""
+def test_several_texts_are_separate_lines(tiny: Callable[[str], Backbone]) -> None:
+    """Both in the tokens and in `.text`."""
     item = as_item({"text": ["one word", "of the image"]})
     backbone = tiny("llama")
     assert item.text == "one word\nof the image"
@@ -192,7 +192,7 @@ def test_several_texts_stand_apart(tiny: Callable[[str], Backbone]) -> None:
 
 
 def test_equal_items_hash_alike() -> None:
-    """Items stand in sets and as keys, whatever media and metadata they hold."""
+    """Items can be members of sets and keys of dicts, whatever media and metadata they hold."""
     twins = [Item("a", images=[RED], id="x", metadata={"y": [1]}) for _ in range(2)]
     assert twins[0] == twins[1]
     assert len({*twins, Item("a", id="x")}) == 2
@@ -213,15 +213,15 @@ def test_frames_are_one_video_and_paths_are_many() -> None:
     ("read", "reason"),
     [
         (lambda: Item(images=RED), r"images= takes a list, not a Image: images=\[…\]"),  # type: ignore[arg-type]
-        (lambda: as_items(None), "cannot read a NoneType as items"),
+        (lambda: as_items(None), "cannot read a value of type NoneType as items"),
         (lambda: as_items(b"ab"), "cannot tell what bytes"),
     ],
 )
-def test_what_is_no_list_is_refused(read: Callable[[], Any], reason: str) -> None:
+def test_a_value_that_is_not_a_list_is_refused(read: Callable[[], Any], reason: str) -> None:
     with pytest.raises(BadItem, match=reason):
         read()
 
 
 def test_messages_never_print_the_content() -> None:
-    """An error or a log line names an item by id; its text may be long or private."""
+    """Messages name an item by its id; its text may be long or private."""
     assert "secret" not in repr(Item("secret", id="x"))

@@ -26,7 +26,7 @@ from freeret.store.payload import encode_metadata, pack, unpack
 from freeret.store.table import Store
 from probes.errors import BadItem
 from probes.items import Item, as_item
-from probes.metadata import _notice, as_metadata
+from probes.metadata import _warn_once, as_metadata
 from probes.model.backbone import Backbone
 from tests.samples import picture, png
 
@@ -69,7 +69,7 @@ def test_a_value_becomes_json_and_comes_back(value: Any, kept: Any) -> None:
 
 
 class Odd:
-    """Stands for no value of JSON."""
+    """An object without a JSON value."""
 
 
 LOOP: list[Any] = []
@@ -80,10 +80,10 @@ LOOP.append(LOOP)
     "value",
     [b"\xff", bytearray(2), memoryview(b"a"), picture(), Odd(), len, LOOP, 1j, [1, b"\xff"]],
 )
-def test_what_json_cannot_hold_is_left_out_and_said_once(
+def test_values_without_json_are_left_out_and_logged_once(
     value: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _notice.cache_clear()
+    _warn_once.cache_clear()
     for _ in range(3):
         item = Item("a", metadata={"sha": value, "year": 1, "deep": {"er": value}})
         assert item.metadata == {"year": 1, "deep": {}}
@@ -138,7 +138,7 @@ def columns() -> dict[str, pa.Array]:
 def test_a_parquet_of_all_types_is_indexed(
     tmp_path: Path, tiny: Callable[[str], Backbone], caplog: pytest.LogCaptureFixture
 ) -> None:
-    _notice.cache_clear()
+    _warn_once.cache_clear()
     table = pa.table({"id": ["x", "y"], "text": ["one", "two"], **columns()})
     pq.write_table(table, tmp_path / "a.parquet")
     retriever = FreeRet(tiny("llama"), Recipe("e5v", "attn[-1]", "none", "mcq"))

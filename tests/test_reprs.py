@@ -65,7 +65,7 @@ def examples(report: ProbeReport, retriever: FreeRet) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "name", [f"{package.__name__}.{n}" for package in (probes, freeret) for n in package.__all__]
 )
-def test_what_is_public_has_a_short_repr(name: str, examples: dict[str, Any]) -> None:
+def test_public_classes_have_a_short_repr(name: str, examples: dict[str, Any]) -> None:
     package, name = name.split(".")
     value = getattr(sys.modules[package], name)
     if inspect.isfunction(value):
@@ -96,7 +96,7 @@ def test_hits_are_a_list(retriever: FreeRet) -> None:
     assert len(found + found) == 10
 
 
-def test_hits_are_a_line_each() -> None:
+def test_each_hit_is_a_line() -> None:
     lines = repr(hits(30, EVIL)).splitlines()
     assert lines[0] == "30 hits"
     assert lines[1].startswith("  1  1.000  'h0'  \"<script>")

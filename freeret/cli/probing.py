@@ -17,6 +17,7 @@ from probes.errors import BadSetting, FreeRetError
 from probes.files import read_json
 from probes.measure.parts import PARTS, FigureKind, Format, PartName, part_names
 from probes.model.loading import Loading
+from probes.model.locate import check_model
 
 
 def _inches(_: Any, tokens: Sequence[Any]) -> float:
@@ -81,7 +82,7 @@ def probe(
     for model, folder in folders.items():
         preflight.check_writable(folder)
         if len(models) == 1:
-            preflight.check_model(model, loading)
+            check_model(model, loading)
     from freeret.pages.probe_folder import draw
 
     reports, failed = [], []
@@ -228,7 +229,7 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
     Args:
         json: Print the checks as one JSON list.
     """
-    preflight.check_model(model, loading)
+    check_model(model, loading)
     from freeret.check import check as run_checks
     from freeret.cli.output import json_line
     from probes import Backbone
@@ -258,7 +259,7 @@ def demo(
         out: Folder for everything that is written; open its index.html.
     """
     preflight.check_writable(out)
-    preflight.check_model(model, loading)
+    check_model(model, loading)
     say(f"Loading {model}")
     from freeret.cli.output import this_command
     from freeret.demo.run import Demo

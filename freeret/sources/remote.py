@@ -19,8 +19,8 @@ from freeret.sources.folders import Tree, set_aside
 from probes import Item
 from probes.errors import BadItem
 from probes.media.formats import kind_of
+from probes.media.parts import Part, text_part
 from probes.media.sources import Limits, check_size
-from probes.parts import Part, text_part
 
 AHEAD = 2**23
 """Bytes of a table per request: each request to an object store takes a round trip."""

@@ -26,12 +26,12 @@ from probes.data import paraphrases
 from probes.display import picture
 from probes.errors import BadSetting, FreeRetError
 from probes.items import Item
-from probes.model.backbone import Backbone, Source
+from probes.model.backbone import Backbone
 from probes.model.batching import run_batches
 from probes.model.encoding import Batch, Row
 from probes.model.sites import all_sites
 from probes.model.trace import record
-from probes.prompts import E5V, ControlPrompt
+from probes.prompts import E5V, ControlPrompt, Source
 from probes.stats import Interval, mean_interval, median_interval
 
 PROMPT_KINDS: dict[str, str] = {

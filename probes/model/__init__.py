@@ -1,1 +1,1 @@
-"""One traced model: loading, encoding, batching, and recording its states."""
+"""A traced model: loading it, encoding items in batches, and recording its states."""

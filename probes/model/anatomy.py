@@ -1,20 +1,21 @@
-"""Where a model's sublayers are: found in the module tree, confirmed numerically at load.
+"""Anatomy: the sublayers of a model, found in its module tree and confirmed numerically at load.
 
-Names alone are silently wrong (Olmo2's `post_attention_layernorm` is inside the attention branch;
-a parallel GPT-NeoX has every expected name and no middle state). So one small left-padded random
-batch is run with plain PyTorch hooks, and a module is taken for the reader of h^Attn only if
+Names alone can be silently wrong: Olmo2's `post_attention_layernorm` is inside the attention
+branch, and a parallel GPT-NeoX has every expected name and no middle state. So a small left-padded
+random batch is run with plain PyTorch hooks, and a module is accepted as the reader of h^Attn only
+if
 
     mid = in + c · attention        (1)
 
-holds for the tensors that really flowed through it, c being 1 or the config's
-`residual_multiplier`. The final norm and the LM head are confirmed the same way. Whether also
+holds for the tensors that flowed through it, where c is 1 or the config's `residual_multiplier`.
+The final norm and the LM head are confirmed in the same way. The error of
 
     out = mid + c · MLP             (2)
 
-is measured and reported: Gemma 4 adds a per-layer input after its MLP and scales the sum. h^Attn is
-the same state there, and `mlp[l]` is the layer's output, whatever the layer ends with.
+is measured and reported, since (2) need not hold: Gemma 4 adds a per-layer input after its MLP and
+scales the sum. h^Attn is the same state there, and `mlp[l]` is the layer's output in any case.
 
-"Attention" stands for whatever mixes positions: some layers of a hybrid model hold a linear
+"Attention" stands for any module that mixes positions: layers of a hybrid model may have a linear
 attention, a convolution or a state-space module in its place.
 """
 
@@ -31,7 +32,7 @@ MIXERS = (
     *("self_attn", "attn", "attention", "self_attention"),
     *("linear_attn", "conv", "mamba", "temporal_block"),
 )
-"""Names of the module that mixes positions; layers of one model may differ in it."""
+"""Names of the module that mixes positions; the layers of a model may have different ones."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Anatomy:
     layers: str
     """The list of decoder layers; layer l's output is `mlp[l]`."""
     mid: str
-    """Inside a layer: the module whose *input* is `attn[l]`."""
+    """The module inside a layer whose *input* is `attn[l]`."""
     norm: str
     """The final norm; its output is `norm`."""
     head: str
-    """The LM head; its weight rows are the words."""
+    """The LM head; row y of its weight is the direction w_y of a word."""
     num_layers: int
     hidden_size: int
     residual_scale: float
@@ -54,16 +55,16 @@ class Anatomy:
     """logits = softcap(head(norm) · logit_scale)."""
     softcap: float | None
     residual_error: float
-    """The largest |error| of (1) over all layers, relative to the largest |branch|."""
+    """The largest |error| of (1) in any layer, relative to the largest |branch|."""
     output_error: float
-    """The same of (2), which need not hold."""
+    """The same for (2), which need not hold."""
     logit_error: float
-    """The same for the logits rebuilt from `norm`."""
+    """The same for the logits that are computed from `norm`."""
     notes: tuple[str, ...] = ()
-    """Where the layers differ from equation (2), and what the sites then are."""
+    """Where layers deviate from equation (2), and the meaning of the sites then."""
 
     def logits(self, head_output: Tensor) -> Tensor:
-        """What the model makes of the LM head's output, in float32."""
+        """The model's logits from the output of its LM head, in float32."""
         logits = head_output.float() * self.logit_scale
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
@@ -71,9 +72,14 @@ class Anatomy:
 
 
 def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
-    """Find and confirm the anatomy of `model` on `inputs`, a left-padded text batch.
+    """Find the anatomy of a model and confirm it.
 
-    Raises UnsupportedBackbone, naming the module and the equation that failed.
+    Args:
+        model: The transformers model.
+        inputs: Its keyword arguments for a left-padded batch of text.
+
+    Raises:
+        UnsupportedBackbone: The message names the module and the equation that failed.
     """
     config = model.config
     if getattr(config, "is_encoder_decoder", False):
@@ -93,9 +99,8 @@ def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
         raise UnsupportedBackbone(
             f"{type(model).__name__} has no LM head: load it with a class that generates"
         )
-    paths = {id(module): path for path, module in model.named_modules()}
-    paths_kept = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
-    paths = {**paths_kept, **paths}
+    every = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
+    paths = every | {id(module): path for path, module in model.named_modules()}
 
     flow = _run(model, decoder, layers, head, inputs)
     layer_path = paths[id(layers)]
@@ -122,7 +127,7 @@ def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
 
 @dataclass
 class _Flow:
-    """What went in and out of each hooked module, by `id(module)`, each [batch, time, ·]."""
+    """Inputs and outputs of the hooked modules by `id(module)`, each `[batch, time, ·]`."""
 
     inputs: dict[int, Tensor]
     outputs: dict[int, Tensor]
@@ -147,7 +152,8 @@ def _find_layers(model: Any, num_layers: int) -> tuple[nn.Module, nn.ModuleList]
 
 
 def _logit_scales(config: Any) -> tuple[float, float]:
-    """Muse-Glimmer multiplies its logits; HyperCLOVAX multiplies by what Granite divides by."""
+    """The scales that a config may mean: Muse-Glimmer multiplies its logits, and HyperCLOVAX
+    multiplies by the factor that Granite divides by."""
     factor, scaling = (
         float(getattr(config, name, None) or 1.0)
         for name in ("output_multiplier", "logits_scaling")
@@ -200,8 +206,9 @@ def _run(
 
 
 def _error(left: Tensor, right: Tensor, plus: Tensor | None = None) -> float:
-    """max |left - (right + plus)| relative to max |plus|, the branch that was added (a large stream
-    would hide a missing one), else to max |left|; infinite when shapes differ."""
+    """max |left - (right + plus)| relative to max |plus|, else to max |left|; infinite where shapes
+    differ. `plus` is the branch that was added: relative to a large stream, the error of a missing
+    branch would look small."""
     if any(left.shape != other.shape for other in (right, plus) if other is not None):
         return float("inf")
     right = right.to(left.device)  # layers of a sharded model are on different devices
@@ -214,17 +221,17 @@ def _error(left: Tensor, right: Tensor, plus: Tensor | None = None) -> float:
 def _find_mid(
     layers: nn.ModuleList, layer_path: str, flow: _Flow, scale: float
 ) -> tuple[str, float, float]:
-    """The name of the child that reads mid in every layer, and the largest errors of (1), (2)."""
+    """The name of the child that reads mid in every layer, and the largest error of (1), of (2)."""
     name, residual_error, output_error = "", 0.0, 0.0
     for index, layer in enumerate(layers):
         where = f"{layer_path}.{index}"
-        found, opening, closing = _mid_of_layer(layer, where, flow, scale)
-        if name and found != name:
+        reader, opening, closing = _mid_of_layer(layer, where, flow, scale)
+        if name and reader != name:
             raise UnsupportedBackbone(
-                f"{where}: h^Attn enters {found!r}, but {name!r} in the layers before it; "
+                f"{where}: h^Attn enters {reader!r}, but {name!r} in the layers before it; "
                 "layers of different make cannot be traced by one anatomy"
             )
-        name = found
+        name = reader
         residual_error, output_error = max(residual_error, opening), max(output_error, closing)
         if index and _error(flow.inputs[id(layer)], flow.outputs[id(layers[index - 1])]) > 0.0:
             raise UnsupportedBackbone(

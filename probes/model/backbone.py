@@ -1,4 +1,4 @@
-"""Backbone: one transformers model with its tokenizer or processor, its weights never changed."""
+"""Backbone: a transformers model with its tokenizer or processor, whose weights never change."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ from transformers import TextStreamer
 
 from probes.arguments import check_count
 from probes.errors import BadSetting, FreeRetError, UnsupportedBackbone, one_line
-from probes.items import Item, as_item, with_places
+from probes.items import as_item
 from probes.media.sources import MediaOptions
 from probes.model.anatomy import Anatomy, resolve
 from probes.model.encoding import Batch, Encoder, Row
@@ -24,17 +24,28 @@ from probes.model.locate import check_model
 from probes.model.offloading import check_weights, device_of, loaded
 from probes.model.pretrained import OutOfMemory, load_pretrained
 from probes.model.sites import Site
-from probes.prompts import Prompted
+from probes.prompts import Prompted, Source, as_sources
 
-Source = str | Item | Prompted | Any
 FIXED = {"device", "dtype", "attn", "device_map", "quantize"}
-"""Settings that nothing can change once a model is loaded."""
+"""Settings that cannot be changed once a model is loaded."""
 OF_MEDIA = ("images", "videos", "frames", "max_pixels")
 """Settings that `Loading` and `MediaOptions` share."""
 
 
 class Backbone:
-    """Load with `Backbone.load`. The transformers objects are `model`, `tokenizer`, `processor`."""
+    """A language model to read states from; `Backbone.load` makes it.
+
+    Attributes:
+        model: The transformers model.
+        tokenizer: Its tokenizer.
+        processor: Its processor, or None for a model of text only.
+        name: The alias, folder, hub id or label that reports and stores call it by.
+        revision: The commit of a model on the hub.
+        loading: The settings in effect; where one is None, the model and the device decided.
+        anatomy: Where its sublayers are.
+        encoder: Makes rows of tokens, and batches of rows.
+        lock: Held around every forward pass: a traced model is not thread-safe.
+    """
 
     def __init__(
         self,
@@ -56,12 +67,10 @@ class Backbone:
         self.loading = replace(
             loading or Loading(), **{name: getattr(options, name) for name in OF_MEDIA}
         )
-        """The settings in effect; where one is None, the model and the device decided."""
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.revision = revision
         self.lock = threading.RLock()
-        """Held around every forward: a traced model is not thread-safe."""
         self.encoder = Encoder(model, tokenizer, processor, self.loading.max_tokens, options)
         self.anatomy: Anatomy = self._resolved()
 
@@ -130,9 +139,9 @@ class Backbone:
                 )
             if tokenizer is None:
                 tokenizer = getattr(processor, "tokenizer", None)
-            carried = getattr(getattr(model, "config", None), "_name_or_path", None)
-            name = name or carried or type(model).__name__
-            return cls(model, tokenizer, processor, name, loading.revision, media, loading)
+            carried = getattr(getattr(model, "config", None), "_name_or_path", "")
+            label = name or carried or type(model).__name__
+            return cls(model, tokenizer, processor, label, loading.revision, media, loading)
         if type(model).__module__.split(".")[0] == "nnsight":
             raise UnsupportedBackbone(
                 f"a {type(model).__name__} is a wrapper of nnsight: give the transformers model in "
@@ -163,10 +172,12 @@ class Backbone:
 
     @property
     def num_layers(self) -> int:
+        """Number of decoder layers."""
         return self.anatomy.num_layers
 
     @property
     def hidden_size(self) -> int:
+        """Dimensions of a state."""
         return self.anatomy.hidden_size
 
     @property
@@ -176,34 +187,56 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go: the device of the input embeddings, or, where those are offloaded, the
-        one that they are brought to."""
+        """The device of inputs: that of the input embeddings, or the one that these are loaded to
+        where they are offloaded."""
         return device_of(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
+        """Number format of the input embeddings, and so of the residual stream."""
         return self.model.get_input_embeddings().weight.dtype
 
     def row(self, source: Source, name: str | None = None) -> Row:
-        """Tokenise one item, one prompted exchange, or anything that `as_item` reads."""
+        """Tokenise an item or a prompted exchange.
+
+        Args:
+            source: The item, in any form that `as_item` reads, or the exchange.
+            name: What messages call it; by default its id or place.
+
+        Raises:
+            BadItem: Its content cannot be read, or the backbone does not read its kind.
+        """
         return self.encoder.row(source if isinstance(source, Prompted) else as_item(source), name)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """Rows as one left-padded batch on the device; media are looked at here, if they have not
-        been before."""
+        """Left-pad rows to one batch on the device. Media whose features are not cached go through
+        their towers here."""
         with self.lock:
             return self.encoder.collate(rows, self.device)
 
     def rows(self, sources: Source | Sequence[Source]) -> list[Row]:
-        """Tokenise several; a lone one, such as a str, is a list of one and not its characters."""
+        """Tokenise several items or exchanges; a lone one, such as a str, is a list of one."""
         return [self.row(source, name) for source, name in as_sources(sources)]
 
     def encode(self, sources: Source | Sequence[Source]) -> Batch:
-        """Tokenise and left-pad: text as it is, media in a user turn, prompts as they say."""
+        """Tokenise and left-pad items and exchanges.
+
+        Args:
+            sources: Items in any form that `as_item` reads, and exchanges; a lone one is a list of
+                one. Text alone is tokenised as it is, media are put into a user turn, and an
+                exchange is rendered by the chat template.
+
+        Returns:
+            A batch on the device; `batch.inputs` are the model's keyword arguments.
+
+        Raises:
+            BadItem: One of them cannot be read; the message names it.
+            BadSetting: There is none.
+        """
         return self.collate(self.rows(sources))
 
     def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
-        """LM-head rows of the given token ids, float32: the directions w_y."""
+        """Rows w_y of the LM head for the given token ids, in float32."""
         with self.lock, loaded(self.model, self.anatomy.head) as head:
             self._check_words(ids.tolist())
             return head.weight[ids.to(head.weight.device)].float()
@@ -212,7 +245,7 @@ class Backbone:
     def label_logits(
         self, norm_state: Float[Tensor, "batch hidden"], ids: Sequence[int]
     ) -> Float[Tensor, "batch words"]:
-        """The model's logits of a few tokens only, from the state at `norm`, in float32."""
+        """The model's logits of a few tokens, from states at `norm`, in float32."""
         with self.lock, loaded(self.model, self.anatomy.head) as head:
             self._check_words(list(ids))
             rows = torch.tensor(list(ids), dtype=torch.long, device=head.weight.device)
@@ -225,24 +258,24 @@ class Backbone:
         size = self.model.get_submodule(self.anatomy.head).weight.shape[0]
         for id in ids:
             if not 0 <= id < size:
-                raise BadSetting(f"token {id} is none of the {size} words of the LM head")
+                raise BadSetting(f"there is no token {id}: the LM head has {size} words")
 
     @torch.no_grad()
     def lens(
         self, state: Float[Tensor, "batch hidden"], site: str | Site
     ) -> Float[Tensor, "batch vocabulary"]:
-        """Logit lens: the logits that the model would give if it ended at a site.
+        """Logit lens (nostalgebraist, 2020): the logits of a model that ended at a site.
 
         Args:
             state: States recorded at `site`, `[batch, hidden]`.
-            site: Where they were recorded. At `norm` the LM head reads them as they are, which
-                gives the model's own logits; elsewhere the final norm is applied first.
+            site: Where they were recorded. The LM head reads states at `norm` as they are, which
+                gives the model's own logits; the final norm is applied to all others first.
 
         Returns:
-            Logits over the vocabulary in float32, with the model's scaling and softcap.
+            Logits `[batch, vocabulary]` in float32, with the model's scaling and softcap.
 
         Raises:
-            BadSetting: The backbone has no such site.
+            BadSetting: The backbone has no such site, or the states do not have its width.
         """
         if not isinstance(state, Tensor) or state.shape[-1:] != (self.hidden_size,):
             raise BadSetting(
@@ -263,19 +296,20 @@ class Backbone:
         *,
         on_text: Callable[[str], None] | None = None,
     ) -> str:
-        """Greedy continuation of one prompt, as text.
+        """Continue an item or an exchange greedily.
 
         Args:
-            source: An item or a prompt.
+            source: The item, in any form that `as_item` reads, or the exchange.
             max_new_tokens: The most tokens that are generated.
-            on_text: Called with each new piece of text as soon as it is there. An error that it
-                raises ends the generation.
+            on_text: Called with each new piece of text as soon as it is generated. An error that
+                it raises ends the generation.
 
         Returns:
-            The whole text, without white space around it.
+            The generated text, stripped of white space around it.
 
         Raises:
-            BadItem, BadSetting.
+            BadItem: The source cannot be read.
+            BadSetting: `max_new_tokens` is not a whole number from 1 on.
         """
         check_count("max_new_tokens", max_new_tokens)
         batch = self.encode([source])
@@ -292,7 +326,8 @@ class Backbone:
         return self.tokenizer.decode(new, skip_special_tokens=True).strip()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Who computes: model, revision, a checksum over its weights, anatomy, dtype, versions."""
+        """Everything that decides the states of an item: model, revision, checksums of weights,
+        tokenizer and processor, anatomy, dtype and versions."""
         return {
             "model": self.name,
             "revision": self.revision,
@@ -326,17 +361,17 @@ class Backbone:
         except Exception as error:
             raise UnsupportedBackbone(
                 f"{type(self.model).__name__}: two short rows of text cannot be computed "
-                f"({one_line(error)}); a backbone must read text without media, as this class does "
-                "not, at least in this release of transformers"
+                f"({one_line(error)}); a backbone must read text without media, and this class "
+                "does not, at least in this release of transformers"
             ) from error
 
     def _confirmation_batch(self) -> Batch:
-        """Two rows of random plain tokens, one left-padded."""
+        """Two rows of random tokens that are not control tokens, one of them left-padded."""
         usable = self.model.get_input_embeddings().weight.shape[0]
         pool = sorted(set(range(usable)) - self.encoder.plain.control_ids - self._media_ids())
         pick = torch.Generator().manual_seed(0)
-        chosen = [pool[i] for i in torch.randint(len(pool), (11,), generator=pick).tolist()]
-        return self.collate([Row(chosen[:7]), Row(chosen[7:])])
+        ids = [pool[i] for i in torch.randint(len(pool), (11,), generator=pick).tolist()]
+        return self.collate([Row(ids[:7]), Row(ids[7:])])
 
     def _media_ids(self) -> set[int]:
         config = self.model.config.to_dict()
@@ -347,20 +382,8 @@ class Backbone:
         }
 
 
-def as_sources(sources: Source | Sequence[Source]) -> list[tuple[Item | Prompted, str]]:
-    """Read items and prompts, each with the name that messages call it by; a lone one is a list of
-    one. Raises BadItem for anything else."""
-    if isinstance(sources, Prompted):
-        return [(sources, "the prompt")]
-    read: list[tuple[Item | Prompted, str]] = []
-    for place, value in with_places(sources):
-        source = value if isinstance(value, Prompted) else as_item(value, place=place)
-        read.append((source, source.name if isinstance(source, Item) else str(place)))
-    return read
-
-
 class _Pieces(TextStreamer):
-    """Hands over the text of a generation, piece by piece."""
+    """Calls a function with each piece of generated text."""
 
     def __init__(self, tokenizer: Any, on_text: Callable[[str], None]):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -372,6 +395,6 @@ class _Pieces(TextStreamer):
 
 
 def _media_options(loading: Loading, media: MediaOptions) -> MediaOptions:
-    """The options of media, with what `loading` says of them."""
-    given = loading.given()
-    return replace(media, **{name: given[name] for name in OF_MEDIA if name in given})
+    """The options of media, with the settings that `loading` gives."""
+    settings = loading.given()
+    return replace(media, **{name: settings[name] for name in OF_MEDIA if name in settings})

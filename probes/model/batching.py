@@ -16,24 +16,24 @@ from tqdm.auto import tqdm
 
 from probes.errors import BadSetting
 from probes.items import Item
-from probes.model.backbone import Backbone, OutOfMemory, Source, as_sources
+from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch, Row
 from probes.model.prefix import Prefix, common_prefix, share_error, window
 from probes.model.sites import Site, as_sites
 from probes.model.trace import record
 from probes.progress import computed_tokens
-from probes.prompts import Prompt, Side
+from probes.prompts import Prompt, Side, Source, as_sources
 
 log = logging.getLogger(__name__)
 
 TOKEN_BUDGET = 2048
-"""Padded tokens a batch; on two CPU cores the throughput of a 135M model is flat around it."""
+"""Padded tokens per batch; on two CPU cores the throughput of a 135M model is flat around it."""
 BATCH_COST = 1 / 32
-"""What a batch costs besides its tokens, as a share of the budget (measured: 64 tokens' worth)."""
+"""Fixed cost of a batch, as a share of the token budget (measured: that of 64 tokens)."""
 MIN_PREFIX = 8
 """Tokens below which a common prefix is not worth a forward pass of its own."""
 BLOCK = 256
-"""Items that are tokenised, with their media, at a time."""
+"""Items whose tokens and media are in memory at once."""
 
 Result = TypeVar("Result")
 
@@ -47,36 +47,35 @@ def states_of(
 ) -> Float[Tensor, "sources sites hidden"]:
     """Last-position states of any number of texts or other items, batch by batch.
 
-    `record` runs a single batch and keeps the model's dtype. This function makes batches that fit
-    the token budget of the backbone, so that beside the result only one of them is in memory.
+    `record` runs a single batch and keeps the model's dtype. This function cuts batches by the
+    token budget of the backbone, so that only one of them is in memory besides the result.
 
     Args:
         backbone: The model to read.
-        sources: What `Backbone.encode` takes: texts, items, or prompts such as
-            `E5V.apply(Item("a cat"))`. A lone one is a list of one.
+        sources: Texts and other items, or prompted exchanges such as `E5V.apply("a cat")`, in any
+            form that `Backbone.encode` takes. A lone one is a list of one.
         sites: Where to read, such as `["attn[-1]", "norm"]`, or `"all"`.
         progress: Whether to show a progress bar.
 
     Returns:
         States `[sources, sites, hidden]`, float32 on the CPU, in the order of `sources` and of
-        `sites`; `.numpy()` makes an array of them without a copy.
+        `sites`; `.numpy()` gives them as an array without a copy.
 
     Raises:
-        BadItem: A source cannot be read.
-        BadSetting: There is no site, or the backbone does not have it.
+        BadItem: A source cannot be read; the message names it.
+        BadSetting: No site is given, or the backbone does not have it.
         OutOfMemory: A single source does not fit in memory.
     """
     depth = backbone.num_layers
-    chosen = [site.resolve(depth) for site in as_sites(sites, depth)]
-    if not chosen:
+    resolved = [site.resolve(depth) for site in as_sites(sites, depth)]
+    if not resolved:
         raise BadSetting("nothing to record: name at least one site")
-    given = as_sources(sources)
-    states = torch.empty(len(given), len(chosen), backbone.hidden_size)
-    with tqdm(total=len(given), desc="states", unit="item", disable=not progress) as bar:
-        for start in range(0, len(given), BLOCK):
-            block = given[start : start + BLOCK]
-            rows = [backbone.row(source, name) for source, name in block]
-            states[start : start + len(rows)] = last_states(backbone, rows, chosen)
+    named = as_sources(sources)
+    states = torch.empty(len(named), len(resolved), backbone.hidden_size)
+    with tqdm(total=len(named), desc="states", unit="item", disable=not progress) as bar:
+        for start in range(0, len(named), BLOCK):
+            rows = [backbone.row(source, name) for source, name in named[start : start + BLOCK]]
+            states[start : start + len(rows)] = last_states(backbone, rows, resolved)
             bar.update(len(rows))
     return states
 
@@ -90,7 +89,7 @@ def last_states(
 ) -> Float[Tensor, "rows sites hidden"]:
     """Raw float32 states on the CPU, in the order of `rows` and of `sites`.
 
-    Every row is run once, up to the deepest site. `progress` names the bar.
+    Every row is run once, up to the deepest site. `progress` is the label of the progress bar.
     """
     if not rows:
         return torch.empty(0, len(sites), backbone.hidden_size)
@@ -111,7 +110,7 @@ def prompted_states(
     *,
     progress: str | None = None,
 ) -> Float[Tensor, "items sites hidden"]:
-    """`last_states` of items under a prompt. Raises BadItem, naming the item."""
+    """`last_states` of items under a prompt. Raises BadItem, which names the item."""
     rows = [backbone.row(prompt.apply(item, side), item.name) for item in items]
     return last_states(backbone, rows, sites, progress=progress)
 
@@ -125,13 +124,23 @@ def run_batches(
     share_prefix: bool = True,
     progress: str | None = None,
 ) -> list[Result]:
-    """`forward` of every row, one result a row, in the order of `rows`.
+    """Run a function over all rows, batch by batch.
 
-    `token_budget` is that of `backbone.loading` by default, or else TOKEN_BUDGET.
-    `share_prefix=False` is for what reads every position: a shared prefix is not in the batch.
-    `progress` names the bar; it is shown when the work is long enough to be waited for, and below
-    another bar it vanishes when it is done.
-    Raises OutOfMemory when a single row does not fit in memory.
+    Args:
+        backbone: The model that the rows are for.
+        rows: Rows of any lengths.
+        forward: Returns one result for each row of a batch.
+        token_budget: Padded tokens per batch; by default that of `backbone.loading`, else
+            TOKEN_BUDGET.
+        share_prefix: Whether tokens that begin all rows are computed once. They are then missing
+            from the batch, so switch it off where every position is read.
+        progress: Label of a progress bar, which appears after two seconds.
+
+    Returns:
+        The results, in the order of `rows`.
+
+    Raises:
+        OutOfMemory: A single row does not fit in memory.
     """
     prefix = shared_prefix(backbone, rows) if share_prefix else None
     skip = len(prefix.ids) if prefix else 0
@@ -144,36 +153,36 @@ def run_batches(
         total=len(rows), desc=progress, unit="item", disable=progress is None, delay=2, leave=None
     ) as bar:
         while pending:
-            chosen = pending.pop()
+            places = pending.pop()
             try:
-                values = forward(collate([rows[i] for i in chosen]))
+                values = forward(collate([rows[i] for i in places]))
             except (torch.OutOfMemoryError, MemoryError) as error:
-                if len(chosen) == 1:
+                if len(places) == 1:
                     raise OutOfMemory(
-                        f"one row of {len(rows[chosen[0]])} tokens does not fit in memory; "
+                        f"one row of {len(rows[places[0]])} tokens does not fit in memory; "
                         "lower max_tokens, max_pixels or frames (--max-tokens, --max-pixels, "
                         "--frames), or spread the model with device_map='auto' (--device-map auto)"
                     ) from error
-                half = len(chosen) // 2
-                log.warning("out of memory: a batch of %d rows is halved", len(chosen))
-                pending += [chosen[half:], chosen[:half]]
+                half = len(places) // 2
+                log.warning("out of memory: a batch of %d rows is halved", len(places))
+                pending += [places[half:], places[:half]]
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
-            results.update(zip(chosen, values, strict=True))
-            bar.update(len(chosen))
-            computed_tokens(sum(len(rows[i]) - skip for i in chosen))
+            results.update(zip(places, values, strict=True))
+            bar.update(len(places))
+            computed_tokens(sum(len(rows[i]) - skip for i in places))
     return [results[i] for i in range(len(rows))]
 
 
 def shared_prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
-    """What all rows begin with, computed once, or None where each is better computed whole."""
+    """The tokens that begin all rows, computed, or None where rows are better computed whole."""
     ids = common_prefix(rows, backbone.encoder.media_ids)
     if len(ids) < MIN_PREFIX or max(len(row) for row in rows) > window(backbone):
         return None
     if any(row.media for row in rows) and not backbone.encoder.media_follow_prefix:
         log.info(
-            "prefix not shared: the model makes masks or positions of media for whole rows only"
+            "prefix not shared: the model computes masks or positions of media for whole rows only"
         )
         return None
     reason = share_error(backbone)
@@ -184,10 +193,11 @@ def shared_prefix(backbone: Backbone, rows: Sequence[Row]) -> Prefix | None:
 
 
 def _cut(order: list[int], lengths: list[int], budget: int) -> list[list[int]]:
-    """Consecutive runs of `order` within the budget that cost least: padded tokens, and a fixed
-    cost a run."""
+    """The cheapest way to cut `order` into consecutive batches within the budget. A batch costs its
+    padded tokens and a fixed amount."""
     fixed = budget * BATCH_COST
-    costs, starts = [0.0], [0]  # of the cheapest way to cut the first rows, and its last run
+    # For the first 0, 1, 2, … rows: the least cost, and where the last batch of that cut starts.
+    costs, starts = [0.0], [0]
     for end, index in enumerate(order, start=1):
         fits = max(1, budget // max(1, lengths[index]))
         cost, start = min(

@@ -43,8 +43,8 @@ def processor_digest(processor: Any) -> str | None:
         settings = processor.to_dict()
     except ValueError:  # Ernie's video processor, without the font that it writes times with
         settings = processor.image_processor.to_dict()
-    written = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(written.encode()).hexdigest()[:16]
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Loading: how a backbone is loaded, as one value for commands, stores, result files and actors.
+"""Loading: the settings of a backbone, as one value for commands, stores, results and actors.
 
     Backbone.load("Qwen/Qwen2.5-VL-7B-Instruct", Loading(dtype="bfloat16", frames=4))
     Backbone.load("Qwen/Qwen2.5-VL-7B-Instruct", dtype="bfloat16", frames=4)       # the same
@@ -17,30 +17,29 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "8bit", "4bit"]
 COUNTS = ("max_pixels", "frames", "max_tokens", "token_budget")
 OTHER_NAMES = {"attn_implementation": "attn"}
-"""Settings that transformers calls otherwise."""
+"""Settings by their names in transformers."""
 
 
 @dataclass(frozen=True)
 class Loading:
     """Settings of `Backbone.load`; None leaves the choice to the model and the device.
 
-    All values are plain and can be written as JSON: a `torch.dtype` or `torch.device` is kept by
-    its name.
+    All values can be written as JSON: a `torch.dtype` or `torch.device` is replaced by its name.
 
     Raises:
-        BadSetting: A value is none of those that a setting takes.
+        BadSetting: A setting does not take its value.
     """
 
     device: str | None = None
-    """Device of the model: cuda, cuda:1, cpu, …; by default the first GPU, else the CPU."""
+    """Device of the model, such as cuda, cuda:1 or cpu; by default the first GPU, else the CPU."""
     dtype: Dtype | None = None
     """Number format of the weights; by default float32 on a CPU, and elsewhere that of the
-    checkpoint (bfloat16 instead of float16 where the GPU has it)."""
+    checkpoint (bfloat16 instead of float16 where the GPU supports it)."""
     attn: str | None = None
-    """Attention implementation by its name in transformers: sdpa, eager, flash_attention_2, …."""
+    """Attention implementation by its name in transformers: sdpa, eager, flash_attention_2, …"""
     device_map: Any = None
-    """How the layers are spread over several GPUs, and over CPU and disk where they do not fit:
-    auto, balanced or sequential."""
+    """How layers are spread over several GPUs, and over CPU and disk where they do not fit: auto,
+    balanced or sequential."""
     quantize: Quantize = "none"
     """Store the weights of linear layers in 8 or 4 bits (needs bitsandbytes)."""
     revision: str | None = None
@@ -73,31 +72,31 @@ class Loading:
 
     @classmethod
     def of(cls, loading: "Loading | None", settings: Mapping[str, Any]) -> "Loading":
-        """`loading` with the `settings` that are given by name.
+        """Combine a value with settings by name, which take precedence.
 
         Raises:
-            BadSetting: There is no such setting, or it does not take the value.
+            BadSetting: There is no such setting, or it does not take its value.
         """
         if not isinstance(loading, Loading | None):
             raise BadSetting(f"loading must be a probes.Loading, not {loading!r}")
         named = {OTHER_NAMES.get(name, name): value for name, value in settings.items()}
-        known = [entry.name for entry in fields(cls)]
-        if unknown := [name for name in named if name not in known]:
+        names = [entry.name for entry in fields(cls)]
+        if unknown := [name for name in named if name not in names]:
             raise BadSetting(
-                f"there is no loading setting {unknown[0]!r}; there are {', '.join(known)}"
+                f"there is no loading setting {unknown[0]!r}; there are {', '.join(names)}"
             )
         plain = {name: _plain(name, value) for name, value in named.items()}
         return replace(loading or cls(), **plain)
 
-    def updated(self, asked: "Loading") -> "Loading":
-        """These settings, with those of `asked` that are not left at their defaults."""
-        changes = asked.given()
+    def updated(self, other: "Loading") -> "Loading":
+        """These settings, overridden by those of `other` that are not left at their defaults."""
+        changes = other.given()
         if changes.keys() & {"device", "device_map"}:  # a new place replaces the old one
             changes = {"device": None, "device_map": None, **changes}
         return replace(self, **changes)
 
     def given(self) -> dict[str, Any]:
-        """The settings that are not left at their defaults, as JSON can hold them."""
+        """The settings that are not left at their defaults, as JSON values."""
         default = Loading()
         names = [entry.name for entry in fields(self)]
         values = {name: getattr(self, name) for name in names}
@@ -105,12 +104,12 @@ class Loading:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Loading":
-        """What `given` returned, perhaps by another version of this project."""
+        """Read the result of `given`, which another version of this project may have written."""
         return cls(**{e.name: data[e.name] for e in fields(cls) if e.name in data})
 
 
 def _plain(setting: str, value: Any) -> Any:
-    """A dtype or device of torch by its name, any mapping as a dict."""
+    """A dtype or device of torch as its name, a mapping as a dict."""
     if isinstance(value, Mapping):
         return {
             key: _plain("device", v) if setting == "device_map" else v for key, v in value.items()

@@ -1,10 +1,10 @@
 """Shared prefix: tokens that begin every row of a batch are computed once.
 
-All items under one prompt, and all candidates of one query, begin alike. The prefix runs alone
-with a key-value cache; each batch continues from a copy of it. Positions and masks are those of
-the whole rows, so states agree with whole rows up to float32 rounding (confirmed once for each
-backbone, on its own weights, before it is relied on). It ends before the first picture, video or
-audio of any row.
+All items under one prompt, and all candidates of one query, begin alike. The prefix is run alone
+into a KV cache, and each batch continues from a copy of it. Positions and masks are those of whole
+rows, so states agree with those of whole rows up to float32 rounding; this is confirmed once for
+each backbone, with its weights, before it is relied on. A prefix ends before the first picture,
+video or audio of any row.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from probes.model.backbone import Backbone
 from probes.model.encoding import Batch, Row
 
 TOLERANCE = 1e-3
-"""Largest relative error of a last-position state that counts as agreement (float32)."""
+"""Largest relative error at which states agree, in float32."""
 
 
 Layers = list[tuple[Tensor, Tensor]]
@@ -32,11 +32,11 @@ _computed_last: WeakKeyDictionary[Backbone, tuple[list[int], Layers]] = WeakKeyD
 """Token ids and layers of the prefix that each backbone computed last. Not the `Prefix` itself: it
 holds its backbone, which would then never be freed."""
 _share_errors: WeakKeyDictionary[Backbone, str | None] = WeakKeyDictionary()
-"""Results of `share_error`, which are those of a trial."""
+"""Results of `share_error`."""
 
 
 class Prefix:
-    """The cached keys and values of a token prefix, ready to be continued by any batch of rows."""
+    """The KV cache of a token prefix, which any batch of rows can continue."""
 
     def __init__(self, backbone: Backbone, ids: Sequence[int]):
         """Compute the prefix, unless it is the one that this backbone computed last: consecutive
@@ -59,7 +59,7 @@ class Prefix:
         return [(layer.keys, layer.values) for layer in cache.layers]
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """Rows that begin with the prefix, as a left-padded batch of what follows it."""
+        """A left-padded batch of what follows the prefix in rows that begin with it."""
         length, encoder = len(self.ids), self.backbone.encoder
         batch = self.backbone.collate([self._tail(row) for row in rows])
         mask = batch.inputs["attention_mask"]
@@ -81,7 +81,7 @@ class Prefix:
         return Batch(inputs, batch.lengths)
 
     def _tail(self, row: Row) -> Row:
-        """What follows the prefix, at the positions that it has in the whole row."""
+        """The row after the prefix, at the positions of the whole row."""
         length, encoder = len(self.ids), self.backbone.encoder
         return replace(
             row,
@@ -92,30 +92,30 @@ class Prefix:
 
 
 def _cache_name(backbone: Backbone) -> str:
-    """What the forward calls its cache: transformers renamed the argument in 5.24."""
-    taken = inspect.signature(type(backbone.model).forward).parameters
-    return "cache" if "cache" in taken else "past_key_values"
+    """The argument of the forward that takes the cache: transformers renamed it in 5.24."""
+    accepted = inspect.signature(type(backbone.model).forward).parameters
+    return "cache" if "cache" in accepted else "past_key_values"
 
 
 def common_prefix(rows: Sequence[Row], stop: Collection[int] = ()) -> list[int]:
-    """The tokens that begin every row up to one of `stop`, leaving each at least one of its own."""
+    """The tokens that begin every row, up to one of `stop`; at least one is left of each row."""
     if len(rows) < 2:
         return []
-    # Whatever the lexically first and last row share, all rows share.
+    # All rows share what the lexicographically first and last share.
     first, last = min(row.ids for row in rows), max(row.ids for row in rows)
     shared = first[: min(_shared(first, last), min(len(row) for row in rows) - 1)]
     return list(itertools.takewhile(lambda token: token not in stop, shared))
 
 
 def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two rows have in common at their beginning."""
+    """Length of the common prefix of two rows."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
     return sum(1 for _ in same)
 
 
 def window(backbone: Backbone) -> float:
-    """The longest row that may be shared: padding between prefix and tail would count as distance
-    in a sliding attention window."""
+    """The longest row that may continue a prefix: in a sliding attention window, padding between
+    prefix and tail would count as distance."""
     config = backbone.model.config.get_text_config(decoder=True)
     size = getattr(config, "sliding_window", None)
     sliding = size and getattr(config, "use_sliding_window", True)
@@ -131,7 +131,8 @@ def share_error(backbone: Backbone) -> str | None:
 
 
 def _try_share(backbone: Backbone) -> str | None:
-    """Compare two rows of unequal length, continued from a prefix, with the same rows whole."""
+    """Compare two rows of unequal length, continued from a prefix, with the same rows computed
+    whole."""
     ids = backbone.encoder.plain.tokenize(
         "One two three four five six seven eight nine ten eleven."
     )

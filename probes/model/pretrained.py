@@ -1,7 +1,7 @@
-"""From the name of a backbone to its model, tokenizer and processor, loaded as `Loading` says.
+"""Load the model, tokenizer and processor of a backbone by its name and its `Loading`.
 
-Weights go straight to their device: a copy in main memory first would cost as much again, once for
-each process of a machine, and a checkpoint that is quantised already cannot be moved afterwards.
+Weights are loaded straight to their device: a copy in main memory would take as much memory again
+in each process, and a quantized checkpoint cannot be moved after loading.
 """
 
 import re
@@ -24,17 +24,17 @@ class OutOfMemory(FreeRetError, torch.OutOfMemoryError):
 
     @classmethod
     def of(cls, device: Any, action: str) -> "OutOfMemory":
-        """That `action` found no room on the device, and what may help."""
+        """The error of an action that needs more memory than the device has, with remedies."""
         return cls(
-            f"no room on {device} to {action}; use device_map='auto' (--device-map auto), "
-            "quantize='4bit' (--quantize 4bit), a smaller dtype (--dtype bfloat16) or a smaller "
-            "token_budget (--token-budget)"
+            f"not enough memory on {device} to {action}; use device_map='auto' "
+            "(--device-map auto), quantize='4bit' (--quantize 4bit), a smaller dtype "
+            "(--dtype bfloat16) or a smaller token_budget (--token-budget)"
         )
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """The transformers objects of one backbone."""
+    """The transformers objects of a backbone."""
 
     model: Any
     tokenizer: Any
@@ -53,9 +53,16 @@ def load_pretrained(
 ) -> Pretrained:
     """Load an alias of an embedded backbone, a folder, or a hub id.
 
-    A `tokenizer`, `processor` or `quantization_config` that is given is taken as it is. Without
-    `weights` the model is a skeleton on the meta device, whatever device is asked for.
-    Raises BackboneNotFound, FetchError, BadSetting, OutOfMemory.
+    Args:
+        name: The alias, folder or id.
+        loading: Device, dtype, quantization, …
+        tokenizer: Used instead of the tokenizer that comes with the model.
+        processor: Used instead of the processor that comes with the model.
+        quantization_config: A quantization of transformers that `loading` does not name.
+        weights: Whether to load them. Without weights, the model is a skeleton on the meta device.
+
+    Raises:
+        BackboneNotFound, FetchError, BadSetting, OutOfMemory.
     """
     device = usable_device(loading.device) if weights else torch.device("meta")
     is_alias = str(name) in embedded.ALIASES
@@ -99,13 +106,13 @@ def _with_weights(
 def usable_device(device: str | None) -> torch.device:
     """The device of this name, by default the first GPU, else the CPU. Raises BadSetting for a
     device that this machine does not have."""
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(chosen)
-        torch.empty(0, device=place).cpu()
+        usable = torch.device(name)
+        torch.empty(0, device=usable).cpu()
     except Exception as error:  # AssertionError, RuntimeError, TypeError, NotImplementedError
         raise BadSetting(f"device {device!r} cannot be used: {one_line(error)}") from None
-    return place
+    return usable
 
 
 def _device_map(loading: Loading, device: torch.device) -> Any:
@@ -114,11 +121,12 @@ def _device_map(loading: Loading, device: torch.device) -> Any:
     return None if device.type == "cpu" else {"": str(device)}
 
 
-def _dtype(asked: str | None, config: Any, device: torch.device) -> torch.dtype | str:
-    """Float32 on a CPU; elsewhere the checkpoint's dtype. Models that were published in float16
-    may overflow in it, so bfloat16 takes its place where the GPU has it."""
-    if asked is not None:
-        return asked if asked == "auto" else getattr(torch, asked)
+def _dtype(name: str | None, config: Any, device: torch.device) -> torch.dtype | str:
+    """The dtype of this name, by default float32 on a CPU, and on a GPU that of the checkpoint.
+    Models that were published in float16 may overflow in it, so bfloat16 replaces it where the GPU
+    supports it."""
+    if name is not None:
+        return name if name == "auto" else getattr(torch, name)
     if device.type == "cpu":
         return torch.float32
     quantised = getattr(config, "quantization_config", None) is not None  # made for one dtype
@@ -149,7 +157,7 @@ def _quantization(quantize: str, dtype: torch.dtype | str) -> Any:
 def _not_loaded(name: str, loading: Loading, error: Exception) -> BackboneNotFound:
     reason, whole = one_line(error), f"{error} {error.__cause__ or ''}"
     if re.search(r"\b(gated|401|403|restricted|access token)\b", whole, re.IGNORECASE):
-        remedy = "Log in with `hf auth login` or set HF_TOKEN, if you have access to it"
+        remedy = "Log in with `hf auth login` or set HF_TOKEN, if you have access to the model"
     elif isinstance(error, ImportError) and "flash" in (loading.attn or ""):
         remedy = (
             "Install its package (pip install flash-attn for flash_attention_2), or load with "
@@ -158,7 +166,9 @@ def _not_loaded(name: str, loading: Loading, error: Exception) -> BackboneNotFou
     elif isinstance(error, ImportError):
         remedy = "Install what is missing, or load without the option that needs it"
     elif Path(name).expanduser().is_dir():
-        remedy = "Is the folder whole, with config.json, safetensors and tokenizer? Fetch it again"
+        remedy = (
+            "Is the folder complete, with config.json, safetensors and tokenizer? Download it again"
+        )
     else:
         remedy = (
             f"Check the id; where this machine cannot reach the hub, run `hf download {name} "
@@ -169,13 +179,13 @@ def _not_loaded(name: str, loading: Loading, error: Exception) -> BackboneNotFou
 
 
 def _auto_class(config: Any) -> Any:
-    """The auto class that knows this kind of config: multimodal first, then text."""
+    """The auto class for this kind of config: multimodal first, then text."""
     candidates = ("AutoModelForMultimodalLM", "AutoModelForImageTextToText", "AutoModelForCausalLM")
     for auto in (getattr(transformers, name) for name in candidates):
         if type(config) in auto._model_mapping:
             return auto
     raise BackboneNotFound(
-        f"{type(config).__name__} is not a config of a model that generates text."
+        f"{type(config).__name__} is not the config of a model that generates text"
     )
 
 

@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import BadSetting, NotRecorded
-from probes.model.backbone import Backbone, OutOfMemory, Source
+from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.sites import Site, as_sites
+from probes.prompts import Source
 
 
 class Traced(nnsight.NNsight):
@@ -95,8 +96,8 @@ def record(
         OutOfMemory: The batch does not fit in memory.
     """
     depth = backbone.num_layers
-    asked = {site.resolve(depth) for site in as_sites(sites, depth)}
-    ordered = sorted(asked, key=lambda site: site.depth(depth))
+    unique = {site.resolve(depth) for site in as_sites(sites, depth)}
+    ordered = sorted(unique, key=lambda site: site.depth(depth))
     if not ordered and not logits:
         raise BadSetting("nothing to record: name at least one site, or ask for logits")
     batch = batch if isinstance(batch, Batch) else backbone.encode(batch)
@@ -113,7 +114,8 @@ def _trace(
     backbone: Backbone, batch: Batch, sites: list[Site], logits: bool
 ) -> tuple[list[Tensor], Tensor | None]:
     """The state of each site, which are in order of execution, and the output of the LM head."""
-    traced, anatomy = _traced_model(backbone), backbone.anatomy
+    traced: Any = _traced_model(backbone)  # nnsight's tracers have no useful types
+    anatomy = backbone.anatomy
     layers, norm = traced.get(anatomy.layers), traced.get(anatomy.norm)
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
     if logits:
@@ -148,7 +150,7 @@ def _traced_model(backbone: Backbone) -> Traced:
 
 
 def _last(value: Any, batch: int) -> Tensor:
-    """A copy of the last position: a view would keep the whole tensor alive."""
+    """A copy of the last position; a view would keep the whole tensor alive."""
     value = value[0] if isinstance(value, tuple) else value
     # OPT's MLP reads [batch·time, hidden].
     return value.reshape(batch, -1, value.shape[-1])[:, -1].clone()

@@ -442,11 +442,11 @@ def test_pictures_too_long_for_a_row_are_made_smaller(caplog: pytest.LogCaptureF
     large, small = blank(1700, 2200), blank(280, 280)
     row = encoder.row(Item("what", images=[large], id="q7"))
     assert 3500 < len(row) <= 4096
-    assert re.search(r"item 'q7': its media are made smaller, 4819 to \d{4} tokens", caplog.text)
+    assert re.search(r"item 'q7': its media are scaled down, 4819 to \d{4} tokens", caplog.text)
     five = encoder.row(Item("which", images=[large, small, large, large, large], id="q8"))
     assert 3500 < len(five) <= 4096
     assert five.media[1].text.count("<|image_pad|>") == 100
-    assert "item 'q8': its media are made smaller" in caplog.text
+    assert "item 'q8': its media are scaled down" in caplog.text
 
 
 def test_two_pictures_and_a_long_text_share_a_prompt() -> None:

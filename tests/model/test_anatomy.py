@@ -36,7 +36,7 @@ BOTH = "mid = in + attention failed"
 
 
 def fresh(name: str) -> Any:
-    """A text model of its own, to be spoiled."""
+    """A fresh text model, which the test may modify."""
     return (TEXT | REFUSED)[name].__wrapped__()
 
 
@@ -54,7 +54,7 @@ def modules(anatomy: Anatomy) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
-def test_every_family_is_found_without_error(name: str, tiny: Tiny) -> None:
+def test_the_equations_hold_in_every_family(name: str, tiny: Tiny) -> None:
     anatomy = tiny(name).anatomy
     assert modules(anatomy) == FOUND[name]
     assert anatomy.head == "lm_head"
@@ -64,7 +64,7 @@ def test_every_family_is_found_without_error(name: str, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
-def test_real_weights_are_found_without_error(name: str, request: pytest.FixtureRequest) -> None:
+def test_the_equations_hold_on_real_weights(name: str, request: pytest.FixtureRequest) -> None:
     anatomy = request.getfixturevalue(name).anatomy
     assert modules(anatomy) == (GEMMA if name == "gemma" else LLAMA)
     assert (anatomy.residual_error, anatomy.output_error, anatomy.logit_error) == (0.0, 0.0, 0.0)
@@ -73,8 +73,8 @@ def test_real_weights_are_found_without_error(name: str, request: pytest.Fixture
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", TEXT)
-def test_half_precision_changes_nothing(name: str, dtype: torch.dtype) -> None:
-    """Rounding is wide there: a loose tolerance would find the stream in the wrong place."""
+def test_the_anatomy_is_the_same_in_half_precision(name: str, dtype: torch.dtype) -> None:
+    """Rounding errors are large there: too loose a tolerance would accept a wrong module."""
     anatomy = resolve(fresh(name).to(dtype), inputs())
     assert modules(anatomy) == FOUND[name]
     assert anatomy.residual_error == 0.0
@@ -98,7 +98,7 @@ PARALLEL = [name for name in REFUSED if name != "t5"]
 @pytest.mark.parametrize("size", [1, 30, 1000])
 @pytest.mark.parametrize("name", PARALLEL)
 def test_a_large_stream_hides_no_parallel_block(name: str, size: int, dtype: torch.dtype) -> None:
-    """Next to a stream as large as released models have, a missing branch is a small error."""
+    """Relative to a residual stream as large as in released models, a missing branch is small."""
     model = fresh(name).to(dtype)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(size)
@@ -106,16 +106,16 @@ def test_a_large_stream_hides_no_parallel_block(name: str, size: int, dtype: tor
         resolve(model, inputs())
 
 
-def test_one_class_is_judged_by_what_it_computes() -> None:
-    """GPT-NeoX has the same names, parallel or not."""
+def test_a_class_is_judged_by_its_computation() -> None:
+    """GPT-NeoX has the same module names whether its sublayers are parallel or not."""
     sequential = resolve(causal("gpt_neox", use_parallel_residual=False), inputs())
     assert sequential.mid == "post_attention_layernorm"
     with pytest.raises(UnsupportedBackbone, match=r"gpt_neox\.layers\.0"):
         resolve(fresh("gpt-neox-parallel"), inputs())
 
 
-def test_a_stream_that_is_normalised_on_its_way_is_refused() -> None:
-    """OPT-350M: a norm after each sum, so that no state is the plain sum of what came before."""
+def test_a_post_norm_model_is_refused() -> None:
+    """OPT-350M normalises after each residual sum, so no state is a plain sum."""
     model = causal("opt", ffn_dim=96, word_embed_proj_dim=64, do_layer_norm_before=False)
     with pytest.raises(UnsupportedBackbone, match=r"OPTDecoder: .*\(post-norm\)"):
         resolve(model, inputs())
@@ -141,7 +141,7 @@ def test_a_model_without_a_head_is_refused() -> None:
 
 
 def spoil(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-    """Let the module put out something else."""
+    """Change the output of a module."""
     forward = module.forward
 
     def spoiled(*args: Any, **kwargs: Any) -> Any:
@@ -157,7 +157,7 @@ def spoil(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
 @pytest.mark.parametrize("layer", [0, 2, 3])
 @pytest.mark.parametrize("size", [1.0, 1e-2])
 def test_something_added_after_the_mlp_is_reported(name: str, layer: int, size: float) -> None:
-    """h^Attn is where it was; the layer's output is not mid + MLP."""
+    """h^Attn is unchanged; the layer's output is not mid + MLP."""
     model = fresh(name)
     layers = model.get_submodule(FOUND[name][0])
     spoil(layers[layer], lambda out: out + size * out.std())
@@ -186,7 +186,7 @@ def test_something_added_before_the_mlp_is_refused() -> None:
 
 
 def test_something_changed_between_two_layers_is_refused() -> None:
-    """mlp[1] must be what layer 2 reads, or it is not the residual stream."""
+    """mlp[1] must be the input of layer 2, or it is not the residual stream."""
     model = fresh("llama")
     model.model.layers[2].register_forward_pre_hook(lambda _, args: (3 * args[0], *args[1:]))
     with pytest.raises(UnsupportedBackbone, match=r"model\.layers\.2"):
@@ -221,7 +221,7 @@ def test_logits_that_are_changed_are_refused() -> None:
         resolve(model, inputs())
 
 
-def test_the_scale_of_the_logits_is_the_one_that_rebuilds_them() -> None:
+def test_the_scale_of_the_logits_is_the_one_that_reproduces_them() -> None:
     """Granite divides by `logits_scaling`, HyperCLOVAX multiplies by it."""
     model = fresh("granite")
     assert resolve(model, inputs()).logit_scale == 0.5

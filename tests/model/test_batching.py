@@ -22,13 +22,13 @@ LENGTHS = st.lists(st.integers(1, 60), max_size=25)
 
 
 def rows(lengths: Sequence[int], prefix: int = 0) -> list[Row]:
-    """Row i ends with token i, so that its result can be told from all others."""
+    """Rows of given lengths; row i ends with token i, which identifies it."""
     start = [7] * prefix
     return [Row([*start, *([100 + i] * (n - 1)), i]) for i, n in enumerate(lengths)]
 
 
 def ends(batch: Batch) -> list[int]:
-    """A forward that says which rows it was given."""
+    """A forward that returns the last token of each row."""
     return batch.inputs["input_ids"][:, -1].tolist()
 
 
@@ -86,7 +86,7 @@ def test_little_is_padded(tiny: Tiny) -> None:
 
 
 def test_a_shared_prefix_is_computed_once(tiny: Tiny) -> None:
-    """And not again while the next rows begin with the very same tokens."""
+    """It is computed again only where the next rows begin with other tokens."""
     computed: list[int] = []
     backbone = tiny("llama")
     embed = backbone.model.get_input_embeddings()
@@ -167,7 +167,7 @@ def test_halving_is_logged(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None
     assert "a batch of 4 rows is halved" in caplog.text
 
 
-def test_a_row_that_never_fits_is_named_by_its_size(tiny: Tiny) -> None:
+def test_the_error_for_a_row_that_never_fits_names_its_length(tiny: Tiny) -> None:
     def forward(batch: Batch) -> list[int]:
         raise torch.OutOfMemoryError("injected")
 
@@ -175,7 +175,7 @@ def test_a_row_that_never_fits_is_named_by_its_size(tiny: Tiny) -> None:
         run_batches(tiny("llama"), rows([9]), forward)
 
 
-def test_any_other_error_is_let_through(tiny: Tiny) -> None:
+def test_any_other_error_is_raised_as_it_is(tiny: Tiny) -> None:
     def forward(batch: Batch) -> list[int]:
         raise RuntimeError("not a matter of memory")
 
@@ -183,11 +183,11 @@ def test_any_other_error_is_let_through(tiny: Tiny) -> None:
         run_batches(tiny("llama"), rows([3, 4]), forward)
 
 
-def test_a_forward_must_answer_for_every_row(tiny: Tiny) -> None:
+def test_a_forward_must_return_a_result_for_every_row(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="zip"):
         run_batches(tiny("llama"), rows([3, 4]), lambda batch: ends(batch)[:-1])
 
 
-def test_no_bar_is_drawn_unless_asked_for(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_must_be_asked_for(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
     run_batches(tiny("llama"), rows([3, 4]), ends)
     assert "".join(capfd.readouterr()) == ""

@@ -1,4 +1,4 @@
-"""A model on two devices gives what it gives on one; every place where states meet is passed."""
+"""A model on two devices computes the same as on one, wherever states of both devices meet."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +28,7 @@ def split() -> Iterator[Backbone]:
 
 
 def test_the_two_devices_do_not_mix(split: Backbone) -> None:
-    """Else nothing is tested below."""
+    """Otherwise the tests below would test nothing."""
     with pytest.raises(RuntimeError, match="on several devices"):
         put(torch.ones(2), FIRST) + put(torch.ones(2), SECOND)
     states = record(split, split.encode(WORDS), ["attn[0]", "mlp[-1]", "norm"], logits=True)
@@ -55,6 +55,6 @@ USES: dict[str, Callable[[Backbone], Any]] = {
 
 
 @pytest.mark.parametrize("name", USES)
-def test_two_devices_give_what_one_gives(name: str, split: Backbone, tiny: Tiny) -> None:
+def test_two_devices_compute_the_same_as_one(name: str, split: Backbone, tiny: Tiny) -> None:
     found, expected = (USES[name](backbone) for backbone in (split, tiny("llama")))
     assert str(found) == str(expected)

@@ -52,7 +52,7 @@ def control(tok: Any) -> dict[int, str]:
 
 
 def characters(tok: Any, text: str) -> list[int]:
-    """Tokens of the text for someone to whom no token is special."""
+    """Tokens of the text where no token is special."""
     backend = tok.backend_tokenizer
     text = backend.normalizer.normalize_str(text) if backend.normalizer else text
     pieces = backend.pre_tokenizer.pre_tokenize_str(text)
@@ -60,7 +60,7 @@ def characters(tok: Any, text: str) -> list[int]:
 
 
 def expected(backbone: Backbone, before: str, content: str, after: str) -> list[int]:
-    """The rendered template with the content in it, special where the template is."""
+    """The rendered template with the content in it; only the template has special tokens."""
     tok, hole = backbone.tokenizer, "\x00hole\x00"
     if tok.chat_template:
         message = {"role": "user", "content": f"{before}{hole}{after}"}
@@ -91,7 +91,7 @@ def framed(content: str) -> Prompted:
 
 @every("llama", *REAL)
 def test_no_added_token_can_be_written_in_content(backbone: Backbone) -> None:
-    """Every one of them, a few at a time, alone and run together."""
+    """Each of them, alone and concatenated with others."""
     tokens = list(control(backbone.tokenizer).values())
     assert len(tokens) >= 3
     for start in range(0, len(tokens), 40):
@@ -103,7 +103,7 @@ def test_no_added_token_can_be_written_in_content(backbone: Backbone) -> None:
 
 @every(*REAL)
 def test_the_attack_would_work_on_naive_tokenisation(backbone: Backbone) -> None:
-    """The test above means something: the tokenizer itself does read these as control."""
+    """The tokenizer itself reads these strings as control tokens, so the test above can fail."""
     known = control(backbone.tokenizer)
     for content in list(known.values())[:40]:
         ids = backbone.tokenizer(f"a {content} b", add_special_tokens=False)["input_ids"]
@@ -127,7 +127,7 @@ def test_a_forged_placeholder_stays_text_beside_the_real_picture(backbone: Backb
 
 
 def mixture(tok: Any) -> st.SearchStrategy[str]:
-    """Any text, broken surrogates among it, with control tokens and markers strewn in."""
+    """Any text, including broken surrogates, mixed with control tokens and markers."""
     anything = st.text(st.characters(exclude_categories=()), max_size=12)
     forged = st.sampled_from([*list(control(tok).values())[:30], "\ue0000\ue001", "\ue000", "\n"])
     return st.lists(st.one_of(anything, forged), max_size=8).map("".join)
@@ -153,8 +153,8 @@ def test_any_text_is_encoded_or_refused(backbone: Backbone, data: st.DataObject)
 
 
 @every("llama", "qwen2.5-vl", *REAL)
-def test_content_cannot_stand_in_for_other_content(backbone: Backbone) -> None:
-    """Even if it guesses how the places of content are marked."""
+def test_content_cannot_take_the_place_of_other_content(backbone: Backbone) -> None:
+    """Even if it contains the markers of content."""
     secret, forged = "the other item", "\ue0001\ue001 \ue0000\ue001"
     row = backbone.row(Prompted(user=(Part("text", forged), " and ", Part("text", secret))))
     text = backbone.tokenizer.decode(row.ids)
@@ -216,7 +216,7 @@ def test_a_row_begins_with_one_bos(backbone: Backbone) -> None:
 @pytest.mark.parametrize("prefix", ["", "one word: "])
 @pytest.mark.parametrize("opening", ["<s><|user|>\n", "<s><|user|> ", "<s><|user|>", "USER: "])
 def test_sentencepiece_content_is_tokenised_as_usual(opening: str, prefix: str, tiny: Tiny) -> None:
-    """LLaVA-1.5, Mistral, Phi-3: a word's mark belongs to the start of the row and only there."""
+    """LLaVA-1.5, Mistral, Phi-3: only text at the start of a row gets a word mark."""
     words = ["▁the", "▁word", "▁one", "▁of", "the", "word", "one", "▁"]
     letters = [chr(c) for c in range(33, 127)] + ["▁", "\n"]
     merges = dict.fromkeys((word[:i], word[i]) for word in words for i in range(1, len(word)))
@@ -245,15 +245,15 @@ def test_sentencepiece_content_is_tokenised_as_usual(opening: str, prefix: str, 
         "{% for m in messages %}{{ m['content'] | list | string }}{% endfor %}",
     ],
 )
-def test_a_template_that_loses_the_content_is_found_out(template: str, tiny: Tiny) -> None:
-    """All items would be the same row, and every score the same."""
+def test_a_template_that_drops_the_content_is_refused(template: str, tiny: Tiny) -> None:
+    """All items would be the same row and get the same score."""
     tok = tokenizer()
     tok.chat_template = template
     with pytest.raises(FreeRetError):
         Encoder(tiny("llama").model, tok).row(framed("abc"))
 
 
-def test_a_template_without_a_system_turn_is_told_in_the_users(tiny: Tiny) -> None:
+def test_without_a_system_turn_its_text_opens_the_users(tiny: Tiny) -> None:
     tok = tokenizer()
     tok.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'system' %}"
@@ -296,7 +296,7 @@ def test_every_named_prompt_ends_with_its_cue(backbone: Backbone, name: str) -> 
     room=st.integers(80, 150),
 )
 @settings(max_examples=60)
-def test_a_row_keeps_to_its_limit_and_its_cue(text: str, room: int, tiny: Tiny) -> None:
+def test_a_row_within_its_limit_ends_with_its_cue(text: str, room: int, tiny: Tiny) -> None:
     encoder = Encoder(tiny("llama").model, tokenizer(), max_tokens=room)
     row = encoder.row(framed(text))
     decoded = encoder.tokenizer.decode(row.ids)
@@ -310,7 +310,9 @@ def test_a_row_keeps_to_its_limit_and_its_cue(text: str, room: int, tiny: Tiny) 
         assert len(row) >= room - 16
 
 
-def test_a_cut_is_logged_by_name(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cut_is_logged_with_the_name_of_the_item(
+    tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
     encoder = Encoder(tiny("llama").model, tokenizer(), max_tokens=100)
     with caplog.at_level(logging.WARNING):
         encoder.row(framed("short"), name="item 'a'")
@@ -319,8 +321,8 @@ def test_a_cut_is_logged_by_name(tiny: Tiny, caplog: pytest.LogCaptureFixture) -
     assert "item 'b': cut from 500 to" in caplog.text
 
 
-def test_no_text_beside_a_picture_is_lost_to_its_tokens(tiny: Tiny) -> None:
-    """The picture's tokens count; what is cut is the text."""
+def test_a_picture_leaves_room_for_the_text_beside_it(tiny: Tiny) -> None:
+    """The tokens of the picture count, and the text is cut."""
     backbone = tiny("qwen2.5-vl")
     encoder = Encoder(backbone.model, backbone.tokenizer, backbone.processor, max_tokens=100)
     prompted = ControlPrompt(task=None, grounding=False, denoise=False).apply(
@@ -339,8 +341,8 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny: Tiny) -> None:
         encoder.row(ControlPrompt().apply(Item("x" * 90)), name="item 'a'")
 
 
-def test_a_row_may_be_as_long_as_its_model_reads_up_to_a_limit() -> None:
-    """Of 32,768 tokens, whatever longer context a model claims."""
+def test_the_length_of_a_row_is_limited_by_the_model_and_by_a_default() -> None:
+    """The default is 32,768 tokens, even where a model claims a longer context."""
     for context, limit in ((2048, 2048), (16_384, 16_384), (131_072, 32_768)):
         model = copy.copy(TEXT["llama"]())
         model.config = copy.copy(model.config)
@@ -355,8 +357,8 @@ def test_a_row_may_be_as_long_as_its_model_reads_up_to_a_limit() -> None:
 
 @every("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "gemma3-vl")
 @pytest.mark.parametrize("text", ["abc", "<|image_pad|><image_soft_token>" * 5, "x" * 200])
-def test_extras_stay_with_their_tokens(backbone: Backbone, text: str) -> None:
-    """Qwen counts its positions from them; without them it does so wrongly, and says nothing."""
+def test_token_types_stay_with_their_tokens(backbone: Backbone, text: str) -> None:
+    """Qwen counts its positions from them; without them it silently counts wrongly."""
     image = backbone.model.config.image_token_id
     before = Prompted(
         user=(Part("text", text), Part("image", PICTURES[0]), Part("text", text), "\nWhat?")
@@ -399,7 +401,7 @@ def test_what_cannot_be_read_is_refused_by_name(tiny: Tiny, tmp_path: Path) -> N
         refuse(tiny("qwen2.5-vl"), Item(images=[image], id="q7"), "cannot read the image")
 
 
-def test_the_encoder_names_what_decides_its_tokens(tiny: Tiny) -> None:
+def test_the_identity_of_an_encoder_covers_tokenizer_and_template(tiny: Tiny) -> None:
     encoders: Sequence[Encoder] = [
         Encoder(TEXT["llama"](), tok) for tok in (tokenizer(), tokenizer(), tokenizer(chat=False))
     ]

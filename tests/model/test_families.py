@@ -61,7 +61,7 @@ def loaded(name: str) -> Backbone:
 
 
 def items(name: str) -> list[Any]:
-    """What a family reads: text, pictures, a film."""
+    """Items of the kinds that a family reads: text, pictures, a film."""
     if name in HYBRIDS:
         return [item for item in ITEMS if isinstance(item, str)]
     perception = loaded(name).encoder.perception
@@ -100,7 +100,7 @@ def test_a_check_of_the_model_finds_nothing_wrong(
 
 @pytest.mark.parametrize("name", [*MULTIMODAL, *ZOO])
 def test_media_are_read_in_half_precision(name: str) -> None:
-    """Not every tower brings pixels to its own dtype."""
+    """Not every tower converts pixels to its dtype."""
     model, processor = (ZOO | MULTIMODAL)[name]()
     half = Backbone.load(copy.deepcopy(model).bfloat16(), processor=processor)
     assert half.encoder.perception is not None
@@ -123,7 +123,7 @@ def hooked(modules: list[Any], hook: Callable) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", [*ZOO, *HYBRIDS])
 def test_states_are_those_of_plain_hooks(name: str) -> None:
-    """With pictures too, and `attn` is what enters a layer plus a branch of it."""
+    """With pictures too; `attn` is the input of a layer plus one of its branches."""
     backbone = loaded(name)
     batch: Batch = backbone.encode(items(name))
     model, anatomy = backbone.model, backbone.anatomy
@@ -159,7 +159,7 @@ def test_states_are_those_of_plain_hooks(name: str) -> None:
 @pytest.mark.parametrize("item", [PICTURE, PICTURES], ids=["picture", "pictures"])
 @pytest.mark.parametrize("name", ZOO)
 def test_tokens_and_states_are_those_of_transformers_alone(name: str, item: Item) -> None:
-    """Features that are kept are those of the pixels, and stand where the processor puts them."""
+    """Cached features are those of the pixels, in the places that the processor gives them."""
     backbone = loaded(name)
     processor: Any = backbone.processor
     bos = backbone.tokenizer.bos_token
@@ -216,7 +216,7 @@ def test_a_prefix_is_shared_exactly_or_declined(name: str) -> None:
 
 
 def test_a_row_of_pictures_and_films_is_computed_where_they_share_a_token() -> None:
-    """GLM writes its picture token for films too: features must stand in the order of the row."""
+    """GLM uses its picture token for films too: features must be in the order of the row."""
     backbone = loaded("glm4v")
     first = Item(parts=[*PICTURE.parts, *FILM.parts])
     second = Item(parts=[*FILM.parts, *PICTURE.parts])
@@ -237,7 +237,7 @@ def test_llama4_is_refused_at_load() -> None:
 
 
 def test_a_processor_that_fails_on_every_picture_is_named_and_not_the_item() -> None:
-    """Text goes on working."""
+    """Text can still be read."""
     backbone = loaded("got-ocr2")
     assert torch.isfinite(states(backbone, "only text")).all()
     with pytest.raises(

@@ -24,7 +24,7 @@ PROMPTS = ["the word", "Yes", "one word of the image: 日本, naïve and 12345 o
 
 
 def unembed(name: str, model: Any, state: Tensor, *, normed: bool = False) -> Tensor:
-    """Logits of a state of the residual stream, or of one that has passed the final norm."""
+    """Logits of a state, before or after the final norm."""
     with torch.no_grad():
         if not normed:
             decoder = model.get_submodule(DECODER.get(name, "model"))
@@ -58,7 +58,7 @@ def check_lens(name: str, backbone: Backbone, sources: list) -> None:
 
 
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
-def test_the_lens_ends_with_the_models_own_logits(name: str, tiny: Tiny) -> None:
+def test_the_lens_at_the_norm_gives_the_models_own_logits(name: str, tiny: Tiny) -> None:
     check_lens(name, tiny(name), PROMPTS)
 
 
@@ -119,7 +119,7 @@ def test_the_bias_of_a_head_counts(tiny: Tiny) -> None:
 
 
 def test_the_lens_of_real_weights(smollm2: Backbone) -> None:
-    """The word is known at the last MLP, and the row at norm says the same."""
+    """The word is the same at the last MLP and at the norm."""
     check_lens("llama", smollm2, ["The capital of France is", *PROMPTS])
     sites = all_sites(smollm2.num_layers)
     states = record(smollm2, smollm2.encode(["The capital of France is"]), sites)
@@ -137,7 +137,7 @@ def test_the_lens_of_real_weights(smollm2: Backbone) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2.5-vl"])
-def test_what_is_generated_is_the_likeliest_next_word_each_time(name: str, tiny: Tiny) -> None:
+def test_generation_is_greedy(name: str, tiny: Tiny) -> None:
     backbone, eos = tiny(name), tiny(name).tokenizer.eos_token_id
     ids = backbone.row("the word").ids
     expected: list[int] = []

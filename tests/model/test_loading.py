@@ -1,4 +1,4 @@
-"""Loading settings: one value, said once, in force wherever the backbone is loaded again."""
+"""Loading settings: given once, they hold wherever the backbone is loaded again."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------------------- the value
 
 
-def test_names_of_torch_are_kept_by_name() -> None:
+def test_dtypes_and_devices_of_torch_are_kept_by_name() -> None:
     loading = Loading.of(
         None,
         {
@@ -65,7 +65,7 @@ def test_a_loading_survives_being_written() -> None:
     assert Loading.from_json({"frames": 3, "of a later version": 1}) == Loading(frames=3)
 
 
-def test_what_is_asked_replaces_what_was_recorded() -> None:
+def test_given_settings_override_recorded_ones() -> None:
     recorded = Loading(dtype="bfloat16", device_map="auto", frames=4)
     assert recorded.updated(Loading()) == recorded
     assert recorded.updated(Loading(frames=2)) == replace(recorded, frames=2)
@@ -171,11 +171,11 @@ def test_a_float16_checkpoint_runs_in_bfloat16_where_the_gpu_has_it(
         assert _dtype(asked, settings, torch.device(device)) == "auto"
         settings.quantization_config = {"quant_method": "awq"}
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
-        assert _dtype(asked, settings, torch.device(device)) == "auto", "its kernels want float16"
+        assert _dtype(asked, settings, torch.device(device)) == "auto", "its kernels need float16"
 
 
 def test_weights_go_straight_to_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No model is moved after it was loaded: one that is quantised cannot be."""
+    """No model is moved after loading: a quantized one cannot be."""
     asked: list[dict[str, Any]] = []
     load = type(TEXT["llama"]()).from_pretrained
 
@@ -232,7 +232,7 @@ def test_a_name_that_cannot_be_loaded_never_reaches_the_hub(
         Backbone.load(name)
 
 
-def test_a_hub_that_cannot_be_reached_can_be_done_without() -> None:
+def test_without_the_hub_the_error_says_how_to_use_a_folder() -> None:
     with pytest.raises(BackboneNotFound, match="hf download owner/model --local-dir FOLDER"):
         Backbone.load("owner/model")
 
@@ -249,7 +249,7 @@ def test_only_a_model_on_the_hub_has_revisions(name: str, folder: Path) -> None:
         Backbone.load(folder if name == "folder" else name, revision="abc")
 
 
-def test_a_name_that_is_given_is_that_of_the_backbone(folder: Path) -> None:
+def test_a_backbone_can_be_given_a_name(folder: Path) -> None:
     loaded = Backbone.load(TEXT["llama"](), tokenizer=tokenizer(), name="ckpt-1000")
     named = Backbone.load(folder, name="ckpt-2000")
     assert [b.fingerprint()["model"] for b in (loaded, named)] == ["ckpt-1000", "ckpt-2000"]
@@ -261,7 +261,7 @@ def test_a_name_that_is_given_is_that_of_the_backbone(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def half(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in bfloat16, of settings that no default gives."""
+    """A store in bfloat16, made with settings that are not the defaults."""
     place = tmp_path_factory.mktemp("half") / "s"
     backbone = Backbone.load(folder, dtype="bfloat16", attn="eager", max_tokens=77, frames=3)
     FreeRet(backbone, RECIPE).index(WORDS, place)
@@ -305,7 +305,7 @@ def test_another_dtype_may_search_when_it_is_asked_for(half: Path, folder: Path)
         FreeRet.load(half, asked.backbone, loading=Loading(frames=3))
 
 
-def test_a_coarser_dtype_may_search_too(folder: Path, tmp_path: Path) -> None:
+def test_a_coarser_dtype_may_search(folder: Path, tmp_path: Path) -> None:
     FreeRet(Backbone.load(folder), RECIPE).index(WORDS, tmp_path / "s")
     with pytest.warns(UserWarning, match="dtype float32 and is searched with bfloat16"):
         FreeRet.load(tmp_path / "s", loading=Loading(dtype="bfloat16"))
@@ -335,7 +335,7 @@ def test_the_difference_between_dtypes_is_as_the_warning_says(smollm2: Backbone)
 def test_a_store_of_an_earlier_version_is_opened(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its identity has no part `loading`; the fingerprint says what decides vectors."""
+    """Its identity has no part `loading`; the settings come from the fingerprint."""
     backbone = Backbone.load(folder, dtype="bfloat16", max_tokens=50, device="cpu")
     identity = FreeRet.identity
 
@@ -351,7 +351,7 @@ def test_a_store_of_an_earlier_version_is_opened(
     assert opened.index(["one more"]).added == 1
 
 
-def test_a_device_that_is_not_here_is_passed_over(
+def test_a_recorded_device_that_this_machine_lacks_is_ignored(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for place, where in enumerate(({"device": "cuda:7"}, {"device_map": {"": 7}})):
@@ -394,7 +394,7 @@ def freeret(*arguments: Any) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_what_index_was_told_no_other_command_must_be_told(tmp_path: Path) -> None:
+def test_other_commands_load_as_the_index_command_did(tmp_path: Path) -> None:
     model, processor = MULTIMODAL["qwen2.5-vl"]()
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
@@ -426,6 +426,6 @@ def test_what_index_was_told_no_other_command_must_be_told(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("device", ["cuda:99", "meta", "nowhere"])
 def test_a_device_is_tried_before_anything_is_loaded(device: str) -> None:
-    """torch names devices that are not there, and one that holds no values."""
+    """torch accepts names of devices that are missing, and one without values."""
     with pytest.raises(BadSetting, match=f"'{device}' cannot be used"):
         usable_device(device)

@@ -1,4 +1,4 @@
-"""A lone item is one item wherever several are expected; a name stands for what it names."""
+"""A lone item is a list of one wherever several are expected, and names are looked up."""
 
 import io
 from collections.abc import Callable
@@ -63,9 +63,7 @@ def test_a_lone_query_or_document_is_one(tiny: Tiny, tmp_path: Path) -> None:
     assert retriever.delete(retriever.search("x")[0].id) == 1
 
 
-def test_names_stand_for_what_they_name(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_are_looked_up(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.stores import save_tiny
 
     folder = save_tiny(tmp_path / "model")
@@ -105,7 +103,7 @@ def test_a_diagnostic_takes_names(
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("filter", ["x", ["year"], 3, b"x", {"at": b"\xff"}])
-def test_what_is_no_filter_is_refused(filter: Any, tiny: Tiny, tmp_path: Path) -> None:
+def test_an_invalid_filter_is_refused(filter: Any, tiny: Tiny, tmp_path: Path) -> None:
     retriever = FreeRet(tiny("llama"), PLAIN)
     retriever.index(["a"], tmp_path / "s")
     with pytest.raises(BadSetting, match=r"is no filter: give the|metadata cannot hold"):
@@ -159,8 +157,8 @@ def test_paths_are_read_as_files_are(tiny: Tiny, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- bare content
 
 
-def test_media_are_told_by_their_content(tmp_path: Path) -> None:
-    """README: bytes and arrays are media."""
+def test_the_kind_of_media_follows_from_their_content(tmp_path: Path) -> None:
+    """Bytes and arrays are media."""
     from tests.media.test_audio import recording, tone
     from tests.media.test_videos import film as film_file
 
@@ -198,11 +196,11 @@ def test_bare_media_are_indexed(tiny: Tiny, tmp_path: Path) -> None:
     assert stored.media[0].value == content
 
 
-def test_what_holds_no_items_is_refused() -> None:
+def test_a_value_without_items_is_refused() -> None:
     class Frame:
         iloc = columns = ()
 
-    for values, said in ((Frame(), "give frame.to_dict"), (3, "cannot read a int as items")):
+    for values, said in ((Frame(), "give frame.to_dict"), (3, "type int as items")):
         with pytest.raises(BadItem, match=said):
             several(values)
     with pytest.raises(BadItem, match="an array of float64"):
@@ -243,7 +241,7 @@ def test_lists_of_unequal_length_are_refused(value: dict) -> None:
         as_item(value)
 
 
-def test_the_order_is_what_the_model_reads_and_the_store_keeps(tiny: Tiny) -> None:
+def test_model_and_store_keep_the_order(tiny: Tiny) -> None:
     backbone = tiny("qwen2.5-vl")
     a = {"text": ["one word", "of the"], "image": [picture(seed=1), picture(seed=2)]}
     b = {"image": a["image"], "text": a["text"]}

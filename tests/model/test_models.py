@@ -41,7 +41,7 @@ def test_a_fresh_model_equals_the_shared_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_no_weight_is_constant(name: str) -> None:
-    """A norm of ones or a bias of zeros would let a wrong tensor pass for the right one."""
+    """With a norm of ones or a bias of zeros, a wrong tensor could equal the right one."""
     built = BUILDERS[name]()
     model = built[0] if isinstance(built, tuple) else built
     assert not model.training
@@ -50,7 +50,7 @@ def test_no_weight_is_constant(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEXT)
-def test_every_layer_turns_the_residual_stream(name: str) -> None:
+def test_every_layer_rotates_the_residual_stream(name: str) -> None:
     inputs = tokenizer()(["the word of the image, in one word"], return_tensors="pt")
     with torch.inference_mode():
         states = TEXT[name]()(**inputs, output_hidden_states=True).hidden_states

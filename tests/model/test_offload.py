@@ -45,7 +45,7 @@ def whole(folder: Path) -> Backbone:
 
 
 def same(backbone: Backbone, whole: Backbone) -> None:
-    """Everything that reads weights gives what it gives on the whole model."""
+    """Everything that reads weights gives the same result as on the whole model."""
     assert backbone.fingerprint() == whole.fingerprint()
     assert backbone.device == whole.device
     assert backbone.dtype == whole.dtype
@@ -67,7 +67,7 @@ def same(backbone: Backbone, whole: Backbone) -> None:
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_an_offloaded_model_is_the_whole_one(
+def test_an_offloaded_model_equals_the_whole_one(
     name: str, folder: Path, whole: Backbone, tmp_path: Path
 ) -> None:
     backbone = Backbone.load(folder, device_map=MAPS[name])
@@ -103,7 +103,7 @@ def test_a_head_that_shares_the_embeddings_may_be_offloaded(name: str, tmp_path:
     same(Backbone.load(model, tokenizer=tokenizer()), whole)
 
 
-def test_an_offloaded_tower_looks(tmp_path: Path) -> None:
+def test_an_offloaded_tower_reads_pictures(tmp_path: Path) -> None:
     model, processor = MULTIMODAL["qwen2.5-vl"]()
     model.save_pretrained(tmp_path / "model")
     loaded = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -123,7 +123,7 @@ def test_an_offloaded_tower_looks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["lm_head", "model.layers.1.mlp"])
-def test_weights_that_are_nowhere_are_named(part: str, whole: Backbone) -> None:
+def test_weights_that_cannot_be_loaded_are_named(part: str, whole: Backbone) -> None:
     model = copy.deepcopy(TEXT["llama"]())
     model.get_submodule(part).to("meta")
     with pytest.raises(UnsupportedBackbone, match=part):

@@ -1,4 +1,4 @@
-"""A shared prefix changes the time that a batch takes and nothing else."""
+"""A shared prefix changes how long a batch takes, and nothing else."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ Tiny = Callable[[str], Backbone]
 SITES = ["attn[0]", "attn[-1]", "mlp[-1]", "norm"]
 
 FALLS_BACK = {"gemma2", "gemma3-text", "gemma3-vl"}
-"""Whose window is shorter here than the rows that sharing is tried on."""
+"""Families whose window is shorter here than the rows that sharing is tried on."""
 
 
 def plain(length: int, seed: int) -> list[int]:
@@ -54,7 +54,7 @@ def apart(left: Tensor, right: Tensor) -> float:
 
 
 def final(backbone: Backbone, batch: Sequence[Row]) -> list[Tensor]:
-    """States at the norm, by the way that batches are run."""
+    """States at the norm from `run_batches`."""
     return run_batches(backbone, batch, lambda b: list(record(backbone, b, ["norm"])["norm"]))
 
 
@@ -125,15 +125,15 @@ def test_gemma_is_right_beyond_its_window(gemma: Backbone) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FALLS_BACK))
-def test_what_cannot_share_is_still_right(name: str, tiny: Tiny) -> None:
+def test_families_that_cannot_share_are_still_right(name: str, tiny: Tiny) -> None:
     backbone, batch = tiny(name), rows(30, (5, 20, 40))
     for row, state in zip(batch, final(backbone, batch), strict=True):
         alone = record(backbone, backbone.collate([row]), ["norm"])["norm"][0]
         assert apart(state, alone) <= 1e-5
 
 
-def test_a_model_that_ignores_its_cache_is_found_out() -> None:
-    """The trial compares numbers; a cache that is taken and not read must not pass."""
+def test_a_model_that_ignores_its_cache_does_not_share() -> None:
+    """The trial compares states, so that a cache that is accepted but not read fails."""
     model = TEXT["llama"].__wrapped__()
     backbone = Backbone.load(model, tokenizer=tokenizer())
     forward = model.model.forward
@@ -158,14 +158,14 @@ def test_the_common_prefix_is_the_longest_that_leaves_a_token(ids: list[list[int
     assert found == ids[0][:longest]
 
 
-def test_one_row_shares_nothing() -> None:
+def test_a_single_row_shares_nothing() -> None:
     assert common_prefix([Row([1, 2, 3])]) == []
     assert common_prefix([]) == []
 
 
 @pytest.mark.parametrize("name", MULTIMODAL)
 def test_the_text_before_a_picture_is_shared(name: str, tiny: Tiny) -> None:
-    """Three-dimensional positions, features and masks are those of the whole rows."""
+    """M-RoPE positions, features and masks are those of whole rows."""
     backbone = tiny(name)
     items = [items_for(name)["picture"], items_for(name)["interleaved"], Item("text only")]
     items += [items_for(name)["film"]] if "film" in items_for(name) else []

@@ -1,4 +1,4 @@
-"""Sites are written as the paper's places are, with Python's indices, in order of execution."""
+"""Sites are read and written by name, with Python's indices, in order of execution."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from probes.model.sites import Site, all_sites, late_sites
 
 
 @pytest.mark.parametrize("written", ["embed", "attn[0]", "attn[-1]", "mlp[12]", "mlp[-3]", "norm"])
-def test_what_is_read_is_written_back(written: str) -> None:
+def test_a_site_is_written_as_it_was_read(written: str) -> None:
     assert str(Site.parse(written)) == written
     assert Site.parse(Site.parse(written)) == Site.parse(written)
 
@@ -29,7 +29,7 @@ def test_negative_layers_count_from_the_end() -> None:
 
 
 @pytest.mark.parametrize("written", ["attn[4]", "mlp[-5]"])
-def test_a_layer_that_is_not_there_is_refused(written: str) -> None:
+def test_a_missing_layer_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="this backbone has 4 layers"):
         Site.parse(written).resolve(4)
 

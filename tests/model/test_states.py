@@ -28,7 +28,9 @@ def one_by_one(backbone: Backbone, sources: list[Any], sites: list[Any]) -> torc
     return torch.stack([torch.stack([s[site][0].float() for site in sites]) for s in each])
 
 
-def test_states_of_many_are_those_of_each(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_of_many_sources_are_those_of_each(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backbone = tiny("llama")
     expected = one_by_one(backbone, SOURCES, SITES)
     blocks: list[int] = []
@@ -53,7 +55,7 @@ def test_states_of_pictures(tiny: Tiny) -> None:
     torch.testing.assert_close(states_of(backbone, items, sites), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_states_of_one_of_none_and_in_half_precision(tiny: Tiny) -> None:
+def test_states_of_one_source_of_none_and_in_half_precision(tiny: Tiny) -> None:
     assert states_of(tiny("llama"), "the word", "norm").shape == (1, 1, 64)
     assert states_of(tiny("llama"), [], SITES).shape == (0, 3, 64)
     half = Backbone.load(TEXT["llama"].__wrapped__().bfloat16(), tokenizer=tokenizer())

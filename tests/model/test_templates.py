@@ -125,7 +125,7 @@ def encoder(tiny: Tiny, template: str) -> Encoder:
 
 @pytest.mark.parametrize("family", THINKING)
 def test_no_answer_is_read_inside_a_thought(family: str, tiny: Tiny) -> None:
-    """Neither the word of stage 1 nor the label of stage 2 nor an answer that is generated."""
+    """This holds for the word of stage 1, the label of stage 2, and a generated answer."""
     template, how, opening = THINKING[family]
     made = encoder(tiny, template)
     assert made.thinking == how
@@ -173,8 +173,8 @@ def test_prompts_do_not_change_with_the_day(
     assert encoder(tiny, template).row(prompt).ids == made.row(prompt).ids
 
 
-def test_what_was_changed_stands_in_the_identity(tiny: Tiny) -> None:
-    """And nothing else does: a template that needs no change is identified as it always was."""
+def test_changes_to_a_template_are_part_of_its_identity(tiny: Tiny) -> None:
+    """A template that needs no change keeps its identity."""
     plain = encoder(tiny, chatml(""))
     backend = plain.tokenizer.backend_tokenizer.to_str()
     assert plain.identity() == backend + chatml("")
@@ -254,12 +254,12 @@ def reordered(tiny: Tiny, name: str, template: str) -> Encoder:
 
 
 def collapsed(made: Encoder, ids: list[int]) -> str:
-    """The row as text, a placeholder once however long it is."""
+    """The row as text, with each run of placeholder tokens written once."""
     return re.sub("(<(?:image|video)>)+", r"\1", made.tokenizer.decode(ids)).removeprefix("<s>")
 
 
 @pytest.mark.parametrize("family", MOVING)
-def test_media_stand_where_they_were_put(family: str, tiny: Tiny) -> None:
+def test_text_and_media_stay_in_order(family: str, tiny: Tiny) -> None:
     name, template, expected = MOVING[family]
     made = reordered(tiny, name, template)
     assert not made.keeps_order
@@ -279,7 +279,7 @@ def test_kinds_that_a_template_moves_apart_stay_in_their_order(tiny: Tiny) -> No
     assert written.startswith("<|im_start|>user \n<video>after<image>end<|im_end|>")
 
 
-def test_a_forged_place_of_a_medium_is_text(tiny: Tiny) -> None:
+def test_a_forged_probe_of_a_medium_is_text(tiny: Tiny) -> None:
     made = reordered(tiny, "llava", LLAVA15)
     forged = "\ue002image\ue003 <image>"
     row = made.row(Prompted(user=(text(forged), Part("image", picture()))))

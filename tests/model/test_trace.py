@@ -61,7 +61,7 @@ TEXTS = ["the word", "Yes", "one word of the image: 日本, naïve and 12345 oth
 
 @dataclass
 class Reference:
-    """Last positions by site, and by the name of each mistake the state that it would give."""
+    """Last-position states by site, and the wrong states of likely mistakes by name."""
 
     sites: dict[str, Tensor]
     mistakes: dict[str, dict[str, Tensor]]
@@ -69,7 +69,7 @@ class Reference:
 
 
 def reference(name: str, model: Any, batch: Batch) -> Reference:
-    """The states of a plain forward, from hooks on the architecture's own modules."""
+    """The states of a forward pass, from hooks on modules that are named by architecture."""
     decoder = model.get_submodule(DECODER.get(name, "model"))
     layers = getattr(decoder, LAYERS.get(name, "layers"))
     norm = getattr(decoder, NORM.get(name, "norm"))
@@ -120,7 +120,7 @@ def hooked(modules: list[nn.Module], hook: Callable) -> Iterator[None]:
 
 
 def relative(states: Tensor, expected: Tensor) -> float:
-    """The largest distance of a row from what it should be, relative to its length."""
+    """The largest distance of a row from its expected value, relative to its norm."""
     return ((states - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
 
 
@@ -162,7 +162,7 @@ def test_real_states_are_those_of_plain_hooks(name: str, request: pytest.Fixture
 
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
 def test_hidden_states_end_with_the_norm(name: str, tiny: Tiny) -> None:
-    """What `output_hidden_states` gives; its last entry is `norm`, not the last layer."""
+    """The last entry of `output_hidden_states` is `norm`, not the last layer."""
     backbone = tiny(name)
     batch = backbone.encode(TEXTS)
     states = record(backbone, batch, all_sites(backbone.num_layers))
@@ -175,7 +175,7 @@ def test_hidden_states_end_with_the_norm(name: str, tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
 def test_logits_are_the_models_own(name: str, tiny: Tiny) -> None:
-    """With softcap and scaling, which the LM head's own output has not."""
+    """They include softcap and scaling, unlike the output of the LM head."""
     backbone = tiny(name)
     batch = backbone.encode(TEXTS)
     states = record(backbone, batch, [], logits=True)
@@ -304,8 +304,8 @@ def test_a_state_does_not_depend_on_its_batch(name: str, tiny: Tiny, data: st.Da
             assert moved <= 1e-5, f"{site} of {pool[i]!r} moved by {moved:.1e}"
 
 
-def test_the_state_comes_first_where_a_layer_gives_several_things() -> None:
-    """Layers of some model classes give a tuple: the state, then attention weights or a cache."""
+def test_the_state_is_the_first_of_several_outputs_of_a_layer() -> None:
+    """Layers of some classes return a tuple: the state, then attention weights or a cache."""
     state, weights = torch.arange(12.0).reshape(2, 3, 2), torch.zeros(2, 5, 3, 3)
     assert torch.equal(_last((state, weights), 2), state[:, 2])
     assert torch.equal(_last(state.reshape(6, 2), 2), state[:, 2])

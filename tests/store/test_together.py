@@ -1,4 +1,4 @@
-"""Many processes at one store: none fails, nothing is lost, and no work is done by each of them.
+"""Many processes on one store: none fails, nothing is lost, and no work is done twice.
 
 On a disk and in a bucket of an object store.
 """
@@ -44,7 +44,7 @@ def crowd(model: Path) -> Iterator[Crowd]:
 
 @pytest.fixture(scope="module")
 def shards(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store as several shards leave it, without a geometry. Leave it as it is."""
+    """A store after several shards wrote it, without a geometry. Do not modify it."""
     place = tmp_path_factory.mktemp("shards") / "s"
     backbone = Backbone.load(model)
     items = [{"id": f"i{k:03}", "text": f"{k} of {'the word ' * (k % 5)}"} for k in range(90)]
@@ -55,7 +55,7 @@ def shards(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_s3(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What lets LanceDB reach the bucket; in the environment of this process too."""
+    """Environment variables for LanceDB to reach the bucket; also set in this process."""
     environment = {
         "AWS_ENDPOINT": f"http://{bucket.host}",
         "AWS_ALLOW_HTTP": "true",
@@ -112,7 +112,7 @@ def test_processes_that_create_one_store_lose_nothing(crowd: Crowd, tmp_path: Pa
 
 
 def test_a_store_in_a_bucket_is_one(on_s3: dict[str, str], model: Path) -> None:
-    """Created, filled, taken up again, searched, deleted from; and what is not there is said."""
+    """It is created, filled, reopened, searched and deleted from; a missing store is an error."""
     url, backbone = "s3://corpora/whole", Backbone.load(model)
     retriever = FreeRet(backbone, Recipe(**RECIPE))
     with pytest.raises(StoreError, match="no store at s3://corpora/whole"):
@@ -178,7 +178,7 @@ def test_what_a_bucket_does_not_let_write_is_searched(
 def test_a_late_creation_puts_back_what_it_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LanceDB looks for the table, and replaces one that was made since."""
+    """LanceDB looks for the table, and overwrites one that was created since."""
     first = Store.create(tmp_path, IDENTITY, SIZE)
     first.write([made("a"), made("b")])
     with monkeypatch.context() as late:
@@ -221,7 +221,7 @@ def test_an_older_geometry_never_replaces_a_newer_one(tmp_path: Path) -> None:
 
 
 def conflict(store: Store) -> None:
-    """What LanceDB raises for a replacement that another one came before."""
+    """Cause the commit conflict of a replacement that came too late."""
     table = commits.create_table(store.database, store.location, "side", fitted.NAMED_VECTORS)
     late = store.extra("side")
     fitted._replace(table, [{"name": "a", "values": [1.0]}], {})
@@ -229,7 +229,7 @@ def conflict(store: Store) -> None:
 
 
 def test_a_lost_race_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As often as there are pauses, and then it is an error that says so."""
+    """As often as there are pauses; then the conflict is an error."""
     store = Store.create(tmp_path, IDENTITY, SIZE)
     monkeypatch.setattr(commits, "PAUSES", (0.0, 0.0))
     tries: list[int] = []

@@ -1,9 +1,9 @@
-"""From prompted items to a left-padded batch: render, process, splice, collate.
+"""Turn prompted items into a left-padded batch: render, process, splice, collate.
 
-User content must never act as prompt. So the chat template and the processor only ever see markers
-in its place; afterwards each run of plain tokens that holds a marker is tokenised again with the
-content in it, by a tokenizer that knows no special token. The tokens are those of the whole text,
-without a seam, and no text can open a turn or forge a media placeholder.
+Content must never act as a prompt. So the chat template and the processor only see a marker in its
+place. Then each span of plain tokens that holds a marker is tokenised again with the content in
+it, by a tokenizer without control tokens. The tokens are those of the whole text, without a seam,
+and no text can open a turn or forge a media placeholder.
 """
 
 import functools
@@ -32,25 +32,28 @@ log = logging.getLogger(__name__)
 
 MARKER = re.compile("\ue000(\\d+)\ue001")
 MAX_TOKENS = 32_768
-"""Default cap of a row's length, whatever longer context the model claims."""
+"""Default limit of a row's length, even where the model claims a longer context."""
 SEEING = "HuggingFaceTB/SmolVLM-256M-Instruct, or without a download smolsight (drawn shapes only)"
 READERS = {"image": SEEING, "video": SEEING, "audio": "Qwen/Qwen2.5-Omni-3B"}
-"""Models to try where a backbone reads text only."""
+"""Models to suggest where a backbone reads text only."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt as tokens: ids, per-token extras, and the media that stand among them, in order.
+    """A tokenised prompt.
 
-    Extras are 0 for text.
+    Attributes:
+        ids: Token ids, placeholder tokens of media among them.
+        per_token: Further inputs of the model by name, with one value per token: 0 for text.
+        media: The media, in the order of their placeholders.
+        positions: M-RoPE positions `[axes, length]` where they are not those of this row alone,
+            since it is the end of a longer row.
     """
 
     ids: list[int]
     per_token: dict[str, list[int]] = field(default_factory=dict)
     media: tuple[Piece, ...] = ()
     positions: Tensor | None = field(default=None, compare=False)
-    """M-RoPE positions `[axes, length]` where they are not those of this row alone: of the end of a
-    longer row."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,21 +61,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Span:
-    """Neighbouring tokens of a rendered prompt; `text` only where content must be spliced in."""
+    """Consecutive tokens of a rendered prompt."""
 
     ids: list[int]
     text: str | None
+    """Their text where content has to be spliced into it, else None."""
     first: bool = False
-    """Whether the row begins with it (a BOS that the tokenizer adds not counted)."""
+    """Whether the row begins with them, not counting a BOS that the tokenizer adds."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Left-padded rows on the device. `inputs` are the model's keyword arguments."""
+    """Left-padded rows on the device."""
 
     inputs: dict[str, Any]
+    """The model's keyword arguments."""
     lengths: list[int]
-    """Number of real tokens of each row that this pass computes (a cached prefix not counted)."""
+    """Tokens of each row that are computed: no padding, and no cached prefix."""
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} rows, up to {max(self.lengths, default=0)} tokens)"
@@ -82,7 +87,7 @@ class Batch:
 
 
 class Encoder:
-    """Tokenizer, processor and chat template of one model, used the safe way."""
+    """Turns items and prompts into tokens with a model's tokenizer, processor and chat template."""
 
     def __init__(
         self,
@@ -99,19 +104,21 @@ class Encoder:
         )
         kinds = self.perception.kinds if self.perception is not None else ()
         self.modalities: list[str] = ["text", *kinds]
-        written = getattr(processor, "chat_template", None) or tokenizer.chat_template
+        template = getattr(processor, "chat_template", None) or tokenizer.chat_template
         tokens = self.perception.tokens if self.perception is not None else {}
-        self.chat = ChatTemplate(processor or tokenizer, written, tokens) if written else None
-        named = (getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio"))
-        self.media_ids: set[int] = {id for id in named if id is not None}
-        """Tokens in whose place a feature of a tower stands."""
+        self.chat = ChatTemplate(processor or tokenizer, template, tokens) if template else None
+        media_ids = (
+            getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio")
+        )
+        self.media_ids: set[int] = {id for id in media_ids if id is not None}
+        """Placeholder tokens, which the features of a tower replace."""
         text_config = model.config.get_text_config(decoder=True)
         limit = getattr(text_config, "max_position_embeddings", None) or MAX_TOKENS
         self.max_tokens = max_tokens or min(limit, MAX_TOKENS)
         pad = tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (tokenizer.eos_token_id or 0)
         accepted = inspect.signature(model.forward).parameters
-        # M-RoPE models derive positions of several axes themselves.
+        # M-RoPE models compute positions of several axes themselves.
         self.mrope = hasattr(model.base_model, "get_rope_index")
         self.wants_positions = "position_ids" in accepted and not self.mrope
         types = self.perception.types_name if self.perception is not None else None
@@ -125,11 +132,10 @@ class Encoder:
     # -- one row -----------------------------------------------------------------------------
 
     def row(self, source: "Item | Prompted", name: str | None = None) -> Row:
-        """Tokenise one item (as it is) or one prompted exchange.
+        """Tokenise an item as it is, or a prompted exchange.
 
-        Where content does not fit `max_tokens`, media are made smaller and text is cut at its
-        end, with a logged warning.
-        Raises BadItem, naming the item, when its content cannot be encoded.
+        Where the row would exceed `max_tokens`, media are scaled down and text is cut at its end,
+        with a logged warning. Raises BadItem, which names the item, when content cannot be encoded.
         """
         if isinstance(source, Item):
             name = name or source.name
@@ -141,22 +147,22 @@ class Encoder:
         media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
         if media and self.perception is None:
             raise BadItem(
-                f"{name}: this backbone reads text only, the item holds {media[0].kind}. "
+                f"{name}: this backbone reads text only, and the item holds {media[0].kind}. "
                 f"Choose a model (--model) that reads it, such as {READERS[media[0].kind]}"
             )
         marked = _mark(source.user)
         pieces: list[Piece] = []
         per_token: dict[str, list[int]] = {}
         if media and self.perception is not None:
-            # Before rendering: templates drop what their model does not read.
+            # Before rendering, since templates silently drop media that their model does not read.
             pieces = self.perception.pieces(media, name)
             rendered = self.opening + self.render(marked, source.system, source.prefill)
             pieces, ids, skeleton = self._with_media(self.perception, rendered, pieces, contents)
             per_token = self.perception.token_types(ids)
         else:
             skeleton = self._text_skeleton(marked, source.system, source.prefill, raw)
-        found = {int(i) for run in skeleton for i in MARKER.findall(run.text or "")}
-        if found != set(range(len(contents))):
+        markers = {int(i) for span in skeleton for i in MARKER.findall(span.text or "")}
+        if markers != set(range(len(contents))):
             raise UnsupportedBackbone(
                 "the chat template does not write the content it is given: all items would be the "
                 "same row; give the tokenizer or processor another chat_template"
@@ -167,22 +173,23 @@ class Encoder:
     def _with_media(
         self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
     ) -> tuple[list[Piece], list[int], list["Span"]]:
-        """A rendered prompt with its media, which are made smaller where they leave too little
-        room for the texts: at most half of what the prompt leaves is kept for these."""
+        """Expand the placeholders of a rendered prompt and tokenise it. Media are scaled down where
+        they leave too little room for the texts, for which at most half of the room beside the
+        prompt is kept."""
         text = perception.expand(rendered, pieces)
         ids = self._tokenize_rendered(text)
-        if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens a character
-            have = sum(self._count(piece.text) for piece in pieces)
-            content = self.max_tokens - (len(ids) - have)
+        if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens per character
+            needed = sum(self._count(piece.text) for piece in pieces)
+            content = self.max_tokens - (len(ids) - needed)
             room = content - min(sum(map(self._count, texts)), content // 2)
-            if have > room:
+            if needed > room:
                 pieces = fit_media(perception, pieces, room, self._count)
                 text = perception.expand(rendered, pieces)
                 ids = self._tokenize_rendered(text)
                 now = sum(self._count(piece.text) for piece in pieces)
                 name = pieces[0].name
-                log.warning("%s: its media are made smaller, %d to %d tokens", name, have, now)
-        return pieces, ids, self._runs(ids, text)
+                log.warning("%s: its media are scaled down, %d to %d tokens", name, needed, now)
+        return pieces, ids, self._spans(ids, text)
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -191,10 +198,11 @@ class Encoder:
         self, marked: tuple, system: str | None, prefill: str, raw: bool
     ) -> list["Span"]:
         text = self.opening + ("".join(marked) if raw else self.render(marked, system, prefill))
-        return self._runs(self._tokenize_rendered(text), text)
+        return self._spans(self._tokenize_rendered(text), text)
 
     def _tokenize_rendered(self, text: str) -> list[int]:
-        """Tokens of trusted text, control tokens among them; no end token that it does not hold."""
+        """Tokens of trusted text, control tokens among them. An end token that the tokenizer adds
+        is dropped."""
         ids = self.tokenizer(text, add_special_tokens=self._wants_special(text))["input_ids"]
         eos = self.tokenizer.eos_token_id
         if ids and ids[-1] == eos and not text.endswith(str(self.tokenizer.eos_token)):
@@ -202,9 +210,9 @@ class Encoder:
         return ids
 
     def render(self, marked: Sequence, system: str | None, prefill: str) -> str:
-        """The exchange as one string: by the chat template, or plainly for a base model."""
+        """The exchange as a string: by the chat template, or plainly for a base model."""
         if self.chat is None:
-            # An opening quotation mark goes on in the line, a cue such as "Answer:" starts its own.
+            # An opening quotation mark continues the line; a cue such as "Answer:" starts one.
             cue = f"\n{prefill}" if prefill[:1].isalpha() else f" {prefill}"
             return "\n\n".join(filter(None, [system, "".join(marked)])) + cue.rstrip(" ")
         try:
@@ -212,43 +220,44 @@ class Encoder:
         except TemplateError:
             if system is None:
                 raise
-            # Some templates refuse a system turn (Gemma 2): it then opens the user's turn.
+            # Some templates refuse a system turn (Gemma 2); its text then opens the user's turn.
             return self.chat.render((f"{system}\n\n", *marked)) + prefill
 
     def wording(self, source: Prompted) -> str:
-        """The exchange as the tokenizer is given it, with `{text}` or `{image}` for content."""
+        """The exchange as it is tokenised, with `{text}`, `{image}`, … in place of content."""
         marked = [p if isinstance(p, str) else f"{{{p.kind}}}" for p in source.user]
         return self.render(marked, source.system, source.prefill)
 
     @property
     def thinking(self) -> Thinking:
-        """How the model is kept from thinking before its answer, "none" if it does not think."""
+        """How the model is kept from thinking before it answers; "none" if it does not think."""
         return self.chat.thinking if self.chat else "none"
 
     @property
     def keeps_order(self) -> bool:
-        """Whether the chat template writes media where they stand; else this class sees to it."""
+        """Whether the chat template keeps text and media in order; where it does not, `render`
+        does."""
         return self.chat is None or self.chat.keeps_order
 
     def _wants_special(self, text: str) -> bool:
-        """Whether the tokenizer must add its BOS, or the text brings it."""
+        """Whether the tokenizer has to add its BOS, because the text does not begin with it."""
         bos = self.tokenizer.bos_token
         return not (bos and text.startswith(bos))
 
-    def _runs(self, ids: Sequence[int], rendered: str) -> list["Span"]:
-        """Split at control tokens; a run of plain tokens that holds a marker keeps its text too."""
-        runs, position = [], 0
+    def _spans(self, ids: Sequence[int], rendered: str) -> list["Span"]:
+        """Split tokens at control tokens; a span of plain tokens with a marker keeps its text."""
+        spans, position = [], 0
         bos = int(self._wants_special(rendered) and ids[:1] == [self.tokenizer.bos_token_id])
         for control, group in itertools.groupby(ids, self.plain.control_ids.__contains__):
             tokens = list(group)
             first = position == bos
-            # SentencePiece drops a leading space, unless something stands before it.
+            # SentencePiece drops a leading space, unless a token comes before it.
             lead = [] if first or control else list(ids[position - 1 : position])
             text = "" if control else self._decode([*lead, *tokens])
             text = text.removeprefix(self._decode(lead) if lead else "")
-            runs.append(Span(tokens, text if MARKER.search(text) else None, first))
+            spans.append(Span(tokens, text if MARKER.search(text) else None, first))
             position += len(tokens)
-        return runs
+        return spans
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(
@@ -261,45 +270,45 @@ class Encoder:
         ids: list[int] = []
         extras: dict[str, list[int]] = {key: [] for key in per_token}
         position = 0
-        for run in skeleton:
-            new = run.ids
-            if run.text is not None:
-                text = MARKER.sub(lambda m: contents[int(m[1])], run.text)
-                new = self.plain.tokenize(text, name, first=run.first)
+        for span in skeleton:
+            new = span.ids
+            if span.text is not None:
+                text = MARKER.sub(lambda m: contents[int(m[1])], span.text)
+                new = self.plain.tokenize(text, name, first=span.first)
             ids.extend(new)
             for key, values in per_token.items():
-                fixed = run.text is None
+                fixed = span.text is None
                 extras[key] += values[position : position + len(new)] if fixed else [0] * len(new)
-            position += len(run.ids)
+            position += len(span.ids)
         return Row(ids, extras)
 
     def _fit(
         self, contents: list[str], skeleton: list[Span], name: str, pieces: list[Piece]
     ) -> list[str]:
-        """Cut the longest contents at their end, so that the row keeps to `max_tokens`."""
-        fixed = sum(len(run.ids) for run in skeleton)
-        if 4 * sum(map(len, contents)) + fixed <= self.max_tokens:  # at most 4 tokens a character
+        """Cut the longest contents at their end, so that the row has at most `max_tokens`."""
+        fixed = sum(len(span.ids) for span in skeleton)
+        if 4 * sum(map(len, contents)) + fixed <= self.max_tokens:  # at most 4 tokens per character
             return contents
         room = self.max_tokens - fixed
         if room <= 0:
-            needing = "prompt and media need" if pieces else "prompt alone needs"
-            raise BadItem(f"{name}: its {needing} {fixed} of {self.max_tokens} tokens")
+            which = "prompt and media need" if pieces else "prompt alone needs"
+            raise BadItem(f"{name}: its {which} {fixed} of {self.max_tokens} tokens")
         encoded = [self.plain.encode(text) for text in contents]
         fitted = list(contents)
-        for i, share in enumerate(shares([len(one.ids) for one in encoded], room)):
-            have = len(encoded[i].ids)
-            if have > share:
-                log.warning("%s: cut from %d to %d tokens", name, have, share)
+        for i, share in enumerate(shares([len(encoding.ids) for encoding in encoded], room)):
+            length = len(encoded[i].ids)
+            if length > share:
+                log.warning("%s: cut from %d to %d tokens", name, length, share)
                 fitted[i] = contents[i][: encoded[i].offsets[share - 1][1]] if share else ""
         return fitted
 
     def identity(self) -> str:
-        """Everything that decides how text becomes tokens, as one string."""
+        """Everything that decides how text becomes tokens, as a string."""
         chat = self.chat and self.chat.identity()
         return self.tokenizer.backend_tokenizer.to_str() + str(chat)
 
     def positions(self, row: Row) -> Tensor:
-        """M-RoPE positions `[axes, length]` of a row; its neighbours have no part in them."""
+        """M-RoPE positions `[axes, length]` of a row, which do not depend on its batch."""
         assert self.perception is not None
         types = row.per_token.get("mm_token_type_ids", [0] * len(row))
         return self.perception.positions(row.ids, types, row.media)
@@ -307,7 +316,7 @@ class Encoder:
     # -- many rows ---------------------------------------------------------------------------
 
     def collate(self, rows: Sequence[Row], device: Any) -> Batch:
-        """Left-pad rows into one batch, with the features of their media."""
+        """Left-pad rows to one batch, with the features of their media."""
         if not rows:
             raise BadSetting("nothing to encode: give at least one item")
         width = max(len(row) for row in rows)
@@ -327,10 +336,10 @@ class Encoder:
         if pieces and self.perception is not None:
             inputs |= self.perception.inputs(pieces, device)
         if self.counts_positions and self.perception is not None:
-            counted = [
+            positions = [
                 row.positions if row.positions is not None else self.positions(row) for row in rows
             ]
-            padded = [nn.functional.pad(p, (width - p.shape[1], 0)) for p in counted]
+            padded = [nn.functional.pad(p, (width - p.shape[1], 0)) for p in positions]
             inputs["position_ids"] = torch.stack(padded, dim=1).to(device)
         elif self.wants_positions:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
@@ -347,9 +356,9 @@ def _mark(user: tuple) -> tuple:
             continue
         text = piece if isinstance(piece, str) else f"\ue000{count}\ue001"
         if isinstance(piece, Part) and isinstance(before, Part) and before.kind == "text":
-            text = f"\n{text}"  # as Item.text has them
+            text = f"\n{text}"  # one text per line, as in Item.text
         count += isinstance(piece, Part)
-        # One text between media: some templates trim every piece (Gemma 3).
+        # Texts between two media are joined, since some templates trim every piece (Gemma 3).
         if marked and isinstance(marked[-1], str):
             marked[-1] += text
         else:

@@ -1,45 +1,49 @@
-"""How a row is made to fit its limit: pictures and videos made smaller, texts cut at their end."""
+"""Fit a row to its limit: scale pictures and videos down, and divide the room among texts."""
 
 from collections.abc import Callable, Sequence
 
 from probes.media.perception import Perception, Piece
 
 ATTEMPTS = 8
-"""How often a medium is made smaller until it fits; tokens follow pixels, so two mostly do."""
+"""Most times that a medium is scaled down. Tokens are about proportional to pixels, so two mostly
+suffice."""
 
 
 def shares(needs: Sequence[int], room: int) -> list[int]:
-    """How `room` is divided: equally, but what the smaller leave of theirs goes to the larger."""
-    given = [0] * len(needs)
+    """Divide `room` equally, except that those who need less leave the rest to the others."""
+    shared = [0] * len(needs)
     order = sorted(range(len(needs)), key=needs.__getitem__)
-    for left, i in zip(range(len(order), 0, -1), order, strict=True):
-        given[i] = min(needs[i], max(room, 0) // left)
-        room -= given[i]
-    return given
+    for remaining, i in zip(range(len(order), 0, -1), order, strict=True):
+        shared[i] = min(needs[i], max(room, 0) // remaining)
+        room -= shared[i]
+    return shared
 
 
 def fit_media(
     perception: Perception, pieces: Sequence[Piece], room: int, count: Callable[[str], int]
 ) -> list[Piece]:
-    """The media of a row, the largest made smaller until all take at most `room` tokens.
+    """Scale down the largest media of a row until all of them take at most `room` tokens.
 
-    Audio stays as it is, and so does a picture that a processor brings to a size of its own: the
-    row may still be too long afterwards.
+    Audio stays as it is, and so does a picture that the processor always resizes to the same size,
+    so the row may still be too long afterwards.
 
     Args:
         perception: The processor that reads them.
-        pieces: The media, as `perception.pieces` gives them.
+        pieces: The media, from `perception.pieces`.
         room: Tokens that the row has for them.
-        count: Tokens of a text.
+        count: Counts the tokens of a text.
+
+    Returns:
+        The media in the same order, as many of them smaller as necessary.
     """
     needs = [count(piece.text) for piece in pieces]
-    seen = [i for i, piece in enumerate(pieces) if piece.part.kind != "audio"]
-    heard = sum(needs) - sum(needs[i] for i in seen)
+    visual = [i for i, piece in enumerate(pieces) if piece.part.kind != "audio"]
+    of_audio = sum(needs) - sum(needs[i] for i in visual)
     fitted = list(pieces)
-    for i, share in zip(seen, shares([needs[i] for i in seen], room - heard), strict=True):
+    for i, share in zip(visual, shares([needs[i] for i in visual], room - of_audio), strict=True):
         for _ in range(ATTEMPTS):
-            have = count(fitted[i].text)
-            if have <= share:
+            length = count(fitted[i].text)
+            if length <= share:
                 break
-            fitted[i] = perception.smaller(fitted[i], share / have)
+            fitted[i] = perception.smaller(fitted[i], share / length)
     return fitted

@@ -1,6 +1,6 @@
 """Part: one piece of an item, a text or a medium, and how each is told from a bare value.
 
-Media values are only recognised here; `probes.media.sources` reads them when the item is encoded.
+Media values are only recognised here; `probes.media.sources` opens them when the item is encoded.
 """
 
 import io
