@@ -51,7 +51,7 @@ def svg_uri(figure: "Figure | SubFigure") -> str:
     meet no others on the page."""
     from matplotlib import rc_context
 
-    from probes.plots import STYLE
+    from probes.plots.style import STYLE
 
     buffer = io.BytesIO()
     with rc_context(STYLE):

@@ -13,6 +13,13 @@ PARTS: tuple[PartName, ...] = get_args(PartName)
 """In the order in which they are measured."""
 NEEDS: dict[str, tuple[PartName, ...]] = {"reranking": ("framing", "diagnostic")}
 """Reranking is measured with the frame and at the extraction that these favour."""
+PromptKind = Literal["word", "control", "text"]
+PROMPT_KINDS: dict[PromptKind, str] = {
+    "word": "asked for a word (E5-V's prompt)",
+    "control": "control prompt",
+    "text": "running text",
+}
+"""The kinds of prompt that a report holds curves of, and how figures and sentences call them."""
 FigureKind = Literal["curves", "rank", "norms", "synonyms", "separation", "framing", "diagnostic"]
 Format = Literal["png", "svg", "pdf"]
 
