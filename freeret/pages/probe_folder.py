@@ -87,7 +87,7 @@ def summary(report: ProbeReport, recipe: Recipe) -> str:
         "",
         *(f"- {reason}" for reason in recipe.reasons),
         "",
-        "| frame | p(positive), content-free input | accuracy | AUC |",
+        "| frame | p(positive) without content | accuracy | AUC |",
         "|---|---|---|---|",
         *(f"| {f.frame} | {f.skew:.2f} | {f.accuracy} | {f.auc} |" for f in report.framing),
         "",
