@@ -15,7 +15,16 @@ from freeret.cli.output import complain, print_lines, print_table, resumable, sa
 from probes.arguments import check_choice
 from probes.errors import BadSetting, FreeRetError
 from probes.files import read_json
-from probes.measure.parts import PARTS, FigureKind, Format, PartName, part_names
+from probes.measure.parts import (
+    PANELS,
+    PARTS,
+    PROMPT_KINDS,
+    FigureKind,
+    Format,
+    PartName,
+    listed,
+    part_names,
+)
 from probes.model.loading import Loading
 
 
@@ -39,6 +48,20 @@ Width = Annotated[
 ]
 MEASURED = "the parts that were finished are kept"
 """What an interrupted probe leaves."""
+Prompts = Annotated[
+    str | None,
+    Parameter(
+        help="Kinds of prompt whose curves are drawn, such as word,text: word, control, text. By "
+        "default all of them."
+    ),
+]
+Panels = Annotated[
+    str | None,
+    Parameter(
+        help="Quantities that a figure of curves shows, such as alpha,beta: alpha, beta, rank, "
+        "probability, norms. By default those of its kind; at the width of a column, alpha alone."
+    ),
+]
 
 
 def register(app: App) -> None:
@@ -164,6 +187,8 @@ def plot(
     label: list[str] | None = None,
     out: Path = Path("out/figure.pdf"),
     width: Width = None,
+    prompts: Prompts = None,
+    panels: Panels = None,
 ) -> None:
     """Draw a figure from saved reports, without their models.
 
@@ -179,8 +204,9 @@ def plot(
     """
     if not reports:
         raise BadSetting("name at least one report to draw")
-    formats = {f".{name}": name for name in get_args(Format)}
-    check_choice("the ending of --out", out.suffix, formats)
+    chosen = {"prompts": listed(prompts, "prompts", PROMPT_KINDS),
+              "panels": listed(panels, "panels", PANELS)}  # fmt: skip
+    check_choice("the ending of --out", out.suffix, [f".{name}" for name in get_args(Format)])
     if label and not len(label) == len(set(label)) == len(reports):
         raise BadSetting(f"give {len(reports)} different labels, one for each report, or none")
     files = [_report_file(report) for report in reports]
@@ -195,7 +221,7 @@ def plot(
     contents = [read_parts(file, [part]) for file in files]
     titles = label or _titles(files, [each["fingerprint"]["model"] for each in contents])
     results = {title: each[part] for title, each in zip(titles, contents, strict=True)}
-    [path] = save(figure_of(kind, results, width), out.with_suffix(""), [formats[out.suffix]])
+    [path] = save(figure_of(kind, results, width, **chosen), out)
     say(f"The figure is in {path}")
 
 

@@ -6,7 +6,6 @@ own legend and titles; without `ax` a new figure of the project's style is made,
 """
 
 from probes.plots.curves import (
-    Part,
     curves_figure,
     draw_alpha,
     draw_beta,
@@ -25,7 +24,7 @@ from probes.plots.results import (
 from probes.plots.style import COLOURS, HOLLOW, MARKERS, STYLE, save, styled
 
 __all__ = [
-    "COLOURS", "HOLLOW", "MARKERS", "STYLE", "Part", "curves_figure", "draw_alpha", "draw_beta",
+    "COLOURS", "HOLLOW", "MARKERS", "STYLE", "curves_figure", "draw_alpha", "draw_beta",
     "draw_diagnostic", "draw_framing", "draw_intervals", "draw_norms", "draw_probability",
     "draw_rank", "draw_separation", "draw_synonyms", "save", "styled", "turns_figure",
 ]  # fmt: skip

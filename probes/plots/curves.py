@@ -4,7 +4,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rcParams
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from probes.measure.parts import PROMPT_KINDS
+from probes.measure.parts import PROMPT_KINDS, Panel
 from probes.plots.style import (
     COLOURS,
     HOLLOW,
@@ -33,8 +33,6 @@ from probes.stats import Interval
 if TYPE_CHECKING:
     from probes.measure.lexicalization import Curves
 
-Part = Literal["alpha", "beta", "rank", "probability", "norms"]
-"""The quantity that a panel shows."""
 ATTENTION: Look = {"color": COLOURS[0], "linestyle": "--", "marker": "o", **HOLLOW}
 MLP: Look = {"color": COLOURS[1], "linestyle": "-", "marker": "s"}
 NORM: Look = {"color": "black", "linestyle": "none", "marker": "D", "markersize": 6}
@@ -103,7 +101,7 @@ def draw_norms(
 
 def curves_figure(
     curves: "Curves | Mapping[str, Curves]",
-    parts: Sequence[Part] = ("alpha", "beta"),
+    parts: Sequence[Panel] = ("alpha", "beta"),
     title: str | None = None,
     *,
     width: float | None = None,
@@ -154,7 +152,7 @@ class Row:
 
     name: str
     """Written at the left; may be empty."""
-    part: Part
+    part: Panel
     curves: "Mapping[str, Curves]"
 
 
@@ -227,7 +225,7 @@ def _depths(row: Row) -> list[int]:
     return [curves.num_layers for curves in row.curves.values()]
 
 
-def _draw(part: Part, curves: "Curves", ax: Axes | None, legend: bool, note: bool) -> Axes:
+def _draw(part: Panel, curves: "Curves", ax: Axes | None, legend: bool, note: bool) -> Axes:
     ax = new_axes() if ax is None else ax
     _panel(part, curves, ax, note)
     if legend:
@@ -235,9 +233,9 @@ def _draw(part: Part, curves: "Curves", ax: Axes | None, legend: bool, note: boo
     return ax
 
 
-def _panel(part: Part, curves: "Curves", ax: Axes, note: bool, width: float | None = None) -> None:
+def _panel(part: Panel, curves: "Curves", ax: Axes, note: bool, width: float | None = None) -> None:
     check_curves(curves)
-    PANELS[part](curves, ax, note)
+    DRAWN[part](curves, ax, note)
     _label_layers(ax, curves.num_layers, part not in ("rank", "norms"), width or inches(ax))
     ax.set_ylabel(LABELS[part])
 
@@ -275,14 +273,14 @@ def _norms(curves: "Curves", ax: Axes, note: bool) -> None:
     _log_scale(ax)
 
 
-PANELS: dict[Part, Callable[["Curves", Axes, bool], None]] = {
+DRAWN: dict[Panel, Callable[["Curves", Axes, bool], None]] = {
     "alpha": _alpha,
     "beta": _beta,
     "rank": _rank,
     "probability": _probability,
     "norms": _norms,
 }
-LABELS: dict[Part, str] = {
+LABELS: dict[Panel, str] = {
     "alpha": "α, cosine before and after",
     "beta": "β, cosine with the word y*",
     "rank": "median rank of the word y*",

@@ -7,8 +7,8 @@ from typing import Any, get_args
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.measure.parts import PROMPT_KINDS, FigureKind, PartName, PromptKind
-from probes.plots.curves import Part, Row, curves_grid
+from probes.measure.parts import PROMPT_KINDS, FigureKind, Panel, PartName, PromptKind
+from probes.plots.curves import Row, curves_grid
 from probes.plots.results import draw_diagnostic, draw_framing, draw_separation, draw_synonyms
 from probes.plots.style import PRINT, styled
 
@@ -25,7 +25,7 @@ PART_OF: dict[FigureKind, PartName] = {
     "diagnostic": "diagnostic",
 }
 """The part of a report that each kind of figure shows."""
-CURVES: dict[FigureKind, tuple[Part, ...]] = {
+CURVES: dict[FigureKind, tuple[Panel, ...]] = {
     "curves": ("alpha", "beta"),
     "rank": ("rank", "probability"),
     "norms": ("norms",),
@@ -50,7 +50,7 @@ def figure_of(
     width: float | None = None,
     *,
     prompts: Sequence[PromptKind] | None = None,
-    panels: Sequence[Part] | None = None,
+    panels: Sequence[Panel] | None = None,
 ) -> Figure:
     """One kind of figure of one or several backbones.
 
@@ -87,7 +87,7 @@ def _curves(
     results: Mapping[str, Any],
     width: float | None,
     prompts: Sequence[PromptKind] | None,
-    panels: Sequence[Part] | None,
+    panels: Sequence[Panel] | None,
 ) -> Figure:
     column = kind == "curves" and width is not None and width < 2 * NARROWEST
     parts = panels or (("alpha",) if column else CURVES[kind])

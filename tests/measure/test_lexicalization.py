@@ -10,6 +10,7 @@ through the final norm at the end. The rank and the probability of y* are those 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 
 from probes import NAMED
 from probes.data import paraphrases
-from probes.errors import BadSetting
+from probes.errors import BadFile, BadSetting
 from probes.items import Item
 from probes.measure.lexicalization import (
     PROMPT_KINDS,
@@ -28,7 +29,7 @@ from probes.measure.lexicalization import (
     prompt_kind,
 )
 from probes.model.backbone import Backbone
-from probes.prompts import E5V, ControlPrompt, Prompted
+from probes.prompts import E5V, PROMPT_EOL, ControlPrompt, Prompted
 from probes.stats import Interval, mean_interval, median_interval
 from tests.model.test_lens import unembed
 from tests.model.test_trace import reference
@@ -129,6 +130,10 @@ def test_the_onset_is_before_the_sharper_turn(tiny: Tiny) -> None:
     assert with_last(0.2, 0.9).onset == "attn[-1]"
     assert with_last(0.9, 0.2).onset == "mlp[-1]"
     assert with_last(0.5, 0.5).onset == "attn[-1]", "the paper's site when neither is sharper"
+    assert with_last(0.89, 0.95).turn == "the last MLP"
+    still = with_last(0.92, 0.9)
+    assert (still.onset, still.turn, still.alpha_turn) == (None, "no turn", 0.9)
+    assert repr(still).endswith("no turn)")
 
 
 def test_a_prompt_has_its_own_curves_in_any_batch(tiny: Tiny) -> None:
@@ -154,6 +159,28 @@ def test_curves_are_read_as_they_were_written(tiny: Tiny) -> None:
     tiny_probability = Interval(*[np.array([1.23456e-9])] * 3)
     small = Curves(**{**vars(curves), "probability_norm": tiny_probability}).to_json()
     assert small["probability_norm"]["mean"] == [1.235e-9], "not rounded to zero"
+
+
+def test_curves_are_saved_and_loaded(tiny: Tiny, tmp_path: Path) -> None:
+    curves = lexicalization_curves(tiny("llama"), PROMPTS)
+    again = Curves.load(curves.save(tmp_path / "c.json"))
+    assert again.to_json() == curves.to_json()
+    (tmp_path / "other.json").write_text("[1]")
+    with pytest.raises(BadFile, match=r"other\.json holds no curves"):
+        Curves.load(tmp_path / "other.json")
+
+
+def test_curves_can_be_measured_under_any_named_prompt(tiny: Tiny) -> None:
+    backbone, texts = tiny("llama"), ["the word", "one of the users"]
+    expected = lexicalization_curves(backbone, [PROMPT_EOL.apply(Item(text)) for text in texts])
+    for prompt in ("prompteol", PROMPT_EOL):
+        curves = lexicalization_curves(backbone, texts, prompt=prompt)
+        assert curves.to_json() == expected.to_json()
+    assert lexicalization_curves(backbone, texts).to_json() != expected.to_json()
+    with pytest.raises(BadSetting, match="under a prompt already"):
+        lexicalization_curves(backbone, [E5V.apply(Item("a"))], prompt="prompteol")
+    with pytest.raises(BadSetting, match="no prompt 'nope'"):
+        lexicalization_curves(backbone, texts, prompt="nope")
 
 
 # -------------------------------------------------------------------------- the kinds of prompt
