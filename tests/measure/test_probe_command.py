@@ -177,7 +177,7 @@ def test_only_some_parts_are_measured_and_a_whole_report_takes_them_up(
     assert {path.name for path in out.iterdir()} == figures | {"framing.json", "synonyms.json"}
     backbone = Backbone.load(model)
     assert not report_path(backbone).exists(), "it is no whole report"
-    with pytest.raises(BadFile, match="holds framing only; give diagnostic.json"):
+    with pytest.raises(BadFile, match=r"holds framing only; give diagnostic\.json"):
         ProbeReport.load(out / "framing.json")
     measured.clear()
     request.getfixturevalue("undrawn")
