@@ -112,7 +112,10 @@ def _results(draw: Callable[..., Axes], results: Mapping[str, Any], width: float
     high, wide = (2.8, columns * PANEL + 0.8) if width is None else (2.1, width)
     with styled(None if width is None else PRINT):
         figure = Figure(figsize=(wide, 0.9 + rows * high), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, sharey=draw is not draw_diagnostic)
+        axes = figure.subplots(
+            rows, columns, squeeze=False,
+            sharex=draw is draw_framing, sharey=draw is not draw_diagnostic,
+        )  # fmt: skip
         handles: dict[str, Any] = {}
         for ax, (name, result) in zip(axes.flat, results.items(), strict=False):
             draw(result, ax, legend=draw is draw_diagnostic)
