@@ -79,6 +79,8 @@ def probe(
     out: Path = Path("out/probe"),
     format: tuple[Format, ...] = ("png", "svg"),
     width: Width = None,
+    prompts: Prompts = None,
+    panels: Panels = None,
     seed: int = 0,
     loading: Settings = AS_USUAL,
 ) -> None:
@@ -100,6 +102,7 @@ def probe(
     if not models:
         raise BadSetting("name at least one model to probe")
     parts = PARTS if only is None else part_names(only)
+    looks = {"width": width, **_panels(prompts, panels)}
     folders = _folders(models, out)
     for model, folder in folders.items():
         preflight.check_writable(folder)
@@ -111,7 +114,7 @@ def probe(
     for model, folder in folders.items():
         try:
             report = _report(model, parts, again, seed, loading)
-            _write(report, parts, folder, format, width)
+            _write(report, parts, folder, format, looks)
             reports.append(report)
         except (FreeRetError, OSError) as error:
             if len(models) == 1:
@@ -119,7 +122,7 @@ def probe(
             complain(f"{model}: {error}")
             failed.append(model)
     if len(reports) > 1:
-        draw(reports, out, format, width)
+        draw(reports, out, format, **looks)
         say(f"Figures that compare the {len(reports)} models are in {out}")
     if failed:
         raise BadSetting(f"not probed: {', '.join(failed)}; the reasons stand above")
@@ -150,21 +153,21 @@ def _write(
     parts: Sequence[PartName],
     folder: Path,
     formats: Sequence[Format],
-    width: float | None,
+    looks: dict[str, Any],
 ) -> None:
     """Write the folder of one model: the whole report with its recipe, or some of its parts."""
     from freeret.pages.probe_folder import write_measured, write_report
     from probes import ProbeReport
 
     if len(parts) == len(PARTS):
-        recipe = write_report(ProbeReport(**report), folder, formats, width)
+        recipe = write_report(ProbeReport(**report), folder, formats, **looks)
         for reason in recipe.reasons:
             say(f"• {reason}")
         say(f"Report, recipe, summary and figures are in {folder}; open {folder / 'report.html'}")
     else:
         left_out = set(PARTS) - set(parts)
         chosen = {name: value for name, value in report.items() if name not in left_out}
-        write_measured(chosen, folder, formats, width)
+        write_measured(chosen, folder, formats, **looks)
         say(f"{', '.join(parts).capitalize()}: figures and numbers are in {folder}")
 
 
@@ -204,8 +207,7 @@ def plot(
     """
     if not reports:
         raise BadSetting("name at least one report to draw")
-    chosen = {"prompts": listed(prompts, "prompts", PROMPT_KINDS),
-              "panels": listed(panels, "panels", PANELS)}  # fmt: skip
+    looks = {"width": width, **_panels(prompts, panels)}
     check_choice("the ending of --out", out.suffix, [f".{name}" for name in get_args(Format)])
     if label and not len(label) == len(set(label)) == len(reports):
         raise BadSetting(f"give {len(reports)} different labels, one for each report, or none")
@@ -221,8 +223,16 @@ def plot(
     contents = [read_parts(file, [part]) for file in files]
     titles = label or _titles(files, [each["fingerprint"]["model"] for each in contents])
     results = {title: each[part] for title, each in zip(titles, contents, strict=True)}
-    [path] = save(figure_of(kind, results, width, **chosen), out)
+    [path] = save(figure_of(kind, results, **looks), out)
     say(f"The figure is in {path}")
+
+
+def _panels(prompts: str | None, panels: str | None) -> dict[str, Any]:
+    """The prompts and panels that are named, as `figure_of` takes them."""
+    return {
+        "prompts": listed(prompts, "prompts", PROMPT_KINDS),
+        "panels": listed(panels, "panels", PANELS),
+    }
 
 
 def _report_file(name: str) -> Path:

@@ -139,8 +139,8 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             "The reciprocal rank is that among all paraphrases and near-misses, and so not "
             "comparable to the ranks among 200 sentences above; a paraphrase that is not among "
             "these hits keeps its rank. The gain is the change against stage 1, with an interval "
-            "corrected for the number of weights; if it includes 0, the gain is within noise. The weight says how much the judgement counts "
-            "beside stage 1.",
+            "corrected for the number of weights; if it includes 0, the gain is within noise. The "
+            "weight says how much the judgement counts beside stage 1.",
             columns=["frame", "weight", "reciprocal rank", "gain"],
             rows=[
                 [f.frame, "alone" if f.weight is None else f"{f.weight:g}",
@@ -170,8 +170,8 @@ def _curves(report: ProbeReport) -> Iterator[Section]:
             f"One chart per kind of prompt. {PROMPTS} α is the cosine of the state before and "
             "after a sublayer: where it falls, the state turns. β is the cosine of the state and "
             "y*, the word that the model is about to say: where it rises, the state becomes that "
-            "word. The sharper of the last two turns is shaded if its α is below 0.9; bands are 95% "
-            "intervals.",
+            "word. The sharper of the last two turns is shaded if its α is below 0.9. Bands are "
+            "95% intervals.",
             ("alpha", "beta"),
         ),
         "When is the word decided?": (
