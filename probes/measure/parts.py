@@ -10,9 +10,9 @@ from probes.arguments import check_choice
 
 PartName = Literal["framing", "diagnostic", "reranking", "curves", "synonyms", "injection"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-"""In the order in which they are measured."""
+"""The parts of a report in the order in which they are measured."""
 NEEDS: dict[str, tuple[PartName, ...]] = {"reranking": ("framing", "diagnostic")}
-"""Reranking is measured with the frame and at the extraction that these favour."""
+"""Reranking is measured with the best frame and at the extraction that the diagnostic supports."""
 PromptKind = Literal["word", "control", "text"]
 PROMPT_KINDS: dict[PromptKind, str] = {
     "word": "asked for a word (E5-V's prompt)",
@@ -28,7 +28,7 @@ Format = Literal["png", "svg", "pdf"]
 
 
 def with_needed(parts: Collection[str]) -> list[PartName]:
-    """The parts with those that they need, in the order of PARTS.
+    """Parts together with those that they need, in the order of PARTS.
 
     Raises:
         BadSetting: There is no such part.

@@ -1,4 +1,4 @@
-"""A probe report in short: its key figures, as HTML for a notebook, and its parts as tables."""
+"""Summaries of a probe report: its key figures, HTML for a notebook, its parts as tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
-    """The figures that matter, each with its name; parts without figures are left out."""
+    """Name and value of each key figure; empty parts are left out."""
     model = report.fingerprint
     about = [str(model[key]) for key in ("model", "architecture", "dtype") if key in model]
     yield "model", f"{', '.join(about)}, {report.num_layers} layers"
