@@ -15,7 +15,7 @@ from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import Fusion
-from probes.measure.lexicalization import PROMPT_KINDS, Curves, prompt_kind
+from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.measure.paraphrases import best_score, site_peers
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
@@ -254,11 +254,6 @@ def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
         "Lexicalization, the turn of the last two steps by kind of prompt (α of the last MLP, of "
         f"the final norm): {'; '.join(turns)}."
     )
-
-
-def _alphas(curves: Curves) -> str:
-    mlp, norm = curves.alpha_mlp.mean[-1], curves.alpha_norm.mean[0]
-    return f"last MLP {mlp:.2f}, final norm {norm:.2f}"
 
 
 def _find(report: ProbeReport, prompt: str, site: str, geometry: str) -> DiagnosticScore:
