@@ -186,7 +186,7 @@ def test_curves_can_be_measured_under_any_named_prompt(tiny: Tiny) -> None:
 # -------------------------------------------------------------------------- the kinds of prompt
 
 
-def test_every_kind_is_over_the_two_hundred_sentences(tiny: Tiny) -> None:
+def test_every_kind_of_prompt_covers_the_two_hundred_sentences(tiny: Tiny) -> None:
     backbone, control = tiny("llama"), tiny("llama").encoder.plain.control_ids
     assert list(PROMPT_KINDS) == ["word", "control", "text"]
     for kind in PROMPT_KINDS:
@@ -196,7 +196,7 @@ def test_every_kind_is_over_the_two_hundred_sentences(tiny: Tiny) -> None:
         assert opens_a_turn == (kind != "text")
 
 
-def test_a_kind_puts_the_sentence_as_it_says() -> None:
+def test_each_kind_of_prompt_holds_the_sentence_as_documented() -> None:
     """The third sentence is: A lighthouse shines over a stormy sea."""
     word, control, text = (curve_prompts(kind)[2] for kind in PROMPT_KINDS)
     sentence = Item("A lighthouse shines over a stormy sea.")
@@ -207,7 +207,7 @@ def test_a_kind_puts_the_sentence_as_it_says() -> None:
     assert control == ControlPrompt().apply(sentence)
 
 
-def test_running_text_lacks_one_word_alone() -> None:
+def test_running_text_lacks_only_the_last_word() -> None:
     for row, prompt in zip(paraphrases(), curve_prompts("text"), strict=True):
         before, _, last = row["sentence"].rpartition(" ")
         assert prompt == Item(before)
@@ -256,7 +256,7 @@ def test_curves_of_real_weights_follow_their_definitions(smollm2: Backbone) -> N
     check_curves("llama", smollm2, smollm2.model, prompts)
 
 
-def test_the_place_of_the_turn_depends_on_the_prompt(smollm2: Backbone) -> None:
+def test_where_the_state_turns_depends_on_the_prompt(smollm2: Backbone) -> None:
     """SmolLM2 turns in its last MLP when asked for a word, at its final norm on running text."""
     curves = {
         kind: lexicalization_curves(smollm2, curve_prompts(kind)[:6]) for kind in PROMPT_KINDS

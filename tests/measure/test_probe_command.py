@@ -79,7 +79,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
 # ------------------------------------------------------------------------------- kept parts
 
 
-def test_an_interrupted_run_is_taken_up_where_it_stopped(
+def test_an_interrupted_run_resumes_where_it_stopped(
     tiny: Callable[[str], Backbone],
     measured: list[str],
     tmp_path: Path,
@@ -166,7 +166,7 @@ def test_a_killed_run_keeps_its_parts_and_a_whole_report_leaves_none(
 # ------------------------------------------------------------------------------- some parts
 
 
-def test_only_some_parts_are_measured_and_a_whole_report_takes_them_up(
+def test_single_parts_are_measured_and_reused_by_a_whole_report(
     model: Path, measured: list[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     out = tmp_path / "out"
@@ -318,7 +318,7 @@ def test_a_report_is_named_by_its_folder_or_alias_and_titled_apart(
 # ------------------------------------------------------------------------------- the time
 
 
-def test_the_time_of_a_backbone_that_sees_counts_its_pictures(
+def test_the_time_of_a_backbone_that_reads_pictures_includes_them(
     tiny: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("freeret.reports.items_per_second", lambda *_: 0.5)
