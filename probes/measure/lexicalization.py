@@ -31,7 +31,7 @@ from probes.display import data_frame, picture
 from probes.errors import BadFile, BadSetting, FreeRetError
 from probes.files import read_json, write_json, wrong_field
 from probes.items import Item, as_item, several
-from probes.measure.parts import PROMPT_KINDS, PromptKind
+from probes.measure.parts import PROMPT_KINDS
 from probes.model.backbone import Backbone, Source
 from probes.model.batching import run_batches
 from probes.model.encoding import Batch, Row
@@ -191,14 +191,14 @@ def curve_prompts(kind: str) -> list[Source]:
     return [prompt.apply(Item(sentence)) for sentence in sentences]
 
 
-def prompt_kind(prompt: str) -> PromptKind:
+def prompt_kind(prompt: str) -> str:
     """The kind in PROMPT_KINDS that is closest to a prompt of `probes.NAMED`."""
     return "control" if prompt == "control" else "word"
 
 
 def curves_by_prompt(
     backbone: Backbone, *, seed: int = 0, progress: bool = False
-) -> dict[PromptKind, Curves]:
+) -> dict[str, Curves]:
     """Measure the curves under every kind of prompt.
 
     Args:

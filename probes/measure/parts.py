@@ -13,8 +13,7 @@ PARTS: tuple[PartName, ...] = get_args(PartName)
 """The parts of a report in the order in which they are measured."""
 NEEDS: dict[str, tuple[PartName, ...]] = {"reranking": ("framing", "diagnostic")}
 """Reranking is measured with the best frame and at the extraction that the diagnostic supports."""
-PromptKind = Literal["word", "control", "text"]
-PROMPT_KINDS: dict[PromptKind, str] = {
+PROMPT_KINDS: dict[str, str] = {
     "word": "asked for a word (E5-V's prompt)",
     "control": "control prompt",
     "text": "running text",

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.measure.parts import PROMPT_KINDS, FigureKind, Panel, PartName, PromptKind
+from probes.measure.parts import PROMPT_KINDS, FigureKind, Panel, PartName
 from probes.plots.curves import Row, curves_grid
 from probes.plots.results import draw_diagnostic, draw_framing, draw_separation, draw_synonyms
 from probes.plots.style import PRINT, styled
@@ -49,7 +49,7 @@ def figure_of(
     results: Mapping[str, Any],
     width: float | None = None,
     *,
-    prompts: Sequence[PromptKind] | None = None,
+    prompts: Sequence[str] | None = None,
     panels: Sequence[Panel] | None = None,
 ) -> Figure:
     """One kind of figure of one or several backbones.
@@ -86,7 +86,7 @@ def _curves(
     kind: FigureKind,
     results: Mapping[str, Any],
     width: float | None,
-    prompts: Sequence[PromptKind] | None,
+    prompts: Sequence[str] | None,
     panels: Sequence[Panel] | None,
 ) -> Figure:
     column = kind == "curves" and width is not None and width < 2 * NARROWEST

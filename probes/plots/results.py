@@ -175,7 +175,7 @@ def draw_diagnostic(
         xticklabels=sites, yticklabels=[f"{prompt}, {kind}" for prompt, kind in extractions],
     )  # fmt: skip
     if note:
-        row, column = np.unravel_index(np.nanargmax(table), table.shape)
+        row, column = map(int, np.unravel_index(np.nanargmax(table), table.shape))
         ax.add_patch(Rectangle((column, row), 1, 1, fill=False, color="black", linewidth=1.5))
     ax.tick_params(axis="x", rotation=90)
     ax.tick_params(axis="y", rotation=0)

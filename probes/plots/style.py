@@ -111,8 +111,9 @@ def save(
     """
     stem, dot, suffix = str(path).rpartition(".")
     named = [name for name in METADATA if dot and name == suffix]
+    default: list[Format] = named or ["png", "svg"]
     written = []
-    for name in formats or named or ("png", "svg"):
+    for name in formats or default:
         check_choice("format", name, METADATA)
         target = Path(f"{stem if named else path}.{name}")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -172,4 +173,4 @@ def point(ax: Axes, x: float, y: Interval, look: Look) -> None:
 
 def inches(ax: Axes) -> float:
     """The width of the axes as far as it is known before the layout."""
-    return ax.get_window_extent().width / ax.get_figure(root=True).dpi
+    return ax.get_window_extent().width / ax.figure.dpi
