@@ -504,7 +504,7 @@ def test_a_figure_higher_than_a_page_is_a_warning(caplog: pytest.LogCaptureFixtu
 
 
 def test_panels_of_other_kinds_share_their_axes_and_label_them_once() -> None:
-    results = dict.fromkeys(("one", "two"), SIMILARITIES)
+    results: dict[str, Any] = dict.fromkeys(("one", "two"), SIMILARITIES)
     left, right = figure_of("synonyms", results).axes
     assert left.get_ylabel()
     assert not right.get_ylabel()
