@@ -110,7 +110,7 @@ def save(
         The files, in the order of `formats`.
     """
     stem, dot, suffix = str(path).rpartition(".")
-    named = [name for name in METADATA if dot and name == suffix]
+    named: list[Format] = [name for name in METADATA if dot and suffix == name]
     default: list[Format] = named or ["png", "svg"]
     written = []
     for name in formats or default:
