@@ -1,4 +1,4 @@
-"""Synonyms and their controls by site, and what separates them, for several backbones.
+"""Synonyms and their controls by site, and their separation d′, for several backbones.
 
 freeret probe MODEL --out out/MODEL; cp out/MODEL/report.json probes/data/reports/MODEL.json
 python figures/synonyms.py
@@ -22,10 +22,9 @@ def main() -> None:
         figure = Figure(figsize=(1.6 + 4.2 * len(reports), 6), layout="constrained")
         panels = figure.subplots(2, len(reports), sharex="col", sharey="row", squeeze=False)
         for (name, report), (above, below) in zip(reports.items(), panels.T, strict=True):
-            draw_synonyms(report.synonyms, above)
+            draw_synonyms(report.synonyms, above, legend=False)
             draw_separation(report.synonyms, below)
             above.set_title(name)
-            above.get_legend().remove()
             below.tick_params(axis="x", rotation=60)
         for ax in panels.flat:
             ax.label_outer()

@@ -15,7 +15,7 @@ from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import Fusion
-from probes.measure.lexicalization import PROMPT_KINDS, Curves, prompt_kind
+from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.measure.paraphrases import best_score, site_peers
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
@@ -241,25 +241,19 @@ def _describe_fusion(bias: FrameBias, fusion: Fusion) -> str:
 
 
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
-    """The step that rotates the state most under the kind of the chosen prompt, and under the
-    other kinds."""
-    kind = prompt_kind(prompt)
-    curves = report.curves[kind]
-    others = (
-        f"{report.curves[other].turn} ({PROMPT_KINDS[other]}; {_alphas(report.curves[other])})"
-        for other in report.curves
-        if other != kind
+    """Which of the last two steps turns the state under each kind of prompt, the kind closest to
+    the chosen prompt first."""
+    closest = prompt_kind(prompt)
+    kinds = sorted(report.curves, key=lambda kind: kind != closest)
+    turns = (
+        f"{PROMPT_KINDS[kind]}, {curves.turn} ({curves.alpha_mlp.mean[-1]:.2f}, "
+        f"{curves.alpha_norm.mean[0]:.2f})"
+        for kind, curves in ((kind, report.curves[kind]) for kind in kinds)
     )
     return (
-        f"Lexicalization: under the recipe's kind of prompt ({PROMPT_KINDS[kind]}), {curves.turn}, "
-        f"which follows {curves.onset}, rotates the state most (α, the cosine before and after: "
-        f"{_alphas(curves)}). Under other kinds of prompt it is {', '.join(others)}."
+        "Lexicalization, the turn of the last two steps by kind of prompt (α of the last MLP, of "
+        f"the final norm): {'; '.join(turns)}."
     )
-
-
-def _alphas(curves: Curves) -> str:
-    mlp, norm = curves.alpha_mlp.mean[-1], curves.alpha_norm.mean[0]
-    return f"last MLP {mlp:.2f}, final norm {norm:.2f}"
 
 
 def _find(report: ProbeReport, prompt: str, site: str, geometry: str) -> DiagnosticScore:

@@ -1,7 +1,6 @@
-"""How results show themselves: short lines for a terminal, HTML for a notebook, data frames.
+"""Displays of results: short lines for a terminal, HTML for a notebook, data frames.
 
-Contents come from anywhere. In a terminal they stand with their control characters escaped; in
-HTML everything is escaped.
+Contents are untrusted. In a terminal their control characters are escaped; in HTML everything is.
 """
 
 import base64
@@ -30,8 +29,8 @@ PICTURE = TEMPLATES.from_string(
 
 
 def shortened(text: str, length: int = 60) -> str:
-    """A text on one line in quotation marks, cut where it is longer; characters that could steer a
-    terminal are escapes."""
+    """A text in quotation marks on one line, cut after `length` characters; control characters are
+    escaped."""
     line = " ".join(text.split())
     return repr(line if len(line) <= length else line[: length - 1] + "…")
 
@@ -47,11 +46,11 @@ def picture(figure: "Figure | SubFigure", alt: str) -> str:
 
 
 def svg_uri(figure: "Figure | SubFigure") -> str:
-    """A figure as a data URI of SVG. As an image of its own it can hold no script, and its ids
-    meet no others on the page."""
+    """A figure as a data URI of SVG. In an image, scripts do not run and ids do not collide with
+    others on the page."""
     from matplotlib import rc_context
 
-    from probes.plots import STYLE
+    from probes.plots.style import STYLE
 
     buffer = io.BytesIO()
     with rc_context(STYLE):

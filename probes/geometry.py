@@ -1,4 +1,4 @@
-"""Label-free geometry: what a corpus itself says about the directions of its embeddings.
+"""Label-free geometry: normalisation of embeddings, estimated from the corpus itself.
 
 - `none`: the unit vector; scores are plain cosines.
 - `centre`: minus the mean of the unit vectors of its modality signature.
@@ -7,10 +7,10 @@
   documents, serves both.
 
 Means are estimated per modality signature (text, image, image+text, …), which removes the modality
-gap (Liang et al., 2022). Queries share the mean of the documents of their signature. What a corpus
-cannot tell, reference items supply (`probes.measure.reference`): the mean of queries of a signature
-that it does not hold, and, fading out as a signature grows to FEW documents, part of its mean
-and spread. Whitening is one transform for all, from the covariance pooled around the means.
+gap (Liang et al., 2022). Queries share the mean of the documents of their signature. Reference
+items (`probes.measure.reference`) supply what the corpus lacks: the mean of queries of a signature
+that it does not hold, and a prior for the mean and the spread of a signature with fewer than FEW
+documents. Whitening is one transform for all, from the covariance pooled around the means.
 
 Where a corpus holds several signatures, their cosines are not on one scale: a text query lies
 closer to every text than to any picture. So the cosines of each signature are standardised, query
@@ -34,15 +34,15 @@ from probes.prompts import Side
 GeometryKind = Literal["none", "centre", "whiten"]
 GEOMETRY_KINDS: tuple[GeometryKind, ...] = ("none", "centre", "whiten")
 FEW = 100
-"""Documents of one signature from which on the corpus alone determines its geometry."""
+"""Number of documents of a signature from which on the corpus alone determines its geometry."""
 MEAN_WEIGHT = 5.0
-"""Documents that the reference counts for where a mean or a scale is estimated; that takes few."""
+"""Documents that the reference counts for in estimates of means and scales, which need few."""
 SAMPLE = 512
-"""Documents of each signature that its scale is measured on."""
+"""Number of documents of each signature that its scale is estimated from."""
 POOLED = ""
-"""Names the mean over all signatures, for queries of one that nothing else is known about."""
+"""Key of the mean over all signatures, for queries of a signature without a mean."""
 SMALLEST = 1e-6
-"""Least deviation of cosines: a signature of equal documents has none."""
+"""Lower bound of the deviation of cosines, which is 0 for equal documents."""
 
 
 Key = tuple[Side, str]
@@ -59,24 +59,24 @@ class Affine(NamedTuple):
 
 @dataclass(frozen=True)
 class Scale:
-    """How the cosines of one signature spread: mapped documents, and what stands in for them while
-    they are few."""
+    """Data that the spread of the cosines of a signature is estimated from: mapped documents, and a
+    prior where they are few."""
 
     documents: Float[Tensor, "_ hidden"]
     """A sample."""
     count: int
     """How many documents of the signature there are."""
     prior: Float[Tensor, "_ hidden"]
-    """Mapped reference items; without rows where the documents are enough."""
+    """Mapped reference items; without rows where the documents suffice."""
 
     def of(self, queries: Float[Tensor, "q hidden"]) -> tuple[Tensor, Tensor]:
-        """Where each query's cosines with the documents lie.
+        """Location and spread of each query's cosines with the documents.
 
         Returns:
             Their mean, and their upper semideviation sqrt(mean(max(0, cosine - mean)²)), both
-            `[q]`, float64. The upper half alone, since it is what competes: cosines with a few
-            near matches are skewed, and a symmetric deviation would let those crowd out the best
-            documents of the other signatures.
+            `[q]`, float64. Only the upper half counts, since the highest cosines compete:
+            cosines with a few near matches are skewed, and under a symmetric deviation those
+            matches would crowd out the best documents of other signatures.
         """
         groups = [(queries @ rows.T).double() for rows in (self.documents, self.prior) if len(rows)]
         mean = self._blended([cosines.mean(1) for cosines in groups])
@@ -86,19 +86,19 @@ class Scale:
     def _blended(self, values: list[Tensor]) -> Tensor:
         if len(values) == 1:
             return values[0]
-        own, prior = values
-        return _blend(own, prior, self.count, mean_mass(self.count))
+        documents, prior = values
+        return _blend(documents, prior, self.count, mean_mass(self.count))
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Maps raw vectors to unit vectors whose dot product, calibrated, is the score."""
+    """Maps raw vectors to unit vectors whose dot product, after calibration, is the score."""
 
     kind: GeometryKind = "none"
     means: dict[Key, Float[Tensor, " hidden"]] = field(default_factory=dict)
     transform: Float[Tensor, "hidden hidden"] | None = None
     scales: dict[str, Scale] = field(default_factory=dict)
-    """By signature of the documents; empty where all have the same."""
+    """By signature of the documents; empty where all documents have the same."""
 
     def __repr__(self) -> str:
         means = ", ".join(f"{side} {signature}" for side, signature in self.means)
@@ -107,10 +107,15 @@ class Geometry:
     def map(
         self, vectors: Float[Tensor, "n hidden"], signatures: Sequence[str], side: Side
     ) -> Float[Tensor, "n hidden"]:
-        """Raw vectors of the given signatures as unit vectors, float32.
+        """Map raw vectors to unit vectors, float32.
 
-        A query signature without a mean of its own takes that of the documents, and one that they
-        do not have the mean of all documents.
+        Queries of a signature without a query mean take the mean of the documents of this
+        signature, or else the mean of all documents.
+
+        Args:
+            vectors: Raw vectors.
+            signatures: The modality signature of each.
+            side: Whether they are queries or documents.
         """
         moved = unit(vectors)
         for signature in set(signatures):
@@ -127,17 +132,17 @@ class Geometry:
         return moved if self.kind == "none" else unit(moved)
 
     def calibration(self, queries: Float[Tensor, "q hidden"]) -> dict[str, Affine]:
-        """What puts the cosines of every signature on one scale, query by query.
+        """The affine maps that put the cosines of all signatures on one scale, query by query.
 
         The cosines of a signature, standardised by their mean and upper semideviation over its
-        documents, are brought back to the mean and deviation over all documents, so that scores
-        still read as cosines. All gains are positive: within a signature the order stays.
+        documents, are rescaled to the mean and deviation over all documents, so that scores
+        still read as cosines. All gains are positive: the order within a signature is kept.
 
         Args:
             queries: Mapped unit vectors.
 
         Returns:
-            By document signature; empty where all documents have the same: their cosines are the
+            By document signature; empty where all documents have the same, whose cosines are the
             scores.
         """
         if not self.scales:
@@ -163,15 +168,15 @@ class Geometry:
         """The same geometry with a mean for queries of each signature.
 
         Args:
-            signatures: Those of the queries.
+            signatures: Signatures of the queries.
             reference: Supplies the mean of a signature that the corpus does not hold.
-            examples: Raw vectors of example queries by signature; their mean goes before any other.
+            examples: Raw vectors of example queries by signature; their mean takes precedence.
         """
         if self.kind == "none":
             return self
         means = dict(self.means)
-        known = {signature for _, signature in means}
-        for signature in sorted(set(signatures) - known):
+        with_means = {signature for _, signature in means}
+        for signature in sorted(set(signatures) - with_means):
             vectors = reference("query", signature)
             if vectors is not None:
                 means["query", signature] = unit(vectors).mean(0)
@@ -183,7 +188,7 @@ class Geometry:
 class CorpusGeometry:
     """Fits the geometry of a corpus of any size in one pass: `add` its documents, then `fit`.
 
-    Holds counts, sums and second moments of unit vectors by signature, and a sample of each.
+    It holds counts, sums and second moments of unit vectors by signature, and a sample of each.
     """
 
     def __init__(self, kind: GeometryKind):
@@ -213,7 +218,7 @@ class CorpusGeometry:
     def add(
         self, ids: Sequence[str], signatures: Sequence[str], vectors: Float[Tensor, "n hidden"]
     ) -> None:
-        """Take in raw vectors of documents."""
+        """Add raw vectors of documents."""
         if self.kind == "none":
             return
         for signature in dict.fromkeys(signatures):
@@ -223,10 +228,10 @@ class CorpusGeometry:
             self._sample(signature, [ids[i] for i in places], rows)
 
     def fit(self, reference: Reference) -> Geometry:
-        """The geometry of everything taken in.
+        """The geometry of all documents that were added.
 
         Args:
-            reference: Asked only for signatures of which there are fewer than FEW documents.
+            reference: Supplies the prior of signatures with fewer than FEW documents.
         """
         if self.kind == "none":
             return Geometry()
@@ -238,7 +243,7 @@ class CorpusGeometry:
 
     def _means(self, priors: "Priors") -> dict[Key, Tensor]:
         if sum(moments.count for moments in self.moments.values()) < 2:
-            return {}  # a lone vector would be its own mean, and vanish
+            return {}  # a lone vector is its own mean, and would become zero
         pooled = functools.reduce(Moments.joined, self.moments.values()).mean
         means: dict[Key, Tensor] = {("document", POOLED): pooled}
         for signature, moments in self.moments.items():
@@ -284,17 +289,17 @@ class CorpusGeometry:
         return scales
 
     def _sample(self, signature: str, ids: Sequence[str], rows: Tensor) -> None:
-        """Keep the rows with the smallest hashes of their ids: the same whatever their order."""
+        """Keep the rows with the smallest hashes of their ids, whatever the order of the rows."""
         keys = [blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id in ids]
-        kept = self.samples.setdefault(signature, {})
-        last = max(kept) if len(kept) == SAMPLE else b"\xff" * 9
-        kept |= {key: rows[i].clone() for i, key in enumerate(keys) if key < last}
-        for key in sorted(kept)[SAMPLE:]:
-            del kept[key]
+        sample = self.samples.setdefault(signature, {})
+        last = max(sample) if len(sample) == SAMPLE else b"\xff" * 9
+        sample |= {key: rows[i].clone() for i, key in enumerate(keys) if key < last}
+        for key in sorted(sample)[SAMPLE:]:
+            del sample[key]
 
 
 Priors = Mapping[Key, Tensor | None]
-"""Raw vectors of the reference items of every signature that has few documents."""
+"""Raw vectors of the reference items of each signature with few documents."""
 
 
 class Moments:
@@ -307,20 +312,20 @@ class Moments:
 
     @classmethod
     def of(cls, vectors: Float[Tensor, "n hidden"]) -> "Moments":
-        """Those of raw vectors."""
+        """The moments of raw vectors."""
         moments = cls()
         moments.add(vectors)
         return moments
 
     def add(self, vectors: Float[Tensor, "n hidden"]) -> None:
-        """Take in raw vectors."""
+        """Add raw vectors."""
         units = unit(vectors).double()
         self.count += len(units)
         self.total = self.total + units.sum(0)
         self.square = self.square + units.T @ units
 
     def joined(self, other: "Moments") -> "Moments":
-        """Those of both together."""
+        """The moments of both sets of vectors together."""
         moments = Moments()
         moments.count = self.count + other.count
         moments.total, moments.square = self.total + other.total, self.square + other.square
@@ -337,23 +342,34 @@ class Moments:
 
 
 def mean_mass(count: int) -> float:
-    """Documents that a prior counts for beside `count` of the corpus; none from FEW on."""
+    """Documents that the prior of a mean counts for beside `count` documents of the corpus; 0 from
+    FEW on."""
     return MEAN_WEIGHT * max(0.0, 1 - count / FEW)
 
 
 def scatter_mass(count: int) -> float:
-    """The same for a prior covariance, which takes more vectors than a mean."""
+    """The same for the prior of a covariance, which needs more vectors than a mean."""
     return float(max(0, FEW - count))
 
 
-def _blend(own: Tensor, prior: Tensor, count: int, mass: float) -> Tensor:
-    return (count * own + mass * prior) / (count + mass)
+def _blend(estimate: Tensor, prior: Tensor, count: int, mass: float) -> Tensor:
+    return (count * estimate + mass * prior) / (count + mass)
 
 
 def whitening(
     covariance: Float[Tensor, "hidden hidden"], count: float | int, shrinkage: float | None = None
 ) -> Float[Tensor, "hidden hidden"]:
-    """The symmetric (ZCA) root W = (C + λ·tr(C)/d·I)^(-1/2) of a covariance of unit vectors."""
+    """The ZCA whitening transform W = (C + λ·tr(C)/d·I)^(-1/2) of a covariance C of unit vectors in
+    d dimensions, with shrinkage λ (whitening: Su et al., 2021, arXiv 2103.15316).
+
+    Args:
+        covariance: C.
+        count: Number n of vectors that it was estimated from, for the default of λ.
+        shrinkage: λ; by default `default_shrinkage`.
+
+    Returns:
+        W, symmetric, float32.
+    """
     weight = default_shrinkage(count, len(covariance)) if shrinkage is None else shrinkage
     values, vectors = torch.linalg.eigh(covariance.double())
     values = values.clamp_min(0)
@@ -362,10 +378,10 @@ def whitening(
 
 
 def default_shrinkage(count: float | int, size: int) -> float:
-    """λ = 1 + d/n: one mean eigenvalue at least, more when there are few vectors per dimension."""
+    """λ = 1 + d/n: at least one mean eigenvalue, more where there are few vectors per dimension."""
     return 1.0 + size / max(count, 1)
 
 
 def unit(vectors: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
-    """Float32 vectors of length 1."""
+    """Vectors scaled to norm 1, float32."""
     return torch.nn.functional.normalize(vectors.float(), dim=-1)

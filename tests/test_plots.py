@@ -4,26 +4,31 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend import Legend
-from matplotlib.text import Annotation, Text
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 from probes import plots
+from probes.errors import BadSetting
 from probes.geometry import GeometryKind
 from probes.measure.framing import FrameBias
 from probes.measure.lexicalization import Curves
 from probes.measure.paraphrases import DiagnosticScore
 from probes.measure.synonyms import SynonymSimilarity
 from probes.model.sites import all_sites, late_sites
+from probes.plots.figures import figure_of
 from probes.stats import Interval, mean_interval
 
 
@@ -182,8 +187,13 @@ def test_layer_numbers_never_run_into_each_other(layers: int) -> None:
     ax = plots.draw_alpha(curves(layers))
     rendered(ax.figure)
     labels = dict(zip(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()], strict=True))
-    assert labels.pop(layers).strip() == "norm"
-    assert {0, layers - 1} <= labels.keys()
+    assert labels.pop(layers) == "norm"
+    assert 0 in labels
+    assert len(labels) >= min(layers, 4)
+    lone = plots.draw_rank(curves(layers))
+    assert {0, layers - 1} <= set(lone.get_xticks()), "the last layer, where no norm stands"
+    rendered(lone.figure)
+    assert_apart(lone.get_xticklabels())
     assert all(text == str(int(at)) for at, text in labels.items())
     assert_apart(ax.get_xticklabels())
 
@@ -195,7 +205,7 @@ def test_sites_are_named_where_they_are(sites: list) -> None:
     rendered(ax.figure)
     labels = ax.get_xticklabels()
     assert [label.get_text() for label in labels] == [names[int(at)] for at in ax.get_xticks()]
-    assert labels[0].get_text() == "norm"
+    assert {names[0], names[-1]} <= {label.get_text() for label in labels}
     assert len(labels) >= min(len(names), 4)
     assert_apart(labels)
 
@@ -223,22 +233,19 @@ def test_frames_stand_at_their_skew_and_auc_and_are_hollow_at_chance() -> None:
         assert (to_rgb(point.get_markerfacecolor()) == (1, 1, 1)) == (bias.frame == "yes_no")
 
 
-def test_diagnostic_shows_the_best_site_of_each_prompt_and_geometry() -> None:
+def test_the_heatmap_has_every_extraction_and_frames_the_best() -> None:
     ax = plots.draw_diagnostic(SETTINGS)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["e5v", "control", "prompteol"]
-    points = {kind: bar[0].get_xydata() for kind, bar in bars(ax).items()}
-    rows = {kind: dict(zip(np.round(p[:, 1]), p[:, 0], strict=True)) for kind, p in points.items()}
-    assert rows == {"none": {0: 0.5, 2: 0.8}, "centre": {1: 0.9}, "whiten": {0: 0.6}}
-    places = {tuple(p): kind for kind, ps in points.items() for p in ps}
-    named = {}
-    for note in (text for text in ax.texts if isinstance(text, Annotation)):
-        place = min(places, key=lambda p: abs(p[1] - note.xy[1]))
-        named[places[place], round(place[1])] = note.get_text()
-        assert note.xy == pytest.approx((place[0] + 0.03, place[1])), "not at the interval's end"
-    assert named == {
-        ("none", 0): "mlp[-1]", ("none", 2): "norm",
-        ("centre", 1): "mlp[-1]", ("whiten", 0): "attn[-1]",
-    }  # fmt: skip
+    rendered(ax.figure)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "e5v, none", "e5v, whiten", "control, centre", "prompteol, none",
+    ]  # fmt: skip
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["attn[-1]", "mlp[-1]", "norm"]
+    [cells] = (mesh for mesh in ax.collections if isinstance(mesh, QuadMesh))
+    np.testing.assert_array_equal(cells.get_array(), [means for _, _, means in MEANS])
+    assert [text.get_text() for text in ax.texts[:3]] == ["0.30", "0.50", "0.40"]
+    [best] = ax.patches
+    assert isinstance(best, Rectangle)
+    assert best.get_xy() == (1, 2), "control, centre at mlp[-1]"
 
 
 def test_side_by_side_every_backbone_has_its_column() -> None:
@@ -272,7 +279,7 @@ def test_the_kinds_of_prompt_stand_side_by_side_by_their_titles() -> None:
     assert figure.get_suptitle() == "A model"
     rows = [figure.axes[i : i + 3] for i in (0, 3, 6)]
     assert [ax.get_title("left").strip() for ax in rows[0]] == [
-        "asked for a word", "control prompt", "running text",
+        "asked for a word (E5-V's prompt)", "control prompt", "running text",
     ]  # fmt: skip
     for row, part in zip(rows, ("rank", "probability", "norm"), strict=True):
         for ax, each in zip(row, given.values(), strict=True):
@@ -300,7 +307,7 @@ def test_turns_have_a_row_for_each_backbone_and_a_column_for_each_kind() -> None
             assert "'word' 100%" in ax.get_title("right")
             assert_apart([t for t in ax.get_children() if isinstance(t, Text) and t.get_text()])
     assert [ax.get_title("left").strip() for ax in rows[0]] == [
-        "asked for a word", "control prompt", "running text",
+        "asked for a word (E5-V's prompt)", "control prompt", "running text",
     ]  # fmt: skip
 
 
@@ -312,6 +319,7 @@ def test_turns_have_a_row_for_each_backbone_and_a_column_for_each_kind() -> None
         (["$x$", "100%", "_{y}"], "'$x$' 33%, '100%' 33%, '_{y}' 33%"),
         (["日本", "naïve", "🙂"], r"'\u65e5\u672c' 33%, 'naïve' 33%, '\U0001f642' 33%"),
         (["<|endoftext|>"], "'<|endoftext…' 100%"),
+        (["\ufffd"], "part of a character 100%"),
         ([""], "'' 100%"),
     ],
 )
@@ -325,7 +333,8 @@ def test_the_most_frequent_words_are_printed(words: list[str], shown: str) -> No
 @each_drawing
 def test_no_legend_covers_data(draw: Callable[..., Axes], data: object) -> None:
     figure = rendered(draw(data).figure)
-    (ax,) = figure.axes
+    ax, *bars = figure.axes
+    assert not any(bar.bbox.overlaps(ax.bbox) for bar in bars), "the colour bar of the heatmap"
     for legend in (child for child in ax.get_children() if isinstance(child, Legend)):
         box = legend.get_window_extent()
         assert not box.overlaps(ax.bbox)
@@ -340,7 +349,7 @@ def test_drawing_goes_into_the_given_axes_alone(draw: Callable[..., Axes], data:
     assert draw(data, ax=right) is right
     assert right.has_data()
     assert not left.has_data()
-    assert right.figure.axes == [left, right]
+    assert right.figure.axes[:2] == [left, right]
     assert draw(data).figure is not draw(data).figure
     assert dict(matplotlib.rcParams) == before
 
@@ -386,3 +395,117 @@ def test_intervals_stand_in_the_order_given_beside_the_reference() -> None:
     assert ax.lines[0].get_xdata()[0] == 0.3
     [low, high] = sorted(point[0] for point in ax.collections[0].get_segments()[0])
     assert (low, high) == pytest.approx((0.4, 0.7))
+
+
+@each_drawing
+def test_a_drawing_without_legend_and_note_leaves_room_for_a_title(
+    draw: Callable[..., Axes], data: object
+) -> None:
+    """Panels of a figure of one's own, with its own titles: nothing is written over them."""
+    left, right = Figure(layout="constrained").subplots(1, 2)
+    draw(data, left, legend=False, note=False)
+    left.set_title("My title", loc="right")
+    assert left.get_legend() is None
+    assert left.get_title("left") == left.get_title("center") == ""
+    assert left.figure.axes == [left, right], "no colour bar"
+    full = draw(data)
+    assert full.get_legend() or len(full.figure.axes) > 1 or draw is plots.draw_separation
+
+
+def test_a_lone_result_is_drawn_and_anything_else_is_named() -> None:
+    assert len(plots.curves_figure(curves()).axes) == 2
+    assert list(bars(plots.draw_framing(BIASES[0]))) == ["mcq"]
+    assert plots.draw_synonyms(SIMILARITIES[0]).has_data()
+    assert plots.draw_diagnostic(SETTINGS[0]).has_data()
+    wrong = {"a": 1}
+    for draw, _ in EVERYTHING:
+        with pytest.raises(BadSetting, match=r"this draws .*, not dict"):
+            draw(wrong)
+    with pytest.raises(BadSetting, match=r"curves, such as .*, not FrameBias"):
+        plots.curves_figure(BIASES[0])  # type: ignore[arg-type]
+
+
+def test_a_model_that_turns_nowhere_has_no_shaded_step() -> None:
+    flat = Interval(*[np.full(6, 0.97)] * 3)
+    still = dataclasses.replace(curves(), alpha_mlp=flat, alpha_norm=Interval(*[np.ones(1)] * 3))
+    assert still.onset is None
+    for ax in (plots.draw_alpha(still), plots.draw_beta(still)):
+        assert not ax.patches
+        assert "no turn: " in ax.get_title("right")
+
+
+@pytest.mark.parametrize(
+    ("name", "formats", "files"),
+    [
+        ("cf.pdf", ["pdf"], ["cf.pdf"]),
+        ("cf.pdf", None, ["cf.pdf"]),
+        ("cf.pdf", ["png", "svg"], ["cf.png", "cf.svg"]),
+        ("qwen2.5", None, ["qwen2.5.png", "qwen2.5.svg"]),
+    ],
+)
+def test_a_suffix_names_a_format(name: str, formats: Any, files: list[str], tmp_path: Path) -> None:
+    written = plots.save(plots.draw_norms(curves()).figure, tmp_path / name, formats)
+    assert [path.name for path in written] == files
+
+
+def test_lengths_are_plain_numbers_and_a_range_within_a_decade_has_ticks() -> None:
+    far = Interval(*[np.geomspace(2, 12_000, 6)] * 3)
+    ax = plots.draw_norms(dataclasses.replace(curves(), norm_attn=far, norm_mlp=far))
+    rendered(ax.figure)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert {"10", "1,000", "10,000"} <= set(labels)
+    assert not any("e" in label for label in labels)
+    near = Interval(*[np.linspace(200, 700, 6)] * 3)
+    close = plots.draw_norms(dataclasses.replace(curves(), norm_attn=near, norm_mlp=near))
+    rendered(close.figure)
+    low, high = close.get_ylim()
+    assert sum(low <= tick <= high for tick in close.get_yticks()) >= 2
+
+
+# ------------------------------------------------------------------------- whole reports
+
+
+REPORT = {"word": curves(), "control": curves(seed=1), "text": curves(seed=2)}
+
+
+def test_three_models_fit_into_a_column_of_a_paper() -> None:
+    results = {"one": REPORT, "two": REPORT, "qwen2.5-coder-0.5b": REPORT}
+    figure = rendered(figure_of("curves", results, 3.3))
+    assert figure.get_figwidth() == 3.3
+    assert figure.get_figheight() <= 4.5
+    assert len(figure.axes) == 9
+    assert len({round(ax.get_position().x0, 3) for ax in figure.axes}) == 3, "side by side"
+    assert len(figure.legends) == 1
+    assert [ax.get_ylabel() for ax in figure.axes[::3]] == list(results)
+    assert all(ax.get_ylim() == figure.axes[0].get_ylim() for ax in figure.axes)
+    texts = [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    boxes = [text.get_window_extent() for text in texts if text.get_window_extent().width]
+    inside = figure.bbox.padded(1)
+    assert all(inside.contains(*box.min) and inside.contains(*box.max) for box in boxes)
+    below = [ax.xaxis.label.get_window_extent() for ax in figure.axes[6:]]
+    assert not any(figure.legends[0].get_window_extent().overlaps(box) for box in below)
+    titles = {ax.get_title("left") for ax in figure.axes[:3]}
+    assert_apart([text for text in texts if text.get_text() in titles])
+
+
+def test_prompts_and_panels_can_be_chosen() -> None:
+    results = {"one": REPORT, "two": REPORT}
+    figure = figure_of("curves", results, 3.3, prompts=["text"], panels=["beta"])
+    assert len(figure.axes) == 2
+    assert_line(figure.axes[0], 1, np.arange(6), REPORT["text"].beta_mlp)
+    assert len(figure_of("curves", results, prompts=["word", "text"]).axes) == 2 * 2 * 2
+
+
+def test_a_figure_higher_than_a_page_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    figure_of("curves", {"one": REPORT}, 3.3)
+    assert not caplog.records
+    figure_of("curves", {str(n): REPORT for n in range(8)}, 3.3)
+    assert "more than a page" in caplog.text
+
+
+def test_panels_of_other_kinds_share_their_axes_and_label_them_once() -> None:
+    results: dict[str, Any] = dict.fromkeys(("one", "two"), SIMILARITIES)
+    left, right = figure_of("synonyms", results).axes
+    assert left.get_ylabel()
+    assert not right.get_ylabel()
+    assert left.get_ylim() == right.get_ylim()

@@ -159,7 +159,7 @@ def test_a_recipe_says_what_it_chose() -> None:
 
 def test_a_report_prints_the_figures_that_matter(report: ProbeReport) -> None:
     lines = dict(line.split(": ", 1) for line in str(report).splitlines())
-    assert lines["turn, running text"].startswith("the final norm")
+    assert lines["turn of the last two steps, running text"].startswith("the final norm")
     assert lines["best extraction"].startswith("prompt prompteol at attn[-1], geometry centre")
     assert "gain of reranking" not in lines
     assert len(str(report)) < 1500
@@ -194,6 +194,10 @@ def test_curves_are_a_data_frame(report: ProbeReport) -> None:
     assert np.array_equal(rows["mean"], report.curves["text"].alpha_mlp.mean)
     with pytest.raises(BadSetting, match="part must be one of curves, synonyms"):
         report.to_dataframe("nothing")
+    with pytest.raises(BadSetting, match="part must be one of curves, synonyms"):
+        report.to_dataframe()
+    lone = report.curves["text"].to_dataframe()
+    assert lone.equals(frame[frame.prompt == "text"].drop(columns="prompt").reset_index(drop=True))
 
 
 def test_hits_are_a_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:

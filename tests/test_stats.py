@@ -149,8 +149,19 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert median_interval(values, 3) == median_interval(values, 3) != median_interval(values, 4)
 
 
+def test_a_higher_level_is_a_wider_interval() -> None:
+    values = normal(400)
+    wide = mean_interval(values, level=99.0)
+    assert width(wide) == pytest.approx(2 * 2.576 / np.sqrt(400), rel=WITHIN)
+    assert mean_interval(values, level=95.0) == mean_interval(values)
+
+
 def test_an_interval_is_written_with_three_digits() -> None:
     interval = Interval(0.12345, 0.1, 0.2)
     assert str(interval) == "0.123 [0.100, 0.200]"
+    assert f"{interval:.1f}" == "0.1 [0.1, 0.2]"
+    curve = Interval(np.array([0.5, 1.0]), np.array([0.25, 0.0]), np.array([0.75, 2.0]))
+    assert str(curve) == "0.500 [0.250, 0.750], 1.000 [0.000, 2.000]"
+    assert repr(curve) == "Interval(2 values)"
     assert interval.to_list() == [0.12345, 0.1, 0.2]
     assert mean_interval(np.array([[1.0, 2.0]])).to_list() == [[1.0, 2.0]] * 3

@@ -15,7 +15,16 @@ from freeret.cli.output import complain, print_lines, print_table, resumable, sa
 from probes.arguments import check_choice
 from probes.errors import BadSetting, FreeRetError
 from probes.files import read_json
-from probes.measure.parts import PARTS, FigureKind, Format, PartName, part_names
+from probes.measure.parts import (
+    PANELS,
+    PARTS,
+    PROMPT_KINDS,
+    FigureKind,
+    Format,
+    PartName,
+    listed,
+    part_names,
+)
 from probes.model.loading import Loading
 from probes.model.locate import check_model
 
@@ -40,6 +49,20 @@ Width = Annotated[
 ]
 MEASURED = "the parts that were finished are kept"
 """What an interrupted probe leaves."""
+Prompts = Annotated[
+    str | None,
+    Parameter(
+        help="Kinds of prompt whose curves are drawn, such as word,text: word, control, text. By "
+        "default all of them."
+    ),
+]
+Panels = Annotated[
+    str | None,
+    Parameter(
+        help="Quantities that a figure of curves shows, such as alpha,beta: alpha, beta, rank, "
+        "probability, norms. By default those of its kind; at the width of a column, alpha alone."
+    ),
+]
 
 
 def register(app: App) -> None:
@@ -57,6 +80,8 @@ def probe(
     out: Path = Path("out/probe"),
     format: tuple[Format, ...] = ("png", "svg"),
     width: Width = None,
+    prompts: Prompts = None,
+    panels: Panels = None,
     seed: int = 0,
     loading: Settings = AS_USUAL,
 ) -> None:
@@ -78,6 +103,7 @@ def probe(
     if not models:
         raise BadSetting("name at least one model to probe")
     parts = PARTS if only is None else part_names(only)
+    looks = {"width": width, **_panels(prompts, panels)}
     folders = _folders(models, out)
     for model, folder in folders.items():
         preflight.check_writable(folder)
@@ -89,7 +115,7 @@ def probe(
     for model, folder in folders.items():
         try:
             report = _report(model, parts, again, seed, loading)
-            _write(report, parts, folder, format, width)
+            _write(report, parts, folder, format, looks)
             reports.append(report)
         except (FreeRetError, OSError) as error:
             if len(models) == 1:
@@ -97,7 +123,7 @@ def probe(
             complain(f"{model}: {error}")
             failed.append(model)
     if len(reports) > 1:
-        draw(reports, out, format, width)
+        draw(reports, out, format, **looks)
         say(f"Figures that compare the {len(reports)} models are in {out}")
     if failed:
         raise BadSetting(f"not probed: {', '.join(failed)}; the reasons stand above")
@@ -128,21 +154,21 @@ def _write(
     parts: Sequence[PartName],
     folder: Path,
     formats: Sequence[Format],
-    width: float | None,
+    looks: dict[str, Any],
 ) -> None:
     """Write the folder of one model: the whole report with its recipe, or some of its parts."""
     from freeret.pages.probe_folder import write_measured, write_report
     from probes import ProbeReport
 
     if len(parts) == len(PARTS):
-        recipe = write_report(ProbeReport(**report), folder, formats, width)
+        recipe = write_report(ProbeReport(**report), folder, formats, **looks)
         for reason in recipe.reasons:
             say(f"• {reason}")
         say(f"Report, recipe, summary and figures are in {folder}; open {folder / 'report.html'}")
     else:
         left_out = set(PARTS) - set(parts)
         chosen = {name: value for name, value in report.items() if name not in left_out}
-        write_measured(chosen, folder, formats, width)
+        write_measured(chosen, folder, formats, **looks)
         say(f"{', '.join(parts).capitalize()}: figures and numbers are in {folder}")
 
 
@@ -165,6 +191,8 @@ def plot(
     label: list[str] | None = None,
     out: Path = Path("out/figure.pdf"),
     width: Width = None,
+    prompts: Prompts = None,
+    panels: Panels = None,
 ) -> None:
     """Draw a figure from saved reports, without their models.
 
@@ -180,8 +208,8 @@ def plot(
     """
     if not reports:
         raise BadSetting("name at least one report to draw")
-    formats = {f".{name}": name for name in get_args(Format)}
-    check_choice("the ending of --out", out.suffix, formats)
+    looks = {"width": width, **_panels(prompts, panels)}
+    check_choice("the ending of --out", out.suffix, [f".{name}" for name in get_args(Format)])
     if label and not len(label) == len(set(label)) == len(reports):
         raise BadSetting(f"give {len(reports)} different labels, one for each report, or none")
     files = [_report_file(report) for report in reports]
@@ -196,8 +224,16 @@ def plot(
     contents = [read_parts(file, [part]) for file in files]
     titles = label or _titles(files, [each["fingerprint"]["model"] for each in contents])
     results = {title: each[part] for title, each in zip(titles, contents, strict=True)}
-    [path] = save(figure_of(kind, results, width), out.with_suffix(""), [formats[out.suffix]])
+    [path] = save(figure_of(kind, results, **looks), out)
     say(f"The figure is in {path}")
+
+
+def _panels(prompts: str | None, panels: str | None) -> dict[str, Any]:
+    """The prompts and panels that are named, as `figure_of` takes them."""
+    return {
+        "prompts": listed(prompts, "prompts", PROMPT_KINDS),
+        "panels": listed(panels, "panels", PANELS),
+    }
 
 
 def _report_file(name: str) -> Path:

@@ -157,12 +157,17 @@ class Demo:
         curves = self.report.curves[kind]
         plots.save(plots.curves_figure({kind: curves}, ("alpha",)), self.out / "curve")
         self.page.curve = self.out / "curve.png"
+        turn = (
+            f"The {curves.turn.removeprefix('the ')} (grey band) turns it to α = "
+            f"{curves.alpha_turn:.2f}: there meaning gives way to the next word, so the state is "
+            "read before it."
+            if curves.onset
+            else "Neither of the last two steps turns it."
+        )
         self.page.turn = (
             "The model builds its answer layer by layer, from left to right. A point near 1 means "
             "that a sublayer hardly changes the direction of the internal state, a low point that "
-            f"it turns the state. The {curves.turn.removeprefix('the ')} (grey band) turns it to α "
-            f"= {curves.alpha_turn:.2f}: there meaning gives way to the next word, so the state is "
-            "read before it."
+            f"it turns the state. {turn}"
         )
 
 

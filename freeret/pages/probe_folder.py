@@ -20,7 +20,7 @@ def write_report(
     report: ProbeReport,
     folder: Path,
     formats: Collection[Format] = FORMATS,
-    width: float | None = None,
+    **looks: Any,
 ) -> Recipe:
     """Write report.html, report.json, recipe.json, summary.md and the figures.
 
@@ -28,7 +28,7 @@ def write_report(
         report: The report.
         folder: Folder for the files.
         formats: Formats of the figures.
-        width: Width of the figures in inches; see `probes.plots.figures.figure_of`.
+        looks: Width, prompts and panels of the figures; see `probes.plots.figures.figure_of`.
 
     Returns:
         The recipe that follows from the report.
@@ -38,7 +38,7 @@ def write_report(
     recipe.save(folder / "recipe.json")
     write_atomic(folder / "summary.md", summary(report, recipe))
     write_atomic(folder / "report.html", report_page(report, recipe))
-    draw([vars(report)], folder, formats, width)
+    draw([vars(report)], folder, formats, **looks)
     return recipe
 
 
@@ -46,7 +46,7 @@ def write_measured(
     report: Mapping[str, Any],
     folder: Path,
     formats: Collection[Format] = FORMATS,
-    width: float | None = None,
+    **looks: Any,
 ) -> None:
     """Write some parts of a report, each as PART.json, and their figures. A recipe needs all parts.
 
@@ -54,21 +54,21 @@ def write_measured(
         report: Fields of `ProbeReport` by name, as `probes.measure.run.probe_parts` returns them.
         folder: Folder for the files.
         formats: Formats of the figures.
-        width: Width of the figures in inches.
+        looks: Width, prompts and panels of the figures.
     """
     head = {name: value for name, value in report.items() if name not in PARTS}
     for part in PARTS:
         if part in report:
             timings = {name: s for name, s in report["timings"].items() if name == part}
             write_parts(folder / f"{part}.json", {**head, "timings": timings, part: report[part]})
-    draw([report], folder, formats, width)
+    draw([report], folder, formats, **looks)
 
 
 def draw(
     reports: Collection[Mapping[str, Any]],
     folder: Path,
     formats: Collection[Format] = FORMATS,
-    width: float | None = None,
+    **looks: Any,
 ) -> None:
     """Draw every kind of figure whose part all these reports hold."""
     names = [Path(report["fingerprint"]["model"]).name for report in reports]
@@ -76,7 +76,8 @@ def draw(
         part = PART_OF[kind]
         if all(part in report for report in reports):
             results = {n: report[part] for n, report in zip(names, reports, strict=True)}
-            save(figure_of(kind, results, width), folder / kind, formats)
+            options = looks if kind == "curves" else {**looks, "panels": None}
+            save(figure_of(kind, results, **options), folder / kind, formats)
 
 
 def summary(report: ProbeReport, recipe: Recipe) -> str:

@@ -18,6 +18,7 @@ from probes.measure.fusion import CANDIDATES, SENTENCES
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
 from probes.measure.paraphrases import best_score
+from probes.measure.parts import Panel
 
 UNDER = {
     "word": "under E5-V's prompt",
@@ -71,7 +72,8 @@ def lead(report: ProbeReport, recipe: Recipe) -> str:
     """Summarise the report for readers who are new to it."""
     turns: dict[str, list[str]] = {}
     for kind, curves in report.curves.items():
-        turns.setdefault(curves.turn, []).append(UNDER[kind])
+        step = curves.turn if curves.onset else "neither of its last two steps"
+        turns.setdefault(step, []).append(UNDER[kind])
     where = ", and ".join(f"in {turn} {_listed(kinds)}" for turn, kinds in turns.items())
     best = best_score(report.diagnostic)
     reranked = (
@@ -119,10 +121,10 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         sees = best[0].pictures is not None
         yield Section(
             "Which prompt, site and geometry find the paraphrase?",
-            "Each point is the best site of one prompt in one geometry: the further to the right, "
-            "the closer to the top of all 200 sentences the paraphrase is ranked. The table lists "
+            "Each cell is the mean reciprocal rank of the paraphrase among all 200 sentences, by "
+            "prompt and geometry (rows) and site (columns); the highest is framed. The table lists "
             f"the best extractions{', by paraphrases and captions of pictures' if sees else ''}.",
-            [_chart("Reciprocal rank by prompt", plots.draw_diagnostic, report.diagnostic)],
+            [_chart("Reciprocal rank by extraction", plots.draw_diagnostic, report.diagnostic)],
             ["prompt", "site", "geometry", "reciprocal rank", *(["pictures"] if sees else [])],
             [
                 [s.prompt, s.site, s.geometry, str(s.reciprocal_rank)]
@@ -134,10 +136,11 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         yield Section(
             "Does reranking help?",
             f"For {SENTENCES} sentences, the model judges the first {CANDIDATES} hits of stage 1. "
-            f"The reciprocal rank is that among these {CANDIDATES}, so it is not comparable to the "
-            "ranks among 200 sentences above; the gain is its change against stage 1. A gain whose "
-            "interval includes 0 is within noise. The weight says how much the judgement counts "
-            "beside stage 1.",
+            "The reciprocal rank is that among all paraphrases and near-misses, and so not "
+            "comparable to the ranks among 200 sentences above; a paraphrase that is not among "
+            "these hits keeps its rank. The gain is the change against stage 1, with an interval "
+            "corrected for the number of weights; if it includes 0, the gain is within noise. The "
+            "weight says how much the judgement counts beside stage 1.",
             columns=["frame", "weight", "reciprocal rank", "gain"],
             rows=[
                 [f.frame, "alone" if f.weight is None else f"{f.weight:g}",
@@ -162,12 +165,13 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
 
 
 def _curves(report: ProbeReport) -> Iterator[Section]:
-    panels: dict[str, tuple[str, tuple[plots.Part, ...]]] = {
+    panels: dict[str, tuple[str, tuple[Panel, ...]]] = {
         "Where does the state turn, and where does it become the word?": (
             f"One chart per kind of prompt. {PROMPTS} α is the cosine of the state before and "
             "after a sublayer: where it falls, the state turns. β is the cosine of the state and "
             "y*, the word that the model is about to say: where it rises, the state becomes that "
-            "word. The sharper of the last two turns is shaded; bands are 95% intervals.",
+            "word. The sharper of the last two turns is shaded if its α is below 0.9. Bands are "
+            "95% intervals.",
             ("alpha", "beta"),
         ),
         "When is the word decided?": (

@@ -1,1 +1,1 @@
-"""The measurements: curves, synonyms, framing, injection, paraphrases and their report."""
+"""The probes: lexicalization, synonyms, framing, injection, paraphrases, reranking; and reports."""

@@ -1,4 +1,4 @@
-"""How much each probe computes, foretold: for its bar, and for the time that is announced.
+"""Estimates of the work of each probe, for its progress bar and for the time that is announced.
 
 The unit is a token of text that passes through the language model.
 """
@@ -19,9 +19,9 @@ TOKENS: dict[PartName, int] = {
     "synonyms": 7_400,
     "injection": 17_700,
 }
-"""Tokens of text that pass through smollm2-135m in each part, counted in one run; those of
-reranking, which did not take place there, are an estimate. Other tokenizers differ a little. To
-count again, add up the tokens that `probes.progress.listening` reports during a part."""
+"""Tokens of text that pass through smollm2-135m in each part, counted in one run. Reranking does
+not take place there: its number is an estimate. Other tokenizers differ a little. To count again,
+add up the tokens that `probes.progress.listening` reports during a part."""
 CAPTION = 15
 """Tokens of a caption of a drawn scene (an estimate), without the prompt that all of them share."""
 
@@ -37,7 +37,7 @@ def work_of(backbone: Backbone, part: PartName) -> float:
 
 
 def picture_tokens(backbone: Backbone) -> int:
-    """Tokens of a row with one of the diagnostic's pictures; 0 for a backbone that sees none."""
+    """Tokens of a row with a picture of the diagnostic; 0 for a backbone that reads no pictures."""
     if "image" not in backbone.modalities:
         return 0
     pictures = scene_items()["picture", "document"]
@@ -45,7 +45,7 @@ def picture_tokens(backbone: Backbone) -> int:
 
 
 def _tokens_of_scenes(backbone: Backbone) -> int:
-    """The scenes of the diagnostic: each picture under every prompt, and the captions."""
+    """Tokens of the diagnostic's scenes: each picture and each caption under every prompt."""
     if "image" not in backbone.modalities:
         return 0
     captions = sum(len(items) for (name, _), items in scene_items().items() if name != "picture")
@@ -53,8 +53,8 @@ def _tokens_of_scenes(backbone: Backbone) -> int:
 
 
 def _lens(backbone: Backbone) -> float:
-    """The logit lens at every site reads the whole LM head once for each prompt: so many times the
-    weights that a token passes through."""
+    """Work of the logit lens, which applies the whole LM head at every site of each prompt; a token
+    passes through the weights of the layers."""
     layers = backbone.model.get_submodule(backbone.anatomy.layers)
     head = backbone.model.get_submodule(backbone.anatomy.head)
     ratio = _size(head) / max(1, _size(layers))

@@ -1,11 +1,14 @@
-"""Frames: how a yes-or-no judgement is asked, and what the labels themselves do to the answer.
+"""Answer frames of a binary judgement, and the bias of their labels.
 
 Right/Wrong, Yes/No and A/B are logically equal, yet a model prefers some labels before it has seen
-anything. For each frame: the label skew without content (Zhao et al. 2021), and on labelled pairs
-the accuracy, the AUC and the mean p(positive). p(positive) is the softmax over the two labels,
-each label's logit being the log-sum-exp over its spellings with and without a leading space.
+anything. For each frame: the label skew under content-free input (contextual calibration; Zhao et
+al., 2021, arXiv 2102.09690), and on labelled pairs the accuracy, the AUC and the mean p(positive).
+With the logit z of a label being the log-sum-exp over its spellings with and without a leading
+space,
 
-The prompt is laid out so that everything shared by the candidates of a query comes first.
+    margin = z_positive - z_negative        p(positive) = sigmoid(margin)
+
+The prompt puts everything that the candidates of a query share first, so that it is computed once.
 """
 
 import math
@@ -31,12 +34,15 @@ from probes.stats import Interval, mean_interval, paired_auc
 Layout = Literal["options first", "options last"]
 INSTRUCTION = "Judge whether the candidate matches the query."
 CONTENT_FREE = ("N/A", "[MASK]", "…")
-"""What stands for both query and candidate when there is nothing to judge."""
+"""Content-free inputs: each stands for both query and candidate."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One way to ask. `options` shows the labels; the positive label means a match."""
+    """A wording of the question whether a candidate matches, with the two labels of its answer.
+
+    `options` shows the labels; the positive label means a match.
+    """
 
     name: str
     positive: str
@@ -50,7 +56,15 @@ class Frame:
         instruction: str | None = None,
         layout: Layout = "options first",
     ) -> Prompted:
-        """Instruction, options, query, candidate, answer cue; or options after the candidate."""
+        """The prompt: instruction, options, query, candidate and answer cue; or with the options
+        after the candidate.
+
+        Args:
+            query: The query.
+            candidate: The candidate.
+            instruction: What a match is; by default INSTRUCTION.
+            layout: Where the options stand.
+        """
         first, last = (
             (f"{self.options}\n\n", "")
             if layout == "options first"
@@ -88,25 +102,27 @@ SWAPPED: dict[str, Frame] = {
 
 @dataclass(frozen=True)
 class FrameBias:
-    """What one frame does on one backbone."""
+    """Label bias and discrimination of a frame on a backbone."""
 
     frame: str
     skew: float
-    """p(positive) without content; 0.5 is no skew."""
+    """p(positive) under content-free input; 0.5 is no skew."""
     margin: float
-    """The same as a difference of logits, positive minus negative."""
+    """The margin under content-free input."""
     accuracy: Interval
     """Share of pairs on the right side of p = 0.5."""
     accuracy_calibrated: Interval
-    """The same after the margin without content is subtracted."""
+    """The same after the content-free margin is subtracted."""
     auc: Interval
+    """Area under the ROC curve of the margins, matches against near-misses."""
     mean_p: float
+    """Mean p(positive) over all pairs."""
     single_token: bool
     """Whether each label is one token in at least one spelling."""
 
     @property
     def discriminates(self) -> bool:
-        """False when the interval of the AUC reaches 0.5: chance."""
+        """Whether the interval of the AUC lies above chance, 0.5."""
         return self.auc.low > 0.5
 
 
@@ -120,9 +136,10 @@ class Labels:
 
     @classmethod
     def of(cls, backbone: Backbone, frame: Frame) -> "Labels":
-        """First tokens of each label, with and without a leading space.
+        """The first tokens of each label, with and without a leading space.
 
-        Raises UnsupportedBackbone when the two labels begin with the same token.
+        Raises:
+            UnsupportedBackbone: The two labels begin with the same token.
         """
         spelled, single = [], True
         for label in (frame.positive, frame.negative):
@@ -139,7 +156,7 @@ class Labels:
         return cls(tuple(sorted(positive)), tuple(sorted(negative)), single)
 
     def margin(self, backbone: Backbone, batch: Batch) -> Float[Tensor, " batch"]:
-        """log p(positive) - log p(negative) for each row, float32; only label rows of the head."""
+        """The margin of each row, float32; of the LM head only the rows of the labels are read."""
         ids = self.positive + self.negative
         state = record(backbone, batch, ["norm"])["norm"]
         logits = backbone.label_logits(state, ids)
@@ -156,7 +173,19 @@ def judge(
     *,
     progress: str | None = None,
 ) -> Float[np.ndarray, " pairs"]:
-    """The margin of each (query, candidate) pair; sigmoid(margin) is p(positive)."""
+    """The margin of each (query, candidate) pair under a frame.
+
+    Args:
+        backbone: The model that judges.
+        frame: The frame.
+        pairs: Pairs of one query that stand together share its computation.
+        instruction: What a match is; by default INSTRUCTION.
+        layout: Where the options stand.
+        progress: Title of a progress bar; None shows no bar.
+
+    Returns:
+        log p(positive) - log p(negative) of each pair.
+    """
     labels = Labels.of(backbone, frame)
     rows = [
         backbone.row(frame.apply(query, candidate, instruction, layout), candidate.name)
@@ -174,7 +203,7 @@ def content_free_margin(
     instruction: str | None = None,
     layout: Layout = "options first",
 ) -> float:
-    """Mean margin when query and candidate say nothing (contextual calibration)."""
+    """The mean margin under content-free input, for contextual calibration."""
     pairs = [(Item(text), Item(text)) for text in CONTENT_FREE]
     return float(judge(backbone, frame, pairs, instruction, layout).mean())
 
@@ -183,9 +212,10 @@ Frames = str | Frame | Mapping[str, Frame] | Sequence[str | Frame]
 
 
 def as_frames(frames: Frames) -> list[Frame]:
-    """Frames by their names in FRAMES or as they are; a lone one is a list of one.
+    """A list of frames from frames or their names in FRAMES; a lone one is a list of one.
 
-    Raises BadSetting for an unknown name.
+    Raises:
+        BadSetting: There is no frame of this name.
     """
     if isinstance(frames, Mapping):
         frames = list(frames.values())
@@ -204,7 +234,21 @@ def framing_bias(
     seed: int = 0,
     progress: bool = False,
 ) -> list[FrameBias]:
-    """Measure every frame, given by name or as it is, on the project's labelled pairs."""
+    """Measure the label bias and the discrimination of frames on the bundled labelled pairs.
+
+    Args:
+        backbone: The model to measure.
+        frames: Frames, or their names in FRAMES; by default all of FRAMES.
+        seed: Seed of the bootstrap intervals, which resample queries.
+        progress: Whether to show progress bars.
+
+    Returns:
+        A result for each frame.
+
+    Raises:
+        BadSetting: There is no frame of this name.
+        UnsupportedBackbone: The labels of a frame begin with the same token.
+    """
     return [_bias(backbone, frame, seed, progress) for frame in as_frames(frames)]
 
 
@@ -222,7 +266,7 @@ def _bias(backbone: Backbone, frame: Frame, seed: int, progress: bool) -> FrameB
 
     def accuracy(shift: float) -> Interval:
         right = ((margins - shift) > 0) == real
-        return mean_interval(right.reshape(-1, 2).mean(1), seed)  # a query's two pairs together
+        return mean_interval(right.reshape(-1, 2).mean(1), seed)  # per query, which has two pairs
 
     return FrameBias(
         frame=frame.name,

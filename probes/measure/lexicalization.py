@@ -1,21 +1,25 @@
-"""Lexicalization curves: where the state turns, and where it becomes the word (paper §3.2).
+"""Lexicalization curves: where the state turns, and where it becomes the word.
 
-At the last prompt position, for layer l and the predicted token y* = argmax logits:
+At the last position of the prompt, for layer l and the predicted token y* = argmax logits, whose
+row of the LM head is w_y* (FreeRet, arXiv 2509.24621, §3.2):
 
     alpha_attn[l] = cos(mlp[l-1], attn[l])      alpha_mlp[l] = cos(attn[l], mlp[l])
     beta_attn[l]  = cos(attn[l], w_y*)          beta_mlp[l]  = cos(mlp[l], w_y*)
 
-with mlp[-1 before the first layer] = embed. The paper stops at the last layer; the step through
-the final norm is measured too (alpha_norm, beta_norm), since some backbones lexicalize there.
+where `embed` takes the place of mlp[l-1] in the first layer. The paper stops at the last layer; the
+step through the final norm is measured too (alpha_norm, beta_norm), since some backbones lexicalize
+there. Rank and probability of y* are those of the logit lens (nostalgebraist, 2020): the final norm
+and the LM head applied to the state of an earlier site.
 
 Where a backbone turns depends on the prompt: the same model may turn in its last MLP when it is
-asked for a word and at its final norm on running text. So the curves are measured under several
-kinds of prompt (PROMPT_KINDS), and the predicted words are kept beside them.
+asked for a word and at its final norm on running text. So a report has the curves under several
+kinds of prompt (PROMPT_KINDS), and the predicted words beside them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,23 +27,24 @@ from numpy import ndarray
 from torch import Tensor
 
 from probes.data import paraphrases
-from probes.display import picture
-from probes.errors import BadSetting, FreeRetError
-from probes.items import Item
+from probes.display import data_frame, picture
+from probes.errors import BadFile, BadSetting, FreeRetError
+from probes.files import read_json, write_json, wrong_field
+from probes.items import Item, as_item, several
+from probes.measure.parts import PROMPT_KINDS
 from probes.model.backbone import Backbone
 from probes.model.batching import run_batches
 from probes.model.encoding import Batch, Row
 from probes.model.sites import all_sites
 from probes.model.trace import record
-from probes.prompts import E5V, ControlPrompt, Source
+from probes.prompts import E5V, ControlPrompt, Prompt, Prompted, Source, as_prompt
 from probes.stats import Interval, mean_interval, median_interval
 
-PROMPT_KINDS: dict[str, str] = {
-    "word": "asked for a word",
-    "control": "control prompt",
-    "text": "running text",
-}
-"""The kinds of prompt that a report holds curves of, and how figures and sentences call them."""
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NO_TURN = 0.9
+"""α from which on a step counts as no turn: less than 26 degrees."""
 
 
 @dataclass(frozen=True)
@@ -73,44 +78,66 @@ class Curves:
     """y* of each prompt."""
 
     @property
-    def onset(self) -> str:
-        """The site right before the sharpest turn of the last MLP and the final norm."""
-        return "mlp[-1]" if self.alpha_norm.mean[0] < self.alpha_mlp.mean[-1] else "attn[-1]"
-
-    @property
-    def turn(self) -> str:
-        """The step after `onset`, in words."""
-        return "the last MLP" if self.onset == "attn[-1]" else "the final norm"
+    def sharper_step(self) -> Literal["mlp", "norm"]:
+        """The step of the last MLP or of the final norm: that with the smaller mean α."""
+        return "norm" if self.alpha_norm.mean[0] < self.alpha_mlp.mean[-1] else "mlp"
 
     @property
     def alpha_turn(self) -> float:
-        """Mean α of the step after `onset`."""
-        after = self.alpha_mlp if self.onset == "attn[-1]" else self.alpha_norm
-        return float(after.mean[-1])
+        """Mean α of the sharper of the last two steps."""
+        step = self.alpha_norm if self.sharper_step == "norm" else self.alpha_mlp
+        return float(step.mean[-1])
+
+    @property
+    def onset(self) -> str | None:
+        """The site right before the sharper of the last two steps, `attn[-1]` or `mlp[-1]`; None
+        where neither of them turns the state, with a mean α of NO_TURN or more."""
+        if self.alpha_turn >= NO_TURN:
+            return None
+        return "mlp[-1]" if self.sharper_step == "norm" else "attn[-1]"
+
+    @property
+    def turn(self) -> str:
+        """The step after `onset`, in words: `the last MLP`, `the final norm` or `no turn`."""
+        if self.onset is None:
+            return "no turn"
+        return "the final norm" if self.sharper_step == "norm" else "the last MLP"
 
     @property
     def num_layers(self) -> int:
         return len(self.alpha_mlp.mean)
 
     def __repr__(self) -> str:
-        return f"Curves({self.num_layers} layers, {len(self.words)} prompts, turn in {self.turn})"
+        turn = self.turn if self.onset is None else f"turn in {self.turn}"
+        return f"Curves({self.num_layers} layers, {len(self.words)} prompts, {turn})"
 
     def _repr_html_(self) -> str:
         from probes.plots import curves_figure
 
         return picture(curves_figure({f"{len(self.words)} prompts": self}), repr(self))
 
+    def to_dataframe(self) -> "DataFrame":
+        """A pandas data frame with a row for each curve and layer, and the columns curve, layer,
+        mean, low and high. Raises BadSetting where pandas is not installed."""
+        return data_frame(self.points())
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Each curve at each layer, by the names of the columns of `to_dataframe`."""
+        for name in CURVES:
+            for layer, (mean, low, high) in enumerate(zip(*getattr(self, name), strict=True)):
+                yield {"curve": name, "layer": layer, "mean": mean, "low": low, "high": high}
+
     def to_json(self) -> dict[str, Any]:
         """Means and intervals to four significant digits, and the words."""
-        names = [f.name for f in fields(self) if f.name != "words"]
         curves = {
             name: {key: _rounded(values) for key, values in getattr(self, name)._asdict().items()}
-            for name in names
+            for name in CURVES
         }
         return {**curves, "words": self.words}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Curves":
+        """Curves from what `to_json` returned."""
         curves = {
             name: Interval(*(np.array(curve[key]) for key in Interval._fields))
             for name, curve in data.items()
@@ -118,13 +145,31 @@ class Curves:
         }
         return cls(**curves, words=data["words"])
 
+    def save(self, path: str | Path) -> Path:
+        """Write a JSON file, whole or not at all, that `load` reads."""
+        return write_json(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Curves":
+        """Read saved curves.
+
+        Raises:
+            BadFile: The file is missing, cut off, or holds something else.
+        """
+        try:
+            return cls.from_json(read_json(path))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise BadFile(f"{path} holds no curves ({wrong_field(error)})") from None
+
+
+CURVES = tuple(field.name for field in fields(Curves) if field.name != "words")
+
 
 def curve_prompts(kind: str) -> list[Source]:
     """The sentences of the paraphrase set as prompts of one kind.
 
-    `word` asks for one word (E5-V), `control` is the paper's control prompt, and `text` is running
-    text: the bare sentence without a chat turn, cut before its last word, which is what should
-    follow.
+    `word` is the prompt of E5-V, which asks for one word; `control` is the paper's control prompt;
+    `text` is running text: the bare sentence without a chat turn, cut before its last word.
 
     Args:
         kind: One of PROMPT_KINDS.
@@ -147,7 +192,7 @@ def curve_prompts(kind: str) -> list[Source]:
 
 
 def prompt_kind(prompt: str) -> str:
-    """The kind in PROMPT_KINDS that a prompt of `probes.NAMED` belongs to."""
+    """The kind in PROMPT_KINDS that is closest to a prompt of `probes.NAMED`."""
     return "control" if prompt == "control" else "word"
 
 
@@ -158,7 +203,7 @@ def curves_by_prompt(
 
     Args:
         backbone: The model to measure.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap intervals.
         progress: Whether to show progress bars.
 
     Returns:
@@ -179,24 +224,36 @@ def lexicalization_curves(
     backbone: Backbone,
     prompts: Source | Sequence[Source] | None = None,
     *,
+    prompt: str | Prompt | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Curves:
-    """Measure all curves over one set of prompts.
+    """Measure α, β, norms, ranks and probabilities over one set of prompts.
 
     Args:
         backbone: The model to measure.
-        prompts: Items or prompted items; by default `curve_prompts("word")`.
-        seed: Of the bootstrap.
+        prompts: Items or prompted items; by default the sentences of `curve_prompts("word")`, under
+            the prompt of E5-V unless `prompt` names another one.
+        prompt: The prompt that the items are put under, or its name in `probes.NAMED`, such as that
+            of a recipe. None takes the items as they are.
+        seed: Seed of the bootstrap intervals.
         progress: Whether to show a progress bar.
 
     Returns:
         Means over the prompts with 95% intervals, and the predicted words.
 
     Raises:
-        BadSetting: `prompts` is empty.
+        BadSetting: `prompts` is empty, or `prompt` is unknown or given for prompted items.
         BadItem: A prompt cannot be read.
     """
+    if prompt is not None:
+        template = as_prompt(prompt)
+        if prompts is None:
+            prompts = [row["sentence"] for row in paraphrases()]
+        items = [prompts] if isinstance(prompts, Prompted) else list(several(prompts))
+        if any(isinstance(item, Prompted) for item in items):
+            raise BadSetting("these items are under a prompt already: leave `prompt` out")
+        prompts = [template.apply(as_item(item)) for item in items]
     rows = backbone.rows(curve_prompts("word") if prompts is None else prompts)
     if not rows:
         raise BadSetting("there are no prompts to measure: give at least one, or None")

@@ -1,10 +1,10 @@
-"""Paraphrase diagnostic: which prompt, site and geometry finds the partner of a sentence?
+"""Paraphrase diagnostic: which prompt, site and geometry retrieve the paraphrase of a sentence?
 
 200 sentences, each with a paraphrase and a near-miss written for this project, are embedded under
-every prompt at every late site. A sentence must find its paraphrase among all 200 paraphrases; the
-near-misses are the harder second figure: the paraphrase must also beat the sentence's own
-near-miss, which shares far more words with it. A backbone that reads pictures must also find the
-picture of a caption among drawn scenes. No judgement of any benchmark is used.
+every prompt at every late site. Each sentence is a query against all 200 paraphrases. A second,
+harder measure compares the paraphrase with the near-miss of the same sentence, which shares far
+more words with it. A backbone that reads pictures also retrieves the picture of a caption among
+drawn scenes. No relevance judgements of any benchmark are used.
 """
 
 import functools
@@ -32,7 +32,7 @@ from probes.stats import Interval, mean_interval
 
 @dataclass(frozen=True)
 class DiagnosticScore:
-    """How one combination fares."""
+    """Retrieval quality of an extraction: a prompt, a site and a geometry."""
 
     prompt: str
     site: str
@@ -40,21 +40,23 @@ class DiagnosticScore:
     precision: Interval
     """Precision@1 among all paraphrases."""
     reciprocal_rank: Interval
-    """Mean reciprocal rank among all paraphrases: what settings are ranked by, it is steadier."""
+    """Mean reciprocal rank among all paraphrases. Extractions are ranked by it, since it is less
+    noisy than the precision."""
     beats_near_miss: Interval
-    """Share of sentences whose paraphrase scores above their near-miss."""
+    """Share of sentences whose paraphrase scores above the near-miss."""
     pictures: Interval | None = None
     """Mean reciprocal rank of a caption's picture among those of SCENES drawn scenes; None on a
     backbone that reads no pictures."""
 
     @property
     def quality(self) -> float:
-        """What settings are ranked by: the mean reciprocal rank, over texts and pictures alike."""
+        """The mean reciprocal rank, with equal weight on texts and pictures; extractions are ranked
+        by it."""
         return sum(float(interval.mean) for interval in self._intervals) / len(self._intervals)
 
     @property
     def noise(self) -> float:
-        """Standard error of `quality`: that of a mean of one or two independent means."""
+        """Standard error of `quality`, the mean of one or two independent means."""
         errors = [float(i.high - i.low) / 2 / 1.96 for i in self._intervals]
         return math.hypot(*errors) / len(errors)
 
@@ -64,8 +66,8 @@ class DiagnosticScore:
 
 
 def site_peers(settings: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
-    """The settings with the prompt and geometry of the best one whose quality is within one
-    standard error of its own, the best one first."""
+    """The extractions with the prompt and geometry of the best one whose quality is within one
+    standard error of its quality, the best one first."""
     best = max(settings, key=lambda s: s.quality)
     peers = [
         s
@@ -77,17 +79,18 @@ def site_peers(settings: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
 
 
 def best_score(settings: Sequence[DiagnosticScore]) -> DiagnosticScore:
-    """The setting that the diagnostic supports, by the one-standard-error rule.
+    """The extraction that the diagnostic supports, by the one-standard-error rule (Breiman et al.,
+    1984).
 
-    Prompt and geometry are those of the highest quality. Among the sites that are as good within
-    one standard error, the one closest to the paper's attn[-1] is taken: the diagnostic is short,
-    and the paper's figures saw more.
+    Prompt and geometry are those of the highest quality. Of the sites whose quality is within one
+    standard error of it, the one closest to the paper's attn[-1] is taken: the paper's evidence for
+    that site is broader than this short diagnostic.
 
     Args:
         settings: What `diagnose` returned.
 
     Returns:
-        One of `settings`. Reranking is measured there, and the recipe reads there.
+        One of `settings`. Reranking is measured at this extraction, and the recipe uses it.
     """
     paper = Site.parse(PAPER_SITE).distance_to_end
     return min(
@@ -97,6 +100,7 @@ def best_score(settings: Sequence[DiagnosticScore]) -> DiagnosticScore:
 
 
 SCENES = 100
+"""Drawn scenes that captions and pictures are of."""
 
 SIDES: dict[str, Side] = {"sentence": "query", "paraphrase": "document", "near_miss": "document"}
 
@@ -104,8 +108,8 @@ SIDES: dict[str, Side] = {"sentence": "query", "paraphrase": "document", "near_m
 def embed_diagnostic(
     backbone: Backbone, prompt: Prompt, sites: Sequence[str], *, progress: bool = False
 ) -> dict[str, Tensor]:
-    """Raw states `[texts, sites, hidden]` of the sentences (as queries), paraphrases and
-    near-misses (as documents)."""
+    """Raw states `[texts, sites, hidden]` of sentences (as queries), and of paraphrases and
+    near-misses (as documents), by the names in SIDES."""
     vectors = {}
     for column, side in SIDES.items():
         texts = [Item(row[column]) for row in paraphrases()]
@@ -118,7 +122,7 @@ def embed_scenes(
     backbone: Backbone, prompt: Prompt, sites: Sequence[str], *, progress: bool = False
 ) -> dict[str, Tensor]:
     """Raw states `[scenes, sites, hidden]` of captions (as queries) and pictures (as documents),
-    and of the reference captions; nothing for a backbone that reads no pictures."""
+    and of the reference captions; empty for a backbone that reads no pictures."""
     if "image" not in backbone.modalities:
         return {}
     vectors = {}
@@ -131,7 +135,7 @@ def embed_scenes(
 @functools.cache
 def scene_items() -> dict[tuple[str, Side], list[Item]]:
     """Captions and pictures of the same scenes, drawn once for all prompts, and the reference
-    captions, which tell how captions of any corpus of pictures lie together."""
+    captions, from which the mean of caption queries is estimated."""
     rng = Random(0)
     scenes = distinct_scenes(rng, SCENES, SEEN)
     return {
@@ -149,9 +153,20 @@ def diagnose(
     seed: int = 0,
     progress: bool = False,
 ) -> list[DiagnosticScore]:
-    """Every prompt x site x geometry. Sites default to those of the last five layers and `norm`.
+    """Measure the retrieval quality of every combination of prompt, site and geometry.
 
-    Prompts may be names in NAMED.
+    Args:
+        backbone: The model to measure.
+        prompts: Prompts by name, or names in NAMED; by default all of NAMED.
+        sites: Names of sites; by default those of the last five layers, and `norm`.
+        seed: Seed of the bootstrap intervals, which resample sentences.
+        progress: Whether to show progress bars.
+
+    Returns:
+        A score for each combination.
+
+    Raises:
+        BadSetting: There is no prompt or site of this name.
     """
     sites = [sites] if isinstance(sites, str) else sites
     chosen = list(sites or late_sites(min(5, backbone.num_layers)))
@@ -186,8 +201,8 @@ def _evaluate(
 
 
 def in_geometry(kind: GeometryKind, vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Sentences, paraphrases and near-misses at one site, in the geometry of a corpus that holds
-    the paraphrases and the near-misses.
+    """Map sentences, paraphrases and near-misses at one site to the geometry of a corpus of the
+    paraphrases and the near-misses.
 
     Args:
         vectors: Raw vectors `[texts, hidden]` under the names of SIDES.
@@ -207,7 +222,7 @@ def in_geometry(kind: GeometryKind, vectors: Mapping[str, Tensor]) -> tuple[Tens
 
 
 def ranks_on_diagonal(scores: Float[Tensor, "n pool"]) -> Float[np.ndarray, " n"]:
-    """The rank of the diagonal entry in its row, 1 for the best; ties count against it."""
+    """The rank of the diagonal entry in each row, 1 for the best; ties count against it."""
     return (scores >= scores.diagonal()[:, None]).sum(1).double().numpy()
 
 
@@ -217,10 +232,10 @@ def _evaluate_pictures(
     if "picture" not in vectors:
         return None
     pictures = vectors["picture"]
-    asked = torch.cat([vectors["sentence"], vectors["reference caption"]])
+    queries_of_text = torch.cat([vectors["sentence"], vectors["reference caption"]])
 
     def reference(side: Side, signature: str) -> Tensor | None:
-        return asked if (side, signature) == ("query", "text") else None
+        return queries_of_text if (side, signature) == ("query", "text") else None
 
     signatures = ["image"] * len(pictures)
     geometry = CorpusGeometry.of(kind, _ids(pictures), signatures, pictures, reference)

@@ -3,22 +3,31 @@
 Nothing here imports torch: the command line reads the names before it loads anything.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, get_args
 
 from probes.arguments import check_choice
 
 PartName = Literal["framing", "diagnostic", "reranking", "curves", "synonyms", "injection"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-"""In the order in which they are measured."""
+"""The parts of a report in the order in which they are measured."""
 NEEDS: dict[str, tuple[PartName, ...]] = {"reranking": ("framing", "diagnostic")}
-"""Reranking is measured with the frame and at the extraction that these favour."""
+"""Reranking is measured with the best frame and at the extraction that the diagnostic supports."""
+PROMPT_KINDS: dict[str, str] = {
+    "word": "asked for a word (E5-V's prompt)",
+    "control": "control prompt",
+    "text": "running text",
+}
+"""The kinds of prompt that a report holds curves of, and how figures and sentences call them."""
+Panel = Literal["alpha", "beta", "rank", "probability", "norms"]
+"""A quantity of the curves, which a panel of a figure shows."""
+PANELS: tuple[Panel, ...] = get_args(Panel)
 FigureKind = Literal["curves", "rank", "norms", "synonyms", "separation", "framing", "diagnostic"]
 Format = Literal["png", "svg", "pdf"]
 
 
 def with_needed(parts: Collection[str]) -> list[PartName]:
-    """The parts with those that they need, in the order of PARTS.
+    """Parts together with those that they need, in the order of PARTS.
 
     Raises:
         BadSetting: There is no such part.
@@ -30,6 +39,17 @@ def with_needed(parts: Collection[str]) -> list[PartName]:
 
 def _known(part: Any) -> PartName:
     return check_choice("a part of a report", part, PARTS)
+
+
+def listed(names: str | None, option: str, choices: Iterable[str]) -> list[Any] | None:
+    """The names in a list such as `alpha,beta`, in the order given; None where there is no list.
+
+    Raises:
+        BadSetting: A name is not among the choices.
+    """
+    if names is None:
+        return None
+    return [check_choice(f"--{option}", name.strip(), choices) for name in names.split(",")]
 
 
 def part_names(listed: str) -> list[PartName]:

@@ -1,8 +1,8 @@
-"""Reference items: bundled, label-free examples of what people store and ask, for every backbone.
+"""Reference items: bundled, unlabelled examples of documents and queries.
 
-They stand in for what a corpus cannot tell about itself: how queries of a modality that it does not
-hold lie together (captions beside a corpus of pictures), and how a modality of which it holds only
-a few items spreads.
+The geometry of a corpus is estimated from them where the corpus itself does not suffice: the mean
+of queries of a modality that it does not hold (captions, for a corpus of pictures), and the mean
+and the spread of a modality of which it holds only a few items.
 """
 
 import functools
@@ -32,7 +32,7 @@ def reference_items(side: Side, signature: str) -> list[Item]:
 
     Args:
         side: Texts differ by side: documents are sentences, queries are sentences and as many
-            captions, since either alone is far from the other's use. Media are the same on both.
+            captions, since queries for texts and for pictures differ. Media are the same on both.
         signature: `text`, `image`, `image+text` or `video`.
 
     Returns:
@@ -42,10 +42,10 @@ def reference_items(side: Side, signature: str) -> list[Item]:
 
 
 def reference_vectors(encode: Encode, *, symmetric: bool = False) -> Reference:
-    """Vectors of the reference items, each group of them encoded at most once, on first use.
+    """Vectors of the reference items; each group is encoded at most once, on first use.
 
     Args:
-        encode: Raw vectors of items.
+        encode: Encodes items to raw vectors.
         symmetric: Whether `encode` treats queries and documents alike.
     """
 
@@ -63,7 +63,7 @@ def reference_vectors(encode: Encode, *, symmetric: bool = False) -> Reference:
 
 
 def at_column(reference: Reference, column: int) -> Reference:
-    """A reference of states `[items, sites, hidden]`, read at one of the sites."""
+    """The vectors at one site of a reference whose vectors are states `[items, sites, hidden]`."""
 
     def at_site(side: Side, signature: str) -> Tensor | None:
         states = reference(side, signature)

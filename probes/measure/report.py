@@ -1,6 +1,6 @@
-"""ProbeReport: everything the probes found on one backbone, in one JSON file.
+"""ProbeReport: the results of all probes on one backbone, in one JSON file.
 
-A file may also hold some of the parts only: `read_parts` reads those that are asked for.
+A file may also hold only some of the parts, which `read_parts` reads.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ _LISTS: dict[str, TypeAdapter] = {
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """What `probe` returns; `save` and `load` write and read it."""
+    """The results of `probe`; `save` and `load` write and read them."""
 
     fingerprint: dict[str, Any]
     curves: dict[str, Curves]
@@ -63,13 +63,13 @@ class ProbeReport:
         return f"ProbeReport({self.fingerprint['model']!r}, {self.num_layers} layers)"
 
     def __str__(self) -> str:
-        """The figures that matter, a line each."""
+        """The key figures, one per line."""
         return "\n".join(f"{name}: {value}" for name, value in key_figures(self))
 
     def _repr_html_(self) -> str:
         return report_html(self)
 
-    def to_dataframe(self, part: str) -> "DataFrame":
+    def to_dataframe(self, part: str | None = None) -> "DataFrame":
         """A part of the report as a pandas data frame.
 
         Args:
@@ -80,18 +80,21 @@ class ProbeReport:
             A data frame in which an interval NAME has the columns NAME, NAME_low and NAME_high.
 
         Raises:
-            BadSetting: There is no such part, or pandas is not installed.
+            BadSetting: No part is named, there is none of this name, or pandas is not installed.
         """
-        check_choice("part", part, ("curves", *_LISTS))
-        return part_table(getattr(self, part))
+        return part_table(getattr(self, check_choice("part", part or "", ("curves", *_LISTS))))
 
     def save(self, path: str | Path) -> Path:
-        """Write the JSON file, whole or not at all."""
+        """Write a JSON file, whole or not at all, that `load` reads; returns its path."""
         return write_parts(path, vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "ProbeReport":
-        """Read a saved report. Raises BadFile when it is missing, cut off or of another format."""
+        """Read a saved report.
+
+        Raises:
+            BadFile: The file is missing, cut off or of another format, or lacks a part.
+        """
         return cls(**read_parts(path, PARTS))
 
 
@@ -112,11 +115,11 @@ def write_parts(path: str | Path, report: Mapping[str, Any]) -> Path:
 
 
 def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
-    """Some parts of a saved report, which need not hold the others.
+    """Read parts of a saved report, which need not hold the others.
 
     Args:
         path: A file that `write_parts` or `ProbeReport.save` wrote.
-        parts: Those to read.
+        parts: Names of the parts to read.
 
     Returns:
         Fields of `ProbeReport` by name: the parts, and fingerprint, seed, timings and rounded.
@@ -127,21 +130,24 @@ def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
     data = read_format(path, FORMAT, "a probe report", "freeret probe")
     part = ""
     try:
-        found = {name: data[name] for name in ("fingerprint", "seed", "timings")}
-        found["rounded"] = data.get("rounded", {})
+        fields = {name: data[name] for name in ("fingerprint", "seed", "timings")}
+        fields["rounded"] = data.get("rounded", {})
         for part in parts:
-            found[part] = (
+            fields[part] = (
                 {kind: Curves.from_json(data[part][kind]) for kind in PROMPT_KINDS}
                 if part == "curves"
                 else _LISTS[part].validate_python(data[part])
             )
     except KeyError as error:
+        present = [name for name in PARTS if name in data]
+        if part and part not in data and len(present) == 1:
+            raise BadFile(f"{path} holds {present[0]} only; give {part}.json") from None
         raise BadFile(f"{path} is not a whole probe report: no {error}; probe again") from None
     except (AttributeError, TypeError, ValueError) as error:  # pydantic's is a ValueError
         raise BadFile(
             f"{path} is not a whole probe report ({part}: {wrong_field(error)}); probe again"
         ) from None
-    return found
+    return fields
 
 
 def decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Run the probes, part after part: one bar over all of them, and finished parts kept on disk."""
+"""Run the probes, with one progress bar over all of them; finished parts are kept on disk."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ from probes.progress import listening
 log = logging.getLogger(__name__)
 
 DTYPES = ("bfloat16", "float16")
-"""Number formats that backbones are loaded in, besides float32."""
+"""Dtypes that backbones are loaded in, besides float32."""
 
 
 def probe(
@@ -35,17 +35,17 @@ def probe(
     progress: bool = False,
     keep: str | Path | None = None,
 ) -> ProbeReport:
-    """Run all probes. A few minutes for a 135M model on two CPU cores.
+    """Run all probes. This takes a few minutes for a 135M model on two CPU cores.
 
     Args:
         backbone: The model to measure.
-        seed: Of the bootstrap intervals.
+        seed: Seed of the bootstrap intervals.
         progress: Whether to show a bar, with the time left.
-        keep: A folder for each part as soon as it is finished. A run that was interrupted is taken
-            up there: parts of the same backbone and seed are not measured again.
+        keep: Folder to which each part is written when it is finished. An interrupted run resumes
+            from it: parts of the same backbone and seed are not measured again.
 
     Returns:
-        The whole report.
+        The report.
     """
     report = probe_parts(backbone, PARTS, seed=seed, progress=progress, keep=keep)
     rounded = {dtype: backbone.weights_digest(dtype) for dtype in DTYPES}
@@ -60,13 +60,13 @@ def probe_parts(
     progress: bool = False,
     keep: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Run some of the probes, and those that they need: reranking is measured with the frame and
-    at the extraction that framing and diagnostic favour.
+    """Run some of the probes, and those that they need: reranking is measured with the best frame
+    and at the extraction that the diagnostic supports.
 
     Args:
         backbone: The model to measure.
         parts: Names in PARTS.
-        seed: Of the bootstrap intervals.
+        seed: Seed of the bootstrap intervals.
         progress: Whether to show a bar, with the time left.
         keep: As in `probe`.
 
@@ -102,8 +102,8 @@ def kept_parts(
     backbone: Backbone, parts: Sequence[PartName], seed: int, folder: Path | None
 ) -> dict[PartName, tuple[Any, float]]:
     """Parts that an earlier run on this backbone finished, each with its seconds. A file that
-    cannot be read, or is of another backbone or seed, is passed over with a warning."""
-    found: dict[PartName, tuple[Any, float]] = {}
+    cannot be read, or is of another backbone or seed, is ignored with a warning."""
+    finished: dict[PartName, tuple[Any, float]] = {}
     wanted = decisive(backbone.fingerprint())
     for part in parts:
         path = None if folder is None else folder / f"{part}.json"
@@ -113,14 +113,14 @@ def kept_parts(
             kept = read_parts(path, [part])
             if kept["seed"] != seed or decisive(kept["fingerprint"]) != wanted:
                 raise BadFile(f"{path} was measured on another backbone or with another seed")
-            found[part] = kept[part], float(kept["timings"][part])
+            finished[part] = kept[part], float(kept["timings"][part])
         except (AttributeError, BadFile, KeyError, TypeError, ValueError) as error:
             log.warning("%s: %s is measured again", error, part)
-    return found
+    return finished
 
 
 def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fusion]:
-    """Nothing when no frame discriminates."""
+    """Gains of reranking with the best frame; none where no frame discriminates."""
     frame = best_frame(report["framing"])
     if not frame.discriminates:
         return []
@@ -141,8 +141,8 @@ _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {
 def _bar(
     backbone: Backbone, parts: Sequence[PartName], progress: bool
 ) -> Iterator[Callable[[PartName], Any]]:
-    """One bar over all parts, in foretold work. What it yields wraps the measurement of a part,
-    which moves the bar with every batch, to the end of the part's share and not beyond."""
+    """One bar over all parts, in units of estimated work. It yields a context manager for the
+    measurement of a part, in which every batch moves the bar, up to the end of the part's share."""
     work = {part: work_of(backbone, part) for part in parts}
     with tqdm(
         total=sum(work.values()),
@@ -156,9 +156,9 @@ def _bar(
         @contextmanager
         def within(part: PartName) -> Iterator[None]:
             end = bar.n + work[part]
-            a_token = work[part] / tokens_of(backbone, part)
+            per_token = work[part] / tokens_of(backbone, part)
             bar.set_postfix_str(part)
-            with listening(lambda count: bar.update(min(count * a_token, end - bar.n))):
+            with listening(lambda count: bar.update(min(count * per_token, end - bar.n))):
                 yield
             bar.update(end - bar.n)
 

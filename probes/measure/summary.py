@@ -1,4 +1,4 @@
-"""A probe report in short: its key figures, as HTML for a notebook, and its parts as tables."""
+"""Summaries of a probe report: its key figures, HTML for a notebook, its parts as tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from probes.display import data_frame, picture, table
 from probes.measure.framing import best_frame
-from probes.measure.lexicalization import PROMPT_KINDS, Curves
+from probes.measure.lexicalization import Curves
 from probes.measure.paraphrases import best_score
+from probes.measure.parts import PROMPT_KINDS
 from probes.stats import Interval
 
 if TYPE_CHECKING:
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
-    """The figures that matter, each with its name; parts without figures are left out."""
+    """Name and value of each key figure; empty parts are left out."""
     model = report.fingerprint
     about = [str(model[key]) for key in ("model", "architecture", "dtype") if key in model]
     yield "model", f"{', '.join(about)}, {report.num_layers} layers"
     for kind, curves in report.curves.items():
         mlp, norm = curves.alpha_mlp.mean[-1], curves.alpha_norm.mean[0]
         figures = f"α of the last MLP {mlp:.2f}, of the final norm {norm:.2f}"
-        yield f"turn, {PROMPT_KINDS[kind]}", f"{curves.turn} ({figures})"
+        yield f"turn of the last two steps, {PROMPT_KINDS[kind]}", f"{curves.turn} ({figures})"
     if report.diagnostic:
         best = best_score(report.diagnostic)
         place = f"prompt {best.prompt} at {best.site}, geometry {best.geometry}"
@@ -57,7 +58,9 @@ def report_html(report: "ProbeReport") -> str:
 def part_table(part: Mapping[str, Curves] | Sequence[Any]) -> "DataFrame":
     """A part of a report as a data frame. Raises BadSetting where pandas is not installed."""
     if isinstance(part, Mapping):
-        return data_frame(_points(part))
+        return data_frame(
+            {"prompt": kind, **point} for kind, curves in part.items() for point in curves.points()
+        )
     return data_frame(dict(_columns(row)) for row in part)
 
 
@@ -70,14 +73,3 @@ def _columns(row: Any) -> Iterator[tuple[str, Any]]:
                 yield f"{field.name}{end}", figure
         else:
             yield field.name, value
-
-
-def _points(curves: Mapping[str, Curves]) -> Iterator[dict[str, Any]]:
-    """A row per kind of prompt, curve and layer."""
-    for kind, each in curves.items():
-        for field in fields(each):
-            interval = getattr(each, field.name)
-            if isinstance(interval, Interval):
-                for layer, (mean, low, high) in enumerate(zip(*interval, strict=True)):
-                    yield {"prompt": kind, "curve": field.name, "layer": layer,
-                           "mean": mean, "low": low, "high": high}  # fmt: skip

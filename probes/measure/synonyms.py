@@ -1,8 +1,10 @@
-"""Synonym pairs by site, with controls: does similarity mean meaning, or only anisotropy?
+"""Cosines of synonym pairs by site, with controls: is similarity meaning, or only anisotropy?
 
-The paper reports the mean cosine of synonym pairs by layer. Where all states are alike any pair is
-similar, so the same words are also re-paired into controls of equal frequency and part of speech;
-d' says how far the two distributions of cosines lie apart.
+The paper reports the mean cosine of synonym pairs by layer. Where states are anisotropic any pair
+is similar, so the same words are also re-paired into controls of equal frequency and part of
+speech. The sensitivity index d′ is the distance between the two distributions of cosines:
+
+    d′ = (μ_synonyms - μ_controls) / sqrt((σ²_synonyms + σ²_controls) / 2)
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from probes.stats import Interval, d_prime, mean_interval
 
 @dataclass(frozen=True)
 class SynonymSimilarity:
-    """Figures of one site: mean cosines of synonyms and controls, and their separation d'."""
+    """Mean cosines of synonyms and controls at a site, and their separation d′."""
 
     site: str
     synonyms: Interval
@@ -40,7 +42,21 @@ def synonym_similarity(
     seed: int = 0,
     progress: bool = False,
 ) -> list[SynonymSimilarity]:
-    """Measure every site (default: all of them, in order of execution)."""
+    """Measure the cosines of the bundled synonym pairs and of their controls.
+
+    Args:
+        backbone: The model to measure.
+        sites: Sites or their names; by default all, in order of execution.
+        prompt: The prompt that each word is put under, or its name in `probes.NAMED`.
+        seed: Seed of the bootstrap intervals, which resample pairs.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A result for each site.
+
+    Raises:
+        BadSetting: There is no site or prompt of this name.
+    """
     template = as_prompt(prompt)
     chosen = as_sites(sites or "all", backbone.num_layers)
     pairs = synonyms()
@@ -49,7 +65,7 @@ def synonym_similarity(
 
     def forward(batch: Any) -> list[torch.Tensor]:
         states = record(backbone, batch, chosen)
-        # On the CPU, since layers of a model on several devices leave their states on each.
+        # On the CPU, since the layers of a model may be on several devices.
         stacked = torch.stack([states[site].float().cpu() for site in chosen], dim=1)
         return list(torch.nn.functional.normalize(stacked, dim=-1))
 

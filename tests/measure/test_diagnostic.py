@@ -176,7 +176,7 @@ def test_every_setting_follows_its_definition(
         assert setting.pictures is None
 
 
-def test_sentences_are_asked_and_paraphrases_are_stored(
+def test_sentences_are_queries_and_paraphrases_are_documents(
     rows: list[dict[str, str]], tiny: Tiny
 ) -> None:
     backbone, model = tiny("qwen2"), TEXT["qwen2"].__wrapped__()
@@ -202,7 +202,7 @@ def test_prompts_and_sites_by_default(rows: list[dict[str, str]], tiny: Tiny) ->
     ]
 
 
-def test_captions_find_their_pictures(
+def test_captions_retrieve_their_pictures(
     rows: list[dict[str, str]], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the geometry of the pictures, with queries around the mean of sentences and captions."""
@@ -237,7 +237,7 @@ def test_captions_find_their_pictures(
     assert False in differ, "the mean of the pictures would pass for that of the queries"
 
 
-def test_scenes_are_drawn_for_models_that_see(tiny: Tiny) -> None:
+def test_scenes_are_embedded_by_models_that_read_pictures(tiny: Tiny) -> None:
     assert tiny("llama").modalities == ["text"]
     scenes = scene_items()
     assert len(scenes["caption", "query"]) == len(scenes["picture", "document"]) == SCENES == 100
@@ -246,8 +246,8 @@ def test_scenes_are_drawn_for_models_that_see(tiny: Tiny) -> None:
     assert len({item.text for item in scenes["caption", "query"]}) == 100
 
 
-def test_real_paraphrases_are_found(smollm2: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PromptEOL finds the partner among fifteen, but a near-miss shares more words and wins."""
+def test_real_paraphrases_are_retrieved(smollm2: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PromptEOL retrieves the paraphrase among fifteen; a near-miss shares more words and wins."""
     few = paraphrases()[:15]
     monkeypatch.setattr("probes.measure.paraphrases.paraphrases", lambda: few)
     found: dict[str, DiagnosticScore] = {

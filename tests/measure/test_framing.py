@@ -85,7 +85,7 @@ def test_a_spelling_of_several_tokens_is_left_out() -> None:
     assert labels.single_token
 
 
-def test_labels_of_several_tokens_are_told_by_their_first() -> None:
+def test_labels_of_several_tokens_are_judged_by_their_first_token() -> None:
     backbone = backbone_with([("Ġ", "Y"), ("Ġ", "N")])
     labels = Labels.of(backbone, FRAMES["yes_no"])
     vocabulary = backbone.tokenizer.get_vocab()
@@ -112,7 +112,7 @@ def test_a_frame_says_what_its_positive_label_means(frame: Frame) -> None:
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_swapping_changes_the_order_alone(name: str) -> None:
+def test_swapping_changes_only_the_order_of_the_options(name: str) -> None:
     """Meanings keep their words: what is first and what is second changes places."""
     frame, swapped = FRAMES[name], SWAPPED[name]
     words = ("Match", "No match") if name.startswith("mcq") else (frame.positive, frame.negative)
@@ -127,7 +127,7 @@ def test_swapping_changes_the_order_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["options first", "options last"])
-def test_the_prompt_holds_all_in_its_order(layout: Any, tiny: Tiny) -> None:
+def test_the_prompt_has_its_pieces_in_the_order_of_the_layout(layout: Any, tiny: Tiny) -> None:
     backbone, frame = tiny("llama"), FRAMES["mcq"]
     prompted = frame.apply(Item("QUERY"), Item("CANDIDATE"), "INSTRUCTION", layout)
     text = backbone.tokenizer.decode(backbone.row(prompted).ids)
@@ -139,13 +139,13 @@ def test_the_prompt_holds_all_in_its_order(layout: Any, tiny: Tiny) -> None:
     assert text.endswith("<|im_start|>assistant\nAnswer:")
 
 
-def test_a_base_model_is_cued_too(tiny: Tiny) -> None:
+def test_a_base_model_gets_the_answer_cue_too(tiny: Tiny) -> None:
     backbone = Backbone.load(TEXT["llama"](), tokenizer=tokenizer(chat=False))
     row = backbone.row(FRAMES["mcq"].apply(Item("q"), Item("c")))
     assert backbone.tokenizer.decode(row.ids).endswith("Candidate: c\nAnswer:")
 
 
-def test_candidates_of_a_query_share_all_up_to_the_candidate(tiny: Tiny) -> None:
+def test_candidates_of_a_query_share_the_prompt_up_to_the_candidate(tiny: Tiny) -> None:
     backbone = tiny("llama")
     rows = [backbone.row(FRAMES["mcq"].apply(Item("q"), Item(c))) for c in ("x y", "1", "zz")]
     shared = backbone.tokenizer.decode(common_prefix(rows))

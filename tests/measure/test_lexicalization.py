@@ -10,6 +10,7 @@ through the final norm at the end. The rank and the probability of y* are those 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 
 from probes import NAMED
 from probes.data import paraphrases
-from probes.errors import BadSetting
+from probes.errors import BadFile, BadSetting
 from probes.items import Item
 from probes.measure.lexicalization import (
     PROMPT_KINDS,
@@ -28,7 +29,7 @@ from probes.measure.lexicalization import (
     prompt_kind,
 )
 from probes.model.backbone import Backbone
-from probes.prompts import E5V, ControlPrompt, Prompted
+from probes.prompts import E5V, PROMPT_EOL, ControlPrompt, Prompted
 from probes.stats import Interval, mean_interval, median_interval
 from tests.model.test_lens import unembed
 from tests.model.test_trace import reference
@@ -129,6 +130,10 @@ def test_the_onset_is_before_the_sharper_turn(tiny: Tiny) -> None:
     assert with_last(0.2, 0.9).onset == "attn[-1]"
     assert with_last(0.9, 0.2).onset == "mlp[-1]"
     assert with_last(0.5, 0.5).onset == "attn[-1]", "the paper's site when neither is sharper"
+    assert with_last(0.89, 0.95).turn == "the last MLP"
+    still = with_last(0.92, 0.9)
+    assert (still.onset, still.turn, still.alpha_turn) == (None, "no turn", 0.9)
+    assert repr(still).endswith("no turn)")
 
 
 def test_a_prompt_has_its_own_curves_in_any_batch(tiny: Tiny) -> None:
@@ -156,10 +161,32 @@ def test_curves_are_read_as_they_were_written(tiny: Tiny) -> None:
     assert small["probability_norm"]["mean"] == [1.235e-9], "not rounded to zero"
 
 
+def test_curves_are_saved_and_loaded(tiny: Tiny, tmp_path: Path) -> None:
+    curves = lexicalization_curves(tiny("llama"), PROMPTS)
+    again = Curves.load(curves.save(tmp_path / "c.json"))
+    assert again.to_json() == curves.to_json()
+    (tmp_path / "other.json").write_text("[1]")
+    with pytest.raises(BadFile, match=r"other\.json holds no curves"):
+        Curves.load(tmp_path / "other.json")
+
+
+def test_curves_can_be_measured_under_any_named_prompt(tiny: Tiny) -> None:
+    backbone, texts = tiny("llama"), ["the word", "one of the users"]
+    expected = lexicalization_curves(backbone, [PROMPT_EOL.apply(Item(text)) for text in texts])
+    for prompt in ("prompteol", PROMPT_EOL):
+        curves = lexicalization_curves(backbone, texts, prompt=prompt)
+        assert curves.to_json() == expected.to_json()
+    assert lexicalization_curves(backbone, texts).to_json() != expected.to_json()
+    with pytest.raises(BadSetting, match="under a prompt already"):
+        lexicalization_curves(backbone, [E5V.apply(Item("a"))], prompt="prompteol")
+    with pytest.raises(BadSetting, match="no prompt 'nope'"):
+        lexicalization_curves(backbone, texts, prompt="nope")
+
+
 # -------------------------------------------------------------------------- the kinds of prompt
 
 
-def test_every_kind_is_over_the_two_hundred_sentences(tiny: Tiny) -> None:
+def test_every_kind_of_prompt_covers_the_two_hundred_sentences(tiny: Tiny) -> None:
     backbone, control = tiny("llama"), tiny("llama").encoder.plain.control_ids
     assert list(PROMPT_KINDS) == ["word", "control", "text"]
     for kind in PROMPT_KINDS:
@@ -169,7 +196,7 @@ def test_every_kind_is_over_the_two_hundred_sentences(tiny: Tiny) -> None:
         assert opens_a_turn == (kind != "text")
 
 
-def test_a_kind_puts_the_sentence_as_it_says() -> None:
+def test_each_kind_of_prompt_holds_the_sentence_as_documented() -> None:
     """The third sentence is: A lighthouse shines over a stormy sea."""
     word, control, text = (curve_prompts(kind)[2] for kind in PROMPT_KINDS)
     sentence = Item("A lighthouse shines over a stormy sea.")
@@ -180,7 +207,7 @@ def test_a_kind_puts_the_sentence_as_it_says() -> None:
     assert control == ControlPrompt().apply(sentence)
 
 
-def test_running_text_lacks_one_word_alone() -> None:
+def test_running_text_lacks_only_the_last_word() -> None:
     for row, prompt in zip(paraphrases(), curve_prompts("text"), strict=True):
         before, _, last = row["sentence"].rpartition(" ")
         assert prompt == Item(before)
@@ -229,7 +256,7 @@ def test_curves_of_real_weights_follow_their_definitions(smollm2: Backbone) -> N
     check_curves("llama", smollm2, smollm2.model, prompts)
 
 
-def test_the_place_of_the_turn_depends_on_the_prompt(smollm2: Backbone) -> None:
+def test_where_the_state_turns_depends_on_the_prompt(smollm2: Backbone) -> None:
     """SmolLM2 turns in its last MLP when asked for a word, at its final norm on running text."""
     curves = {
         kind: lexicalization_curves(smollm2, curve_prompts(kind)[:6]) for kind in PROMPT_KINDS

@@ -79,7 +79,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
 # ------------------------------------------------------------------------------- kept parts
 
 
-def test_an_interrupted_run_is_taken_up_where_it_stopped(
+def test_an_interrupted_run_resumes_where_it_stopped(
     tiny: Callable[[str], Backbone],
     measured: list[str],
     tmp_path: Path,
@@ -166,7 +166,7 @@ def test_a_killed_run_keeps_its_parts_and_a_whole_report_leaves_none(
 # ------------------------------------------------------------------------------- some parts
 
 
-def test_only_some_parts_are_measured_and_a_whole_report_takes_them_up(
+def test_single_parts_are_measured_and_reused_by_a_whole_report(
     model: Path, measured: list[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     out = tmp_path / "out"
@@ -177,7 +177,7 @@ def test_only_some_parts_are_measured_and_a_whole_report_takes_them_up(
     assert {path.name for path in out.iterdir()} == figures | {"framing.json", "synonyms.json"}
     backbone = Backbone.load(model)
     assert not report_path(backbone).exists(), "it is no whole report"
-    with pytest.raises(BadFile, match="no 'diagnostic'"):
+    with pytest.raises(BadFile, match=r"holds framing only; give diagnostic\.json"):
         ProbeReport.load(out / "framing.json")
     measured.clear()
     request.getfixturevalue("undrawn")
@@ -282,7 +282,12 @@ def test_a_saved_report_is_drawn_without_its_model(
     assert run("plot", first, second, *how) == 0
     assert out.read_bytes().startswith(b"%PDF")
     assert run("plot", second, "--kind", "framing", "--out", tmp_path / "x.png") == 1
-    assert "no 'framing'" in capsys.readouterr().err
+    assert f"{second} holds curves only; give framing.json" in capsys.readouterr().err
+    wide = ("--prompts", "control,word", "--panels", "beta,alpha", "--width", 3.3)
+    assert run("plot", first, *wide, "--out", tmp_path / "chosen.png") == 0
+    for option in ("--prompts", "--panels"):
+        assert run("plot", first, option, "alpha,x", "--out", tmp_path / "x.png") == 1
+        assert f"{option} must be one of" in capsys.readouterr().err
     assert run("plot", first, "--out", tmp_path / "x.jpeg") == 1
     assert ".pdf" in capsys.readouterr().err
     assert run("plot", "--out", tmp_path / "x.pdf") == 1
@@ -313,7 +318,7 @@ def test_a_report_is_named_by_its_folder_or_alias_and_titled_apart(
 # ------------------------------------------------------------------------------- the time
 
 
-def test_the_time_of_a_backbone_that_sees_counts_its_pictures(
+def test_the_time_of_a_backbone_that_reads_pictures_includes_them(
     tiny: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("freeret.reports.items_per_second", lambda *_: 0.5)

@@ -93,7 +93,7 @@ def make_report(**changes: Any) -> ProbeReport:
 
 
 def plain(report: ProbeReport) -> dict[str, Any]:
-    """Everything that a report says, comparable."""
+    """The contents of a report as values that compare."""
     said = {
         field.name: getattr(report, field.name)
         for field in dataclasses.fields(report)
@@ -123,7 +123,7 @@ def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_what_cannot_be_written_leaves_the_old_report(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
     path = make_report(seed=1).save(tmp_path / "report.json")
     with pytest.raises(TypeError):
         make_report(fingerprint={"model": object()}).save(path)
@@ -140,13 +140,13 @@ def test_a_report_cut_off_is_refused(kept: float, tmp_path: Path) -> None:
         ProbeReport.load(path)
 
 
-def test_no_file_no_report(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=r"cannot read .*none\.json"):
         ProbeReport.load(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '{"format": 1}', '{"format": 2}', "\xff"])
-def test_another_file_is_no_report(text: str, tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(BadFile, match=r"report\.json"):
         ProbeReport.load(tmp_path / "report.json")
@@ -343,7 +343,7 @@ def test_probing_shows_one_bar_over_all_parts(
         assert part in err
 
 
-def test_recipes_are_named_alike_everywhere(tmp_path: Path) -> None:
+def test_recipes_have_the_same_names_everywhere(tmp_path: Path) -> None:
     chosen = Recipe("e5v", "attn[-2]", "centre", None)
     assert named_recipe("auto") is None
     assert named_recipe("paper") == Recipe.paper()

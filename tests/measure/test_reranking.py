@@ -92,7 +92,7 @@ def test_a_partner_tied_with_too_many_is_outside_the_candidates() -> None:
 
 
 def test_a_perfect_judge_is_chosen_and_a_judge_at_chance_is_not() -> None:
-    """Stage 1 tells nothing among its candidates, which is where chance can gain most: the partner
+    """The order of stage 1 among its candidates is random, so a judge loses nothing: the partner
     has any of the first five ranks."""
     rng = np.random.default_rng(0)
 
@@ -109,7 +109,7 @@ def test_a_perfect_judge_is_chosen_and_a_judge_at_chance_is_not() -> None:
     assert lucky <= 2, "2.5% are expected"
 
 
-def test_no_random_model_is_told_to_rerank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_random_model_gets_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = paraphrases()[:30]
     for module in ("paraphrases", "fusion"):
         monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)

@@ -132,32 +132,22 @@ def test_reasons_quote_the_figures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "expected"),
-    [
-        (
-            "prompteol",
-            "(asked for a word), the last MLP, which follows attn[-1], rotates the state most (α, "
-            "the cosine before and after: last MLP 0.10, final norm 0.90). Under other kinds of "
-            "prompt it is the final norm (control prompt; last MLP 0.95, final norm 0.20), the "
-            "last MLP (running text; last MLP 0.30, final norm 0.60).",
-        ),
-        (
-            "control",
-            "(control prompt), the final norm, which follows mlp[-1], rotates the state most (α, "
-            "the cosine before and after: last MLP 0.95, final norm 0.20). Under other kinds of "
-            "prompt it is the last MLP (asked for a word; last MLP 0.10, final norm 0.90), the "
-            "last MLP (running text; last MLP 0.30, final norm 0.60).",
-        ),
-    ],
+    ("prompt", "order"),
+    [("prompteol", ["word", "control", "text"]), ("control", ["control", "word", "text"])],
 )
-def test_it_says_where_the_word_is_born_under_its_kind_of_prompt(
-    prompt: str, expected: str
+def test_the_turn_under_the_closest_kind_of_prompt_comes_first(
+    prompt: str, order: list[str]
 ) -> None:
-    by_kind = {"word": curves(0.1, 0.9), "control": curves(0.95, 0.2), "text": curves(0.3, 0.6)}
+    by_kind = {"word": curves(0.1, 0.9), "control": curves(0.95, 0.2), "text": curves(0.95, 0.97)}
+    turns = {
+        "word": "asked for a word (E5-V's prompt), the last MLP (0.10, 0.90)",
+        "control": "control prompt, the final norm (0.95, 0.20)",
+        "text": "running text, no turn (0.95, 0.97)",
+    }
     settings = [*REFERENCES, setting(prompt, "mlp[-1]", "whiten", 0.8)]
     reason = chosen(curves=by_kind, diagnostic=settings).reasons[0]
-    assert reason.startswith("Lexicalization: under the recipe's kind of prompt ")
-    assert reason.endswith(expected)
+    assert reason.startswith("Lexicalization, the turn of the last two steps by kind of prompt ")
+    assert reason.endswith(f": {'; '.join(turns[kind] for kind in order)}.")
 
 
 # ----------------------------------------------------------------------------------- stage 2
