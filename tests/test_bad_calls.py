@@ -278,7 +278,7 @@ def test_handlers_of_pythons_own_errors_go_on_working(
     for error, call in (
         (ValueError, lambda: retriever.search("a", top_n=0)),
         (KeyError, lambda: states["attn[0]"]),
-        (KeyError, lambda: retriever._opened().items(["never"])),
+        (KeyError, lambda: retriever.corpus.store.items(["never"])),
     ):
         with pytest.raises(error):
             call()

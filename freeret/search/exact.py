@@ -6,8 +6,7 @@ of one modality signature each, whose best are kept apart until the cosines of a
 put on one scale (`Geometry.calibration`): within a signature that changes no order.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from freeret.store.filters import EVERYTHING, Selection
-from freeret.store.rows import Loaded
-from freeret.store.table import Store
-from probes import Geometry
 from probes.geometry import Affine
 
 
@@ -35,9 +30,6 @@ NEAR = 1e-5
 """More than the rounding of a float32 dot product of unit vectors."""
 TILE = 2**22
 """Scores computed before they are looked at: what stays near the processor."""
-MAX_BLOCK_BYTES = 2**26
-"""Bytes of a block where memory is no concern. Larger ones are slower: their pages are new to the
-process each time."""
 PAIRS = 512
 """Pairs summed in float64 at once."""
 
@@ -156,41 +148,3 @@ def _dots(queries: Tensor, vectors: Tensor, asked: Tensor, rows: Tensor) -> np.n
         for q, r in zip(asked.split(PAIRS), rows.split(PAIRS), strict=True)
     ]
     return torch.cat(parts).numpy()
-
-
-# -- where the blocks come from --------------------------------------------------------------
-
-
-def block_rows(dimension: int, queries: int, memory: float = MAX_BLOCK_BYTES) -> int:
-    """Rows of a block: their vectors as read, mapped and summed, and their scores."""
-    return int(max(1, min(MAX_BLOCK_BYTES, memory) // (4 * (4 * dimension + 2 * queries))))
-
-
-def scan(
-    store: Store, geometry: Geometry, rows: int, selection: Selection = EVERYTHING
-) -> Iterator[Block]:
-    """Everything stored that is selected, in its geometry, at most `rows` items at a time."""
-    metadata = selection.filter is not None
-    for loaded in store.blocks(rows, metadata=metadata, where=selection.sql()):
-        for part in in_geometry(loaded, geometry):
-            yield apply_filter(part, selection)
-
-
-def in_geometry(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
-    """Rows with their vectors mapped, one part for each modality signature."""
-    parts = loaded.by_signature().items()
-    return [
-        replace(p, vectors=geometry.map(p.vectors, [s] * len(p.ids), "document")) for s, p in parts
-    ]
-
-
-def apply_filter(part: Loaded, selection: Selection = EVERYTHING) -> Block:
-    """What is selected of rows of one signature whose vectors are in the geometry."""
-    signature = part.signatures[0]
-    if not selection.takes_signature(signature):
-        return Block([], part.vectors[:0], signature)
-    if selection.filter is None:
-        return Block(part.ids, part.vectors, signature)
-    kept = [i for i, facts in enumerate(part.metadata) if selection.takes_metadata(facts)]
-    rows = part.vectors[torch.tensor(kept, dtype=torch.long)]
-    return Block([part.ids[i] for i in kept], rows, signature)

@@ -3,17 +3,22 @@
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from freeret.embedder import Embedder
 from freeret.store.table import Store
-from probes import Geometry, Item
+from probes import Geometry, Item, as_items
 from probes.embedded import default_cache
+from probes.errors import BadSetting
 from probes.files import write_atomic
 from probes.geometry import CorpusGeometry, GeometryKind
 from probes.measure.reference import Reference, reference_items, reference_vectors
@@ -28,6 +33,24 @@ def fit_geometry(kind: GeometryKind, store: Store, reference: Reference) -> Geom
     for block in store.blocks() if kind != "none" else ():
         corpus.add(block.ids, block.signatures, block.vectors)
     return corpus.fit(reference)
+
+
+def example_vectors(
+    embedder: Embedder, examples: Sequence[Any]
+) -> dict[str, Float[Tensor, "_ hidden"]]:
+    """Raw vectors of example queries by modality signature.
+
+    Raises:
+        BadSetting: There is a single example of a signature: it would be its own mean, and vanish.
+    """
+    items = as_items(examples)
+    signatures = [item.signature for item in items]
+    counts = Counter(signatures)
+    for signature, count in counts.items():
+        if count == 1:
+            raise BadSetting(f"one example of {signature} alone has no mean; give two or more")
+    raw = embedder.encode_query(items)
+    return {name: raw[torch.tensor([s == name for s in signatures])] for name in counts}
 
 
 def reference_of(embedder: Embedder, *, progress: bool = False) -> Reference:

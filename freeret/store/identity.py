@@ -4,6 +4,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from freeret.embedder import Embedder
+from freeret.recipe import Recipe
+
 MODEL = ("weights", "architecture", "layers", "attn_site")
 """Where these differ it is another model, and the next ones go without saying."""
 OF_MODEL = ("tokenizer", "processor", "media", "max_tokens", "model", "revision")
@@ -24,6 +27,16 @@ WORDS = {
 """How the parts of an identity are called in messages, where the key is not the word."""
 OPAQUE = ("media", "processor", "reasons", "tokenizer")
 """What is too long to be shown, or a checksum, which tells a reader nothing."""
+
+
+def store_identity(embedder: Embedder, recipe: Recipe) -> dict[str, Any]:
+    """The settings that a store records: those that decide its vectors, and the recipe."""
+    return {
+        "backbone": embedder.backbone.fingerprint(),
+        "loading": embedder.backbone.loading.given(),
+        "embedder": embedder.identity(),
+        "recipe": recipe.to_json(),
+    }
 
 
 def flat(identity: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
