@@ -28,7 +28,8 @@ from torch import Tensor
 
 from common import RESULTS, interleaved, median, peak_memory, ratio, report_peak, save
 from freeret.search import ann
-from freeret.search.exact import block_rows, scan, top_k
+from freeret.search.exact import top_k
+from freeret.search.scan import block_rows, scan
 from freeret.store.rows import Record
 from freeret.store.table import Store
 from probes import Geometry

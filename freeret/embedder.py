@@ -1,8 +1,12 @@
-"""Stage 1: one vector an item, read at a state before it becomes a word.
+"""Stage 1: one vector per item, the hidden state at the last position of a prompt.
 
-Embedder(backbone, site="attn[-1]", prompt=ControlPrompt())      the paper's setting
-Embedder(backbone, site="norm", prompt="e5v")                    the E5-V extraction
-Embedder.from_recipe(backbone, recipe)                           what the probes chose
+Embedder(backbone, site="attn[-1]", prompt=ControlPrompt())      the paper's h^Attn_L
+Embedder(backbone, site="norm", prompt="e5v")                    E5-V (arXiv 2407.12580)
+Embedder(backbone, site="norm", prompt="prompteol")              PromptEOL (arXiv 2307.16645)
+Embedder.from_recipe(backbone, recipe)                           the choice of the probes
+
+At `attn[-1]` the state is read before the last MLP, which turns it towards the next word; the
+paper's control prompt moreover keeps the model from saying a function word (arXiv 2509.24621).
 """
 
 from collections.abc import Sequence
@@ -14,7 +18,7 @@ from torch import Tensor
 
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
-from probes.arguments import check_choice, check_count
+from probes.arguments import check_choice
 from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
 from probes.model.batching import last_states
@@ -23,11 +27,19 @@ from probes.prompts import Prompt, Side, as_prompt, has_task
 
 
 class Embedder:
-    """Embeds items of any modality the backbone reads.
+    """Embeds items of any modality that the backbone reads.
 
-    `prompt` is a name, a prompt, or a list of them, whose unit vectors are averaged (MetaEOL).
-    `truncate_dim` keeps the first so many dimensions. Vectors are raw: the geometry of a corpus
-    (`probes.Geometry`) is applied after them, so it can change without encoding again.
+    Vectors are raw: the geometry of a corpus (`probes.Geometry`) is applied to them afterwards, so
+    that it can change without encoding again.
+
+    Args:
+        backbone: The model.
+        site: Where the state is read, such as `attn[-1]` or `norm`.
+        prompt: A name in `probes.prompts.NAMED`, a prompt, or a list of them, whose unit vectors
+            are averaged (MetaEOL, arXiv 2402.18458).
+
+    Raises:
+        BadSetting: The backbone has no such site, there is no such prompt, or the list is empty.
     """
 
     def __init__(
@@ -35,8 +47,6 @@ class Embedder:
         backbone: Backbone,
         site: str | Site = "attn[-1]",
         prompt: str | Prompt | list[str | Prompt] = "control",
-        *,
-        truncate_dim: int | None = None,
     ):
         self.backbone = backbone
         self.site = Site.parse(site)
@@ -44,17 +54,14 @@ class Embedder:
         self.prompts = [as_prompt(p) for p in (prompt if isinstance(prompt, list) else [prompt])]
         if not self.prompts:
             raise BadSetting("prompt is an empty list; name at least one")
-        if truncate_dim is not None:
-            check_count("truncate_dim", truncate_dim)
-        self.truncate_dim = truncate_dim
 
     def __repr__(self) -> str:
         return f"Embedder({self.backbone!r}, site='{self.site}', {self.prompts})"
 
     @classmethod
-    def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Embedder":
+    def from_recipe(cls, backbone: Backbone, recipe: Recipe) -> "Embedder":
         """Stage 1 of a recipe, its task prior included. Raises BadSetting as `for_task` does."""
-        return cls(backbone, recipe.site, recipe.prompt, **options).for_task(recipe.task)
+        return cls(backbone, recipe.site, recipe.prompt).for_task(recipe.task)
 
     def for_task(self, task: str | None) -> "Embedder":
         """The same extraction with another task prior.
@@ -74,15 +81,26 @@ class Embedder:
                 "use a recipe with the control prompt"
             )
         prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
-        return Embedder(self.backbone, self.site, prompts, truncate_dim=self.truncate_dim)
+        return Embedder(self.backbone, self.site, prompts)
 
     def encode(
         self, items: Any, side: Side = "document", *, progress: bool = False
     ) -> Float[Tensor, "n hidden"]:
-        """Raw float32 vectors on the CPU, in the order given. Raises BadItem, naming the item."""
+        """Embed items.
+
+        Args:
+            items: Anything that `as_items` reads; a lone item is a list of one.
+            side: Whether they are queries or documents, which prompts may word differently.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            Raw vectors `[n, hidden]`, float32 on the CPU, in the order given.
+
+        Raises:
+            BadItem: An item cannot be read; the error names it.
+        """
         check_choice("side", side, ("query", "document"))
-        read = as_items(items)
-        rows = [self.rows(item, side) for item in read]
+        rows = [self.rows(item, side) for item in as_items(items)]
         return self.encode_rows(rows, progress="embedding" if progress else None)
 
     def rows(self, item: Item, side: Side = "document") -> list[Row]:
@@ -95,60 +113,63 @@ class Embedder:
     def encode_rows(
         self, rows: Sequence[Sequence[Row]], *, progress: str | None = None
     ) -> Float[Tensor, "n hidden"]:
-        """Raw vectors of items tokenised by `rows`; `progress` names the bar."""
+        """Raw vectors of items that `rows` has tokenised; `progress` names the bar."""
         if not rows:
             return torch.empty(0, self.dimension)
-        by_prompt = [self._run(list(column), progress) for column in zip(*rows, strict=True)]
+        by_prompt = [
+            last_states(self.backbone, column, [self.site], progress=progress)[:, 0]
+            for column in zip(*rows, strict=True)
+        ]
         if len(by_prompt) == 1:
-            return by_prompt[0][:, : self.truncate_dim]
-        return torch.stack([unit(v) for v in by_prompt]).mean(0)[:, : self.truncate_dim]
+            return by_prompt[0]
+        return torch.stack([unit(vectors) for vectors in by_prompt]).mean(0)
 
     def encode_query(self, items: Any, *, progress: bool = False) -> Float[Tensor, "n hidden"]:
+        """`encode` with the side "query"."""
         return self.encode(items, "query", progress=progress)
 
     def encode_document(self, items: Any, *, progress: bool = False) -> Float[Tensor, "n hidden"]:
+        """`encode` with the side "document"."""
         return self.encode(items, "document", progress=progress)
 
     @staticmethod
     def similarity(
         a: Float[Tensor, "n hidden"], b: Float[Tensor, "m hidden"]
     ) -> Float[Tensor, "n m"]:
-        """Cosine of every pair, in float32. Raises BadSetting for unequal dimensions."""
+        """Cosines of all pairs `[n, m]`, in float32. Raises BadSetting for unequal dimensions."""
         if a.shape[1] != b.shape[1]:
-            raise BadSetting(f"vectors of {a.shape[1]} and of {b.shape[1]} dimensions")
+            raise BadSetting(
+                f"vectors of {a.shape[1]} and of {b.shape[1]} dimensions cannot be compared"
+            )
         return unit(a) @ unit(b).T
 
     @property
     def symmetric(self) -> bool:
-        """Whether queries and documents are put to the model in the same words."""
+        """Whether the prompts of queries and of documents have the same wording."""
         item = Item("x")
         return all(p.apply(item, "query") == p.apply(item, "document") for p in self.prompts)
 
     @property
     def dimension(self) -> int:
-        hidden = self.backbone.hidden_size
-        return min(self.truncate_dim or hidden, hidden)
+        return self.backbone.hidden_size
 
     def identity(self) -> dict[str, Any]:
-        """What of this stage decides a vector, for the fingerprint."""
+        """The settings of this stage that decide a vector, for fingerprints on disk."""
         return {
             "site": str(self.site.resolve(self.backbone.num_layers)),
             "prompts": [prompt.settings() for prompt in self.prompts],
-            "truncate_dim": self.truncate_dim,
+            "truncate_dim": None,  # an option of earlier versions, which stores on disk record
         }
-
-    def _run(self, rows: list[Row], progress: str | None) -> Tensor:
-        return last_states(self.backbone, rows, [self.site], progress=progress)[:, 0]
 
 
 def not_finite(items: Sequence[Item], vectors: Float[Tensor, "items hidden"]) -> dict[int, BadItem]:
-    """By place, an error for each item whose vector holds NaN or infinity."""
-    places = (~vectors.isfinite().all(dim=1)).nonzero().flatten().tolist()
+    """Errors of the items whose vectors hold NaN or infinity, by position."""
+    positions = (~vectors.isfinite().all(dim=1)).nonzero().flatten().tolist()
     return {
         i: BadItem(
             f"{items[i].name}: its vector is not finite (the model overflows on it; try another "
             "dtype)",
             items[i].id,
         )
-        for i in places
+        for i in positions
     }

@@ -1,9 +1,10 @@
-"""Probe reports by weights: a backbone is measured once, and every command finds the report.
+"""Cache of probe reports, keyed by weights: a backbone is measured once, and every command finds
+the report.
 
-One rule says which report serves a backbone: it was measured with the same weights, tokenizer
-(chat template included), processor and picture settings. Name, folder, revision, dtype, attention
-implementation and package versions do not matter. Reports in the cache come first, then those that
-are shipped for the embedded backbones.
+A report serves a backbone if it was measured with the same weights, tokenizer (chat template
+included), processor and picture settings. Name, folder, revision, dtype, attention implementation
+and package versions do not matter. Reports in the cache come before those that are shipped for the
+embedded backbones.
 """
 
 import hashlib
@@ -42,8 +43,8 @@ def parts_folder(backbone: Backbone, seed: int = 0) -> Path:
 
 
 def known_report(backbone: Backbone) -> ProbeReport | None:
-    """The report of these weights, from the cache or from the shipped ones; None when there is
-    neither. A report that cannot be read is passed over with a warning."""
+    """The cached or shipped report of these weights, or None. A report that cannot be read is left
+    out with a warning."""
     for path in _candidates(backbone):
         try:
             return ProbeReport.load(path)
@@ -53,12 +54,15 @@ def known_report(backbone: Backbone) -> ProbeReport | None:
 
 
 def probe_and_keep(backbone: Backbone, *, seed: int = 0) -> ProbeReport:
-    """Probe now, with a progress bar, and keep the report in the cache. How long it takes is said
-    first; parts that an interrupted run finished are not measured again.
+    """Probe now, with a progress bar, and cache the report. The estimated duration is logged first;
+    parts that an interrupted run finished are not measured again.
 
     Args:
         backbone: The model to measure.
         seed: Seed of the bootstrap intervals.
+
+    Returns:
+        The report.
     """
     announce(backbone, PARTS, seed)
     unfinished = parts_folder(backbone, seed)
@@ -71,13 +75,16 @@ def probe_and_keep(backbone: Backbone, *, seed: int = 0) -> ProbeReport:
 def measure_and_keep(
     backbone: Backbone, parts: Collection[PartName], *, seed: int = 0
 ) -> dict[str, Any]:
-    """Some parts of a report, as `probe_parts` gives them. They are kept in the cache, where a
-    later run, of the whole report too, takes them up.
+    """Measure some parts of a report. They are cached, and a later run of other parts or of the
+    whole report reuses them.
 
     Args:
         backbone: The model to measure.
         parts: Names in PARTS.
         seed: Seed of the bootstrap intervals.
+
+    Returns:
+        The parts, as `probe_parts` returns them.
     """
     announce(backbone, parts, seed)
     unfinished = parts_folder(backbone, seed)
@@ -85,14 +92,14 @@ def measure_and_keep(
 
 
 def report_of(backbone: Backbone) -> ProbeReport:
-    """The known report of these weights; where there is none, the backbone is probed, which takes
-    minutes and is announced first."""
-    known = known_report(backbone)
-    if known is not None:
-        return known
+    """The cached or shipped report of these weights. Where there is none, the backbone is probed,
+    which takes minutes and is announced first."""
+    report = known_report(backbone)
+    if report is not None:
+        return report
     log.info(
-        "%s has no probe report yet: it is probed now, once, to choose its recipe; the recipe "
-        "`paper` does without. The report is kept in %s",
+        "%s has no probe report yet: it is probed now, once, to choose its recipe (the recipe "
+        "`paper` needs no report). The report is kept in %s",
         backbone.name,
         report_path(backbone),
     )
@@ -147,31 +154,33 @@ def named_recipe(name: str) -> Recipe | None:
 
 
 def announce(backbone: Backbone, parts: Collection[PartName], seed: int = 0) -> None:
-    """Say how long some parts of a report take here, from a short measurement, and which of them
-    are there already."""
+    """Log which parts of a report are cached, and how long the others take on this device by a
+    short measurement."""
     wanted = with_needed(parts)
     done = kept_parts(backbone, wanted, seed, parts_folder(backbone, seed))
     left: list[PartName] = [part for part in wanted if done.get(part) is None]
     if done:
         log.info("Measured before, and kept: %s", ", ".join(done))
     if left:
-        log.info("Probing %s takes %s here", backbone.name, in_words(seconds_of(backbone, left)))
+        duration = in_words(seconds_of(backbone, left))
+        log.info("Probing %s takes %s here", backbone.name, duration)
 
 
 def seconds_of(backbone: Backbone, parts: Collection[PartName]) -> float:
-    """How long parts of a report take here: their work, over the rates of texts and of pictures."""
-    tokens_a_second = tokens_per_second(backbone)
-    seconds = sum(work_of(backbone, part) for part in parts) / tokens_a_second
+    """Estimated duration of parts of a report: their work over the throughput of texts and of
+    pictures."""
+    throughput = tokens_per_second(backbone)
+    seconds = sum(work_of(backbone, part) for part in parts) / throughput
     if "image" in backbone.modalities and "diagnostic" in parts:
         # Each picture goes through processor and tower once, through the model for every prompt.
         scenes = cycle(scene_items()["picture", "document"])
         rate = items_per_second(backbone, lambda _: next(scenes))
-        seconds += SCENES * max(0.0, 1 / rate - picture_tokens(backbone) / tokens_a_second)
+        seconds += SCENES * max(0.0, 1 / rate - picture_tokens(backbone) / throughput)
     return seconds
 
 
 def in_words(seconds: float) -> str:
-    """A duration, as far as it can be foretold."""
+    """A duration to the minute."""
     return "less than a minute" if seconds < 50 else f"about {max(1, round(seconds / 60))} min"
 
 
@@ -182,12 +191,12 @@ def _key(backbone: Backbone) -> str:
 
 def _candidates(backbone: Backbone) -> Iterator[Path]:
     """Reports that serve this backbone: the one under its key, then those that were measured in
-    another dtype, and the shipped ones."""
-    kept = report_path(backbone)
-    if kept.is_file():
-        yield kept
-    for path in (*sorted(kept.parent.glob("*.json")), *sorted(REPORTS.glob("*.json"))):
-        if path != kept and _serves(path, backbone):
+    another dtype, then the shipped ones."""
+    cached = report_path(backbone)
+    if cached.is_file():
+        yield cached
+    for path in (*sorted(cached.parent.glob("*.json")), *sorted(REPORTS.glob("*.json"))):
+        if path != cached and _serves(path, backbone):
             yield path
 
 

@@ -2,8 +2,10 @@
 
     Reranker(backbone, frame="mcq").rank("query", ["document", …], top_k=10)
 
-The prompt of a query's candidates begins alike (instruction, options, query): that prefix is
-computed once, and of the LM head only the label rows are read.
+The model is asked whether the candidate matches, and p(match) is the softmax over its logits of the
+two labels, such as p("A") of a multiple-choice question (arXiv 2509.24621, §3.3). All prompts of a
+query share a prefix (instruction, options, query), which is computed once, and only the label rows
+of the LM head are read.
 """
 
 import itertools
@@ -25,18 +27,29 @@ from probes.measure.framing import SWAPPED, Layout, content_free_margin, judge
 
 @dataclass(frozen=True)
 class Ranked:
-    """A candidate's place: its index in the list given, its item, and p(match)."""
+    """One candidate of a ranking."""
 
     index: int
+    """Its position in the list that was given."""
     score: float
+    """p(match)."""
     item: Item
 
 
 class Reranker:
-    """Judges pairs with one frame.
+    """Judges pairs of query and candidate with one frame.
 
-    `order="swap"` averages the log-odds of both orders of the options; `calibrate` subtracts the
-    log-odds without content (Zhao et al. 2021). `instruction` says what a match is.
+    Args:
+        backbone: The model.
+        frame: The wording of question and labels: a name in FRAMES, or a frame.
+        order: "swap" averages the log-odds of both orders of the options, which cancels a
+            preference for a position.
+        calibrate: Subtract the log-odds of content-free inputs (contextual calibration, Zhao et
+            al. 2021), which removes a preference for a label.
+        layout: Whether the options stand before the pair or after it.
+
+    Raises:
+        BadSetting: There is no such frame, order or layout, or the frame has no other order.
     """
 
     def __init__(
@@ -46,79 +59,101 @@ class Reranker:
         *,
         order: Literal["plain", "swap"] = "plain",
         calibrate: bool = False,
-        instruction: str | None = None,
         layout: Layout = "options first",
     ):
         if not isinstance(frame, Frame) and frame not in FRAMES:
             raise BadSetting(f"there is no frame {frame!r}; frames: {', '.join(FRAMES)}")
         check_choice("order", order, ("plain", "swap"))
         check_choice("layout", layout, get_args(Layout))
-        chosen = frame if isinstance(frame, Frame) else FRAMES[frame]
-        self.backbone, self.instruction = backbone, instruction
+        frame = frame if isinstance(frame, Frame) else FRAMES[frame]
+        self.backbone = backbone
         self.layout: Layout = layout
-        if order == "swap" and chosen.name not in SWAPPED:
-            raise BadSetting(f"frame {chosen.name!r} has no other order in SWAPPED")
-        self.frames = [chosen] + ([SWAPPED[chosen.name]] if order == "swap" else [])
+        if order == "swap" and frame.name not in SWAPPED:
+            raise BadSetting(f"frame {frame.name!r} has no other order in SWAPPED")
+        self.frames = [frame] + ([SWAPPED[frame.name]] if order == "swap" else [])
         self.shift = 0.0
         if calibrate:
-            margins = [content_free_margin(backbone, f, instruction, layout) for f in self.frames]
+            margins = [content_free_margin(backbone, f, None, layout) for f in self.frames]
             self.shift = float(np.mean(margins))
 
     def __repr__(self) -> str:
         return f"Reranker({self.backbone!r}, {', '.join(frame.name for frame in self.frames)})"
 
     @classmethod
-    def from_recipe(cls, backbone: Backbone, recipe: Recipe, **options: Any) -> "Reranker":
-        """Raises UnsupportedBackbone when the recipe says that this backbone cannot rerank."""
+    def from_recipe(cls, backbone: Backbone, recipe: Recipe) -> "Reranker":
+        """Stage 2 of a recipe. Raises UnsupportedBackbone when the recipe has none."""
         if recipe.frame is None:
             raise UnsupportedBackbone(f"reranking is off by recipe: {recipe.why_not_reranked}")
-        return cls(backbone, recipe.frame, **options)
+        return cls(backbone, recipe.frame)
 
     def margins(
         self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
     ) -> Float[np.ndarray, " pairs"]:
-        """log p(match) - log p(no match) of each (query, candidate); pairs of one query that
-        stand together share its computation."""
+        """Log-odds of a match: log p(match) - log p(no match).
+
+        Args:
+            pairs: (query, candidate) pairs of anything that `as_item` reads. Consecutive pairs of
+                one query share the computation of their prefix.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            One value per pair, float64.
+
+        Raises:
+            BadItem: An item cannot be read, or `pairs` are no pairs.
+        """
         listed = isinstance(pairs, Sequence) and not isinstance(pairs, str)
         if not listed or not all(isinstance(p, Sequence) and len(p) == 2 for p in pairs):
             raise BadItem("pairs are a list of (query, candidate)")
-        found: list[np.ndarray] = []
+        margins: list[np.ndarray] = []
         with tqdm(
             total=len(pairs), desc="reranking", unit="pair", disable=not progress, delay=2
         ) as bar:
             for group in by_query(pairs):
-                together = [(as_item(query), as_item(candidate)) for query, candidate in group]
-                margins = [
-                    judge(self.backbone, frame, together, self.instruction, self.layout)
-                    for frame in self.frames
+                items = [(as_item(query), as_item(candidate)) for query, candidate in group]
+                by_frame = [
+                    judge(self.backbone, frame, items, layout=self.layout) for frame in self.frames
                 ]
-                found.append(self.combine(margins))
-                bar.update(len(together))
-        return np.concatenate(found) if found else np.empty(0)
+                margins.append(self.combine(by_frame))
+                bar.update(len(items))
+        return np.concatenate(margins) if margins else np.empty(0)
 
     def combine(self, margins: Sequence[Any]) -> Any:
-        """The mean of the margins under each frame, less the margin without content when
-        calibrated."""
+        """The mean of the margins under each frame, less the content-free margin if calibrated."""
         return np.mean(margins, axis=0) - self.shift
 
     def predict(
         self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
     ) -> Float[np.ndarray, " pairs"]:
-        """p(match) of each pair, in [0, 1]; good for ranking, not a calibrated probability."""
+        """p(match) of each pair, in [0, 1]: good for ranking, not a calibrated probability.
+
+        Args:
+            pairs: As for `margins`.
+            progress: Whether to show a progress bar.
+        """
         return expit(self.margins(pairs, progress=progress))
 
     def rank(self, query: Any, documents: Any, top_k: int | None = None) -> list[Ranked]:
-        """Documents from best to worst; ties keep the order given."""
+        """Rank the documents of one query.
+
+        Args:
+            query: Anything that `as_item` reads.
+            documents: Anything that `as_items` reads.
+            top_k: The number of documents returned; all by default.
+
+        Returns:
+            Documents from best to worst; ties keep the order given.
+        """
         if top_k is not None:
             check_count("top_k", top_k)
-        items, asked = as_items(documents), as_item(query)
-        scores = self.predict([(asked, item) for item in items])
+        items, query = as_items(documents), as_item(query)
+        scores = self.predict([(query, item) for item in items])
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [Ranked(int(i), float(scores[i]), items[i]) for i in order]
 
 
 def by_query(pairs: Iterable[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:
-    """The pairs of each query, where they stand together."""
+    """Consecutive pairs of the same query, group by group."""
     for _, group in itertools.groupby(pairs, key=lambda pair: _identity(pair[0])):
         yield list(group)
 

@@ -68,11 +68,12 @@ def work(backbone: Any, job: dict[str, Any], number: int, ready: int, gate: int)
     os.environ |= job["environment"]
     from freeret.recipe import Recipe
     from freeret.retriever import FreeRet
+    from freeret.store.identity import store_identity
     from freeret.store.table import Store
 
     Store.exists(job["store"])  # LanceDB is loaded and has its threads
     retriever = FreeRet(backbone, Recipe(**RECIPE))
-    retriever.identity()
+    store_identity(retriever.embedder, retriever.recipe)
     os.write(ready, b"x")
     os.read(gate, 1)
     try:

@@ -240,8 +240,6 @@ CALLS: dict[str, Callable[[Backbone, FreeRet], Any]] = {
     "embedder's site": lambda b, r: Embedder(b, 5),
     "embedder's prompt": lambda b, r: Embedder(b, prompt=5),
     "no embedder's prompt": lambda b, r: Embedder(b, prompt=[]),
-    "dimensions": lambda b, r: Embedder(b, truncate_dim=0),
-    "fewer dimensions": lambda b, r: Embedder(b, truncate_dim=-1),
     "side": lambda b, r: Embedder(b).encode(["a"], "nope"),
     "unequal": lambda b, r: Embedder.similarity(torch.zeros(1, 2), torch.zeros(1, 3)),
     "frame": lambda b, r: Reranker(b, "nope"),
@@ -276,7 +274,7 @@ def test_errors_can_be_handled_as_pythons_own(backbone: Backbone, retriever: Fre
     for error, call in (
         (ValueError, lambda: retriever.search("a", top_n=0)),
         (KeyError, lambda: states["attn[0]"]),
-        (KeyError, lambda: retriever._opened().items(["never"])),
+        (KeyError, lambda: retriever.corpus.store.items(["never"])),
     ):
         with pytest.raises(error):
             call()

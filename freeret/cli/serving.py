@@ -52,7 +52,7 @@ def serve(
 
     logging.getLogger("freeret.serve").setLevel(logging.INFO)
     retriever = FreeRet.load(store, model, loading=loading, memory=memory)
-    retriever.geometry_for(["text"])
+    retriever.corpus.geometry_for(["text"])
     app = create_app(
         retriever,
         limits=Limits(queue=queue),

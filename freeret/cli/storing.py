@@ -96,13 +96,16 @@ def index(
     how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
     with skip_bad_hint(skip_bad), resumable(lambda: _count(store)):
         if engine == "ray":
-            from freeret.scale.ray import index_without_weights
+            from freeret.scale.ray import Cluster, index_without_weights
 
-            how |= {"num_actors": num_actors, "address": address}
-            done, recall = index_without_weights(opening, listing, ann=ann, progress=True, **how)
+            done, recall = index_without_weights(
+                opening, listing, Cluster(num_actors, address), ann=ann, progress=True, **how
+            )
             _print_indexed(done, store, paths, prune)
         else:
-            retriever = opening.retriever()
+            from freeret.retriever import FreeRet
+
+            retriever = FreeRet(*opening.load(), progress=True)
             _print_indexed(retriever.index(listing, store, **how), store, paths, prune)
             recall = retriever.build_ann(ann) if ann else None
     if recall is not None:
@@ -145,6 +148,7 @@ def fit(
     preflight.check_store(store)
     preflight.check_recipe(recipe)
     from freeret.reports import named_recipe
+    from freeret.retriever import FreeRet
     from freeret.scale.opening import Opening, model_for
 
     if ann is not None:
@@ -153,7 +157,7 @@ def fit(
 
         check_size(Store.open(store))
     opening = Opening(store, model_for(store, model), loading, named_recipe(recipe))
-    retriever = opening.retriever()
+    retriever = FreeRet(*opening.load(), progress=True)
     retriever.index([], store)
     say(f"{store}: the geometry ({retriever.recipe.geometry}) is fitted on {len(retriever)} items")
     if ann is not None:

@@ -1,10 +1,9 @@
-"""Opening: what any process needs to open the same retriever for indexing."""
+"""Opening: what any process needs to open the same store for indexing."""
 
 from dataclasses import dataclass, replace
 
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
-from freeret.retriever import FreeRet
 from freeret.store.recorded import reopen_backbone
 from freeret.store.table import Store
 from probes import Backbone, Loading
@@ -20,14 +19,17 @@ class Opening:
     """Folder or object-store URL; it need not exist yet."""
     model: str
     loading: Loading
-    """As it was typed: a store that exists says the rest."""
+    """The settings that were given; a store that exists records the others."""
     recipe: Recipe | None = None
     """None for the recipe of the store, or else that of the backbone's probe report."""
     task: str | None = None
-    """The task prior, in place of the recipe's."""
+    """A task prior in place of the recipe's."""
 
-    def retriever(self) -> FreeRet:
+    def load(self) -> tuple[Backbone, Recipe]:
         """Load the backbone, and probe it where no recipe is known.
+
+        Returns:
+            The backbone, and the recipe with its task prior.
 
         Raises:
             BackboneNotFound, UnsupportedBackbone, BadSetting, OutOfMemory, StoreError.
@@ -41,12 +43,12 @@ class Opening:
         if recipe is None and self.task is None and store is not None:
             recipe = Recipe.from_json(store.recipe(), self.store)
         recipe = recipe_for(backbone, recipe)
-        return FreeRet(backbone, replace(recipe, task=self.task or recipe.task), progress=True)
+        return backbone, replace(recipe, task=self.task or recipe.task)
 
 
-def model_for(location: str, asked: str | None) -> str:
-    """The name of the backbone to load for a store: as asked, else that of the store, else the
-    embedded text model."""
-    if asked is None and Store.exists(location):
+def model_for(location: str, model: str | None) -> str:
+    """The name of the backbone to load for a store: the one given, or else that of the store, or
+    else the embedded text model."""
+    if model is None and Store.exists(location):
         return Store.open(location).identity["backbone"]["model"]
-    return asked or DEFAULT_MODEL
+    return model or DEFAULT_MODEL

@@ -1,9 +1,9 @@
-"""Index with Ray Data: one backbone an actor, one store for all.
+"""Index with Ray Data: one backbone per actor, one store for all.
 
-Ray reads the files, hands blocks of items to a pool of actors, starts an actor that died again and
-gives its block to another. Every actor does what one process does: it embeds what the store does
-not hold and commits block by block. A block that was committed before its actor died is replaced by
-itself, so nothing is lost and nothing doubled.
+Ray reads the files, hands blocks of items to a pool of actors, restarts actors that died, and gives
+their blocks to others. Every actor does what one process does: it embeds the items that the store
+does not hold, and commits block by block. Commits are upserts and therefore idempotent: a block
+whose actor died after its commit is replaced by itself, so nothing is lost and nothing duplicated.
 """
 
 import itertools
@@ -12,19 +12,22 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 
+from freeret.embedder import Embedder
 from freeret.extras import require
 from freeret.recipe import Recipe
-from freeret.retriever import FreeRet
+from freeret.reports import recipe_for
 from freeret.scale.opening import Opening
 from freeret.search.ann import Index, Recall
+from freeret.search.corpus import Corpus
 from freeret.sources import tables
 from freeret.sources.files import Files, Listing
 from freeret.store.feed import Feed
+from freeret.store.identity import store_identity
 from freeret.store.indexing import Indexed, blocks, given_twice, index_block, refuse
 from freeret.store.recorded import recorded_loading
 from freeret.store.table import Store
@@ -35,83 +38,98 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ROOM = 0.25
-"""Share of the CPUs that is left for reading; with none the actors would wait for ever."""
+"""Share of the CPUs that is left to the tasks that read files; with none the actors would wait for
+ever."""
 READ = 0.1
-"""CPUs that Ray counts for one reading task."""
+"""CPUs that Ray reserves for one reading task."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster and the actors on it."""
+
+    num_actors: int | None = None
+    """None for one per GPU, or one per node where there are no GPUs."""
+    address: str | None = None
+    """Of a running cluster; None starts Ray on this machine."""
 
 
 def index_without_weights(
     opening: Opening,
     items: Any,
+    cluster: Cluster,
     *,
     on_error: str = "raise",
     prune: bool = False,
     shards: str | None = None,
-    num_actors: int | None = None,
-    address: str | None = None,
     ann: Index | None = None,
     progress: bool = False,
 ) -> tuple[Indexed, Recall | None]:
-    """`FreeRet.index` of a driver that loads no backbone, for it may stand on a machine without a
-    GPU: a task on the cluster makes the store, and fits its geometry when all is written.
+    """`FreeRet.index` of a driver that loads no backbone, since it may run on a machine without a
+    GPU: a task on the cluster creates the store, and fits its geometry when all is written.
 
     Args:
         opening: Store, model and recipe.
         items: As for `FreeRet.index`.
-        on_error: Likewise.
-        prune: Likewise.
-        shards: Likewise.
-        num_actors: As for `index_with_ray`.
-        address: Likewise.
+        cluster: Where the actors run.
+        on_error: As for `FreeRet.index`.
+        prune: As for `FreeRet.index`.
+        shards: As for `FreeRet.index`.
         ann: Approximate index to build over everything stored.
-        progress: Whether to show bars.
+        progress: Whether to show progress bars.
 
     Returns:
         What was done, and the recall of the approximate index.
 
     Raises:
-        What `index_with_ray` and `Opening.retriever` raise.
+        What `index_with_ray` and `Opening.load` raise.
     """
     feed = Feed.of(items, on_error, prune, shards)
-    fresh = feed.shard is None and not Store.exists(opening.store)
-    with session(address) as ray:
-        recipe: Recipe = _as_task(ray, num_actors, _make_store, opening)
+    created = feed.shard is None and not Store.exists(opening.store)
+    with session(cluster.address) as ray:
+        recipe: Recipe = _as_task(ray, cluster, _make_store, opening)
+        opening = replace(opening, recipe=recipe, task=None)
         store = Store.open(opening.store)
         loading = recorded_loading(store.identity).updated(opening.loading)
         try:
             done = index_with_ray(
-                store.location, opening.model, loading, recipe, feed.stream,
-                on_error=on_error, num_actors=num_actors, address=address, progress=progress,
+                replace(opening, loading=loading), feed.stream, cluster,
+                on_error=on_error, progress=progress,
             )  # fmt: skip
             store.refresh()
         except BaseException:
-            if fresh:
+            if created:
                 store.remove_if_empty()
             raise
         feed.finish(done, store)
         if feed.shard is not None and ann is None:
             return done, None
-        opening = replace(opening, recipe=recipe, task=None)
-        return done, _as_task(ray, num_actors, _fit, opening, ann)
+        return done, _as_task(ray, cluster, _fit, opening, ann)
+
+
+def _corpus(opening: Opening) -> Corpus:
+    """The store, created where there is none. Raises StoreMismatch when it was made otherwise."""
+    backbone, recipe = opening.load()
+    embedder = Embedder.from_recipe(backbone, recipe)
+    identity = store_identity(embedder, recipe)
+    store = Store.create(opening.store, identity, embedder.dimension)
+    return Corpus(store, embedder, recipe, progress=True)
 
 
 def _make_store(opening: Opening) -> Recipe:
-    """Make the store, or see that it was made alike; returns the recipe."""
-    retriever = opening.retriever()
-    Store.create(opening.store, retriever.identity(), retriever.embedder.dimension)
-    return retriever.recipe
+    return _corpus(opening).recipe
 
 
 def _fit(opening: Opening, ann: Index | None) -> Recall | None:
     """Compact the store, fit its geometry, build its approximate index."""
-    retriever = opening.retriever()
-    retriever.index([], opening.store)  # opens the store, and fits it
-    return None if ann is None else retriever.build_ann(ann)
+    corpus = _corpus(opening)
+    corpus.fit()
+    return None if ann is None else corpus.build_ann(ann)
 
 
-def _as_task(ray: Any, num_actors: int | None, function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function where an actor would run, with what one takes of the cluster."""
-    _, threads, resources = share(ray, num_actors)
+def _as_task(ray: Any, cluster: Cluster, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in a Ray task with the resources of one actor."""
+    _, threads, resources = share(ray, cluster.num_actors)
     packed = pickle.dumps((function, arguments, threads))
     outcome = pickle.loads(ray.get(ray.remote(**resources)(_call).remote(packed)))
     if isinstance(outcome, FreeRetError):
@@ -129,27 +147,32 @@ def _call(packed: bytes) -> bytes:
 
 
 def index_with_ray(
-    location: str,
-    model: str,
-    loading: Loading,
-    recipe: Recipe,
+    opening: Opening,
     items: Iterable[Any],
+    cluster: Cluster,
     *,
     on_error: str = "raise",
-    num_actors: int | None = None,
-    address: str | None = None,
     progress: bool = False,
 ) -> Indexed:
-    """Write every item that is new or changed into the store at `location`, which exists, as
-    `indexing.index_items` does.
+    """Write every item that is new or changed into a store, as `indexing.index_items` does.
 
-    `Files` are read by Ray's tasks, anything else is sent to them from here. By default an actor a
-    GPU, or one a node where there is none; each loads `model` as `loading` says, and what that
-    leaves open is decided by its own device. `address` is that of a running cluster. An id that
-    comes again with another content is a bad item, as in one process; but two blocks may be written
-    at once, so which of the two contents is stored is not certain. Raises BadItem, StoreError,
-    StoreMismatch, BackboneNotFound; BadSetting when Ray is not installed, FreeRetError when it does
-    not start.
+    Args:
+        opening: The store, which exists, and the backbone: each actor loads it with these settings,
+            and decides the others by its own device.
+        items: `Listing`s of files are read by tasks of Ray, other items are sent from here.
+        cluster: Where the actors run.
+        on_error: "raise", or "skip" to report bad items and go on. An id that comes twice with two
+            contents is a bad item, as in one process; but two blocks may be written at once, so
+            which of the two contents is stored is undetermined.
+        progress: Whether to show progress bars.
+
+    Returns:
+        What was done.
+
+    Raises:
+        BadItem, StoreError, StoreMismatch, BackboneNotFound: As in one process.
+        BadSetting: Ray is not installed, or there are fewer than one actor.
+        FreeRetError: Ray does not start.
     """
     done = Indexed()
     files = items.source if isinstance(items, Listing) else None
@@ -159,15 +182,15 @@ def index_with_ray(
     packed = [{"block": pickle.dumps(block)} for block in sent]
     if not packed:
         return done
-    with session(address) as ray:
+    with session(cluster.address) as ray:
         ray.data.DataContext.get_current().enable_progress_bars = progress
-        actors, threads, resources = share(ray, num_actors)
+        actors, threads, resources = share(ray, cluster.num_actors)
         rows = ray.data.from_items(packed)
         if files is not None:
             rows = rows.map_batches(_reader(files), batch_size=1, num_cpus=READ)
         outcomes = rows.map_batches(
             Indexing,
-            fn_constructor_args=[location, model, loading, recipe, on_error, threads],
+            fn_constructor_args=[opening, on_error, threads],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             **resources,
@@ -184,7 +207,7 @@ def index_with_ray(
 
 
 def _check_ids(done: Indexed, outcome: Indexed, on_error: str) -> None:
-    """Two actors know nothing of each other's ids; here they meet."""
+    """Detect one id with two contents: each actor sees the ids of its own blocks only."""
     for id in outcome.seen.keys() & done.seen.keys():
         (hash, place), (earlier, before) = outcome.seen[id], done.seen[id]
         if hash != earlier:
@@ -192,26 +215,25 @@ def _check_ids(done: Indexed, outcome: Indexed, on_error: str) -> None:
 
 
 class Indexing:
-    """What one actor does with every block: the path of a single process."""
+    """An actor: it indexes block after block, as a single process does.
 
-    def __init__(
-        self,
-        location: str,
-        model: str,
-        loading: Loading,
-        recipe: Recipe,
-        on_error: str,
-        threads: int,
-    ):
+    Args:
+        opening: As for `index_with_ray`.
+        on_error: As for `index_with_ray`.
+        threads: Threads of torch.
+    """
+
+    def __init__(self, opening: Opening, on_error: str, threads: int):
         self.on_error, self.error = on_error, None
         torch.set_num_threads(threads)
         try:
-            retriever = FreeRet(Backbone.load(model, loading), recipe)
-            self.embedder = retriever.embedder
-            self.store = Store.open(location)
-            self.store.require(retriever.identity())
+            backbone = Backbone.load(opening.model, opening.loading)
+            recipe = recipe_for(backbone, opening.recipe)
+            self.embedder = Embedder.from_recipe(backbone, recipe)
+            self.store = Store.open(opening.store)
+            self.store.require(store_identity(self.embedder, recipe))
             self.known = self.store.hashes()
-        except FreeRetError as error:  # said by the first block; Ray would try for ever
+        except FreeRetError as error:  # returned by the first block; Ray would retry for ever
             self.error = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
@@ -227,7 +249,7 @@ class Indexing:
 
 
 def _reader(files: Files) -> Callable[[dict[str, Any]], Iterator[dict[str, list[bytes]]]]:
-    """From a few files, blocks of their items, each of them pickled."""
+    """A function for Ray that reads pickled groups of files into pickled blocks of items."""
 
     def read(batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
         for group in batch["block"]:
@@ -241,7 +263,7 @@ def _reader(files: Files) -> Callable[[dict[str, Any]], Iterator[dict[str, list[
 
 
 def _readable(files: Files, file: Any, name: str) -> Iterator[Any]:
-    """The items of one file; an error travels in the stream to the one who answers for it."""
+    """The items of one file; an error is put in the stream, for the actor to raise or skip."""
     try:
         yield from files.read(file, name)
     except FreeRetError as error:
@@ -249,8 +271,8 @@ def _readable(files: Files, file: Any, name: str) -> Iterator[Any]:
 
 
 def _groups(listing: Listing) -> Iterator[list[tuple[Any, str]]]:
-    """Tables alone, for each holds many items; other files together, as many as are committed at
-    once."""
+    """Files that one task reads: a table by itself, since it holds many items, and other files in
+    groups as large as a commit."""
     alone, others = [], []
     for file, name in listing.files:
         (alone if tables.is_table(name) else others).append((file, name))
@@ -258,16 +280,29 @@ def _groups(listing: Listing) -> Iterator[list[tuple[Any, str]]]:
     yield from blocks(others)
 
 
+def opening_like(store: Store, backbone: Backbone, recipe: Recipe) -> Opening:
+    """How an actor opens the store of this process."""
+    return Opening(store.location, backbone.name, typed_loading(backbone), recipe)
+
+
 def typed_loading(backbone: Backbone) -> Loading:
-    """How an actor loads the same backbone: as it was asked for, since what was left open is for
-    the device of the actor to decide; of a model on the hub, the same commit."""
+    """The settings with which an actor loads the same backbone: those that were given here, since
+    the device of the actor decides the others; and the same commit of a model on the hub."""
     return replace(backbone.loading, revision=backbone.revision)
 
 
 def share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
-    """How many actors, the threads of each, and what of the cluster each one takes.
+    """Divide a cluster among actors.
 
-    Raises BadSetting for fewer than one.
+    Args:
+        ray: The module, connected to the cluster.
+        num_actors: Their number; by default one per GPU, or one per node without GPUs.
+
+    Returns:
+        The number of actors, the threads of each, and the Ray resources of each.
+
+    Raises:
+        BadSetting: There are fewer than one.
     """
     if num_actors is not None and num_actors < 1:
         raise BadSetting(f"there must be at least one actor, not {num_actors}")
@@ -283,7 +318,12 @@ def share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
 
 @contextmanager
 def session(address: str | None) -> Iterator[Any]:
-    """Ray, started here if it was not running; what was started is ended."""
+    """Ray, started if it is not running, and shut down afterwards if it was started here.
+
+    Raises:
+        BadSetting: Ray is not installed.
+        FreeRetError: Ray does not start.
+    """
     require("ray", "engine ray")
     import ray
     import ray.data
@@ -299,7 +339,7 @@ def session(address: str | None) -> Iterator[Any]:
 
 
 def _start(ray: Any, address: str | None) -> None:
-    with warnings.catch_warnings():  # Ray forks, and LanceDB warns; only another program follows
+    with warnings.catch_warnings():  # LanceDB warns of the fork, but Ray executes a program next
         warnings.simplefilter("ignore")
         try:
             ray.init(address=address, include_dashboard=False, log_to_driver=False)

@@ -1,13 +1,8 @@
-"""How long a corpus takes, and what it occupies: a formula over what one device measures.
+"""Time, disk and memory of a corpus, from the throughput that one device measures.
 
-    hours  = items / (items/s · devices · 3600)
-    disk   = items · (4 · dimension + payload)
-    memory = 4 · dimension · items to search without reading, or one block to search from the disk
-
-Of texts, items/s = tokens/s / tokens of a text. Tokens are those that pass through the model: what
-all rows share at their beginning is computed once a batch and not counted. Pictures, clips and
-sounds go through a processor and a tower besides, so their items/s are measured. Reranking is the
-same formula with query · candidate pairs as items.
+For texts, items/s = tokens/s / tokens per text. Only tokens that pass through the model count: the
+shared prefix is computed once per batch. Pictures, clips and sounds go through a processor and a
+tower too, so their items/s are measured. For reranking, the items are pairs of query and candidate.
 """
 
 import itertools
@@ -24,19 +19,20 @@ from probes.model.prefix import common_prefix
 
 T = TypeVar("T")
 MIN_SECONDS = 1.0
-"""Seconds that a measurement takes at least, where there are texts enough."""
+"""Least duration of a measurement in seconds, where there are enough items."""
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """Needs of one corpus. Bytes are plain bytes, not multiples of 1024."""
+    """Needs of one corpus: the formula. Bytes are plain bytes, not multiples of 1024."""
 
     items: int
     items_per_second: float
-    """Of one device: `freeret check` says the tokens/s of texts, and the items/s of each medium."""
+    """Throughput of one device: `freeret check` prints the tokens/s of texts, and the items/s of
+    each medium."""
     dimension: int
     payload: int = 250
-    """Bytes an item on disk beside its vector: id, hash, text or path, metadata."""
+    """Bytes per item on disk beside its vector: id, hash, text or path, metadata."""
     devices: int = 1
 
     @property
@@ -49,11 +45,12 @@ class Sizing:
 
     @property
     def memory(self) -> int:
+        """Bytes to search without reading from the disk; one block suffices otherwise."""
         return self.items * 4 * self.dimension
 
 
 def tokens_per_second(backbone: Backbone) -> float:
-    """Tokens a second that stage 1 embeds here: the project's own sentences."""
+    """Throughput of stage 1 on this device, in tokens per second, over the paraphrase set."""
     embedder = Embedder(backbone, "attn[-1]", "prompteol")
     rows = [embedder.rows(Item(row["sentence"])) for row in paraphrases()]
     embedder.encode_rows(rows[:2])  # the first forward traces, and proves the shared prefix
@@ -66,11 +63,11 @@ def tokens_per_second(backbone: Backbone) -> float:
 
 
 def items_per_second(backbone: Backbone, make: Callable[[int], Item]) -> float:
-    """Items a second that stage 1 embeds here, processor and towers included.
+    """Throughput of stage 1 on this device, in items per second, processor and towers included.
 
     Args:
         backbone: The backbone.
-        make: Gives another item for every number, so that none is found in a cache.
+        make: Returns a different item for every number, so that none is cached.
     """
     embedder = Embedder(backbone, "attn[-1]", "prompteol")
     numbers = itertools.count()
@@ -86,8 +83,14 @@ def items_per_second(backbone: Backbone, make: Callable[[int], Item]) -> float:
 def rate(
     some: Callable[[int], Sequence[T]], work: Callable[[Sequence[T]], int], count: int, most: int
 ) -> float:
-    """Work a second: `work` is done on `some(count)` and says how much it was; the count doubles
-    until that takes long enough."""
+    """Measure a throughput per second. The count doubles until a measurement is long enough.
+
+    Args:
+        some: Returns a number of inputs.
+        work: Processes inputs, and returns the amount of work.
+        count: The number of inputs to begin with.
+        most: The number of inputs at which to end in any case.
+    """
     while True:
         chosen = some(count)
         start = time.perf_counter()
@@ -99,6 +102,6 @@ def rate(
 
 
 def computed(rows: list[Row]) -> int:
-    """Tokens that pass through the model for these rows; what they share does so once."""
+    """The number of tokens that pass through the model for these rows, less their shared prefix."""
     shared = len(common_prefix(rows))
     return sum(len(row) - shared for row in rows)

@@ -1,8 +1,8 @@
 """Approximate search: LanceDB's IVF-HNSW or IVF-PQ over the vectors in their geometry.
 
-The index only proposes candidates; they are scored again exactly, from the vectors themselves. Its
-recall is measured against exact search, never assumed. The vectors in their geometry are a table of
-their own beside the items, so exact search in blocks can read them too.
+The index only proposes candidates, which are scored again exactly from the vectors themselves. Its
+recall is measured against exact search, never assumed. The mapped vectors are a separate table
+beside the items, which exact search in blocks reads too.
 """
 
 import json
@@ -25,15 +25,16 @@ from probes.errors import BadSetting, StoreError
 
 ANN = "ann"
 MINIMUM = 256
-"""LanceDB trains its partitions on at least so many vectors."""
+"""LanceDB needs this many vectors to train its partitions."""
 Index = Literal["hnsw", "pq"]
 SEARCHED: dict[str, tuple[int, int]] = {"hnsw": (20, 4), "pq": (50, 10)}
-"""Partitions, and candidates for each item asked for: codes of `pq` are eight times coarser."""
+"""Number of partitions that are searched, and of candidates per hit: `pq` codes are eight times
+coarser and need more of both."""
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Share of the exact top n that the index also returns, over sampled documents as queries."""
+    """Recall@n against exact search, with sampled documents as queries."""
 
     n: int
     queries: int
@@ -45,9 +46,10 @@ def build_index(store: Store, blocks: Callable[[], Iterable[Block]], kind: Index
 
     Args:
         store: Where the items lie, and the index will lie beside them.
-        blocks: Gives the mapped vectors, block by block; called again where another process built
-            an index at the same time.
-        kind: `hnsw` keeps a byte a dimension and finds more; `pq` a byte for every eight.
+        blocks: Returns the mapped vectors, block by block; called again if another process built an
+            index at the same time.
+        kind: `hnsw` stores one byte per dimension and has the higher recall; `pq` stores one byte
+            per eight dimensions.
 
     Raises:
         StoreError: There are fewer than MINIMUM items, or the store cannot be written.
@@ -87,13 +89,13 @@ def check_size(store: Store) -> None:
 def current(store: Store) -> Any:
     """The table of the index, or None when there is none for the present items and geometry."""
     table = store.extra(ANN)
-    known = table is not None and (table.schema.metadata or {}).get(b"of")
-    return table if known == _made_from(store).encode() else None
+    source = table is not None and (table.schema.metadata or {}).get(b"of")
+    return table if source == _made_from(store).encode() else None
 
 
 def scan_index(store: Store, rows: int, selection: Selection = EVERYTHING) -> Iterator[Block]:
-    """The vectors in their geometry as the index keeps them, at most `rows` at a time. The index
-    knows no metadata, so of the selection only the kinds count."""
+    """The mapped vectors that the index stores, at most `rows` at a time. It stores no metadata, so
+    only the kinds of the selection are applied."""
     query = _table(store).search().select(["id", "signature", "vector"]).limit(None)
     where = Selection(kinds=selection.kinds).sql()
     for batch in store.stream(query.where(where) if where else query, rows):
@@ -109,19 +111,27 @@ def ann_candidates(
     count: int,
     *,
     signature: str | None = None,
-    probes: int | None = None,
+    nprobes: int | None = None,
     factor: int | None = None,
 ) -> Block:
-    """About the `count` nearest items, of one modality signature where one is given: `factor` times
-    as many candidates, from `probes` partitions, by default those of SEARCHED.
+    """Candidates for the nearest items.
 
-    Raises StoreError when the index is missing or older than the items.
+    Args:
+        store: The store.
+        query: A unit vector in the geometry of the corpus.
+        count: The number of hits that they are for.
+        signature: Only items of this modality signature.
+        nprobes: Number of partitions that are searched; by default that of SEARCHED.
+        factor: Number of candidates per hit; by default that of SEARCHED.
+
+    Raises:
+        StoreError: There is no index for the present items.
     """
     table = _table(store)
     usual = SEARCHED[table.schema.metadata.get(b"kind", b"hnsw").decode()]
-    probes, factor = probes or usual[0], factor or usual[1]
+    nprobes, factor = nprobes or usual[0], factor or usual[1]
     with storage_errors(store.location):
-        search = table.search(query.numpy()).distance_type("dot").nprobes(probes)
+        search = table.search(query.numpy()).distance_type("dot").nprobes(nprobes)
         if signature is not None:
             search = search.where(f"signature = '{signature}'")
         search = search.ef(2 * factor * count).limit(factor * count).select(["id", "vector"])
@@ -130,17 +140,17 @@ def ann_candidates(
 
 
 def measure_recall(store: Store, n: int = 10, queries: int = 100, rows: int = 65_536) -> Recall:
-    """Ask with sampled documents and compare with the exact answer, found in one pass."""
+    """Recall of the index with sampled documents as queries, against one pass of exact search."""
     table, size = _table(store), len(store)
-    picked = np.random.default_rng(0).choice(size, size=min(queries, size), replace=False)
+    offsets = np.random.default_rng(0).choice(size, size=min(queries, size), replace=False)
     with storage_errors(store.location):
-        sample = table.take_offsets(sorted(picked.tolist())).select(["vector"]).to_arrow()
-    asked = matrix(sample["vector"])
-    shares = []
-    for query, exact in zip(asked, top_k(scan_index(store, rows), asked, n), strict=True):
-        proposed = top_k([ann_candidates(store, query, n)], query[None], n)[0]
-        shares.append(len({id for id, _ in proposed} & {id for id, _ in exact}) / len(exact))
-    return Recall(n, len(asked), float(np.mean(shares)))
+        sample = table.take_offsets(sorted(offsets.tolist())).select(["vector"]).to_arrow()
+    vectors = matrix(sample["vector"])
+    recalls = []
+    for query, exact in zip(vectors, top_k(scan_index(store, rows), vectors, n), strict=True):
+        approximate = top_k([ann_candidates(store, query, n)], query[None], n)[0]
+        recalls.append(len({id for id, _ in approximate} & {id for id, _ in exact}) / len(exact))
+    return Recall(n, len(vectors), float(np.mean(recalls)))
 
 
 def _table(store: Store) -> Any:

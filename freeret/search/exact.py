@@ -1,13 +1,13 @@
-"""Exact search: the best of all items, whether their vectors lie in memory or stream from disk.
+"""Exact top-k search over blocks of vectors, whether they lie in memory or stream from disk.
 
-Scores are float32 matrix products, a block of items against all queries. What comes near the cut is
-summed again in float64, row by row, so that equal vectors tie exactly; ties break by id. Blocks are
-of one modality signature each, whose best are kept apart until the cosines of all signatures are
-put on one scale (`Geometry.calibration`): within a signature that changes no order.
+Scores are float32 matrix products, a block of items against all queries. Scores near the current
+k-th one are computed again in float64, row by row, so that equal vectors tie exactly; ties break by
+id. Each block holds one modality signature. The candidates of each signature are kept apart until
+the cosines of all are put on one scale (`Geometry.calibration`), which changes no order within a
+signature.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +15,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from freeret.store.filters import EVERYTHING, Selection
-from freeret.store.rows import Loaded
-from freeret.store.table import Store
-from probes import Geometry
 from probes.geometry import Affine
 
 
@@ -34,10 +30,7 @@ class Block(NamedTuple):
 NEAR = 1e-5
 """More than the rounding of a float32 dot product of unit vectors."""
 TILE = 2**22
-"""Scores computed before they are looked at: what stays near the processor."""
-MAX_BLOCK_BYTES = 2**26
-"""Bytes of a block where memory is no concern. Larger ones are slower: their pages are new to the
-process each time."""
+"""Scores of one matrix product: as many as stay in the cache of the processor."""
 PAIRS = 512
 """Pairs summed in float64 at once."""
 
@@ -51,11 +44,11 @@ def top_k(
     """The best items of every query.
 
     Args:
-        blocks: Everything that is searched.
+        blocks: The items that are searched.
         queries: Unit vectors in the geometry of the corpus.
-        count: How many items each query gets, over all signatures.
-        calibration: By signature, what turns its cosines into scores; where none is given, cosines
-            are the scores.
+        count: The number of items per query, over all signatures.
+        calibration: Gain and shift that turn cosines into scores, by signature; without one, the
+            cosines are the scores.
 
     Returns:
         For every query, pairs of id and score, best first.
@@ -71,10 +64,10 @@ def top_k(
             product = queries @ tile.T
             if len(tile) >= count and leaders.bound.isinf().any():
                 leaders.raise_bound(product.topk(count, dim=1).values[:, -1])
-            asked, places = _places(product >= leaders.bound[:, None])
-            scores = _dots(wide, tile, asked, places)
-            ids = [names[start + i] for i in places.tolist()]
-            leaders.add(asked.numpy(), scores, np.array(ids, object))
+            rows_of, columns = _true_entries(product >= leaders.bound[:, None])
+            scores = _dots(wide, tile, rows_of, columns)
+            ids = [names[start + column] for column in columns.tolist()]
+            leaders.add(rows_of.numpy(), scores, np.array(ids, object))
     return _merged(by_signature, len(queries), count, calibration or {})
 
 
@@ -94,103 +87,69 @@ def _merged(
 
 
 class _Leaders:
-    """All (query, id, score) that may yet be among the `count` best of their query."""
+    """All (query, id, score) that can still be among the `count` best of their query."""
 
     def __init__(self, queries: int, count: int):
         self.queries, self.count = queries, count
         self.bound = torch.full((queries,), -torch.inf)
-        """No score below it matters; of each query."""
+        """Lower bound of the `count`-th score of each query."""
         self.parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self.held = self.room = 0
+        self.size = self.capacity = 0
 
     def raise_bound(self, scores: Float[Tensor, " q"]) -> None:
-        """So many items have at least these scores, in float32."""
+        """`count` items are known to have at least these scores, in float32."""
         self.bound = torch.maximum(self.bound, scores.float() - NEAR)
 
-    def add(self, asked: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> None:
-        self.parts.append((asked, scores, ids))
-        self.held += len(asked)
-        if self.held > self.room:
-            self.held = len(self._drop()[0])
-            self.room = max(self.held, self.queries * self.count) * 13 // 10
+    def add(self, queries: np.ndarray, scores: np.ndarray, ids: np.ndarray) -> None:
+        self.parts.append((queries, scores, ids))
+        self.size += len(queries)
+        if self.size > self.capacity:
+            self.size = len(self._prune()[0])
+            self.capacity = max(self.size, self.queries * self.count) * 13 // 10
 
-    def _drop(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Leave out what is below place `count` of its query. Whole numbers that hold query and
-        score, 2e-9 apart, sort many times faster than the pairs."""
-        asked, scores, ids = (np.concatenate(columns) for columns in zip(*self.parts, strict=True))
-        keys = np.sort((asked << 32) + np.floor((scores + 2) * 2**29).astype(int))
+    def _prune(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Drop candidates below the current `count`-th score of their query. Query index and
+        quantised score (step 2e-9) are packed into one int64: one integer sort is many times faster
+        than sorting the pairs."""
+        queries, scores, ids = (
+            np.concatenate(columns) for columns in zip(*self.parts, strict=True)
+        )
+        keys = np.sort((queries << 32) + np.floor((scores + 2) * 2**29).astype(int))
         ends = np.searchsorted(keys, np.arange(self.queries + 1) << 32)
         last, enough = np.full(self.queries, -np.inf), np.diff(ends) >= self.count
         last[enough] = (keys[ends[1:][enough] - self.count] & (2**32 - 1)) / 2**29 - 2
         self.raise_bound(torch.from_numpy(last))
-        kept = scores >= last[asked]
-        self.parts = [(asked[kept], scores[kept], ids[kept])]
+        best = scores >= last[queries]
+        self.parts = [(queries[best], scores[best], ids[best])]
         return self.parts[0]
 
     def ranked(self) -> list[list[tuple[str, float]]]:
-        found: list[list[tuple[str, float]]] = [[] for _ in range(self.queries)]
+        """Pairs of id and score of every query, best first."""
+        pairs: list[list[tuple[str, float]]] = [[] for _ in range(self.queries)]
         if self.parts:
-            for query, score, id in zip(*(column.tolist() for column in self._drop()), strict=True):
-                found[query].append((id, score))
-        return [
-            sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[: self.count] for pairs in found
-        ]
+            columns = (column.tolist() for column in self._prune())
+            for query, score, id in zip(*columns, strict=True):
+                pairs[query].append((id, score))
+        return [sorted(some, key=lambda pair: (-pair[1], pair[0]))[: self.count] for some in pairs]
 
 
-def _places(mask: Bool[Tensor, "q n"]) -> tuple[Int[Tensor, " hits"], Int[Tensor, " hits"]]:
-    """Where a mask holds. Few places do, so eight are looked at in one."""
+def _true_entries(mask: Bool[Tensor, "q n"]) -> tuple[Int[Tensor, " true"], Int[Tensor, " true"]]:
+    """Row and column indices of the true entries. The mask is sparse, so that it is scanned eight
+    booleans at a time."""
     if mask.numel() % 8:
-        asked, rows = mask.nonzero(as_tuple=True)
-        return asked, rows
+        rows, columns = mask.nonzero(as_tuple=True)
+        return rows, columns
     flat = mask.view(-1)
-    eights = flat.view(torch.int64).nonzero().view(-1)
-    of, at = flat.view(-1, 8)[eights].nonzero(as_tuple=True)
-    places = eights[of] * 8 + at
-    return places // mask.shape[1], places % mask.shape[1]
+    groups = flat.view(torch.int64).nonzero().view(-1)
+    group, offset = flat.view(-1, 8)[groups].nonzero(as_tuple=True)
+    entries = groups[group] * 8 + offset
+    return entries // mask.shape[1], entries % mask.shape[1]
 
 
-def _dots(queries: Tensor, vectors: Tensor, asked: Tensor, rows: Tensor) -> np.ndarray:
-    """Dot products of pairs, in float64 and row by row: the same wherever a row stands."""
+def _dots(queries: Tensor, vectors: Tensor, rows: Tensor, columns: Tensor) -> np.ndarray:
+    """Dot products of pairs, summed in float64 and row by row: the same in every block."""
     parts = [
-        vectors.index_select(0, r).double().mul_(queries.index_select(0, q)).sum(1)
-        for q, r in zip(asked.split(PAIRS), rows.split(PAIRS), strict=True)
+        vectors.index_select(0, c).double().mul_(queries.index_select(0, r)).sum(1)
+        for r, c in zip(rows.split(PAIRS), columns.split(PAIRS), strict=True)
     ]
     return torch.cat(parts).numpy()
-
-
-# -- where the blocks come from --------------------------------------------------------------
-
-
-def block_rows(dimension: int, queries: int, memory: float = MAX_BLOCK_BYTES) -> int:
-    """Rows of a block: their vectors as read, mapped and summed, and their scores."""
-    return int(max(1, min(MAX_BLOCK_BYTES, memory) // (4 * (4 * dimension + 2 * queries))))
-
-
-def scan(
-    store: Store, geometry: Geometry, rows: int, selection: Selection = EVERYTHING
-) -> Iterator[Block]:
-    """Everything stored that is selected, in its geometry, at most `rows` items at a time."""
-    metadata = selection.filter is not None
-    for loaded in store.blocks(rows, metadata=metadata, where=selection.sql()):
-        for part in in_geometry(loaded, geometry):
-            yield apply_filter(part, selection)
-
-
-def in_geometry(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
-    """Rows with their vectors mapped, one part for each modality signature."""
-    parts = loaded.by_signature().items()
-    return [
-        replace(p, vectors=geometry.map(p.vectors, [s] * len(p.ids), "document")) for s, p in parts
-    ]
-
-
-def apply_filter(part: Loaded, selection: Selection = EVERYTHING) -> Block:
-    """What is selected of rows of one signature whose vectors are in the geometry."""
-    signature = part.signatures[0]
-    if not selection.takes_signature(signature):
-        return Block([], part.vectors[:0], signature)
-    if selection.filter is None:
-        return Block(part.ids, part.vectors, signature)
-    kept = [i for i, facts in enumerate(part.metadata) if selection.takes_metadata(facts)]
-    rows = part.vectors[torch.tensor(kept, dtype=torch.long)]
-    return Block([part.ids[i] for i in kept], rows, signature)

@@ -1,19 +1,24 @@
-"""The geometry of a store, and the vectors of the reference items that help to fit it."""
+"""Geometry of a store, fitted with the help of reference items and of example queries."""
 
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from freeret.embedder import Embedder
 from freeret.store.table import Store
-from probes import Geometry, Item
+from probes import Geometry, Item, as_items
 from probes.embedded import default_cache
+from probes.errors import BadSetting
 from probes.files import write_atomic
 from probes.geometry import CorpusGeometry, GeometryKind
 from probes.measure.reference import Reference, reference_items, reference_vectors
@@ -23,16 +28,44 @@ log = logging.getLogger(__name__)
 
 
 def fit_geometry(kind: GeometryKind, store: Store, reference: Reference) -> Geometry:
-    """Fit on everything stored, in one pass that holds one block at a time."""
+    """Fit the geometry on everything stored, in one pass that holds one block at a time."""
     corpus = CorpusGeometry(kind)
     for block in store.blocks() if kind != "none" else ():
         corpus.add(block.ids, block.signatures, block.vectors)
     return corpus.fit(reference)
 
 
+def example_vectors(
+    embedder: Embedder, examples: Sequence[Any]
+) -> dict[str, Float[Tensor, "_ hidden"]]:
+    """Raw vectors of example queries by modality signature.
+
+    Raises:
+        BadSetting: There is a single example of a signature: it would be its own mean, and vanish.
+    """
+    items = as_items(examples)
+    signatures = [item.signature for item in items]
+    counts = Counter(signatures)
+    for signature, count in counts.items():
+        if count == 1:
+            raise BadSetting(f"one example of {signature} alone has no mean; give two or more")
+    raw = embedder.encode_query(items)
+    return {name: raw[torch.tensor([s == name for s in signatures])] for name in counts}
+
+
 def reference_of(embedder: Embedder, *, progress: bool = False) -> Reference:
-    """Vectors of the reference items, encoded once for a backbone and an extraction: they are kept
-    in the cache folder, for every store and every process after this one."""
+    """Vectors of the reference items (`probes.measure.reference`).
+
+    They are encoded once per backbone and extraction, and cached on disk for all stores and later
+    processes.
+
+    Args:
+        embedder: Encodes them.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A function of side and modality signature, which encodes on first use.
+    """
 
     def encode(items: Sequence[Item], side: Side) -> Tensor:
         name = "queries" if side == "query" else "documents"
@@ -42,22 +75,22 @@ def reference_of(embedder: Embedder, *, progress: bool = False) -> Reference:
 
     encoded = reference_vectors(encode, symmetric=embedder.symmetric)
     path = reference_path(embedder)
-    kept: dict[str, Tensor] = {}
+    cache: dict[str, Tensor] = {}
 
     def reference(side: Side, signature: str) -> Tensor | None:
         name = f"{side}:{signature}"
-        if name not in kept:
-            kept.update(_read(path))
-        if name not in kept and (vectors := encoded(side, signature)) is not None:
-            kept[name] = vectors
-            _write(path, {**_read(path), **kept})
-        return kept.get(name)
+        if name not in cache:
+            cache.update(_read(path))
+        if name not in cache and (vectors := encoded(side, signature)) is not None:
+            cache[name] = vectors
+            _write(path, {**_read(path), **cache})
+        return cache.get(name)
 
     return reference
 
 
 def reference_path(embedder: Embedder) -> Path:
-    """Where the vectors of this backbone and extraction are kept."""
+    """The cache file of this backbone and extraction."""
     identity = {
         "backbone": embedder.backbone.fingerprint(),
         "embedder": embedder.identity(),
@@ -76,7 +109,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _write(path: Path, vectors: dict[str, Tensor]) -> None:
-    """Whole or not at all; a search must not need the right to write."""
+    """Write the cache atomically, if it can be written: a search must not need that right."""
     try:
         write_atomic(path, save({name: rows.contiguous() for name, rows in vectors.items()}))
     except OSError as error:

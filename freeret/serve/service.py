@@ -171,7 +171,7 @@ class Service:
     def _map(self, calls: list[tuple[Tensor, list[str], Side]]) -> list[Tensor]:
         self.store.refresh()
         return [
-            self.retriever.geometry_for(signatures).map(raw, signatures, side)
+            self.retriever.corpus.geometry_for(signatures).map(raw, signatures, side)
             for raw, signatures, side in calls
         ]
 

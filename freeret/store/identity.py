@@ -4,6 +4,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from freeret.embedder import Embedder
+from freeret.recipe import Recipe
+
 MODEL = ("weights", "architecture", "layers", "attn_site")
 """Keys that tell another model. When one differs, the keys of OF_MODEL are not listed."""
 OF_MODEL = ("tokenizer", "processor", "media", "max_tokens", "model", "revision")
@@ -24,6 +27,16 @@ WORDS = {
 """Names of keys in messages, where the key itself is not the word."""
 OPAQUE = ("media", "processor", "reasons", "tokenizer")
 """Keys whose values are not shown: they are too long, or checksums."""
+
+
+def store_identity(embedder: Embedder, recipe: Recipe) -> dict[str, Any]:
+    """The settings that a store records: those that decide its vectors, and the recipe."""
+    return {
+        "backbone": embedder.backbone.fingerprint(),
+        "loading": embedder.backbone.loading.given(),
+        "embedder": embedder.identity(),
+        "recipe": recipe.to_json(),
+    }
 
 
 def flat(identity: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

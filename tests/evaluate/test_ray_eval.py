@@ -187,7 +187,7 @@ class Together(Reranker):
 
 
 def test_margins_are_those_of_one_process(actors: Actors, backbone: Backbone) -> None:
-    reranker = Reranker(backbone, "yes_no", calibrate=True, instruction="Do they agree?")
+    reranker = Reranker(backbone, "yes_no", calibrate=True)
     small = dataset()
     pairs = [(query, document) for query in small.queries for document in small.documents[:3]]
     found = actors.judge(reranker).margins(pairs)

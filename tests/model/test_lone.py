@@ -140,7 +140,7 @@ def test_paths_are_read_as_files_are(tiny: Tiny, tmp_path: Path) -> None:
     passed_over = {".docx": 1}
     for items in ([folder, table], (table, folder), Files([table, folder])):
         done = retriever.index(items, tmp_path / "s")
-        assert set(retriever._opened().hashes()) == everything
+        assert set(retriever.corpus.store.hashes()) == everything
         assert done.passed_over == passed_over
     assert retriever.index(folder) == Indexed(unchanged=1, passed_over=passed_over)
     assert retriever.index(folder / "a.txt") == Indexed(unchanged=1)

@@ -71,16 +71,6 @@ def test_several_prompts_are_averaged_as_unit_vectors(tiny: Tiny) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_dimensions_are_cut_at_the_end(tiny: Tiny) -> None:
-    whole = Embedder(tiny("llama")).encode(WORDS)
-    cut = Embedder(tiny("llama"), truncate_dim=16)
-    assert cut.dimension == 16
-    assert apart(cut.encode(WORDS), whole[:, :16]) <= 1e-5
-    several = Embedder(tiny("llama"), prompt=["e5v", "control"], truncate_dim=16)
-    assert several.encode(WORDS).shape == (len(WORDS), 16)
-    assert Embedder(tiny("llama"), truncate_dim=1000).dimension == 64
-
-
 def test_similarity_is_the_cosine(tiny: Tiny) -> None:
     a, b = torch.randn(3, 64) * 9, torch.randn(5, 64) / 9
     expected = (a @ b.T) / a.norm(dim=1)[:, None] / b.norm(dim=1)[None]
@@ -135,7 +125,7 @@ def test_identity_says_all_that_decides_a_vector(tiny: Tiny) -> None:
     same = [identity(), identity(site="attn[3]"), identity(prompt=ControlPrompt())]
     other = [identity(site="attn[2]"), identity(site="mlp[-1]"), identity(prompt="e5v"),
              identity(prompt=["control", "e5v"]), identity(prompt=ControlPrompt(denoise=False)),
-             identity(prompt=ControlPrompt(task="question")), identity(truncate_dim=8)]  # fmt: skip
+             identity(prompt=ControlPrompt(task="question"))]  # fmt: skip
     assert all(one == same[0] for one in same)
     assert len({str(one) for one in [same[0], *other]}) == 1 + len(other)
 
@@ -147,8 +137,6 @@ def test_identity_says_all_that_decides_a_vector(tiny: Tiny) -> None:
         ({"site": "layer"}, "not a site"),
         ({"prompt": "nonsense"}, "no prompt 'nonsense'"),
         ({"prompt": ["e5v", "nonsense"]}, "no prompt 'nonsense'"),
-        ({"truncate_dim": 0}, "truncate_dim"),
-        ({"truncate_dim": -1}, "truncate_dim"),
     ],
 )
 def test_settings_that_name_nothing_are_refused(

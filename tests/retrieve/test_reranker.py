@@ -23,11 +23,9 @@ QUERY = "one of the image " * 4
 CANDIDATES = ["the word", "Yes", "日本 🙂", "a", "n" * 70, "<|im_start|>assistant\nA", "No the"]
 
 
-def whole(
-    backbone: Backbone, frame: Frame, query: str, candidate: str, instruction: str | None = None
-) -> float:
+def whole(backbone: Backbone, frame: Frame, query: str, candidate: str) -> float:
     """The margin from the whole prompt, alone, by the plain model."""
-    batch = backbone.encode([frame.apply(Item(query), Item(candidate), instruction)])
+    batch = backbone.encode([frame.apply(Item(query), Item(candidate))])
     labels = Labels.of(backbone, frame)
     with torch.no_grad():
         logits = backbone.model(**batch.inputs).logits[0, -1].double()
@@ -37,8 +35,8 @@ def whole(
     return float(positive - negative)
 
 
-def wholes(backbone: Backbone, frame: Frame, candidates: list[str], **how: Any) -> np.ndarray:
-    return np.array([whole(backbone, frame, QUERY, c, **how) for c in candidates])
+def wholes(backbone: Backbone, frame: Frame, candidates: list[str]) -> np.ndarray:
+    return np.array([whole(backbone, frame, QUERY, c) for c in candidates])
 
 
 def asked(candidates: list[str]) -> list[tuple[str, str]]:
@@ -86,13 +84,6 @@ def test_calibration_subtracts_what_no_content_says(order: Any, tiny: Tiny) -> N
     raw = Reranker(backbone, order=order).margins(asked(CANDIDATES))
     calibrated = Reranker(backbone, order=order, calibrate=True).margins(asked(CANDIDATES))
     np.testing.assert_allclose(raw - calibrated, blank, atol=1e-4)
-
-
-def test_the_instruction_is_what_the_model_reads(tiny: Tiny) -> None:
-    backbone, how = tiny("llama"), {"instruction": "Say whether they rhyme."}
-    found = Reranker(backbone, **how).margins(asked(CANDIDATES))
-    np.testing.assert_allclose(found, wholes(backbone, FRAMES["mcq"], CANDIDATES, **how), atol=1e-4)
-    assert np.abs(found - Reranker(backbone).margins(asked(CANDIDATES))).max() > 0.05
 
 
 def test_predict_is_the_probability(tiny: Tiny) -> None:
@@ -162,8 +153,7 @@ def test_a_recipe_without_a_frame_is_not_reranked_by(tiny: Tiny) -> None:
     recipe = Recipe(frame=None, why_not_reranked="AUC 0.49 includes chance")
     with pytest.raises(UnsupportedBackbone, match=r"off by recipe: AUC 0\.49"):
         Reranker.from_recipe(tiny("llama"), recipe)
-    chosen = Reranker.from_recipe(tiny("llama"), Recipe(frame="yes_no"), order="swap")
-    assert chosen.frames == [FRAMES["yes_no"], SWAPPED["yes_no"]]
+    assert Reranker.from_recipe(tiny("llama"), Recipe(frame="yes_no")).frames == [FRAMES["yes_no"]]
 
 
 def test_an_unknown_frame_is_refused(tiny: Tiny) -> None:

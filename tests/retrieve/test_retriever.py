@@ -171,10 +171,10 @@ def test_examples_tell_how_queries_lie(backbone: Backbone, tmp_path: Path) -> No
     retriever = FreeRet.load(tmp_path / "s", backbone, examples=asked)
     scores = {hit.id: hit.score for hit in retriever.search("17 of", top_n=120)}
     raw = retriever.embedder.encode_query(asked)
-    geometry = retriever._opened().geometry()
+    geometry = retriever.corpus.store.geometry()
     assert geometry is not None
     centred = unit(unit(raw) - unit(raw).mean(0))[1]
-    loaded = retriever._opened().vectors()
+    loaded = retriever.corpus.store.vectors()
     pool = geometry.map(loaded.vectors, loaded.signatures, "document")
     expected = dict(zip(loaded.ids, (pool @ centred).tolist(), strict=True))
     assert scores == pytest.approx(expected, abs=1e-5)
@@ -248,7 +248,7 @@ def test_what_does_not_fit_in_memory_is_searched_alike(
     whole.index(texts(300), tmp_path / "s")
     streamed = FreeRet.load(tmp_path / "s", backbone, memory=5e-5)
     loaded: list[int] = []
-    streamed._opened().vectors = lambda: loaded.append(1)  # type: ignore[method-assign]
+    streamed.corpus.store.vectors = lambda: loaded.append(1)  # type: ignore[method-assign]
     filters: list[Any] = [None, {"third": [0, 2]}, lambda facts: facts["third"] == 1]
     for wanted in filters:
         found, expected = (
@@ -264,6 +264,18 @@ def test_what_does_not_fit_in_memory_is_searched_alike(
     assert ids(streamed.search("17 of", top_n=40)) == ids(whole.search("17 of", top_n=40))
 
 
+def test_another_store_is_searched_as_soon_as_it_is_open(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    """Though it has the version of the one before, whose vectors are in memory."""
+    retriever = FreeRet(backbone, PLAIN)
+    for name in "st":
+        retriever.index(
+            [{"id": f"{name}{k}", "text": f"{k} {name}"} for k in range(5)], tmp_path / name
+        )
+        assert {id[0] for id in ids(retriever.search("the word"))} == {name}
+
+
 @pytest.mark.parametrize("enough", [True, False])
 def test_what_just_fits_in_memory_is_held(enough: bool, backbone: Backbone, tmp_path: Path) -> None:
     """64 dimensions in float32, three times at once while they are loaded."""
@@ -271,7 +283,7 @@ def test_what_just_fits_in_memory_is_held(enough: bool, backbone: Backbone, tmp_
     needed = 3 * 4 * 64 * 20 - (0 if enough else 1)
     retriever = FreeRet.load(tmp_path / "s", backbone, memory=needed / 2**30)
     retriever.search("the word")
-    assert (retriever._held is not None) == enough
+    assert (retriever.corpus._mapped is not None) == enough
 
 
 def test_many_queries_are_answered_as_each_alone(filled: FreeRet) -> None:
@@ -398,7 +410,7 @@ def test_a_stream_is_taken_in_block_by_block(backbone: Backbone, tmp_path: Path)
 
 
 def test_a_loaded_store_searches_alike(filled: FreeRet, backbone: Backbone) -> None:
-    loaded = FreeRet.load(filled._opened().location, backbone)
+    loaded = FreeRet.load(filled.corpus.store.location, backbone)
     assert loaded.recipe == PLAIN
     for query in ("the word", "17 of"):
         found, expected = (r.search(query, top_n=10) for r in (loaded, filled))
@@ -408,7 +420,7 @@ def test_a_loaded_store_searches_alike(filled: FreeRet, backbone: Backbone) -> N
 def test_another_model_is_refused(filled: FreeRet, tiny: Tiny) -> None:
     for name in ("qwen2", "gpt2"):
         with pytest.raises(StoreMismatch, match=r"was made with Llama.*, you asked for "):
-            FreeRet.load(filled._opened().location, tiny(name))
+            FreeRet.load(filled.corpus.store.location, tiny(name))
 
 
 def test_a_moved_model_is_the_same_model(tmp_path: Path) -> None:
@@ -425,7 +437,7 @@ def test_a_moved_model_is_the_same_model(tmp_path: Path) -> None:
 def test_save_copies_to_a_lasting_place(backbone: Backbone, tmp_path: Path) -> None:
     retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq"))
     retriever.index(texts(10))
-    temporary = Path(retriever._opened().location)
+    temporary = Path(retriever.corpus.store.location)
     found = [(h.id, h.score) for h in retriever.search("the word")]
     retriever.save(tmp_path / "lasting")
     shutil.rmtree(temporary)
@@ -442,7 +454,7 @@ def test_a_temporary_store_is_removed_with_its_retriever(
     retriever = FreeRet(backbone, PLAIN)
     retriever.index(texts(3))
     [folder] = (tmp_path / "temporary").iterdir()
-    assert str(folder) == retriever._opened().location
+    assert str(folder) == retriever.corpus.store.location
     retriever.save(tmp_path / "lasting")
     del retriever
     gc.collect()
@@ -481,7 +493,7 @@ def test_geometry_changes_without_encoding_again(backbone: Backbone, tmp_path: P
         [h.score for h in fresh.search("the word", top_n=9)],
         atol=1e-5,
     )
-    kept = FreeRet.load(tmp_path / "s", backbone)._opened().geometry()
+    kept = FreeRet.load(tmp_path / "s", backbone).corpus.store.geometry()
     assert kept is not None
     assert kept.kind == "whiten"
 
@@ -496,7 +508,7 @@ def test_a_small_corpus_leans_on_the_reference(backbone: Backbone, tmp_path: Pat
     fitted = CorpusGeometry.of(
         "whiten", ids, ["text"] * 10, rows, lambda side, signature: reference[side]
     )
-    kept = retriever._opened().geometry()
+    kept = retriever.corpus.store.geometry()
     assert kept is not None
     for side in ("document", "query"):
         ours, theirs = (g.means[side, "text"] for g in (kept, fitted))
@@ -609,7 +621,7 @@ def test_signatures_are_put_on_one_scale(
     retriever.index([*shown, *texts(230)], tmp_path / "s")
     if ann:
         retriever.build_ann()
-    geometry, loaded = retriever._opened().geometry(), retriever._opened().vectors()
+    geometry, loaded = retriever.corpus.store.geometry(), retriever.corpus.store.vectors()
     assert geometry is not None
     query = geometry.map(retriever.embedder.encode_query(["17 of"]), ["text"], "query")
     calibration = geometry.calibration(query)
@@ -634,7 +646,7 @@ def test_a_task_is_for_the_query_alone(backbone: Backbone, tmp_path: Path) -> No
     recipe = Recipe("control", "attn[-1]", "none", None, task="question")
     retriever = FreeRet(backbone, recipe)
     retriever.index(texts(5), tmp_path / "s")
-    documents = retriever._opened().vectors()
+    documents = retriever.corpus.store.vectors()
     asked = Embedder(backbone, "attn[-1]", ControlPrompt(task="question"))
     encoded = asked.encode_document([item["text"] for item in texts(5)])
     torch.testing.assert_close(documents.vectors, encoded, atol=1e-5, rtol=0)
@@ -683,7 +695,7 @@ def test_only_the_head_is_judged(filled: FreeRet, backbone: Backbone) -> None:
 
 def test_fusion_weighs_both_stages(filled: FreeRet, backbone: Backbone) -> None:
     plain = filled.search("the word", top_n=8)
-    fused = FreeRet.load(filled._opened().location, backbone)
+    fused = FreeRet.load(filled.corpus.store.location, backbone)
     fused.recipe = Recipe("e5v", "attn[-1]", "none", "mcq", fusion=0.5)
     hits = fused.search("the word", top_n=8, rerank=8)
     first = np.array([h.score for h in plain])
@@ -776,7 +788,9 @@ def test_an_approximate_index_is_measured_and_told_when_stale(
     retriever.index(texts(320))
     recall = retriever.build_ann(kind)
     assert recall.recall >= 0.9
-    assert measure_recall(retriever._opened(), n=320).recall == 1.0, "asked for all, it finds all"
+    assert measure_recall(retriever.corpus.store, n=320).recall == 1.0, (
+        "asked for all, it finds all"
+    )
     exact, approximate = (retriever.search("17 of", top_n=10, ann=a) for a in (False, True))
     assert len(set(ids(exact)) & set(ids(approximate))) >= 9
     scores = {h.id: h.score for h in retriever.search("17 of", top_n=400)}

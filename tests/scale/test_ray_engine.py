@@ -15,7 +15,8 @@ import pytest
 
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
-from freeret.scale.ray import Indexing, _groups, _reader, index_with_ray
+from freeret.scale.opening import Opening
+from freeret.scale.ray import Cluster, Indexing, _groups, _reader, index_with_ray
 from freeret.sources.files import Files
 from freeret.store import indexing
 from freeret.store.indexing import Indexed
@@ -181,8 +182,8 @@ def test_actors_are_sent_what_was_asked_for_and_not_what_was_decided_here(
     """Float32 is the choice of a driver without a GPU, and would be wrong on one."""
     sent: list[Loading] = []
 
-    def index(_location: str, _model: str, loading: Loading, *_: Any, **__: Any) -> Indexed:
-        sent.append(loading)
+    def index(opening: Opening, *_: Any, **__: Any) -> Indexed:
+        sent.append(opening.loading)
         return Indexed()
 
     monkeypatch.setattr("freeret.scale.ray.index_with_ray", index)
@@ -214,7 +215,7 @@ def test_a_reader_gives_what_is_at_a_url_in_blocks_that_fit_in_memory(
 
 def actor(store: Path, model: Path, on_error: str = "raise", **recipe: Any) -> Indexing:
     chosen = Recipe(**{**RECIPE.to_json(), **recipe, "reasons": ()})
-    return Indexing(str(store), str(model), Loading(), chosen, on_error, 1)
+    return Indexing(Opening(str(store), str(model), Loading(), chosen), on_error, 1)
 
 
 def outcome(actor: Indexing, block: list[Any]) -> Any:
@@ -260,8 +261,8 @@ def test_without_ray_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     backbone = Backbone.load(model)
-    how: Any = (str(store), str(model), Loading(), RECIPE)
+    opening = Opening(str(store), str(model), Loading(), RECIPE)
     with pytest.raises(BadSetting, match=r"pip install 'freeret\[scale\]'"):
-        index_with_ray(*how, ["more"])
-    assert index_with_ray(*how, []) == Indexed()
+        index_with_ray(opening, ["more"], Cluster())
+    assert index_with_ray(opening, [], Cluster()) == Indexed()
     assert FreeRet.load(store, backbone).index(["more"]).added == 1

@@ -61,12 +61,12 @@ def test_shards_make_the_store_that_one_run_makes(tmp_path: Path) -> None:
     assert sum(counts) == 150
     assert min(counts) > 20
     opened = FreeRet.load(tmp_path / "s", backbone)
-    known = opened._opened().hashes()
-    parts = [opened._opened().hashes(Shard(k, 3)) for k in (1, 2, 3)]
+    known = opened.corpus.store.hashes()
+    parts = [opened.corpus.store.hashes(Shard(k, 3)) for k in (1, 2, 3)]
     assert [len(part) for part in parts] == counts, "a process need know no more than its own"
     assert parts[0] | parts[1] | parts[2] == known
     assert opened.index([]).added == 0
-    assert opened._opened().geometry() is not None
+    assert opened.corpus.store.geometry() is not None
     for query in ("the word", "17 of"):
         found, expected = (r.search(query, top_n=150) for r in (opened, whole))
         assert [h.id for h in found] == [h.id for h in expected]

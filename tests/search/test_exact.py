@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from freeret.search.exact import Block, block_rows, scan, top_k
+from freeret.search.exact import Block, top_k
 from freeret.search.geometry import fit_geometry
+from freeret.search.scan import block_rows, scan
 from freeret.store.filters import Selection, passes, to_sql
 from freeret.store.rows import Record
 from freeret.store.table import Store

@@ -92,7 +92,7 @@ def test_vectors_are_those_that_search_compares(served: Served, side: Any) -> No
     with open_ai(served) as client:
         found = client.embeddings.create(model="any", input=TEXTS, extra_body={"input_type": side})
     raw = r.embedder.encode(TEXTS, side)
-    expected = r.geometry_for(["text"]).map(raw, ["text"] * len(TEXTS), side)
+    expected = r.corpus.geometry_for(["text"]).map(raw, ["text"] * len(TEXTS), side)
     assert [e.index for e in found.data] == list(range(len(TEXTS)))
     np.testing.assert_allclose([e.embedding for e in found.data], expected, atol=1e-5)
     assert found.usage.prompt_tokens == sum(len(r.embedder.rows(Item(t), side)[0]) for t in TEXTS)
@@ -130,7 +130,7 @@ def test_pictures_in_every_form(served: Served) -> None:
     items = [Item(images=[shown]), Item("look", images=[shown])]
     signatures = [item.signature for item in items]
     raw = r.embedder.encode_document(items)
-    expected = r.geometry_for(signatures).map(raw, signatures, "document")
+    expected = r.corpus.geometry_for(signatures).map(raw, signatures, "document")
     [part] = content(shown)
     both = [part, {"type": "text", "text": "look"}]
     given = served.post("/v1/embeddings", input=[part, {"content": both}]).json()["data"]

@@ -14,8 +14,8 @@ import pytest
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.search import ann
-from freeret.search.exact import scan
 from freeret.search.geometry import fit_geometry
+from freeret.search.scan import scan
 from freeret.store import commits, fitted
 from freeret.store.rows import Record
 from freeret.store.table import Store
@@ -122,7 +122,7 @@ def test_a_store_in_a_bucket_is_one(on_s3: dict[str, str], model: Path) -> None:
     done = again.index([{"id": "b", "text": "two"}, {"id": "c", "text": "the word"}], url)
     assert (done.added, done.unchanged) == (1, 1)
     opened = FreeRet.load(url, backbone)
-    assert opened._opened().geometry() is not None
+    assert opened.corpus.store.geometry() is not None
     assert opened.search("the word", top_n=1)[0].item.text == "the word"
     assert opened.delete(["a", "it's"]) == 1
     assert [hit.id for hit in sorted(opened.search("one"), key=lambda hit: hit.id)] == ["b", "c"]

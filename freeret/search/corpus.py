@@ -1,0 +1,200 @@
+"""Corpus: one store seen through one recipe. It fits the geometry, and answers nearest neighbours.
+
+Raw vectors stay in the store; the geometry is fitted on all of them and kept until the store
+changes. Vectors that fit the memory budget are mapped once and kept too; a larger store is scanned
+from disk, block by block. Results are the same.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from freeret.embedder import Embedder
+from freeret.hits import Hit, Hits
+from freeret.recipe import Recipe
+from freeret.search import ann
+from freeret.search.exact import Block, top_k
+from freeret.search.geometry import fit_geometry, reference_of
+from freeret.search.scan import apply_filter, block_rows, in_geometry, scan
+from freeret.store.filters import EVERYTHING, Selection
+from freeret.store.rows import Loaded
+from freeret.store.table import Store
+from probes import Geometry
+from probes.errors import NotStored
+
+MEMORY = 4.0
+"""Default RAM budget in GiB."""
+COPIES = 3
+"""Copies of all vectors that exist at once while they are loaded and mapped."""
+
+
+class Corpus:
+    """Nearest neighbours in a store, under the geometry of a recipe.
+
+    Args:
+        store: The items and their raw vectors.
+        embedder: The one that made the vectors; it encodes the reference items too.
+        recipe: Names the geometry.
+        memory: RAM budget in GiB for the vectors. Loading briefly needs three times their size; a
+            store that exceeds the budget is scanned from disk in blocks.
+        examples: Raw vectors of example queries by modality signature. Queries are centred on their
+            mean, instead of on that of the corpus or of the reference items.
+        progress: Whether to show a bar while reference items are encoded.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        embedder: Embedder,
+        recipe: Recipe,
+        *,
+        memory: float = MEMORY,
+        examples: Mapping[str, Float[Tensor, "_ hidden"]] | None = None,
+        progress: bool = False,
+    ):
+        self.store, self.recipe = store, recipe
+        self.memory, self.examples = memory, examples or {}
+        self.reference = reference_of(embedder, progress=progress)
+        self._geometry: tuple[int, Geometry] | None = None
+        """The geometry, with the version of the store that it was fitted on."""
+        self._mapped: tuple[int, list[Loaded]] | None = None
+        """All vectors in the geometry by signature, with the version of the store; None while they
+        have not been needed, or exceed the budget."""
+
+    # -- geometry ------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Compact the files of the store, and fit the geometry on everything in it."""
+        self.store.compact()
+        self._geometry = (self.store.version, self._fit())
+
+    def geometry(self) -> Geometry:
+        """The geometry of what is stored now, fitted anew only where the store has changed."""
+        if self._geometry is None or self._geometry[0] != self.store.version:
+            self._geometry = (self.store.version, self._fit())
+        return self._geometry[1]
+
+    def geometry_for(self, signatures: Sequence[str]) -> Geometry:
+        """The geometry, with a mean for queries of each of these modality signatures.
+
+        Its `map` turns raw vectors of the embedder into unit vectors whose dot product is the
+        stage-1 cosine, before the cosines of all signatures are put on one scale.
+        """
+        return self.geometry().with_queries(signatures, self.reference, self.examples)
+
+    def _fit(self) -> Geometry:
+        """The geometry that is stored for this version and recipe; a new one is stored."""
+        stored = self.store.geometry()
+        if stored is not None and Recipe.from_json(self.store.recipe()) == self.recipe:
+            return stored
+        geometry = fit_geometry(self.recipe.geometry, self.store, self.reference)
+        self.store.keep_geometry(geometry, self.recipe.to_json())
+        return geometry
+
+    # -- nearest neighbours --------------------------------------------------------------------
+
+    def search(
+        self,
+        raw: Float[Tensor, "queries hidden"],
+        signatures: Sequence[str],
+        top_n: int,
+        selection: Selection = EVERYTHING,
+        *,
+        approximate: bool = False,
+    ) -> list[Hits]:
+        """The best items for each query, in one pass over the store. Ties break by id.
+
+        Args:
+            raw: Raw vectors of the queries.
+            signatures: Their modality signatures.
+            top_n: The number of hits per query.
+            selection: The items that are searched.
+            approximate: Score only the candidates of the approximate index; a selection with a
+                filter is searched exactly all the same.
+
+        Returns:
+            Hits of each query, best first.
+
+        Raises:
+            StoreError: The store cannot be read, or has no approximate index for its present items.
+        """
+        geometry = self.geometry_for(signatures)
+        queries = geometry.map(raw, signatures, "query")
+        if not approximate or selection.filter is not None:
+            return self._nearest(geometry, queries, top_n, selection)
+        indexed = self._signatures(geometry, selection)
+        return self._as_hits(
+            [self._approximate(geometry, query[None], top_n, indexed) for query in queries]
+        )
+
+    def similar(self, id: str, top_n: int, selection: Selection = EVERYTHING) -> Hits:
+        """The items nearest to a stored one, which is not among them.
+
+        Raises:
+            NotStored: There is no such item.
+        """
+        item = self.store.vectors([id])
+        if not item.ids:
+            raise NotStored(f"store {self.store.location} holds no item {id!r}")
+        geometry = self.geometry()
+        query = geometry.map(item.vectors, item.signatures, "document")
+        [hits] = self._nearest(geometry, query, top_n + 1, selection)
+        return Hits(hit for hit in hits if hit.id != id)[:top_n]
+
+    def build_ann(self, kind: ann.Index = "hnsw") -> ann.Recall:
+        """Build the approximate index, and measure its recall against exact search."""
+        geometry, rows = self.geometry(), self._rows(1)
+        ann.build_index(self.store, lambda: scan(self.store, geometry, rows), kind)
+        return ann.measure_recall(self.store, rows=rows)
+
+    def _nearest(
+        self,
+        geometry: Geometry,
+        queries: Float[Tensor, "queries hidden"],
+        top_n: int,
+        selection: Selection,
+    ) -> list[Hits]:
+        """Exact hits of mapped queries."""
+        blocks = self._blocks(geometry, selection, len(queries))
+        return self._as_hits(top_k(blocks, queries, top_n, geometry.calibration(queries)))
+
+    def _blocks(self, geometry: Geometry, selection: Selection, queries: int) -> Iterable[Block]:
+        """All selected items in the geometry, from memory or from the disk."""
+        store = self.store
+        if COPIES * 4 * store.dimension * len(store) > self.memory * 2**30:
+            rows = self._rows(queries)
+            if selection.filter is None and ann.current(store) is not None:
+                return ann.scan_index(store, rows, selection)  # they are mapped already
+            return scan(store, geometry, rows, selection)
+        mapped = self._mapped
+        if mapped is None or mapped[0] != store.version:
+            mapped = self._mapped = (store.version, in_geometry(store.vectors(), geometry))
+        return [apply_filter(part, selection) for part in mapped[1]]
+
+    def _rows(self, queries: int) -> int:
+        return block_rows(self.store.dimension, queries, self.memory * 2**30)
+
+    def _signatures(self, geometry: Geometry, selection: Selection) -> list[str] | list[None]:
+        """The signatures that the approximate index is searched for one by one; [None] for all at
+        once."""
+        if not geometry.scales and not selection.kinds:
+            return [None]
+        names = geometry.scales or self.store.signatures()
+        return [name for name in names if selection.takes_signature(name)]
+
+    def _approximate(
+        self,
+        geometry: Geometry,
+        query: Float[Tensor, "1 hidden"],
+        top_n: int,
+        signatures: Iterable[str | None],
+    ) -> list[tuple[str, float]]:
+        """Candidates of the approximate index with these signatures, scored exactly."""
+        blocks = [ann.ann_candidates(self.store, query[0], top_n, signature=s) for s in signatures]
+        return top_k(blocks, query, top_n, geometry.calibration(query))[0]
+
+    def _as_hits(self, rankings: Sequence[Sequence[tuple[str, float]]]) -> list[Hits]:
+        ids = sorted({id for ranking in rankings for id, _ in ranking})
+        items = dict(zip(ids, self.store.items(ids), strict=True))
+        return [Hits(Hit(id, s, s, None, items[id]) for id, s in ranking) for ranking in rankings]
