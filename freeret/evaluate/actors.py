@@ -29,7 +29,7 @@ from freeret.scale.ray import session, share, typed_loading
 from freeret.scale.weightless import Identity, Weightless
 from freeret.store.indexing import BLOCK, blocks
 from probes import Backbone, Item, Loading
-from probes.errors import StoreMismatch
+from probes.errors import Mismatch
 from probes.model.pretrained import load_pretrained
 from probes.prompts import Side
 
@@ -88,7 +88,7 @@ class Actors:
     ) -> list[Any]:
         """`function` of every block, in the order given; `progress` names the bar.
 
-        Raises what it raises, as it is; StoreMismatch when the backbone of an actor is not that of
+        Raises what it raises, as it is; Mismatch when the backbone of an actor is not that of
         the driver.
         """
         from ray.exceptions import RayTaskError
@@ -195,7 +195,7 @@ def _load(described: str) -> Backbone:
     *_, found = json.loads(_describe(backbone))
     if found != wanted:
         other = ", ".join(key for key in wanted if found.get(key) != wanted[key])
-        raise StoreMismatch(
+        raise Mismatch(
             f"an actor of Ray loads {name} with another {other} than the driver or another actor; "
             "give every machine the same model and packages, and choose the dtype (--dtype "
             "bfloat16) where not all of them have a GPU"

@@ -109,7 +109,7 @@ def load_mmeb(folder: str | Path, name: str) -> Dataset:
     root = Path(folder)
     table = _table(root, name)
     if table is None:
-        raise MissingData(name, f"there is no table of it below {root}", SOURCE)
+        raise MissingData(name, f"no table below {root}", SOURCE)
     asked: dict[str, Content] = {}
     pool: dict[str, Content] = {}
     known: dict[tuple[str | None, str | None, str | None], str] = {}

@@ -66,7 +66,7 @@ def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
     table = _table(root, name)
     if table is None:
         raise MissingData(
-            name, f"there is no table video-tasks/{task.tables[0]} below {root}", SOURCE
+            name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE
         )
     videos = Videos.of(root, "video_mret", *task.folders)
     moments = _named(table) if name == "MomentSeeker" else _beside(table, videos.folders)

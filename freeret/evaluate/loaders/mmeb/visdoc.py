@@ -97,7 +97,7 @@ def load_visual_documents(folder: str | Path, name: str) -> Dataset:
     home = _home(root, task)
     if home is None:
         pattern = f"visdoc-tasks/data/{task.tables[0]}/queries/{task.split}*.parquet"
-        raise MissingData(name, f"there are no tables {pattern} below {root}", SOURCE)
+        raise MissingData(name, f"no tables {pattern} below {root}", SOURCE)
     judgements: Judgements = {}
     for _, row in _rows(home, task, "qrels", ("query-id", "corpus-id", "score")):
         if row["score"] > 0:
