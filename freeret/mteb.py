@@ -25,8 +25,7 @@ from torch import Tensor
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker
-from freeret.standalone import EMPTY, StandaloneEmbedder
-from freeret.tasks import MTEB_TASKS
+from freeret.standalone import EMPTY, MTEB_TASKS, StandaloneEmbedder
 from probes import Backbone, Item, Part
 from probes.errors import BadItem
 from probes.geometry import unit

@@ -18,12 +18,17 @@ from typing import Any
 import torch
 
 from freeret.recipe import Recipe
+<<<<<<< HEAD
 from freeret.reports import recipe_for
 from freeret.standalone import EMPTY, StandaloneEmbedder
 from freeret.tasks import MTEB_TASKS
+=======
+from freeret.reports import own_recipe
+from freeret.standalone import EMPTY, MTEB_TASKS, StandaloneEmbedder
+>>>>>>> 4cff503 (Scenes have one harness: hard negatives are datasets with two candidates, freeret scenes is eval scenes:N in short; tasks of MTEB live beside the embedder that uses them)
 from probes import Backbone, as_items
 from probes.arguments import check_count
-from probes.errors import BadSetting, StoreMismatch
+from probes.errors import BadSetting, Mismatch
 from probes.files import read_json, write_json
 from probes.model.loading import Loading
 from probes.prompts import Side, as_prompt, has_task
@@ -150,11 +155,11 @@ class Stage1(InputModule):
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> "Stage1":
-        """Read what `save` wrote. Raises StoreMismatch when the backbone's name now stands for
+        """Read what `save` wrote. Raises Mismatch when the backbone's name now stands for
         other weights."""
         path = Path(model_name_or_path) / subfolder / cls.config_file_name
         saved = read_json(path)
         backbone = Backbone.load(saved["backbone"], Loading(**saved["loading"]))
         if backbone.fingerprint()["weights"] != saved["weights"]:
-            raise StoreMismatch(f"{path}: {backbone.name} has other weights than those saved with")
+            raise Mismatch(f"{path}: {backbone.name} has other weights than those saved with")
         return cls(backbone, Recipe.from_json(saved["recipe"], str(path)))

@@ -53,7 +53,9 @@ def test_datasets_that_are_not_whole_end_with_their_names(
     (root / "eval_images" / "OVEN" / "Test" / "target_1.png").unlink()
     assert evaluate(f"mmeb:{root}", model, tmp_path / "out") == 1
     result = Result.load(tmp_path / "out" / "paper.json")
-    assert list(result.datasets) == [name for name in mmeb.NAMES if name not in ("NIGHTS", "EDIS", "OVEN")]
+    assert list(result.datasets) == [
+        name for name in mmeb.NAMES if name not in ("NIGHTS", "EDIS", "OVEN")
+    ]
     output = capsys.readouterr()
     assert "NIGHTS, EDIS: no table below" in output.err
     assert "OVEN: 1 of 5 pictures are missing" in output.err

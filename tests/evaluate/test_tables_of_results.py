@@ -251,9 +251,10 @@ def ablations(model: str = QWEN_3B) -> Ablations:
         span = (value, value - 0.03, value + 0.04)
         better = (value + 0.1, value, value + 0.2)
         rows = [
-            Row("choice", "FreeRet-embed", span, (0, 0, 0), 1.0),
-            Row("site", "attn[-1]", span, (0, 0, 0), 1.0),
-            Row("frame", "yes_no", better, (0, 0, 0), 1.0, depth=50),
+            Row("choice", "FreeRet-embed", span, (0.0, 0.0, 0.0), 1.0),
+            Row("site", "attn[-1]", span, (0.0, 0.0, 0.0), 1.0),
+            Row("frame", "yes_no", better, (0.0, 0.0, 0.0), 1.0, depth=50),
+            Row("frame", "recipe", better, (0.0, 0.0, 0.0), 1.0, depth=50),
         ]
         grid = [Point("control", "attn[-1]", "none", value)]
         return Ablation("d", "P@1", 9, 9, "", rows, grid, group="question answering")

@@ -65,9 +65,7 @@ def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
     root, task = Path(folder), TASKS[name]
     table = _table(root, name)
     if table is None:
-        raise MissingData(
-            name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE
-        )
+        raise MissingData(name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE)
     videos = Videos.of(root, "video_mret", *task.folders)
     moments = _named(table) if name == "MomentSeeker" else _beside(table, videos.folders)
     clips = dict.fromkeys(clip for moment in moments for clip in (*moment.right, *moment.wrong))

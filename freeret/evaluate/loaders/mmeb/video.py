@@ -168,8 +168,6 @@ def _table(root: Path, task: Task) -> Path | None:
 def _rows(root: Path, name: str, task: Task) -> list[Row]:
     table = _table(root, task)
     if table is None:
-        raise MissingData(
-            name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE
-        )
+        raise MissingData(name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE)
     rows = read_rows(table, (task.video, task.text), SOURCE, optional=("neg_text",))
     return [row for _, row in itertools.islice(rows, task.rows)]
