@@ -359,6 +359,26 @@ def test_a_model_card_is_one_for_the_hub(name: str) -> None:
     assert f"| this recipe | {chosen.precision} | {chosen.reciprocal_rank} |" in card.text
 
 
+def test_a_card_says_what_the_model_reads_and_in_which_dtype(tmp_path: Path) -> None:
+    tags = {
+        name: ModelCard(model_card(ProbeReport.load(REPORTS / f"{name}.json"))).data.to_dict()[
+            "tags"
+        ]
+        for name in ("smolsight", "smollm2-135m")
+    }
+    assert set(tags["smolsight"]) - set(tags["smollm2-135m"]) == {
+        "multimodal", "image-feature-extraction",
+    }  # fmt: skip
+    data = json.loads((REPORTS / "smollm2-135m.json").read_text())
+    data["fingerprint"]["dtype"] = "bfloat16"
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(data))
+    text = model_card(ProbeReport.load(file))
+    loading = 'Backbone.load("smollm2-135m", dtype="bfloat16")'
+    assert f"freeret.sentence_transformer({loading}, recipe)" in text
+    assert "dtype=" not in model_card(ProbeReport.load(REPORTS / "smollm2-135m.json"))
+
+
 def test_the_name_of_a_model_cannot_write_in_its_card(tmp_path: Path) -> None:
     """Nor does the card tell where the model lies on somebody's disk."""
     data = json.loads((REPORTS / "smollm2-135m.json").read_text())
