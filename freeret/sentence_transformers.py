@@ -6,7 +6,7 @@
     model.encode_query("why does bread go stale?")
     model.encode_document(["Loaves go stale …", …], batch_size=256)
 
-Whatever takes a `SentenceTransformer` takes it: MTEB, BERTopic, LangChain, LlamaIndex. Needs
+It can be passed wherever a `SentenceTransformer` can: MTEB, BERTopic, LangChain, LlamaIndex. Needs
 `pip install 'freeret[eval]'`.
 """
 
@@ -52,8 +52,8 @@ def sentence_transformer(
 
     Inputs are whatever `Embedder.encode` reads: texts, PIL images, `{"text": …, "image": …}`. A str
     is always text, never a path. `encode_query` and `encode_document` put an item to the model as
-    its side of the retrieval task; `encode` embeds documents. A geometry is fitted on the project's
-    reference items, since no corpus is known: vectors depend on nothing else that is embedded.
+    its side of the retrieval task; `encode` embeds documents. A geometry is fitted on the bundled
+    reference items, since no corpus is known: a vector does not depend on the other items.
 
     Where the recipe's prompt states a task, `prompt=` or `prompt_name=` of the encode methods
     replaces that task, by a key of `probes.prompts.TASKS` or in words.

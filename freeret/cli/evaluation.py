@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Suites = Annotated[
     str,
     Parameter(
-        help="What to measure on: beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, "
+        help="Suites: beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, "
         "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], mbeir:FOLDER[/DATASET], "
         "scenes:POOLS[xSIZE], folder:FOLDER."
     ),
@@ -146,7 +146,7 @@ def scenes(
     """Measure retrieval among drawn pictures and clips: `freeret eval scenes:POOLS` in short.
 
     Nothing is downloaded. Of the hard negatives, at which CLIP-like models are known to fail, the
-    share that is told apart is shown, where 0.5 is chance.
+    share of correct choices is shown, where 0.5 is chance.
 
     Args:
         size: Number of documents in the pool of every task.
@@ -279,7 +279,7 @@ def _once(
     from freeret.reports import named_recipe, recipe_for
     from probes import Backbone
 
-    chosen = named_recipe(recipe)
+    given = named_recipe(recipe)
 
     @functools.cache
     def load() -> "Backbone":
@@ -287,8 +287,8 @@ def _once(
 
     @functools.cache
     def choose() -> "Recipe":
-        if chosen is None and spread:
+        if given is None and spread:
             return spread.recipe(load())
-        return recipe_for(load(), chosen)
+        return recipe_for(load(), given)
 
     return load, choose

@@ -143,10 +143,10 @@ def make_ground(
 
 def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[str, list[Item]]:
     """Composed queries, `the same, but blue`, over a pool of the changed and the old pictures."""
-    found: list[tuple[Scene, str, Scene]] = []
-    kept: list[Scene] = []
+    changes: list[tuple[Scene, str, Scene]] = []
+    scenes: list[Scene] = []
     for scene in _endless(lambda: random_scene(rng, combinations)):
-        if len(found) == size // 2:
+        if len(changes) == size // 2:
             break
         first, *others = scene.things
         colours = [
@@ -158,14 +158,14 @@ def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dic
             continue
         colour = rng.choice(colours)
         after = scene.recoloured(colour)
-        if any(new.means(old) for new in (scene, after) for old in kept):
+        if any(new.means(old) for new in (scene, after) for old in scenes):
             continue
-        kept += [scene, after]
+        scenes += [scene, after]
         words = (
             f"the same, but {colour}" if not others else f"the same, but a {colour} {first.shape}"
         )
-        found.append((scene, words, after))
-    before, words, after = zip(*found, strict=True)
+        changes.append((scene, words, after))
+    before, words, after = zip(*changes, strict=True)
     queries = [
         Item(text, images=[scene.draw(rng=rng)], id=f"change {i}")
         for i, (scene, text) in enumerate(zip(before, words, strict=True))
@@ -202,8 +202,8 @@ def _documents(
     for i, scene in enumerate(scenes):
         first = scene.things[0]
         alone = Scene((first,), None, scene.background).draw(rng=rng)
-        told = scene.caption().removeprefix(first.times(1))
-        parts = [Part("text", "It shows this: "), Part("image", alone), Part("text", told)]
+        rest = scene.caption().removeprefix(first.times(1))
+        parts = [Part("text", "It shows this: "), Part("image", alone), Part("text", rest)]
         documents.append(Item(parts=parts, id=f"document {i}"))
     return {"documents": documents, "pages": _pictures("page", scenes, rng)}
 
