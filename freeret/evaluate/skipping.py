@@ -72,7 +72,7 @@ def work_on_good(
 
 
 def encode_good(
-    encode: Callable[[Sequence[Item]], Tensor],
+    encode: Callable[[Sequence[Item], Side], Tensor],
     items: Sequence[Item],
     side: Side,
     skipped: list[Skipped],
@@ -81,7 +81,11 @@ def encode_good(
 
     Raises BadItem when no item can be encoded.
     """
-    done, bad = work_on_good(encode, items, [item.id for item in items])
+
+    def work(some: Sequence[Item]) -> Tensor:
+        return encode(some, side)
+
+    done, bad = work_on_good(work, items, [item.id for item in items])
     good = [item for place, item in enumerate(items) if place not in bad]
     if not good:
         raise BadItem(f"no {side} can be encoded: {next(iter(bad.values()), 'there is none')}")

@@ -1,7 +1,6 @@
 """The interface of systems, and how vectors become a ranking: the geometry of the pool, then the
 best documents of each query."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -133,8 +132,7 @@ def encode_sides(
     vectors: dict[Side, Tensor] = {}
     bad: list[Skipped] = []
     for side, items in sides.items():
-        work = functools.partial(encode, side=side)
-        sides[side], vectors[side] = encode_good(work, items, side, bad)
+        sides[side], vectors[side] = encode_good(encode, items, side, bad)
     if bad or skipped:
         good = dataset.only(sides["query"], sides["document"])
         still = {query.id for query in good.queries}
