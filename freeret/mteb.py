@@ -179,13 +179,8 @@ def _decoded(kind: str, value: Any, backbone: Backbone) -> Any:
 
 
 def describe(backbone: Backbone, recipe: Recipe, kind: str) -> ModelMeta:
-<<<<<<< HEAD
-    """What MTEB writes beside its results; the revision is a digest of weights and recipe."""
-    identity = {"backbone": backbone.fingerprint(), "recipe": recipe.to_json()}
-=======
     """Metadata that MTEB stores with results; the revision is a digest of weights and recipe."""
-    identity = {"backbone": backbone.fingerprint(), "recipe": asdict(recipe)}
->>>>>>> 8bc06cc (Names and prose of the evaluation: nouns for variables, Args and Returns for public functions)
+    identity = {"backbone": backbone.fingerprint(), "recipe": recipe.to_json()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return ModelMeta.create_empty(
         overwrites={

@@ -18,14 +18,8 @@ from typing import Any
 import torch
 
 from freeret.recipe import Recipe
-<<<<<<< HEAD
 from freeret.reports import recipe_for
-from freeret.standalone import EMPTY, StandaloneEmbedder
-from freeret.tasks import MTEB_TASKS
-=======
-from freeret.reports import own_recipe
 from freeret.standalone import EMPTY, MTEB_TASKS, StandaloneEmbedder
->>>>>>> 4cff503 (Scenes have one harness: hard negatives are datasets with two candidates, freeret scenes is eval scenes:N in short; tasks of MTEB live beside the embedder that uses them)
 from probes import Backbone, as_items
 from probes.arguments import check_count
 from probes.errors import BadSetting, Mismatch
