@@ -1,13 +1,17 @@
 """Where to read pictures: sites of the last layers, E5-V's prompt against the paper's, on scenes.
 
-    python figures/scenes_sites.py --model smolsight
+    python figures/scenes_sites.py
 
-Three pools of 100 scenes of held-out combinations, each setting raw and with the mean of each
-modality subtracted. Writes figures/scenes_sites_<model>.json; draws what was measured, and prints
-the table of text→image, image→text and image→image. Without --model it only draws.
+Three pools of 100 scenes of held-out combinations, each extraction raw and with the mean of each
+modality subtracted. Draws figures/scenes_sites_<model>.json and prints the table of text→image,
+image→text and image→image. The files were measured by an earlier version of this script (`python
+figures/scenes_sites.py --model smolsight`); `freeret ablate scenes:3 --model smolsight` measures
+the same extractions, but keeps intervals only for the control prompt's sites.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cyclopts
 import numpy as np
@@ -17,12 +21,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from freeret.evaluate.loaders.scenes import make_ground
-from freeret.evaluate.scene_scores import SceneScores, Setting, score_scenes
-from probes import Backbone, late_sites
-from probes.files import read_json, write_json
+from probes.files import read_json
 from probes.geometry import GeometryKind
 from probes.plots import COLOURS, HOLLOW, STYLE, save
+from probes.stats import Interval
 
 HERE = Path(__file__).parent
 PROMPTS = {"e5v": "E5-V", "control": "FreeRet", "prompteol": "PromptEOL"}
@@ -30,41 +32,40 @@ GEOMETRIES: dict[GeometryKind, str] = {"none": "raw", "centre": "centred"}
 SHOWN = ("text→image", "image→text", "image→image")
 
 
-def main(*, model: str | None = None, size: int = 100, seeds: int = 3) -> None:
-    if model:
-        measure(model, size, seeds)
+@dataclass(frozen=True)
+class SceneScores:
+    """One extraction: Precision@1 by task, over all pools."""
+
+    prompt: str
+    site: str
+    geometry: GeometryKind
+    tasks: dict[str, Interval]
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> "SceneScores":
+        tasks = {task: Interval(*row[task]) for task in SHOWN}
+        return cls(row["prompt"], row["site"], row["geometry"], tasks)
+
+
+def main() -> None:
     for file in sorted(HERE.glob("scenes_sites_*.json")):
         scores = [SceneScores.from_json(row) for row in read_json(file)["settings"]]
         save(draw(scores), file.with_suffix(""))
         show(scores)
 
 
-def measure(model: str, size: int, seeds: int) -> None:
-    backbone, sites = Backbone.load(model), late_sites(6)
-    settings = [
-        Setting(prompt, site, kind) for prompt in PROMPTS for site in sites for kind in GEOMETRIES
-    ]
-    grounds = [make_ground(seed, size).only(*SHOWN) for seed in range(seeds)]
-    scores = score_scenes(backbone, grounds, settings, progress=True)
-    about = {"size": size, "seeds": seeds, "fingerprint": backbone.fingerprint()}
-    found = {**about, "settings": [score.to_json() for score in scores]}
-    write_json(HERE / f"scenes_sites_{Path(model).name}.json", found)
-
-
 @rc_context(STYLE)
 def draw(scores: list[SceneScores]) -> Figure:
-    """One panel a task: Precision@1 by site, in order of execution; bands are 95% intervals."""
-    sites = list(dict.fromkeys(score.setting.site for score in scores))
+    """One panel per task: Precision@1 by site, in order of execution; bands are 95% intervals."""
+    sites = list(dict.fromkeys(score.site for score in scores))
     figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     panels = figure.subplots(1, len(SHOWN), sharey=True)
     for ax, task in zip(panels, SHOWN, strict=True):
         for (prompt, label), colour in zip(PROMPTS.items(), COLOURS, strict=False):
-            for kind, said in GEOMETRIES.items():
-                line = [
-                    s for s in scores if (s.setting.prompt, s.setting.geometry) == (prompt, kind)
-                ]
+            for kind, words in GEOMETRIES.items():
+                line = [s for s in scores if (s.prompt, s.geometry) == (prompt, kind)]
                 look = {"linestyle": "--", **HOLLOW} if kind == "none" else {}
-                _line(ax, line, task, {"color": colour, "label": f"{label}, {said}", **look})
+                _line(ax, line, task, {"color": colour, "label": f"{label}, {words}", **look})
         ax.set_title(task)
         ax.set_xticks(range(len(sites)), sites, rotation=60)
         ax.set_xlabel("site, in order of execution")
@@ -85,9 +86,9 @@ def show(scores: list[SceneScores]) -> None:
     table = Table("prompt", "site", "geometry", *SHOWN, title="Precision@1 [95%]")
     for score in scores:
         row = (
-            PROMPTS[score.setting.prompt],
-            score.setting.site,
-            GEOMETRIES[score.setting.geometry],
+            PROMPTS[score.prompt],
+            score.site,
+            GEOMETRIES[score.geometry],
         )
         table.add_row(*row, *(str(score.tasks[task]) for task in SHOWN))
     Console(width=120).print(table)

@@ -1,12 +1,12 @@
-"""MTEB's encoder and cross-encoder protocols (mteb 2), over all that the backbone reads.
+"""MTEB's encoder and cross-encoder protocols (mteb 2), for every modality of the backbone.
 
     import mteb
     from freeret.mteb import MtebCrossEncoder, MtebEncoder
 
     mteb.evaluate(MtebEncoder(Backbone.load("smollm2-135m")), mteb.get_tasks(["STSBenchmark"]))
 
-Needs `pip install 'freeret[eval]'`. MTEB hands over queries before it hands over the corpus, and in
-pieces, so a geometry is fitted on the project's reference items, not on the corpus as in
+Needs `pip install 'freeret[eval]'`. MTEB passes queries before the corpus, and both in
+batches, so a geometry is fitted on the bundled reference items and not on the corpus, as it is in
 `FreeRet.index`. MTEB itself drops a document that is its own query, in the tasks that say so.
 """
 
@@ -25,8 +25,7 @@ from torch import Tensor
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker
-from freeret.standalone import EMPTY, StandaloneEmbedder
-from freeret.tasks import MTEB_TASKS
+from freeret.standalone import EMPTY, MTEB_TASKS, StandaloneEmbedder
 from probes import Backbone, Item, Part
 from probes.errors import BadItem
 from probes.geometry import unit
@@ -36,7 +35,12 @@ from probes.prompts import Side, as_prompt, has_task
 
 
 class MtebEncoder:
-    """Stage 1. Without a recipe the backbone's own report decides."""
+    """Stage 1 as an encoder of MTEB.
+
+    Args:
+        backbone: The model.
+        recipe: None: the one that the backbone's report supports.
+    """
 
     def __init__(self, backbone: Backbone, recipe: Recipe | None = None, **_: Any):
         self.backbone = backbone
@@ -53,8 +57,7 @@ class MtebEncoder:
         prompt_type: Any = None,
         **_: Any,
     ) -> Float[np.ndarray, "n hidden"]:
-        """Unit vectors of all inputs, a query's or a document's. Raises BadItem, naming the input
-        by its place."""
+        """Unit vectors of all inputs. Raises BadItem, which names the input by its index."""
         items = read(inputs, self.backbone)
         side: Side = (
             "query" if getattr(prompt_type, "value", prompt_type) == "query" else "document"
@@ -80,7 +83,10 @@ class MtebEncoder:
 
 
 class MtebCrossEncoder:
-    """Stage 2: log-odds of a match. Raises UnsupportedBackbone when the recipe has no frame."""
+    """Stage 2 as a cross-encoder of MTEB, scoring by log-odds of a match.
+
+    Raises UnsupportedBackbone when the recipe has no frame.
+    """
 
     def __init__(self, backbone: Backbone, recipe: Recipe | None = None, **_: Any):
         self.backbone = backbone
@@ -98,7 +104,7 @@ class MtebCrossEncoder:
         prompt_type: Any = None,
         **_: Any,
     ) -> Float[np.ndarray, " pairs"]:
-        """One score a pair. Pairs of one query that stand together share its computation."""
+        """One score per pair. Adjacent pairs of one query share its computation."""
         pairs = list(zip(read(inputs1, self.backbone), read(inputs2, self.backbone), strict=True))
         return self.reranker.margins(pairs)
 
@@ -108,14 +114,21 @@ class MtebCrossEncoder:
 
 
 def read(inputs: Iterable[Mapping[str, Any]], backbone: Backbone) -> list[Item]:
-    """MTEB's batches, columns of text, pictures, videos and audio, as items.
+    """Items from MTEB's batches, which are columns of text, pictures, videos and audio.
 
-    A row's media stand first, pictures, then videos, then audio, and its text last. A cell may be a
-    list of several. Raises BadItem, naming the row by its place, for what the backbone does not
-    read: without it another item would be scored.
+    Args:
+        inputs: Batches. A cell may be a list of several media.
+        backbone: Whose modalities are readable.
+
+    Returns:
+        An item per row: pictures, then videos, then audio, and the text last.
+
+    Raises:
+        BadItem: A row holds a modality that the backbone does not read; dropping it would score
+            another item. Names the row by its index.
     """
     items: list[Item] = []
-    known = _media(backbone)
+    readable = _media(backbone)
     for batch in inputs:
         columns = {kind: batch[kind] for kind in ("text", *READERS) if kind in batch}
         if not columns:
@@ -123,14 +136,14 @@ def read(inputs: Iterable[Mapping[str, Any]], backbone: Backbone) -> list[Item]:
         for values in zip(*columns.values(), strict=True):
             row, id = dict(zip(columns, values, strict=True)), f"input {len(items)}"
             media: dict[Any, list[Any]] = {kind: _several(row.get(kind)) for kind in READERS}
-            for kind, found in media.items():
-                if found and kind not in known:
-                    reads = ", ".join(["text", *known])
+            for kind, cells in media.items():
+                if cells and kind not in readable:
+                    reads = ", ".join(["text", *readable])
                     raise BadItem(f"{id}: this backbone does not read {kind}; it reads {reads}")
             parts = [
                 Part(kind, _decoded(kind, value, backbone))
-                for kind, found in media.items()
-                for value in found
+                for kind, cells in media.items()
+                for value in cells
             ]
             text = row.get("text") or (None if parts else EMPTY)
             parts += [] if text is None else [Part("text", text)]
@@ -166,7 +179,7 @@ def _decoded(kind: str, value: Any, backbone: Backbone) -> Any:
 
 
 def describe(backbone: Backbone, recipe: Recipe, kind: str) -> ModelMeta:
-    """What MTEB writes beside its results; the revision is a digest of weights and recipe."""
+    """Metadata that MTEB stores with results; the revision is a digest of weights and recipe."""
     identity = {"backbone": backbone.fingerprint(), "recipe": recipe.to_json()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return ModelMeta.create_empty(

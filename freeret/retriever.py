@@ -41,7 +41,7 @@ from freeret.store.identity import store_identity
 from freeret.store.indexing import Indexed, index_items
 from freeret.store.recorded import reopen_backbone, require_for_search
 from freeret.store.table import Store
-from probes import Backbone, Item, Loading, as_item, as_items
+from probes import Backbone, Item, Loading, as_item
 from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, StoreError
 from probes.items import several

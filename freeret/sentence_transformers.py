@@ -6,7 +6,7 @@
     model.encode_query("why does bread go stale?")
     model.encode_document(["Loaves go stale …", …], batch_size=256)
 
-Whatever takes a `SentenceTransformer` takes it: MTEB, BERTopic, LangChain, LlamaIndex. Needs
+It can be passed wherever a `SentenceTransformer` can: MTEB, BERTopic, LangChain, LlamaIndex. Needs
 `pip install 'freeret[eval]'`.
 """
 
@@ -19,11 +19,10 @@ import torch
 
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
-from freeret.standalone import EMPTY, StandaloneEmbedder
-from freeret.tasks import MTEB_TASKS
+from freeret.standalone import EMPTY, MTEB_TASKS, StandaloneEmbedder
 from probes import Backbone, as_items
 from probes.arguments import check_count
-from probes.errors import BadSetting, StoreMismatch
+from probes.errors import BadSetting, Mismatch
 from probes.files import read_json, write_json
 from probes.model.loading import Loading
 from probes.prompts import Side, as_prompt, has_task
@@ -47,8 +46,8 @@ def sentence_transformer(
 
     Inputs are whatever `Embedder.encode` reads: texts, PIL images, `{"text": …, "image": …}`. A str
     is always text, never a path. `encode_query` and `encode_document` put an item to the model as
-    its side of the retrieval task; `encode` embeds documents. A geometry is fitted on the project's
-    reference items, since no corpus is known: vectors depend on nothing else that is embedded.
+    its side of the retrieval task; `encode` embeds documents. A geometry is fitted on the bundled
+    reference items, since no corpus is known: a vector does not depend on the other items.
 
     Where the recipe's prompt states a task, `prompt=` or `prompt_name=` of the encode methods
     replaces that task, by a key of `probes.prompts.TASKS` or in words.
@@ -150,11 +149,11 @@ class Stage1(InputModule):
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> "Stage1":
-        """Read what `save` wrote. Raises StoreMismatch when the backbone's name now stands for
+        """Read what `save` wrote. Raises Mismatch when the backbone's name now stands for
         other weights."""
         path = Path(model_name_or_path) / subfolder / cls.config_file_name
         saved = read_json(path)
         backbone = Backbone.load(saved["backbone"], Loading(**saved["loading"]))
         if backbone.fingerprint()["weights"] != saved["weights"]:
-            raise StoreMismatch(f"{path}: {backbone.name} has other weights than those saved with")
+            raise Mismatch(f"{path}: {backbone.name} has other weights than those saved with")
         return cls(backbone, Recipe.from_json(saved["recipe"], str(path)))

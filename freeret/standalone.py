@@ -1,4 +1,4 @@
-"""Stage 1 for libraries that hand over items piece by piece: no corpus is known to fit on.
+"""Stage 1 for libraries that pass items in batches, so that there is no corpus to fit on.
 
 The geometry of a recipe is fitted on the reference items instead, as of a corpus that holds them
 (`probes.measure.reference`). `freeret.mteb` and `freeret.sentence_transformers` embed in this way.
@@ -18,11 +18,30 @@ from probes.measure.reference import reference_items
 from probes.prompts import Side
 
 EMPTY = "(empty)"
-"""Stands for a text without characters, which other libraries embed too."""
+"""Replaces a text without characters, which other libraries embed too."""
+MTEB_TASKS = {
+    "Retrieval": "question",
+    "Reranking": "question",
+    "InstructionRetrieval": "question",
+    "InstructionReranking": "question",
+    "Classification": "classification",
+    "MultilabelClassification": "classification",
+    "Clustering": "classification",
+    "ImageClassification": "classification",
+    "ImageMultilabelClassification": "classification",
+    "ImageClustering": "classification",
+    "ZeroShotClassification": "classification",
+    "Any2AnyRetrieval": "caption",
+    "Any2AnyMultilingualRetrieval": "caption",
+    "VisionCentricQA": "question",
+    "DocumentUnderstanding": "question",
+    "Compositionality": "caption",
+}
+"""MTEB's type of task -> the task prior; "same meaning" for every other."""
 
 
 class StandaloneEmbedder:
-    """Unit vectors of items, whatever else is embedded before or after them."""
+    """Unit vectors that do not depend on what else is embedded."""
 
     def __init__(self, backbone: Backbone, recipe: Recipe):
         self.backbone = backbone

@@ -64,6 +64,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "freeret/evaluate/datasets.py": ("metrics", "loaders", "eval", "eval_faults"),
     "freeret/evaluate/loaders/mmeb/media.py": ("mmeb",),
     "freeret/evaluate/loaders/mmeb/images.py": ("mmeb",),
+    "freeret/evaluate/journal.py": ("eval_faults",),
     "freeret/evaluate/metrics.py": ("metrics", "eval_faults"),
     "freeret/evaluate/systems/realign.py": ("realign",),
     "freeret/evaluate/skipping.py": ("eval_faults",),

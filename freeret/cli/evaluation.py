@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from freeret import preflight
-from freeret.cli import card, results, scenes
+from freeret.cli import card, results
 from freeret.cli.options import (
     AS_USUAL,
     Actors,
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 Suites = Annotated[
     str,
     Parameter(
-        help="What to measure on: beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, "
-        "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], mbeir:FOLDER[/DATASET], scenes:POOLS, "
-        "folder:FOLDER."
+        help="Suites: beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, "
+        "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], mbeir:FOLDER[/DATASET], "
+        "scenes:POOLS[xSIZE], folder:FOLDER."
     ),
 ]
 Queries = Annotated[
@@ -46,6 +46,13 @@ Pool = Annotated[
     Positive | None,
     Parameter(
         help="Keep at most this many documents: all judged ones and a seeded draw of the others."
+    ),
+]
+Beside = Annotated[
+    RecipeName | None,
+    Parameter(
+        help="Measure this recipe too: auto (by the backbone's probe report), paper, or the path "
+        "of a recipe.json."
     ),
 ]
 SkipBad = Annotated[
@@ -62,7 +69,7 @@ def register(app: App) -> None:
     app.command(evaluate, name="eval")
     app.command(compare)
     app.command(ablate)
-    app.command(scenes.scenes)
+    app.command(scenes)
     app.command(results.table)
     app.command(card.card)
 
@@ -124,6 +131,33 @@ def evaluate(
     show_results(files, markdown=markdown)
     if failures:
         raise Unfinished(failures, files)
+
+
+def scenes(
+    model: Model,
+    /,
+    *,
+    recipe: Beside = None,
+    size: Positive = 100,
+    seeds: Positive = 3,
+    out: Path = Path("out/scenes"),
+    loading: Settings = AS_USUAL,
+) -> None:
+    """Measure retrieval among drawn pictures and clips: `freeret eval scenes:POOLS` in short.
+
+    Nothing is downloaded. Of the hard negatives, at which CLIP-like models are known to fail, the
+    share of correct choices is shown, where 0.5 is chance.
+
+    Args:
+        size: Number of documents in the pool of every task.
+        seeds: Number of pools that are drawn.
+        out: Folder of the result files.
+    """
+    systems = ("e5v", "paper", *(("recipe",) if recipe else ()))
+    evaluate(
+        f"scenes:{seeds}x{size}", model=model, recipe=recipe or "auto", system=systems, out=out,
+        loading=loading,
+    )  # fmt: skip
 
 
 def compare(a: Path, b: Path, /) -> None:
@@ -245,7 +279,7 @@ def _once(
     from freeret.reports import named_recipe, recipe_for
     from probes import Backbone
 
-    chosen = named_recipe(recipe)
+    given = named_recipe(recipe)
 
     @functools.cache
     def load() -> "Backbone":
@@ -253,8 +287,8 @@ def _once(
 
     @functools.cache
     def choose() -> "Recipe":
-        if chosen is None and spread:
+        if given is None and spread:
             return spread.recipe(load())
-        return recipe_for(load(), chosen)
+        return recipe_for(load(), given)
 
     return load, choose

@@ -1,11 +1,11 @@
-"""Spread an evaluation over Ray: actors that hold one backbone each, from dataset to dataset.
+"""Spread an evaluation over Ray: actors that each hold one backbone, from dataset to dataset.
 
     with ray_actors(num_actors=8) as actors:
         evaluate(loaders, system, out, rerank=[10], actors=actors)
 
-Blocks of items are embedded, and the pairs of a query judged, by whichever actor is free. Ray hands
-them out, starts an actor that died again, and does again what it was doing. All else stays with the
-driver: geometry, ranking, metrics and files, so that they are those of one process.
+Whichever actor is free embeds the next block of items or judges the pairs of the next query. Ray
+schedules them, restarts an actor that died, and repeats its task. Geometry, ranking, metrics and
+files stay with the driver, so that the results equal those of a single process.
 """
 
 import functools
@@ -29,19 +29,26 @@ from freeret.scale.ray import session, share, typed_loading
 from freeret.scale.weightless import Identity, Weightless
 from freeret.store.indexing import BLOCK, blocks
 from probes import Backbone, Item, Loading
-from probes.errors import StoreMismatch
+from probes.errors import Mismatch
 from probes.model.pretrained import load_pretrained
 from probes.prompts import Side
 
 SHARES = 4
-"""Blocks an actor, at least: where they are few, the last one is waited for by all others."""
+"""Blocks per actor, at least: with fewer, all actors would wait for the last one."""
 
 
 @contextmanager
 def ray_actors(num_actors: int | None = None, address: str | None = None) -> Iterator["Actors"]:
-    """Actors on this machine or on the cluster at `address`; by default one a GPU, or one a node
-    where there is none. Raises BadSetting when Ray is not installed, FreeRetError when it does not
-    start."""
+    """Start actors on this machine, or on the cluster at `address`.
+
+    Args:
+        num_actors: By default one per GPU, or one per node without GPUs.
+        address: Of a Ray cluster.
+
+    Raises:
+        BadSetting: Ray is not installed.
+        FreeRetError: Ray does not start.
+    """
     with session(address) as ray:
         actors = Actors(ray, num_actors)
         try:
@@ -51,18 +58,18 @@ def ray_actors(num_actors: int | None = None, address: str | None = None) -> Ite
 
 
 class Worker:
-    """What an actor is: a process that does what it is sent."""
+    """The body of an actor: a process that applies the functions it is sent."""
 
     def __init__(self, threads: int):
         torch.set_num_threads(threads)
 
     def do(self, work: bytes, place: int, block: bytes) -> tuple[int, Any]:
-        """Opened only here: what goes wrong in it is raised to the driver as it is."""
+        """Unpickle inside the worker, so that exceptions propagate to the driver unchanged."""
         return place, pickle.loads(work)(pickle.loads(block))
 
 
 class Actors:
-    """Workers; a backbone is loaded by each when it is first sent one, and kept."""
+    """A pool of workers, each of which loads a backbone when it first needs it, and keeps it."""
 
     def __init__(self, ray: Any, num_actors: int | None):
         count, threads, resources = share(ray, num_actors)
@@ -86,16 +93,25 @@ class Actors:
         blocks: Sequence[Sequence[Any]],
         progress: str | None = None,
     ) -> list[Any]:
-        """`function` of every block, in the order given; `progress` names the bar.
+        """Apply a function to every block.
 
-        Raises what it raises, as it is; StoreMismatch when the backbone of an actor is not that of
-        the driver.
+        Args:
+            function: Applied inside the actors.
+            blocks: Its inputs.
+            progress: Title of the bar; None: no bar.
+
+        Returns:
+            The results, in the order of the blocks.
+
+        Raises:
+            Mismatch: An actor loads another backbone than the driver. Exceptions of the function
+                are raised unchanged.
         """
         from ray.exceptions import RayTaskError
         from ray.util import ActorPool
 
         pack = self.ray.cloudpickle.dumps
-        work, found = pack(function), {}
+        work, results = pack(function), {}
         done = ActorPool(self.workers).map_unordered(
             lambda worker, place: worker.do.remote(work, place, pack(blocks[place])),
             list(range(len(blocks))),
@@ -104,14 +120,14 @@ class Actors:
         try:
             with tqdm(total=count, desc=progress, disable=progress is None, delay=2) as bar:
                 for place, result in done:
-                    found[place] = result
+                    results[place] = result
                     bar.update(len(blocks[place]))
         except RayTaskError as error:
             raise error.cause from error
-        return [found[place] for place in range(len(blocks))]
+        return [results[place] for place in range(len(blocks))]
 
     def backbone(self, model: str, loading: Loading) -> Weightless:
-        """A backbone for the driver, which loads no weights; an actor says who it is.
+        """A backbone without weights for the driver; an actor provides its identity.
 
         Raises what `Backbone.load` raises.
         """
@@ -121,8 +137,7 @@ class Actors:
         return Weightless(parts, model, loading, identity)
 
     def recipe(self, backbone: Backbone) -> Recipe:
-        """The recipe that the backbone's own report supports; an actor probes where there is
-        none."""
+        """The recipe that the backbone's report supports; without a report an actor probes."""
         [recipe] = self.map(_recipe, [[backbone]], "choosing a recipe")
         return recipe
 
@@ -134,7 +149,7 @@ class Actors:
 
 
 class SpreadSystem(ByVectors):
-    """A system of vectors by name and identity, whose items are encoded by actors."""
+    """A system of vectors whose items are encoded by actors."""
 
     def __init__(self, system: VectorSystem, actors: Actors):
         self.name, self.backbone, self.recipe = system.name, system.backbone, system.recipe
@@ -147,7 +162,7 @@ class SpreadSystem(ByVectors):
     ) -> Tensor:
         """Raises what the system's own `encode` raises."""
         size = min(BLOCK, len(items) // (SHARES * len(self.actors)) + 1)
-        cut = list(blocks(items, size)) or [[]]  # of no items too, the system makes the vectors
+        cut = list(blocks(items, size)) or [[]]  # the system shapes the vectors of no items too
         encode = functools.partial(self.whole.encode, side=side, task=task)
         return torch.cat(self.actors.map(encode, cut, "embedding" if progress else None))
 
@@ -161,12 +176,12 @@ class SpreadReranker:
     def margins(self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False) -> np.ndarray:
         """As `Reranker.margins`."""
         cut = list(by_query(pairs))
-        found = self.actors.map(self.whole.margins, cut, "reranking" if progress else None)
-        return np.concatenate(found) if found else np.empty(0)
+        margins = self.actors.map(self.whole.margins, cut, "reranking" if progress else None)
+        return np.concatenate(margins) if margins else np.empty(0)
 
 
 def _describe(backbone: Backbone) -> str:
-    """A backbone travels as how to load it, and the fingerprint that it must have."""
+    """Serialise a backbone as its loading settings and the fingerprint that it must have."""
     how = typed_loading(backbone).given()
     return json.dumps([backbone.name, how, backbone.fingerprint()], sort_keys=True)
 
@@ -189,13 +204,13 @@ def _recipe(block: Sequence[Backbone]) -> Recipe:
 
 @functools.lru_cache(maxsize=1)
 def _load(described: str) -> Backbone:
-    """Checked once, and not again for every block."""
+    """Load a serialised backbone and check its fingerprint, once for all blocks."""
     name, how, wanted = json.loads(described)
     backbone = _kept(name, json.dumps(how, sort_keys=True))
-    *_, found = json.loads(_describe(backbone))
-    if found != wanted:
-        other = ", ".join(key for key in wanted if found.get(key) != wanted[key])
-        raise StoreMismatch(
+    *_, loaded = json.loads(_describe(backbone))
+    if loaded != wanted:
+        other = ", ".join(key for key in wanted if loaded.get(key) != wanted[key])
+        raise Mismatch(
             f"an actor of Ray loads {name} with another {other} than the driver or another actor; "
             "give every machine the same model and packages, and choose the dtype (--dtype "
             "bfloat16) where not all of them have a GPU"

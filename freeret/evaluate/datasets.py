@@ -1,4 +1,4 @@
-"""What is evaluated, behind one small interface: queries, what they may find, and judgements."""
+"""Datasets: queries, the documents that they may find, and judgements."""
 
 import functools
 import hashlib
@@ -15,15 +15,18 @@ from probes.items import Part
 
 Grade = int | float
 Judgements = dict[str, dict[str, Grade]]
-"""Query id -> document id -> grade; 0 and what is not judged are wrong."""
+"""Query id -> document id -> grade; unjudged documents count as non-relevant, as grade 0 does."""
 
 
 @dataclass(frozen=True)
 class Dataset:
     """Queries, one pool of documents, and graded judgements.
 
-    Raises BadFile when ids are missing or repeated, a query has no judgement, or a candidate is
-    not a document. A judged document that the pool lacks is allowed: it cannot be found.
+    A judged document may be missing from the pool: it counts, and cannot be found.
+
+    Raises:
+        BadFile: Ids are missing or repeated, a query has no judgement, or a candidate is not a
+            document.
     """
 
     name: str
@@ -31,28 +34,28 @@ class Dataset:
     documents: list[Item]
     judgements: Judgements
     candidates: dict[str, list[str]] | None = field(default=None, repr=False)
-    """Query id -> ids of the only documents it may find; None: all of them."""
+    """Query id -> ids of the only documents that it may find; None: all documents."""
     task: str = "same meaning"
     """A key of `probes.prompts.TASKS`, or the task in words: the prior of task alignment."""
     metrics: tuple[str, ...] = ("P@1",)
-    """As ir-measures writes them, or `Spearman` (of scores and grades over pairs); the first one
-    stands for the dataset."""
+    """Names as ir-measures writes them, or `Spearman` (of scores and grades over pairs). The first
+    is the main metric."""
     group: str = ""
     """The kind of task that the dataset is counted under, such as `classification`."""
     note: str = ""
-    """What a reader of the figures must know, such as how the pool was sampled."""
+    """A remark that belongs beside every value, such as how the pool was sampled."""
     drawn_from: tuple[int, int] | None = None
     """Numbers of queries and documents before `sample` drew from them; None: nothing was drawn."""
     missing: BadFile | None = field(default=None, repr=False, compare=False)
     """Says which media files of the items are missing, where some are."""
     unreadable: dict[str, str] = field(default_factory=dict, repr=False)
-    """Documents that could not be read, by id, each with the reason; they are not in the pool."""
+    """Id -> reason, for documents that could not be read and are not in the pool."""
 
     def __post_init__(self) -> None:
         for kind, items in (("query", self.queries), ("document", self.documents)):
             ids = [item.id for item in items]
             if None in ids or len(set(ids)) < len(ids):
-                raise BadFile(f"{self.name}: every {kind} needs an id of its own")
+                raise BadFile(f"{self.name}: every {kind} needs an id that no other has")
         if not self.queries:
             raise BadFile(f"{self.name}: no query has a judgement")
         known = {item.id for item in self.documents}
@@ -61,17 +64,17 @@ class Dataset:
                 raise BadFile(f"{self.name}: query {query.id!r} has no judgement")
             if self.candidates is None:
                 continue
-            own = self.candidates.get(query.id or "")
-            if not own or not known.issuperset(own):
+            candidates = self.candidates.get(query.id or "")
+            if not candidates or not known.issuperset(candidates):
                 raise BadFile(f"{self.name}: the candidates of query {query.id!r} are not all here")
 
     @functools.cached_property
     def in_corpus(self) -> frozenset[str]:
-        """Ids of the queries that stand among the documents themselves, as in ArguAna and Quora.
+        """Ids of the queries that are documents too, as in ArguAna and Quora.
 
         No query may find itself: `to_run` leaves that document out of its ranking, judged or not,
-        as BEIR does. The id alone does not tell, since queries and documents may both be numbered:
-        the text must be the query's too, with or without a title before it, and the media the same.
+        as BEIR does. Since queries and documents may both be numbered, an equal id is not enough:
+        the text must be equal too, with or without a title before it, and the media.
         """
         documents = {document.id: document for document in self.documents}
         return frozenset(
@@ -95,73 +98,82 @@ class Dataset:
             raise BadItem(reason, id)
 
     def only(self, queries: Iterable[Item], documents: Iterable[Item]) -> "Dataset":
-        """The same dataset with some of its items: a query that is left without any candidate is
-        left out. Raises BadFile when no query is left."""
-        asked, pool = list(queries), list(documents)
+        """The same dataset with some of its items, less the queries that lose all candidates.
+
+        Raises BadFile when no query is left.
+        """
+        kept, pool = list(queries), list(documents)
         candidates = self.candidates
         if candidates is not None:
-            known = {document.id for document in pool}
-            candidates = {q: [id for id in own if id in known] for q, own in candidates.items()}
-            asked = [query for query in asked if candidates[query.id or ""]]
-        return replace(self, queries=asked, documents=pool, candidates=candidates)
+            ids = {document.id for document in pool}
+            candidates = {q: [id for id in row if id in ids] for q, row in candidates.items()}
+            kept = [query for query in kept if candidates[query.id or ""]]
+        return replace(self, queries=kept, documents=pool, candidates=candidates)
 
     def digest(self) -> str:
-        """16 hex digits over queries, documents, candidates and judgements: results with the same
-        digest were measured on the same thing."""
+        """16 hex digits over queries, documents, candidates and judgements. Results with equal
+        digests are comparable."""
         return self._digest
 
     @functools.cached_property
     def _digest(self) -> str:
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         for item in (*self.queries, *self.documents):
-            found.update(f"{item.id}\0{_content(item.parts)}\0".encode())
+            digest.update(f"{item.id}\0{_content(item.parts)}\0".encode())
         rest: list[object] = [self.judgements, self.candidates, self.task, self.metrics]
         # Results in which these queries found themselves were measured on something else.
         rest += [sorted(self.in_corpus)] if self.in_corpus else []
-        found.update(json.dumps(rest, sort_keys=True).encode())
-        return found.hexdigest()[:16]
+        digest.update(json.dumps(rest, sort_keys=True).encode())
+        return digest.hexdigest()[:16]
 
 
 def sample(
     dataset: Dataset, queries: int | None = None, documents: int | None = None, seed: int = 0
 ) -> Dataset:
-    """A seeded draw: at most `queries` queries, and `documents` documents, all judged ones first.
+    """Draw from a dataset.
 
-    Where queries have candidates of their own, those are the documents. The note says what was
-    drawn.
+    Args:
+        dataset: Left as it is when it is small enough.
+        queries: Keep at most this many.
+        documents: Keep at most this many; all judged documents are kept. Where queries have
+            candidates, their candidates are the documents.
+        seed: Seed of the draw.
+
+    Returns:
+        The smaller dataset, whose note says how it was drawn.
     """
     notes = [dataset.note] if dataset.note else []
-    asked, pool = dataset.queries, dataset.documents
-    if queries is not None and queries < len(asked):
-        kept = _draw(range(len(asked)), queries, seed)
-        notes.append(f"{queries} of {len(asked)} queries, drawn with seed {seed}")
-        asked = [query for i, query in enumerate(asked) if i in kept]
-    ids = [query.id or "" for query in asked]
+    drawn, pool = dataset.queries, dataset.documents
+    if queries is not None and queries < len(drawn):
+        places = _draw(range(len(drawn)), queries, seed)
+        notes.append(f"{queries} of {len(drawn)} queries, drawn with seed {seed}")
+        drawn = [query for i, query in enumerate(drawn) if i in places]
+    ids = [query.id or "" for query in drawn]
     judgements = {id: dataset.judgements[id] for id in ids}
     candidates = dataset.candidates and {id: dataset.candidates[id] for id in ids}
     if candidates is not None:
-        own = {id for row in candidates.values() for id in row}
-        pool = [document for document in pool if document.id in own]
+        wanted = {id for row in candidates.values() for id in row}
+        pool = [document for document in pool if document.id in wanted]
     elif documents is not None:
         judged = {id for grades in judgements.values() for id in grades}
         others = [i for i, document in enumerate(pool) if document.id not in judged]
         room = max(0, documents - (len(pool) - len(others)))
         if room < len(others):
-            kept = _draw(others, room, seed)
+            places = _draw(others, room, seed)
             notes.append(
                 f"all judged documents and {room} of {len(others)} others, drawn with seed {seed}"
             )
-            pool = [d for i, d in enumerate(pool) if d.id in judged or i in kept]
+            pool = [d for i, d in enumerate(pool) if d.id in judged or i in places]
     # Candidates follow their queries: leaving out those of others is no draw of documents.
     sizes = (len(dataset.queries), len(pool if candidates else dataset.documents))
     return replace(
         dataset,
-        queries=asked,
+        queries=drawn,
         documents=pool,
         judgements=judgements,
         candidates=candidates,
         note="; ".join(notes),
-        drawn_from=sizes if (len(asked), len(pool)) != sizes else dataset.drawn_from,
+        drawn_from=sizes if (len(drawn), len(pool)) != sizes else dataset.drawn_from,
     )
 
 
@@ -171,8 +183,8 @@ def _draw(places: Sequence[int], count: int, seed: int) -> set[int]:
 
 def _repeats(document: Item, query: Item) -> bool:
     """Whether a document is the query itself, with or without a title before its text."""
-    told, asked = (" ".join(item.text.split()) for item in (document, query))
-    if told != asked and not (asked and told.endswith(f" {asked}")):
+    text, words = (" ".join(item.text.split()) for item in (document, query))
+    if text != words and not (words and text.endswith(f" {words}")):
         return False
     return _content(document.media) == _content(query.media)
 

@@ -1,4 +1,4 @@
-"""Drawing results and ablations, apart from measuring them, in the project's one style."""
+"""Figures of results and ablations, in the project's style."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,19 +19,19 @@ PARTS = {
     "geometry": ("geometry, at attn[-1] and at the recipe's site", "none"),
     "frame": ("stage 2", None),
 }
-"""Title of each panel, and the row of the paper's choice: a line goes through it."""
+"""Part -> title of its panel, and the row of the paper's choice, through which a line is drawn."""
 
 
 @rc_context(STYLE)
 def draw_ablation(ablation: Ablation, title: str = "") -> Figure:
-    """One panel a part, one line a row of the table: the metric with its 95% interval."""
+    """Draw a panel per part and a line per row of the table: the metric with its 95% interval."""
     parts = {
         part: {row.label: Interval(*row.interval) for row in ablation.rows if row.part == part}
         for part in PARTS
     }
-    shown = {part: rows for part, rows in parts.items() if rows}
-    figure, panels = _stacked([len(rows) for rows in shown.values()])
-    for ax, (part, rows) in zip(panels, shown.items(), strict=True):
+    measured = {part: rows for part, rows in parts.items() if rows}
+    figure, panels = _stacked([len(rows) for rows in measured.values()])
+    for ax, (part, rows) in zip(panels, measured.items(), strict=True):
         name, reference = PARTS[part]
         draw_intervals(rows, ax, reference)
         ax.set_title(name, fontsize=9)
@@ -42,7 +42,7 @@ def draw_ablation(ablation: Ablation, title: str = "") -> Figure:
 
 @rc_context(STYLE)
 def draw_systems(suites: Mapping[str, Mapping[str, Interval]]) -> Figure:
-    """One panel a suite, under its title, one line a system with its 95% interval."""
+    """Draw a panel per suite, by its title, and a line per system with its 95% interval."""
     columns = 1 if len(suites) < 4 else 2
     lines = -(-len(suites) // columns)
     height = lines * (0.6 + 0.24 * max(map(len, suites.values())))
@@ -57,24 +57,24 @@ def draw_systems(suites: Mapping[str, Mapping[str, Interval]]) -> Figure:
 
 
 @rc_context(STYLE)
-def draw_regrets(found: Mapping[str, Sequence[Regret]], part: str) -> Figure:
-    """A line from the worst to the best choice of each dataset, and a mark where the recipe's
-    stands; a panel a backbone."""
-    rows = {name: [r for r in regrets if r.part == part] for name, regrets in found.items()}
-    figure, panels = _stacked([len(own) for own in rows.values()])
-    for ax, (name, own) in zip(panels, rows.items(), strict=True):
-        for y, r in enumerate(own):
+def draw_regrets(regrets: Mapping[str, Sequence[Regret]], part: str) -> Figure:
+    """Draw a panel per backbone: a line from the worst to the best choice on each dataset, with a
+    mark at the recipe's."""
+    rows = {name: [r for r in several if r.part == part] for name, several in regrets.items()}
+    figure, panels = _stacked([len(lines) for lines in rows.values()])
+    for ax, (name, lines) in zip(panels, rows.items(), strict=True):
+        for y, r in enumerate(lines):
             ax.plot([r.worst_value, r.best_value], [y, y], color="0.6", marker="|", zorder=1)
             ax.plot(r.value, y, color=COLOURS[0], marker=MARKERS[0])
-        ax.set_yticks(range(len(own)), [f"{r.dataset}: {r.chosen}" for r in own])
-        ax.set_ylim(len(own) - 0.5, -0.5)
+        ax.set_yticks(range(len(lines)), [f"{r.dataset}: {r.chosen}" for r in lines])
+        ax.set_ylim(len(lines) - 0.5, -0.5)
         ax.set_title(name, fontsize=9)
     panels[-1].set_xlabel(f"the {part} chosen (point), between the worst and the best (line)")
     return figure
 
 
 def _stacked(lines: Sequence[int]) -> tuple[Figure, Sequence[Axes]]:
-    """Panels over each other with one x axis, each as high as the lines it holds."""
+    """Stacked panels with a shared x axis, each as high as its number of lines."""
     size = (6.4, 0.26 * sum(lines) + 0.5 * len(lines) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     ratios = {"height_ratios": lines}

@@ -1,4 +1,4 @@
-"""Work on many items, a few of them bad: the others are done, and each bad one is named."""
+"""Process many items of which a few are bad: the others are processed, and each bad one named."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,30 +13,32 @@ from probes.errors import BadItem, one_line
 from probes.prompts import Side
 
 BAD = (BadItem, torch.OutOfMemoryError)
-"""What is wrong with an item, and not with the whole run."""
+"""Errors that concern an item and not the whole run."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was left out of an evaluation, and why. A skipped query finds nothing and scores 0, a
-    skipped document is not in the pool, and a pair that stage 2 could not judge stands below those
-    that it judged, in stage 1's order."""
+    """An item or pair that was left out of an evaluation, and why.
+
+    A skipped query finds nothing and scores 0, a skipped document is not in the pool, and a pair
+    that stage 2 could not judge stands below the judged ones, in stage 1's order.
+    """
 
     side: Literal["query", "document", "pair"]
     id: str
-    """Of the item; of a pair, those of query and document with a space between."""
+    """Of a pair, the ids of query and document with a space between."""
     reason: str
 
 
 def work_on_good(
     work: Callable[[Sequence[Any]], Result], things: Sequence[Any], ids: Sequence[str | None]
 ) -> tuple[list[Result], dict[int, str]]:
-    """Do `work` on all things but the bad ones.
+    """Apply `work` to all things but the bad ones.
 
-    Where it fails on several, they are cut at the thing that the error names, or else in halves,
-    so that each good one is worked on in full only once.
+    Where it fails, the things are split at the one that the error names, or else in halves, so that
+    each good one is processed in full only once.
 
     Args:
         work: Raises one of BAD where a thing is bad.
@@ -44,8 +46,8 @@ def work_on_good(
         ids: What `BadItem.item` would name each thing.
 
     Returns:
-        The results of runs of consecutive good things, in order; and by place, what is wrong with
-        each of the others.
+        The results of runs of consecutive good things, in order; and by index, the reason for each
+        bad one.
     """
     places = {id: place for place, id in enumerate(ids) if id is not None}
     done: list[Result] = []
@@ -70,16 +72,20 @@ def work_on_good(
 
 
 def encode_good(
-    encode: Callable[[Sequence[Item]], Tensor],
+    encode: Callable[[Sequence[Item], Side], Tensor],
     items: Sequence[Item],
     side: Side,
     skipped: list[Skipped],
 ) -> tuple[list[Item], Tensor]:
-    """The items that can be encoded, and their finite vectors; the others go into `skipped`.
+    """The items that can be encoded, and their finite vectors; the others are added to `skipped`.
 
-    Raises BadItem when none can be.
+    Raises BadItem when no item can be encoded.
     """
-    done, bad = work_on_good(encode, items, [item.id for item in items])
+
+    def work(some: Sequence[Item]) -> Tensor:
+        return encode(some, side)
+
+    done, bad = work_on_good(work, items, [item.id for item in items])
     good = [item for place, item in enumerate(items) if place not in bad]
     if not good:
         raise BadItem(f"no {side} can be encoded: {next(iter(bad.values()), 'there is none')}")

@@ -1,4 +1,4 @@
-"""Stage 2 over a first stage's run: the first candidates of each query, judged by the model."""
+"""Stage 2 over a run of stage 1: the model judges the first candidates of each query."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ Pair = tuple[Item, Item]
 
 
 class Judge(Protocol):
-    """What a `Reranker` is to an evaluation."""
+    """The part of a `Reranker` that an evaluation needs."""
 
     def margins(
         self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
@@ -36,17 +36,20 @@ def judge_run(
     together: int = 1,
     progress: bool = False,
 ) -> Margins:
-    """The log-odds of the first `depth` candidates of every query.
+    """Judge the first `depth` candidates of every query.
 
     Args:
-        dataset: Its queries and documents.
-        run: The first stage's.
+        dataset: The queries and documents.
+        run: The ranking of stage 1.
         reranker: Judges the pairs.
-        depth: Candidates of each query.
-        kept: Margins that need not be measured again; it learns those that are.
+        depth: Candidates per query.
+        kept: Margins of an earlier call, which are not measured again; new ones are added.
         skipped: Takes the pairs that cannot be judged. Without it the first of them raises BadItem.
-        together: Queries that the reranker is given at once.
+        together: Queries per call of the reranker.
         progress: Whether to show a bar.
+
+    Returns:
+        The log-odds of a match, by query and document.
     """
     documents = {document.id: document for document in dataset.documents}
     margins: Margins = kept.margins if kept is not None else {}
@@ -63,10 +66,10 @@ def judge_run(
             judged = _judge([pair for group in groups for pair in group], reranker, skipped)
             for group in groups:
                 query = group[0][0].id or ""
-                found = {d.id or "": judged[q.id, d.id] for q, d in group if (q.id, d.id) in judged}
-                margins[query] |= found
+                rows = {d.id or "": judged[q.id, d.id] for q, d in group if (q.id, d.id) in judged}
+                margins[query] |= rows
                 if kept is not None:
-                    kept.add_margins(query, found)
+                    kept.add_margins(query, rows)
                 bar.update(len(group))
     return margins
 
@@ -98,23 +101,30 @@ def _judge(
 def rerank_run(
     run: Run, margins: Margins, depth: int, fusion: float | None = None
 ) -> dict[str, dict[str, float]]:
-    """The run with its first `depth` candidates in stage 2's order, above the others.
+    """Reorder the first `depth` candidates of each query by stage 2, above the others.
 
-    Ties keep the order of their ids, as in `FreeRet.search`. A candidate without a margin stands
-    below those that have one, in stage 1's order.
+    Ties break by id, as in `FreeRet.search`. A candidate without a margin stands below those that
+    have one, in stage 1's order.
+
+    Args:
+        run: The ranking of stage 1.
+        margins: Log-odds by query and document.
+        depth: Candidates per query.
+        fusion: Weight of the log-odds against the standardised score of stage 1; None: the log-odds
+            alone decide.
     """
-    found: dict[str, dict[str, float]] = {}
+    reranked: dict[str, dict[str, float]] = {}
     for query, scores in run.items():
         known = margins.get(query, {})
         head = {id: None for id in list(scores)[:depth] if id in known}
         rest = [id for id in scores if id not in head]
         if not head:
-            found[query] = dict(scores)
+            reranked[query] = dict(scores)
             continue
         judged = np.array([known[id] for id in head])
         fused = fuse([scores[id] for id in head], judged, fusion).tolist()
         ranked = sorted(zip(head, fused, strict=True), key=lambda pair: (-pair[1], pair[0]))
         lift = (scores[rest[0]] if rest else 0.0) + 1 - min(fused)
-        told = {id: score + lift for id, score in ranked} | {id: scores[id] for id in rest}
-        found[query] = ordered(told)
-    return found
+        lifted = {id: score + lift for id, score in ranked}
+        reranked[query] = ordered(lifted | {id: scores[id] for id in rest})
+    return reranked

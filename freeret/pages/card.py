@@ -49,7 +49,11 @@ def model_card(report: ProbeReport, recipe: Recipe | None = None) -> str:
         "embedding before the model's state becomes a word. This card was written by "
         "`freeret card` from the model's probe report.",
         "## Use",
-        _usage(recipe, model if model in ALIASES or HUB_ID.fullmatch(model) else name),
+        _usage(
+            recipe,
+            model if model in ALIASES or HUB_ID.fullmatch(model) else name,
+            report.fingerprint["dtype"],
+        ),
         "## Recipe",
         "\n".join(f"- {_one_line(reason)}" for reason in recipe.reasons),
         "## Measured",
@@ -67,28 +71,34 @@ def model_card(report: ProbeReport, recipe: Recipe | None = None) -> str:
 def _front_matter(report: ProbeReport) -> ModelCardData:
     model = report.fingerprint["model"]
     licence = LICENCES.get(ALIASES[model].licence) if model in ALIASES else None
+    pictures = ["multimodal", "image-feature-extraction"] * bool(report.fingerprint["processor"])
     base = UPSTREAM.get(model) or (model if HUB_ID.fullmatch(model) else None)
     return ModelCardData(
         library_name="freeret",
         license=licence,
         base_model=base,
         pipeline_tag="sentence-similarity",
-        tags=["sentence-similarity", "feature-extraction", "training-free", "freeret"],
+        tags=["sentence-similarity", "feature-extraction", "training-free", "freeret", *pictures],
     )
 
 
-def _usage(recipe: Recipe, model: str) -> str:
+def _usage(recipe: Recipe, model: str, dtype: str) -> str:
     choice = ", ".join(
         f"{key}={json.dumps(value)}" if value is not None else f"{key}=None"
         for key, value in recipe.to_json().items()
         if key in ("prompt", "site", "geometry", "frame", "fusion", "task")
         and (key in ("prompt", "site", "geometry", "frame") or value is not None)
     )
+    named = json.dumps(model)
+    imports, backbone = "import freeret", named
+    if dtype != "float32":
+        imports = "import freeret\nfrom probes import Backbone"
+        backbone = f"Backbone.load({named}, dtype={json.dumps(dtype)})"
     return f"""```python
-import freeret
+{imports}
 
 recipe = freeret.Recipe({choice})
-model = freeret.sentence_transformer({json.dumps(model)}, recipe)
+model = freeret.sentence_transformer({backbone}, recipe)
 queries = model.encode_query(["why does bread go stale?"])
 documents = model.encode_document(["Loaves dry out and their starch hardens."])
 print(model.similarity(queries, documents))

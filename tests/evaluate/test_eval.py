@@ -308,6 +308,22 @@ def test_a_run_writes_everything(tiny: Tiny, tmp_path: Path) -> None:
     assert len(lines) == 6 * 12
 
 
+def test_a_result_holds_the_prompts_of_both_stages(tiny: Tiny, tmp_path: Path) -> None:
+    paper = PromptedSystem.of("paper", tiny("llama"), Recipe.paper())
+    first, second = evaluate([lambda: dataset(task="question")], paper, tmp_path, rerank=[3])
+    result = Result.load(first)
+    assert set(result.datasets["small"].prompts) == {"query", "document"}
+    [asked] = result.datasets["small"].prompts["query"]["text"]
+    assert "Find the passage that answers the question" in asked
+    [settings] = result.system["prompts"]
+    assert settings["text"][0].startswith("{task of the dataset} Say what the input means")
+    reranked = Result.load(second)
+    [judged] = reranked.datasets["small"].prompts["pair"]["text → text"]
+    assert "Query: {text}" in judged
+    assert "Candidate: {text}" in judged
+    assert "why_not_reranked" not in reranked.system["recipe"]
+
+
 def test_the_run_file_says_what_the_json_says(tiny: Tiny, tmp_path: Path) -> None:
     """trec_eval on the file finds the same figures, reranked or not."""
     import ir_measures

@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from freeret.evaluate.ablation.file import Ablations, ablate_all
+from freeret.evaluate.ablation.measure import Ablator
+from freeret.evaluate.ablation.scratch import Scratch
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.failures import Failure, Unfinished
 from freeret.evaluate.journal import MarginFile
@@ -58,7 +61,8 @@ def test_bad_items_are_left_out_counted_and_listed(tiny: Tiny, tmp_path: Path) -
     """q1 scores 0 and stays in the denominator; d2 cannot be found, and moves no mean."""
     recipe = PromptedSystem.of("recipe", tiny("qwen2.5-vl"), RECIPE)
     broken = seen(tmp_path, ["q1", "d2"])
-    with pytest.raises(Unfinished, match=r"could not evaluate seen: item 'q1': cannot read the im"):
+    with pytest.raises(Unfinished, match=r"could not evaluate seen: item 'q1': cannot read the im"
+                       r".*; leave bad items out with --skip-bad"):  # fmt: skip
         evaluate([lambda: broken], recipe, tmp_path / "raise")
     [file, second] = evaluate([lambda: broken], recipe, tmp_path / "skip", rerank=[3],
                               on_error="skip")  # fmt: skip
@@ -346,6 +350,63 @@ def test_bad_items_are_printed(
     assert len(Result.load(tmp_path / "out" / "recipe.json").datasets["mine"].skipped) == 7
 
 
+# ------------------------------------------------------------------------------------- ablations
+
+
+def test_an_ablation_goes_past_bad_items_and_names_their_dataset(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    broken = seen(tmp_path, ["q1", "d2"])
+    whole = dataset("whole")
+
+    def ablator(skip: bool) -> Ablator:
+        return Ablator(tiny("qwen2.5-vl"), RECIPE, [], [3], skip=skip)
+
+    file = tmp_path / "raise" / "ablation.json"
+    with pytest.raises(Unfinished, match=r"could not evaluate seen: item 'q1': .*--skip-bad"):
+        ablate_all(ablator(skip=False), [lambda: broken, lambda: whole], file)
+    assert list(Ablations.load(file).datasets) == ["whole"], "the others are measured"
+    found = ablate_all(ablator(skip=True), [lambda: broken], tmp_path / "skip" / "ablation.json")
+    ablation = found.datasets["seen"]
+    assert [(one.side, one.id) for one in ablation.skipped] == [("query", "q1"), ("document", "d2")]
+    recipe = PromptedSystem.of("recipe", tiny("qwen2.5-vl"), RECIPE)
+    [result] = evaluate([lambda: broken], recipe, tmp_path / "out", on_error="skip")
+    measured = Result.load(result).datasets["seen"].metrics["P@1"].interval[0]
+    value = next(r.interval[0] for r in ablation.rows if (r.part, r.name) == ("choice", "recipe"))
+    assert value == measured
+
+
+def test_a_killed_ablation_resumes_after_its_finished_prompts(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from freeret.evaluate.ablation import measure
+
+    encoded: list[str] = []
+    encode = measure.prompted_states
+    allowed = ["control"]
+
+    def counting(backbone: Backbone, prompt: Any, *more: Any, **options: Any) -> Tensor:
+        name = prompt.name.split("(")[0]
+        if name not in allowed:
+            raise Killed
+        encoded.append(name)
+        return encode(backbone, prompt, *more, **options)
+
+    monkeypatch.setattr(measure, "prompted_states", counting)
+    ablator = Ablator(tiny("llama"), RECIPE, [], [3])
+    small, cut, whole = (lambda: dataset(documents=100)), tmp_path / "cut", tmp_path / "whole"
+    with pytest.raises(Killed):
+        ablate_all(ablator, [small], cut / "ablation.json")
+    assert (cut / "ablation" / "small" / "grid.jsonl").is_file()
+    encoded.clear()
+    allowed += ["e5v", "prompteol"]
+    resumed = ablate_all(ablator, [small], cut / "ablation.json")
+    assert "control" not in encoded
+    assert resumed.timings["small"]["resumed"] is True
+    assert not (cut / "ablation").exists()
+    assert ablate_all(ablator, [small], whole / "ablation.json").datasets == resumed.datasets
+
+
 # ------------------------------------------------------------------------- killed while reranking
 
 
@@ -395,8 +456,9 @@ def test_a_killed_reranking_goes_on_where_it_stopped(
     with pytest.raises(Killed):
         evaluate([dataset], one, tmp_path / "cut", rerank=[2, 4])
     file = tmp_path / "cut" / "recipe" / "small.margins"
-    kept = MarginFile(file, json.loads(file.read_text().splitlines()[0])["identity"]).margins
-    assert [len(row) for row in kept.values()] == [4, 4, 4]
+    kept = MarginFile(file, json.loads(file.read_text().splitlines()[0])["identity"])
+    assert [len(row) for row in kept.margins.values()] == [4, 4, 4]
+    assert kept.seconds > 0
     with file.open("a") as torn:
         torn.write('{"query": "q3", "margins": {"d0": 0.')
     assert set(Once.calls) == {"query", "document"}
@@ -410,8 +472,12 @@ def test_a_killed_reranking_goes_on_where_it_stopped(
         left, right = (
             json.loads((tmp_path / out / f"{name}.json").read_text()) for out in ("cut", "whole")
         )
-        assert left.pop("timings")
-        assert right.pop("timings")
+        timing, whole = left.pop("timings")["small"], right.pop("timings")["small"]
+        assert "resumed" not in whole
+        if name != "recipe":
+            assert timing["resumed"] is True
+            assert timing["seconds"] >= round(kept.seconds, 2), "the killed call counts"
+            assert timing["shared_by_depths"] == whole["shared_by_depths"] == [2, 4]
         assert left == right
         trecs = [(tmp_path / out / name / "small.trec").read_bytes() for out in ("cut", "whole")]
         assert trecs[0] == trecs[1]

@@ -15,7 +15,7 @@ from freeret.evaluate.loaders import (  # fmt: skip
     load_sts,
     suite,
 )
-from freeret.evaluate.loaders.scenes import TASKS
+from freeret.evaluate.loaders.scenes import FAILURES, TASKS
 from probes import Item
 from probes.errors import BadFile, BadSetting
 
@@ -278,11 +278,12 @@ def test_a_folder_without_parts(tmp_path: Path) -> None:
 
 def test_scenes_are_a_suite() -> None:
     loaders = suite("scenes:2")
-    assert len(loaders) == 2 * len(TASKS)
+    tasks = len(TASKS) + len(FAILURES)
+    assert len(loaders) == 2 * tasks
     first, changed = loaders[0](), loaders[3]()
     assert (first.name, first.group, len(first.queries)) == ("text→image 0", "text→image", 100)
     assert (changed.task, first.task) == ("composed change", "caption")
-    assert loaders[0]().digest() == first.digest() != loaders[len(TASKS)]().digest()
+    assert loaders[0]().digest() == first.digest() != loaders[tasks]().digest()
     with pytest.raises(BadSetting, match="number of pools"):
         suite("scenes:all")
 

@@ -154,11 +154,15 @@ def test_missing_pictures_are_counted(first: Path, tmp_path: Path) -> None:
     root = shutil.copytree(first, tmp_path / "copy")
     for gone in ("query_1.jpg", "target_0.png", "target_2.png"):
         (root / "eval_images" / "CIRR" / "Test" / gone).unlink()
+    dataset = load_mmeb(root, "CIRR")
     with pytest.raises(
         BadFile,
-        match=r"3 of 5 pictures of CIRR are missing, the first is CIRR/Test/query_1\.jpg; looked "
+        match=r"CIRR: 3 of 5 pictures are missing, the first is CIRR/Test/query_1\.jpg; looked "
         r"in .*/copy, .*eval_images.*images\.zip",
     ):
+        dataset.check_readable()
+    shutil.rmtree(root / "eval_images" / "CIRR")
+    with pytest.raises(BadFile, match="CIRR: 5 of 5 pictures are missing"):
         load_mmeb(root, "CIRR")
 
 
@@ -185,7 +189,7 @@ def test_tables_that_are_not_whole(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=r"OVEN/test\.jsonl, line 2: not JSON"):
         load_mmeb(tmp_path, "OVEN")
     assert find_mmeb(tmp_path) == list(mmeb.NAMES), "the others are refused when they are loaded"
-    with pytest.raises(BadFile, match="no table of CIRR"):
+    with pytest.raises(BadFile, match="CIRR: no table below"):
         load_mmeb(tmp_path, "CIRR")
 
 
@@ -241,7 +245,7 @@ def test_a_part_that_is_there_is_expected_whole(tmp_path: Path) -> None:
     published.video_retrieval(tmp_path, Pictures())
     (tmp_path / "video-tasks" / "data" / "msvd.jsonl").unlink()
     assert "MSVD" in find_mmeb_v2(tmp_path)
-    with pytest.raises(BadFile, match=r"no table of MSVD, video-tasks/data/msvd\.jsonl"):
+    with pytest.raises(BadFile, match=r"MSVD: no table video-tasks/data/msvd\.jsonl"):
         load_mmeb_v2(tmp_path, "MSVD")
 
 
@@ -319,8 +323,8 @@ def test_a_video_file_where_no_frames_are(tmp_path: Path) -> None:
     files = tasks / "videos" / "video_ret" / "MSVD"
     files.mkdir(parents=True)
     (files / "v0.avi").touch()
-    with pytest.raises(BadFile, match=r"1 of 2 videos of MSVD are missing, the first is v1; look"):
-        load_mmeb_v2(tmp_path, "MSVD")
+    with pytest.raises(BadFile, match=r"MSVD: 1 of 2 videos are missing, the first is v1; look"):
+        load_mmeb_v2(tmp_path, "MSVD").check_readable()
     (files / "v1.mp4").touch()
     media = [d.media[0].value for d in load_mmeb_v2(tmp_path, "MSVD").documents]
     assert media == [files / "v0.avi", files / "v1.mp4"]
@@ -381,7 +385,7 @@ def test_questions_about_videos(
 def test_questions_that_are_not_whole(second: Path, tmp_path: Path) -> None:
     root = shutil.copytree(second / "video-tasks", tmp_path / "video-tasks").parent
     (root / "video-tasks" / "MVBench" / "json" / "action_count.json").unlink()
-    with pytest.raises(BadFile, match="1 of 20 tables of MVBench are missing, the first is action"):
+    with pytest.raises(BadFile, match="1 of 20 tables are missing, the first is action"):
         load_mmeb_v2(root, "MVBench")
     row = {"video_name": "act", "question": "is it", "answer": "perhaps"}
     lines(root / "video-tasks" / "data" / "activitynetqa.jsonl", [row])
@@ -416,9 +420,9 @@ def test_moments_that_the_table_names(second: Path) -> None:
 def test_moments_that_are_not_there(second: Path, tmp_path: Path) -> None:
     root = shutil.copytree(second / "video-tasks", tmp_path / "video-tasks").parent
     shutil.rmtree(root / "video-tasks" / "frames" / "video_mret")
-    with pytest.raises(BadFile, match=r"2 of 2 videos of Charades-STA are missing.*video_mret"):
+    with pytest.raises(BadFile, match=r"2 of 2 videos are missing.*video_mret"):
         load_mmeb_v2(root, "Charades-STA")
-    with pytest.raises(BadFile, match="4 of 4 videos of MomentSeeker are missing"):
+    with pytest.raises(BadFile, match="4 of 4 videos are missing"):
         load_mmeb_v2(root, "MomentSeeker")
 
 
@@ -446,11 +450,11 @@ def test_pages_from_the_table(second: Path, tmp_path: Path) -> None:
     assert page.startswith(b"\x89PNG")
     root = shutil.copytree(second / "visdoc-tasks", tmp_path / "visdoc-tasks").parent
     shutil.rmtree(root / "visdoc-tasks" / "images" / "ViDoRe_docvqa")
-    with pytest.raises(BadFile, match="3 of 3 pages of ViDoRe_docvqa are missing, the first is 27"):
+    with pytest.raises(BadFile, match="3 of 3 pages are missing, the first is 27"):
         load_mmeb_v2(root, "ViDoRe_docvqa")
     (root / "visdoc-tasks" / "images" / "ViDoRe_tatdqa" / "28.png").unlink()
     with pytest.raises(BadFile, match=r"1 of 3 pages.*first is 28; looked in .*ViDoRe_tatdqa"):
-        load_mmeb_v2(root, "ViDoRe_tatdqa")
+        load_mmeb_v2(root, "ViDoRe_tatdqa").check_readable()
 
 
 def test_page_level_tables_of_the_first_release(second: Path, tmp_path: Path) -> None:

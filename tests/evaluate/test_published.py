@@ -27,8 +27,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def evaluate(suite: str, model: Path, out: Path) -> int:
-    return run("eval", suite, "--model", model, "--system", "paper", "--out", out)
+def evaluate(suite: str, model: Path, out: Path, *more: str) -> int:
+    return run("eval", suite, "--model", model, "--system", "paper", "--out", out, *more)
 
 
 def test_the_whole_of_mmeb_v2(
@@ -46,14 +46,22 @@ def test_the_whole_of_mmeb_v2(
 def test_datasets_that_are_not_whole_end_with_their_names(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One has lost its table and one its pictures; the others have their figures."""
+    """Two have lost their tables and one a picture; the others are measured."""
     root = published.mmeb_eval(tmp_path / "MMEB-eval")
     shutil.rmtree(root / "NIGHTS")
+    shutil.rmtree(root / "EDIS")
     (root / "eval_images" / "OVEN" / "Test" / "target_1.png").unlink()
     assert evaluate(f"mmeb:{root}", model, tmp_path / "out") == 1
     result = Result.load(tmp_path / "out" / "paper.json")
-    assert list(result.datasets) == [name for name in mmeb.NAMES if name not in ("NIGHTS", "OVEN")]
+    assert list(result.datasets) == [
+        name for name in mmeb.NAMES if name not in ("NIGHTS", "EDIS", "OVEN")
+    ]
     output = capsys.readouterr()
-    assert "no table of NIGHTS" in output.err
-    assert "1 of 5 pictures of OVEN are missing" in output.err
-    assert "mean over" in output.out
+    assert "NIGHTS, EDIS: no table below" in output.err
+    assert "OVEN: 1 of 5 pictures are missing" in output.err
+    assert output.err.count("get the dataset TIGER-Lab/MMEB-eval") == 1, "said once for all"
+    assert "33 of 36 datasets" in output.out
+    assert evaluate(f"mmeb:{root}/OVEN", model, tmp_path / "skip", "--skip-bad") == 0
+    entry = Result.load(tmp_path / "skip" / "paper.json").datasets["OVEN"]
+    assert [one.side for one in entry.skipped] == ["document"]
+    assert "target_1.png" in entry.skipped[0].reason

@@ -29,7 +29,7 @@ from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker
 from probes import Backbone, Item, Loading
-from probes.errors import BackboneNotFound, BadItem, BadSetting, StoreMismatch
+from probes.errors import BackboneNotFound, BadItem, BadSetting, Mismatch
 from probes.prompts import NAMED, Side
 from tests.command.test_cli import own_lines
 from tests.commands import run
@@ -276,7 +276,7 @@ def test_errors_in_an_actor_arrive_as_they_are(
     changed = Backbone.load(model)
     with torch.no_grad():
         changed.model.get_input_embeddings().weight[0] += 1
-    with pytest.raises(StoreMismatch, match="with another weights than the driver"):
+    with pytest.raises(Mismatch, match="with another weights than the driver"):
         actors.system(PromptedSystem.of("recipe", changed, RECIPE)).encode(
             items[:9], "query", "question"
         )

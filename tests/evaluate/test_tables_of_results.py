@@ -3,16 +3,27 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
 import freeret
+from freeret.evaluate.ablation.file import Ablations
+from freeret.evaluate.ablation.measure import Ablation, Point, Row
+from freeret.evaluate.ablation.tables import ablated_means, ablation_tables, mean_interval_of
 from freeret.evaluate.loaders.mmeb import images as mmeb
-from freeret.evaluate.loaders.mmeb.video import CLASSIFICATION
+from freeret.evaluate.metrics import Scores, mean_of, parse_metric
 from freeret.evaluate.results.file import DatasetResult, Measured, Result
 from freeret.evaluate.results.published import published
-from freeret.evaluate.results.tables import ResultTable, published_table, result_tables
+from freeret.evaluate.results.tables import (
+    ResultTable,
+    name_apart,
+    published_table,
+    result_tables,
+)
+from freeret.evaluate.skipping import Skipped
 from freeret.pages.card import model_card
 from freeret.recipe import Recipe
 from probes import ProbeReport
@@ -20,7 +31,9 @@ from probes.data import REPORTS
 from tests.commands import run
 
 
-def entry(group: str, **values: Sequence[float]) -> DatasetResult:
+def entry(
+    group: str, drawn_from: tuple[int, int] | None = None, **values: Sequence[float]
+) -> DatasetResult:
     metrics = {
         name.replace("_at_", "@"): Measured(
             interval=(sum(found) / len(found), 0.0, 1.0),
@@ -31,28 +44,56 @@ def entry(group: str, **values: Sequence[float]) -> DatasetResult:
     queries = len(next(iter(values.values())))
     return DatasetResult(
         digest="d", group=group, task="t", note="", queries=queries, documents=40,
-        metrics=metrics, grades=None,
+        metrics=metrics, drawn_from=drawn_from, grades=None,
     )  # fmt: skip
 
 
-def result(run: str, datasets: dict[str, DatasetResult], depth: int = 0) -> Result:
-    stage2 = {"depth": depth, "first_stage": {"run": run}} if depth else None
+PAPER_PROMPT = {"kind": "control", "task": "question", "grounding": True, "denoise": True}
+E5V_PROMPT = {"kind": "template", "name": "e5v"}
+QWEN_7B, QWEN_3B = "Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"
+
+
+def result(
+    run: str,
+    datasets: dict[str, DatasetResult],
+    depth: int = 0,
+    model: str = "tiny",
+    frame: str = "mcq",
+    **system: Any,
+) -> Result:
+    stage1 = {"prompts": [PAPER_PROMPT], "site": "attn[3]", "geometry": "none", **system}
+    first = {"frame": frame, "fusion": None, "first_stage": {"run": run, **stage1}}
     made = Result(
-        run=f"{run}-top{depth}" if depth else run, system={}, fingerprint={"model": "tiny"},
-        versions={}, seed=0, stage2=stage2,
-    )  # fmt: skip
-    for name, one in datasets.items():
-        made.add(name, one, {"seconds": 1.26})
+        run=f"{run}-top{depth}" if depth else run,
+        system=stage1,
+        fingerprint={"model": model, "layers": 4},
+        versions={},
+        seed=0,
+        stage2={"depth": depth, **first} if depth else None,
+    )
+    made.datasets |= datasets
+    made.timings |= {name: {"seconds": 1.26} for name in datasets}
+    last = list(datasets)[-1]
+    made.add(last, datasets[last], made.timings[last])  # the means
     return made
 
 
-def whole_mmeb(run: str, depth: int = 0, names: Sequence[str] = mmeb.NAMES) -> Result:
+def tables_of(*results: Result) -> list[ResultTable]:
+    return result_tables(name_apart([(Path(f"{i}.json"), r) for i, r in enumerate(results)]))
+
+
+def published_beside(*results: Result) -> ResultTable:
+    return published_table(name_apart([(Path(f"{i}.json"), r) for i, r in enumerate(results)]))
+
+
+def whole_mmeb(run: str, depth: int = 0, names: Sequence[str] = mmeb.NAMES, **more: Any) -> Result:
     groups = {name: group for group, (_, found) in mmeb.GROUPS.items() for name in found}
     inside = [1.0, 1.0], [0.0, 1.0]
     return result(
         run,
         {name: entry(groups[name], P_at_1=inside[name not in mmeb.IN_DOMAIN]) for name in names},
         depth,
+        **more,
     )
 
 
@@ -64,7 +105,7 @@ def row(table: ResultTable, *cells: str) -> list[str]:
 def test_every_metric_is_a_column_with_queries_documents_and_seconds() -> None:
     ours = result("recipe", {"one": entry("text retrieval", P_at_1=[1, 0], nDCG_at_10=[1, 1])})
     other = result("bm25", {"one": entry("text retrieval", P_at_1=[0, 0], nDCG_at_10=[0, 1])})
-    [table] = result_tables([ours, other])
+    [table] = tables_of(ours, other)
     assert table.title == "Text retrieval"
     assert table.columns == [
         "dataset", "run", "queries", "documents", "P@1 [95% interval]",
@@ -76,55 +117,184 @@ def test_every_metric_is_a_column_with_queries_documents_and_seconds() -> None:
     ]
 
 
-def test_a_mean_never_repeats_another_row() -> None:
+def test_a_mean_never_repeats_another_row_nor_mixes_metrics() -> None:
     names = {"one": entry("g", P_at_1=[1, 1]), "two": entry("g", P_at_1=[0, 0])}
-    tables = result_tables([result("recipe", names)])
+    tables = tables_of(result("recipe", names))
     assert [table.title for table in tables] == ["G", "Means"]
-    assert tables[-1].columns == ["mean over", "datasets", "run", "main metric [95% interval]"]
-    assert tables[-1].rows == [["g", "2", "recipe", "0.500 [0.500, 0.500]"]]
+    assert tables[-1].columns == ["mean over", "datasets", "run", "metric", "mean [95% interval]"]
+    assert tables[-1].rows == [["g", "2", "recipe", "P@1", "0.500 [0.500, 0.500]"]]
     names["three"] = entry("h", MRR=[1, 1])
-    means = result_tables([result("recipe", names)])[-1]
-    assert [line[0] for line in means.rows] == ["g", "all"]
+    three = result("recipe", names)
+    assert "all" not in three.means
+    assert [line[0:4] for line in tables_of(three)[-1].rows] == [
+        ["g", "2", "recipe", "P@1"], ["all", "2", "recipe", "P@1"],
+    ]  # fmt: skip
 
 
 def test_mmeb_is_grouped_as_in_the_paper() -> None:
-    tables = result_tables([whole_mmeb("paper"), whole_mmeb("paper", 50), whole_mmeb("e5v")])
+    e5v = {"prompts": [E5V_PROMPT], "site": "norm", "model": QWEN_7B}
+    tables = tables_of(
+        whole_mmeb("paper", model=QWEN_7B), whole_mmeb("paper", 50, model=QWEN_7B),
+        whole_mmeb("e5v", **e5v),
+    )  # fmt: skip
     assert [table.title.lower() for table in tables] == [*mmeb.GROUPS, "means"]
     assert [len(table.rows) for table in tables[:4]] == [30, 30, 36, 12]
     means = tables[-1]
     assert means.columns[-1] == "in the paper"
-    assert row(means, "MMEB, in-domain", "paper")[1:4] == ["20", "paper", "1.000 [1.000, 1.000]"]
+    assert row(means, "MMEB, in-domain", "paper")[1:5] == [
+        "20", "paper", "P@1", "1.000 [1.000, 1.000]",
+    ]  # fmt: skip
     assert row(means, "MMEB, out-of-domain", "paper")[1] == "16"
-    assert row(means, "MMEB", "paper-top50")[-1] == "0.707 (Qwen2.5-VL-7B), 0.603 (Qwen2.5-VL-3B)"
+    assert row(means, "MMEB", "paper")[-1] == "0.537 (Qwen2.5-VL-7B)"
+    assert row(means, "MMEB", "paper-top50")[-1] == "0.707 (Qwen2.5-VL-7B)"
     assert row(means, "MMEB", "e5v")[-1] == "0.398 (Qwen2.5-VL-7B)"
     assert {line[-1] for line in means.rows if line[0] != "MMEB"} == {""}
     assert not any(line[0] == "all" for line in means.rows)
 
 
-def test_a_part_of_a_suite_has_no_value_of_the_paper_beside_it() -> None:
-    means = result_tables([whole_mmeb("paper", names=mmeb.NAMES[:-1])])[-1]
-    assert means.columns[-1] != "in the paper"
-    other = result("paper", {name: entry("g", P_at_1=[1]) for name in mmeb.NAMES})
-    assert result_tables([other])[-1].columns[-1] != "in the paper", "only named as MMEB's are"
+def test_a_part_of_a_suite_is_marked_and_has_no_value_of_the_paper_beside_it() -> None:
+    means = tables_of(whole_mmeb("paper", names=mmeb.NAMES[:-1], model=QWEN_7B))[-1]
+    assert means.columns[-1] == "remarks"
+    assert row(means, "MMEB", "paper")[-1] == "35 of 36 datasets"
+    other = result("paper", {name: entry("g", P_at_1=[1, 0]) for name in mmeb.NAMES}, model=QWEN_7B)
+    assert tables_of(other)[-1].columns[-1] != "in the paper", "only named as MMEB's are"
 
 
-def test_the_values_of_the_paper_say_which_were_run() -> None:
-    blank = published_table()
+def measured(table: ResultTable, method: str, model: str) -> str:
+    [cell] = [line[-1] for line in table.rows if line[1:3] == [method, model]]
+    return cell
+
+
+def test_a_run_stands_beside_the_value_of_its_model_and_method_alone() -> None:
+    blank = published_table({})
     assert len(blank.rows) == len(published().values)
     assert {line[-1] for line in blank.rows} == {"", "not run"}
-    video = result(
-        "paper", {name: entry("video classification", P_at_1=[1]) for name in CLASSIFICATION}
+    seven = published_beside(whole_mmeb("paper", model=QWEN_7B))
+    assert measured(seven, "FreeRet-embed", "Qwen2.5-VL-7B").startswith("0.778 [")
+    assert measured(seven, "extraction at h^Attn_L", "Qwen2.5-VL-3B") == "not run"
+    cache = "/root/.cache/hub/models--Qwen--Qwen2.5-VL-3B-Instruct/snapshots/0a1b"
+    three = published_beside(whole_mmeb("paper", 50, model=cache))
+    assert measured(three, "reranking by a multiple-choice question", "Qwen2.5-VL-3B") != "not run"
+    assert sum(line[-1] == "not run" for line in three.rows) == (
+        sum(line[-1] == "not run" for line in blank.rows) - 1
     )
-    table = published_table([whole_mmeb("paper", 10), video])
-    [ten] = [line for line in table.rows if line[1] == "FreeRet, top 10 reranked"]
-    assert ten[2:4] == ["Qwen2.5-VL-7B", "0.678"]
-    assert ten[-1].startswith("0.778 [")
-    assert ten[-1].endswith("(tiny)")
-    [clips] = [r for r in table.rows if r[0] == "video classification" and r[1] == "FreeRet-embed"]
-    assert clips[-1] == "1.000 [1.000, 1.000] (tiny)"
-    assert sum(line[-1] == "not run" for line in table.rows) == (
-        sum(line[-1] == "not run" for line in blank.rows) - 2
-    )
+    assert len(seven.rows) == len(three.rows) == len(blank.rows)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "smolsight"},
+        {"model": "Qwen/Qwen2.5-VL-72B-Instruct"},
+        {"prompts": [E5V_PROMPT], "site": "attn[0]", "geometry": "whiten"},
+        {"site": "attn[2]"},
+        {"geometry": "centre"},
+        {"prompts": [{**PAPER_PROMPT, "denoise": False}]},
+        {"prompts": [PAPER_PROMPT, E5V_PROMPT]},
+        {"depth": 10, "frame": "yes_no"},
+        {"depth": 7},
+    ],
+)
+def test_whatever_else_was_measured_stands_in_a_row_of_its_own(other: dict[str, Any]) -> None:
+    table = published_beside(whole_mmeb("recipe", **{"model": QWEN_7B, **other}))
+    values = published().values
+    assert {line[-1] for line in table.rows[: len(values)]} == {"", "not run"}
+    [alone] = table.rows[len(values) :]
+    assert alone[0] == "MMEB"
+    assert alone[1].startswith("recipe")
+    assert alone[2:4] == [other.get("model", QWEN_7B), ""]
+    assert alone[4].startswith("0.778 [")
+
+
+def test_a_quantised_model_is_another() -> None:
+    run = whole_mmeb("paper", model=QWEN_7B)
+    run.loading = {"quantize": "4bit"}
+    [*_, alone] = published_beside(run).rows
+    assert alone[1:4] == ["paper: control at attn[-1]", f"{QWEN_7B} (4bit)", ""]
+
+
+def test_what_a_measurement_lacks_is_said() -> None:
+    """One query of two per dataset, three datasets, and one skipped: no interval either."""
+    names = ("ChartQA", "GQA", "OVEN")
+    drawn = {
+        name: entry("retrieval" if name == "OVEN" else "question answering", (2, 40), P_at_1=[1])
+        for name in names
+    }
+    run = result("paper", drawn, model=QWEN_7B)
+    run.datasets["GQA"].skipped = [Skipped("query", "q0", "broken")]
+    lacking = "3 of 36 datasets, 3 of 6 queries, 1 skipped"
+    table = published_beside(run)
+    assert measured(table, "FreeRet-embed", "Qwen2.5-VL-7B") == f"1.000 ({lacking})"
+    assert row(tables_of(run)[-1], "MMEB")[4:] == ["1.000", lacking]
+
+
+def test_runs_of_one_name_are_told_apart() -> None:
+    names = {"one": entry("g", P_at_1=[1, 1]), "two": entry("g", P_at_1=[0, 0])}
+    less = {"two": entry("g", P_at_1=[1, 1])}
+    one, other = result("paper", names), result("paper", less, model="other")
+    [table, means] = tables_of(one, other)
+    assert [line[:2] for line in table.rows] == [
+        ["one", "paper (tiny)"], ["two", "paper (tiny)"], ["two", "paper (other)"],
+    ]  # fmt: skip
+    assert means.rows == [["g", "2", "paper (tiny)", "P@1", "0.500 [0.500, 0.500]"]]
+    files = [(Path("a/paper.json"), one), (Path("b/paper.json"), one), (Path("bm25.json"), other)]
+    other.run = "bm25"
+    assert list(name_apart(files)) == [
+        "paper (tiny) (a/paper.json)", "paper (tiny) (b/paper.json)", "bm25",
+    ]  # fmt: skip
+
+
+def ablations(model: str = QWEN_3B) -> Ablations:
+    """Two datasets of MMEB; values are 0.2 and 0.4 at attn[-1], the frames gain 0.1."""
+
+    def one(value: float) -> Ablation:
+        span = (value, value - 0.03, value + 0.04)
+        better = (value + 0.1, value, value + 0.2)
+        rows = [
+            Row("choice", "FreeRet-embed", span, (0.0, 0.0, 0.0), 1.0),
+            Row("site", "attn[-1]", span, (0.0, 0.0, 0.0), 1.0),
+            Row("frame", "yes_no", better, (0.0, 0.0, 0.0), 1.0, depth=50),
+            Row("frame", "recipe", better, (0.0, 0.0, 0.0), 1.0, depth=50),
+        ]
+        grid = [Point("control", "attn[-1]", "none", value)]
+        return Ablation("d", "P@1", 9, 9, "", rows, grid, group="question answering")
+
+    return Ablations(
+        {"model": model, "layers": 4}, Recipe.paper(), ["control"], [50], 0,
+        {"ChartQA": one(0.2), "GQA": one(0.4)}, {},
+    )  # fmt: skip
+
+
+def test_an_ablation_has_means_over_its_datasets() -> None:
+    *_, means, regret = ablation_tables(ablations())
+    assert means.title == "mean of 2 datasets"
+    assert means.columns == ["part", "choice", "P@1 [95%]"]
+    assert means.rows[1] == ["site", "attn[-1]", "0.300 [0.279, 0.328]"]
+    assert means.rows[2][:2] == ["frame", "yes_no, top 50"]
+    assert regret.title == "Regret of the recipe's choices"
+
+
+def test_the_mean_of_intervals_is_that_of_independent_samples() -> None:
+    draw = np.random.default_rng(0)
+    samples = [draw.random(200) < p for p in (0.2, 0.5, 0.7)]
+    scores = [Scores(parse_metric("P@1"), sample.astype(float)) for sample in samples]
+    expected = mean_of(scores)
+    found = mean_interval_of([one.interval(i) for i, one in enumerate(scores)])
+    assert found.mean == pytest.approx(expected.mean)
+    assert found.low == pytest.approx(expected.low, abs=0.004)
+    assert found.high == pytest.approx(expected.high, abs=0.004)
+
+
+def test_an_ablation_fills_table_3_of_the_paper() -> None:
+    table = published_table({}, ablated_means(ablations(), "ablation"))
+    lacking = "2 of 36 datasets"
+    beside = measured(table, "extraction at h^Attn_L", "Qwen2.5-VL-3B")
+    assert beside == f"0.300 [0.279, 0.328] ({lacking})"
+    assert measured(table, "reranking by Yes/No", "Qwen2.5-VL-3B").startswith("0.400 [")
+    assert measured(table, "reranking by Yes/No", "Qwen2.5-VL-7B") == "not run"
+    assert len(table.rows) == len(published().values)
+    other = published_table({}, ablated_means(ablations("tiny"), "ablation"))
+    assert len(other.rows) == len(published().values) + 2
 
 
 def test_content_cannot_break_a_table_of_markdown() -> None:
@@ -150,6 +320,17 @@ def test_saved_results_are_printed_without_a_model(
     said = capsys.readouterr().out
     assert "| one | recipe | 2 | 40 | 0.500 [0.000, 1.000] | 1.3 |" in said
     assert str(file) not in said
+    ablations().save(tmp_path / "more" / "ablation.json")
+    (tmp_path / "more" / "recipe.json").write_text("{}")
+    assert run("table", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "0.500 [0.000, 1.000]" in said
+    assert "mean of 2 datasets" in said
+    assert run("table", tmp_path / "more" / "recipe.json") == 1
+    assert "neither a result of `freeret eval` nor an ablation" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
+    assert run("table", tmp_path / "none") == 1
+    assert "holds no result" in capsys.readouterr().err
     run("table", "--paper", "--markdown")
     assert "| MMEB | FreeRet-embed | Qwen2.5-VL-7B | 0.537 | not run |" in capsys.readouterr().out
     assert run("table") == 1
@@ -176,6 +357,26 @@ def test_a_model_card_is_one_for_the_hub(name: str) -> None:
         if (s.prompt, s.site, s.geometry) == (recipe.prompt, recipe.site, recipe.geometry)
     )  # fmt: skip
     assert f"| this recipe | {chosen.precision} | {chosen.reciprocal_rank} |" in card.text
+
+
+def test_a_card_says_what_the_model_reads_and_in_which_dtype(tmp_path: Path) -> None:
+    tags = {
+        name: ModelCard(model_card(ProbeReport.load(REPORTS / f"{name}.json"))).data.to_dict()[
+            "tags"
+        ]
+        for name in ("smolsight", "smollm2-135m")
+    }
+    assert set(tags["smolsight"]) - set(tags["smollm2-135m"]) == {
+        "multimodal", "image-feature-extraction",
+    }  # fmt: skip
+    data = json.loads((REPORTS / "smollm2-135m.json").read_text())
+    data["fingerprint"]["dtype"] = "bfloat16"
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps(data))
+    text = model_card(ProbeReport.load(file))
+    loading = 'Backbone.load("smollm2-135m", dtype="bfloat16")'
+    assert f"freeret.sentence_transformer({loading}, recipe)" in text
+    assert "dtype=" not in model_card(ProbeReport.load(REPORTS / "smollm2-135m.json"))
 
 
 def test_the_name_of_a_model_cannot_write_in_its_card(tmp_path: Path) -> None:

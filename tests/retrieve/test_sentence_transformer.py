@@ -15,7 +15,7 @@ from freeret.embedder import Embedder
 from freeret.recipe import Recipe
 from freeret.sentence_transformers import Stage1
 from probes import Backbone, Item
-from probes.errors import BadItem, BadSetting, StoreMismatch
+from probes.errors import BadItem, BadSetting, Mismatch
 from probes.geometry import unit
 from tests.samples import picture
 
@@ -175,5 +175,5 @@ def test_a_saved_model_is_loaded_by_name(smollm2: Backbone, tmp_path: Path) -> N
     settings = tmp_path / "freeret.json"
     digest = smollm2.fingerprint()["weights"]
     settings.write_text(settings.read_text().replace(digest, "0" * len(digest)))
-    with pytest.raises(StoreMismatch, match="has other weights"):
+    with pytest.raises(Mismatch, match="has other weights"):
         Stage1.load(str(tmp_path))

@@ -1,4 +1,4 @@
-"""The file of `freeret ablate`, its table, and the regret of the recipe's choices."""
+"""The file of `freeret ablate`, and the regret of the recipe's choices."""
 
 import hashlib
 import json
@@ -98,8 +98,8 @@ def ablate_all(ablator: Ablator, loaders: Iterable[Loader], file: Path) -> Ablat
             known = ablations.datasets.get(dataset.name)
             if known is not None and known.digest == dataset.digest():
                 continue
-            told = json.dumps([dataset.digest(), identity, ablator.skip], sort_keys=True)
-            digest = hashlib.sha256(told.encode()).hexdigest()
+            made = json.dumps([dataset.digest(), identity, ablator.skip], sort_keys=True)
+            digest = hashlib.sha256(made.encode()).hexdigest()
             scratch = Scratch(file.with_suffix("") / slug(dataset.name), digest)
             earlier, start = scratch.seconds(), time.perf_counter()
             ablations.datasets[dataset.name] = ablator.measure(dataset, scratch)
@@ -117,7 +117,7 @@ def ablate_all(ablator: Ablator, loaders: Iterable[Loader], file: Path) -> Ablat
 
 @dataclass(frozen=True)
 class Regret:
-    """What a choice cost on one dataset: best minus chosen."""
+    """The cost of a choice on one dataset: best minus chosen."""
 
     dataset: str
     part: str
@@ -136,39 +136,42 @@ class Regret:
 
 
 def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
-    """The regret of a recipe's site, setting and frame on every dataset: by default of the one that
-    was ablated, else of one whose prompt is among those measured."""
+    """The regret of a recipe's site, extraction and frame on every dataset.
+
+    Args:
+        ablations: The measured choices.
+        recipe: One whose prompt is among those measured; None: the one that was ablated.
+    """
     recipe, layers = recipe or ablations.recipe, int(ablations.fingerprint["layers"])
-    found = []
+    rows = []
     for name, ablation in ablations.datasets.items():
         grid = {point: point.value for point in ablation.grid}
-        own = {p: v for p, v in grid.items() if _is(p, recipe, layers)}
+        chosen = next(point for point in grid if _is(point, recipe, layers))
         peers = {
             p: v
             for p, v in grid.items()
             if (p.prompt, p.geometry) == (recipe.prompt, recipe.geometry)
         }
-        chosen = next(iter(own))
-        found.append(_regret(name, "site", chosen, {p: (p.site, v) for p, v in peers.items()}))
+        rows.append(_regret(name, "site", chosen, {p: (p.site, v) for p, v in peers.items()}))
         everything = {p: (f"{p.prompt} at {p.site}, {p.geometry}", v) for p, v in grid.items()}
-        found.append(_regret(name, "setting", chosen, everything))
-        found += _frames(name, ablation, recipe)
-    return found
+        rows.append(_regret(name, "setting", chosen, everything))
+        rows += _frames(name, ablation, recipe)
+    return rows
 
 
-def mean_regret(found: Sequence[Regret], part: str) -> float:
+def mean_regret(regrets: Sequence[Regret], part: str) -> float:
     """Mean over datasets, in the metric's unit."""
-    return float(np.mean([r.regret for r in found if r.part == part]))
+    return float(np.mean([r.regret for r in regrets if r.part == part]))
 
 
 def _frames(name: str, ablation: Ablation, recipe: Recipe) -> list[Regret]:
-    """A recipe without a frame chose stage 1 alone."""
+    """Regrets at each depth; a recipe without a frame chose stage 1 alone."""
     frames = [row for row in ablation.rows if row.part == "frame"]
-    found = []
+    regrets = []
     for depth in dict.fromkeys(row.depth for row in frames):
         rows = {row.name: (row.label, row.interval[0]) for row in frames if row.depth == depth}
-        found.append(_regret(name, "frame", RECIPE if recipe.frame else STAGE1, rows))
-    return found
+        regrets.append(_regret(name, "frame", RECIPE if recipe.frame else STAGE1, rows))
+    return regrets
 
 
 def _regret(dataset: str, part: str, chosen: Any, options: dict[Any, tuple[str, float]]) -> Regret:

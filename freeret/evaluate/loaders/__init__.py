@@ -1,5 +1,6 @@
-"""From what is typed to datasets: `beir:FOLDER`, `sts:FILE`, `mmeb:FOLDER`, …"""
+"""Suites by name: `beir:FOLDER`, `sts:FILE`, `mmeb:FOLDER`, …, as loaders of datasets."""
 
+import difflib
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from freeret.evaluate.loaders.mmeb import images as mmeb
 from freeret.evaluate.loaders.mmeb import v2 as mmeb_v2
 from freeret.evaluate.loaders.mmeb.images import find_mmeb, load_mmeb
 from freeret.evaluate.loaders.mmeb.v2 import find_mmeb_v2, load_mmeb_v2
-from freeret.evaluate.loaders.scenes import TASKS, load_scenes
+from freeret.evaluate.loaders.scenes import FAILURES, TASKS, load_scenes
 from freeret.evaluate.loaders.sts import check_sts, load_sts
 from probes.errors import BadSetting
 
@@ -29,7 +30,8 @@ SUITES = {
     "mmeb-v2": "the folder of MMEB-V2 (images, videos, documents), or of it and one dataset",
     "mbeir": "the folder of M-BEIR, or of it and one dataset: mbeir:FOLDER/cirr_task7",
     "folder": "a folder of your own: documents/ and queries.jsonl",
-    "scenes": "how many pools of drawn scenes, seven tasks each: scenes:3",
+    "scenes": "number of pools of drawn scenes, with seven tasks and three kinds of hard negatives "
+    "each: scenes:3, or scenes:3x24 for pools of 24",
 }
 
 __all__ = [
@@ -39,14 +41,14 @@ __all__ = [
 
 
 def suite(spec: str) -> list[Loader]:
-    """The loaders of a suite, `KIND:WHERE`; each is called when its turn comes.
+    """The loaders of a suite, `KIND:WHERE`, one per dataset.
 
-    Raises BadSetting for an unknown kind, BadFile when nothing is there. What is there may still be
-    found damaged by its loader.
+    Raises BadSetting for an unknown kind, BadFile when its files do not exist. They are read, and
+    may be found damaged, only when the loader is called.
     """
     kind, colon, where = spec.partition(":")
     if not colon or kind not in SUITES or not where:
-        listed = "\n".join(f"  {kind}:…  {said}" for kind, said in SUITES.items())
+        listed = "\n".join(f"  {kind}:…  {text}" for kind, text in SUITES.items())
         raise BadSetting(f"{spec!r} is not a suite; write one of\n{listed}")
     match kind:
         case "beir":
@@ -62,10 +64,7 @@ def suite(spec: str) -> list[Loader]:
             check_sts(where)
             return [lambda: load_sts(where)]
         case "scenes":
-            if not where.isdecimal():
-                raise BadSetting(f"scenes:{where}: give a number of pools, such as scenes:3")
-            pools = itertools.product(range(int(where)), TASKS)
-            return [lambda seed=seed, task=task: load_scenes(seed, task) for seed, task in pools]
+            return _scenes(where)
         case "folder":
             check_folder(where)
             return [lambda: load_folder(where)]
@@ -77,13 +76,32 @@ def suite(spec: str) -> list[Loader]:
             return _several(where, mmeb_v2.NAMES, find_mmeb_v2, load_mmeb_v2)
 
 
+def _scenes(where: str) -> list[Loader]:
+    pools, _, size = where.partition("x")
+    if not pools.isdecimal() or not (size or "100").isdecimal():
+        raise BadSetting(f"scenes:{where}: give a number of pools, such as scenes:3")
+    return [
+        lambda seed=seed, task=task: load_scenes(seed, task, int(size or 100))
+        for seed, task in itertools.product(range(int(pools)), (*TASKS, *FAILURES))
+    ]
+
+
 def _several(
     where: str,
     known: Sequence[str],
     find: Callable[[Path], list[str]],
     load: Callable[[Path, str], Dataset],
 ) -> list[Loader]:
-    """Each dataset of a folder, or the one that stands behind its path."""
+    """Each dataset of a folder, or the one that is named behind its path.
+
+    Raises BadSetting for a misspelled name of a dataset.
+    """
     path = Path(where)
+    if path.parent.is_dir() and not path.exists():
+        spelled = {name.casefold(): name for name in known}
+        for match in difflib.get_close_matches(path.name.casefold(), spelled, n=1):
+            if spelled[match] != path.name:
+                meant = path.parent / spelled[match]
+                raise BadSetting(f"there is no dataset {path.name!r}; did you mean {meant}?")
     root, names = (path.parent, [path.name]) if path.name in known else (path, find(path))
     return [lambda name=name: load(root, name) for name in names]

@@ -29,8 +29,10 @@ def load_beir(
     task: str = "question",
     metrics: tuple[str, ...] = ("nDCG@10", "P@1"),
 ) -> Dataset:
-    """Queries without a judgement in the split are left out. Raises BadFile, naming what is
-    missing and where to get it."""
+    """Load the folder, without queries that have no judgement in the split.
+
+    Raises BadFile, which says what is missing and where to get it.
+    """
     root = Path(folder)
     judgements: Judgements = {}
     for line, row in _tsv(root / "qrels" / f"{split}.tsv"):
@@ -53,7 +55,7 @@ def load_beir(
 
 
 def _tsv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows under a header; no cell holds a tab or a line, and quotes are what they are."""
+    """Rows under a header. Cells hold neither tabs nor line breaks, and quotes are content."""
     lines = lines_of(path, SOURCE)
     _, header = next(lines, (0, ""))
     for number, line in lines:

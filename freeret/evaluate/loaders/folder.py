@@ -1,4 +1,4 @@
-"""A folder of one's own:
+"""A user's own folder of documents and judged queries:
 
     my-folder/
       documents/       whatever `freeret index` reads: texts, pictures, tables, … Rows of a table
@@ -7,7 +7,7 @@
 
 `relevant` is a list of document ids, or an object of ids and grades. A query may hold `image`,
 `video` or `audio`, a path below the folder, beside its text or instead of it. An optional
-`task.txt` says in a sentence what is to be found.
+`task.txt` states the task in a sentence.
 """
 
 import json
@@ -25,7 +25,7 @@ MEDIA = ("image", "video", "audio")
 KEYS = ("id", "text", *MEDIA, "relevant")
 METRICS = ("P@1", "nDCG@10", "R@10", "RR")
 SHOWN = 3
-"""Ids of documents that an error names as examples."""
+"""Example ids in an error."""
 
 
 def check_folder(folder: str | Path) -> None:
@@ -34,15 +34,15 @@ def check_folder(folder: str | Path) -> None:
 
 
 def load_folder(folder: str | Path) -> Dataset:
-    """Raises BadFile when a part is missing or a relevant document does not exist."""
+    """Read the folder. Raises BadFile when a part or a relevant document does not exist."""
     root = Path(folder)
     task = root / "task.txt"
     lines = list(lines_of(root / "queries.jsonl", SOURCE))
-    said = "same meaning"
+    prior = "same meaning"
     if task.is_file():
-        said = "\n".join(line for _, line in lines_of(task, SOURCE)).strip()
+        prior = "\n".join(line for _, line in lines_of(task, SOURCE)).strip()
     try:
-        found = list(
+        items = list(
             Files(
                 [root / "documents"],
                 folder_names=False,
@@ -54,8 +54,8 @@ def load_folder(folder: str | Path) -> Dataset:
         )
     except BadItem as error:
         raise BadFile(f"{root}/documents: {error}; {SOURCE}") from None
-    documents = [item for item in found if isinstance(item, Item)]
-    unreadable = {bad.item or "": str(bad) for bad in found if isinstance(bad, BadItem)}
+    documents = [item for item in items if isinstance(item, Item)]
+    unreadable = {bad.item or "": str(bad) for bad in items if isinstance(bad, BadItem)}
     known = {document.id for document in documents} | unreadable.keys()
     queries, judgements = [], {}
     for number, line in lines:
@@ -74,7 +74,7 @@ def load_folder(folder: str | Path) -> Dataset:
         queries=queries,
         documents=documents,
         judgements=judgements,
-        task=said,
+        task=prior,
         metrics=METRICS,
         group="own",
         unreadable=unreadable,

@@ -15,7 +15,7 @@ SOURCE = (
     "at ir-datasets.com says how large each one is and which need an agreement"
 )
 LOADING = (KeyError, AttributeError, OSError, RuntimeError)
-"""How ir_datasets says that it cannot."""
+"""Errors of ir_datasets that mean that a dataset cannot be loaded."""
 
 
 def check_ir_dataset(name: str) -> None:
@@ -26,22 +26,22 @@ def check_ir_dataset(name: str) -> None:
 def load_ir_dataset(
     name: str, *, task: str = "question", metrics: tuple[str, ...] = ("nDCG@10", "P@1")
 ) -> Dataset:
-    """Raises BadFile when the package, the id or the files are missing."""
+    """Load a dataset of the catalogue. Raises BadFile when package, id or files are missing."""
     source = _catalogued(name)
     try:
         judgements: Judgements = {}
-        for judged in source.qrels_iter():
-            judgements.setdefault(judged.query_id, {})[judged.doc_id] = int(judged.relevance)
+        for row in source.qrels_iter():
+            judgements.setdefault(row.query_id, {})[row.doc_id] = int(row.relevance)
         queries = [Item(_text(q), id=q.query_id) for q in source.queries_iter()]
         documents = [Item(_text(d) or "(empty)", id=d.doc_id) for d in source.docs_iter()]
     except LOADING as error:
         raise BadFile(f"cannot load {name!r} ({error}); {SOURCE}") from None
-    kept = [query for query in queries if query.id in judgements]
+    judged = [query for query in queries if query.id in judgements]
     return Dataset(
         name=name.replace("/", "-"),
-        queries=kept,
+        queries=judged,
         documents=documents,
-        judgements={query.id or "": judgements[query.id or ""] for query in kept},
+        judgements={query.id or "": judgements[query.id or ""] for query in judged},
         task=task,
         metrics=metrics,
         group="text retrieval",
@@ -60,5 +60,5 @@ def _catalogued(name: str) -> Any:
 
 
 def _text(record: Any) -> str:
-    """What the dataset itself calls its default text: title and body where there are both."""
+    """The default text of a record, as its dataset defines it: often title and body."""
     return str(record.default_text()).strip()

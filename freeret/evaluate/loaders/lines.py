@@ -1,4 +1,4 @@
-"""Lines of the text files of a dataset."""
+"""Read the text files of a dataset line by line."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,16 +8,16 @@ from probes.files import read_lines, undecoded
 
 
 def check_there(root: Path, parts: Iterable[str], source: str) -> None:
-    """Raise BadFile unless `root` holds all parts; they are not read."""
+    """Raise BadFile, with `source`, unless all parts exist below `root`; they are not read."""
     for part in parts:
         if not (root / part).exists():
             raise BadFile(f"cannot read {root / part}: it does not exist; {source}")
 
 
 def lines_of(path: Path, source: str) -> Iterator[tuple[int, str]]:
-    """Each line that is not blank with its number and without its end (`probes.files.read_lines`).
+    """Each non-blank line with its number, without its end (`probes.files.read_lines`).
 
-    Raises BadFile, with `source`: what is needed and where to get it.
+    Raises BadFile, with `source`, which says what is needed and where to get it.
     """
     try:
         with path.open("rb") as file:

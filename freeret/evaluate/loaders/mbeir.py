@@ -9,8 +9,7 @@ Layout, as published in TIGER-Lab/M-BEIR with mbeir_images.tar.gz unpacked besid
     folder/mbeir_images/…                                    the paths begin with mbeir_images/
 
 The task prior is the first of the instructions that the benchmark draws from. A picture comes
-before the text beside it. Whether each picture is there is found out when it is read: pools hold up
-to a million.
+before its text. A missing picture is noticed when it is read, since pools hold up to a million.
 """
 
 import json
@@ -48,30 +47,30 @@ NAMES = (
 INSTRUCTIONS = Path("instructions/query_instructions.tsv")
 DEPTHS = (5, 1, 10)
 FASHION_DEPTHS = (10, 20, 50)
-"""Of Fashion200K and FashionIQ."""
+"""Depths for Fashion200K and FashionIQ."""
 
 
 def find_mbeir(folder: str | Path) -> list[str]:
     """The datasets that a folder holds, in the paper's order. Raises BadFile when there is none, or
     when their instructions or pictures are missing; nothing is read."""
     root = Path(folder)
-    found = [name for name in NAMES if all(path.is_file() for path in _files(root, name))]
-    if not found:
+    names = [name for name in NAMES if all(path.is_file() for path in _files(root, name))]
+    if not names:
         raise BadFile(f"{folder} holds no dataset of M-BEIR; {SOURCE}")
     check_there(root, (str(INSTRUCTIONS), "mbeir_images"), SOURCE)
-    return found
+    return names
 
 
 def load_mbeir(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when a file is missing or a line is not what it must be."""
+    """Load one dataset. Raises BadFile for a missing file or a malformed line."""
     if name not in NAMES:
         raise BadFile(f"M-BEIR has no dataset {name!r}; it has {', '.join(NAMES)}")
     root = Path(folder)
-    asked, pool = _files(root, name)
+    queries_file, pool = _files(root, name)
     modalities = MODALITIES[int(name[-1])]
     queries: list[Item] = []
     judgements: Judgements = {}
-    for place, row in _rows(asked, ("qid", "query_modality", "pos_cand_list")):
+    for place, row in _rows(queries_file, ("qid", "query_modality", "pos_cand_list")):
         query = _item(
             root, row["qid"], row["query_modality"], row.get("query_txt"),
             row.get("query_img_path"), place,
@@ -108,7 +107,7 @@ def _files(root: Path, name: str) -> tuple[Path, Path]:
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line with where it stands."""
+    """Each line as an object, after the words that name its place."""
     for number, line in lines_of(path, SOURCE):
         place = f"{path}, line {number}"
         try:

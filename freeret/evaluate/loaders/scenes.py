@@ -1,16 +1,16 @@
 """Scene tasks: retrieval among compositional pictures and clips, made from a seed on the spot.
 
-A `Ground` holds every item once, in sets that stand in parallel: item i of one set answers item i
-of another. `TASKS` says which set asks and which is searched; `Ground.datasets` gives each task as
-queries, pool and judgements. Beside them stand hard negatives, by what it takes to tell them apart:
-binding, relation, counting.
+A `Ground` holds every item once, in parallel sets: item i of one set answers item i of another.
+`TASKS` says which set holds the queries and which the documents. Beside them stand hard negatives,
+by what it takes to tell them apart: binding, relation, counting. As a dataset these have two
+candidates per query, so that chance is one half.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from freeret.evaluate.datasets import Dataset, Judgements
 from probes import Item, Part
@@ -35,61 +35,84 @@ TASKS: dict[str, tuple[str, str]] = {
     "video→text": ("clips", "clip captions"),
     "document→image": ("documents", "pages"),
 }
-"""The set that asks and the set that is searched. `changed` goes on, past its last answer, with the
-pictures as they were before the change: whoever ignores the words finds those."""
+"""The sets of queries and of documents. `changed` continues, past its last answer, with the
+pictures before the change: an embedding that ignores the words finds those."""
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 CLIP_FRAMES = 4
 LARGEST = 150
-"""More items than this could not all mean something different in every task."""
+"""Beyond this, the items of a pool could not all mean something different in every task."""
 
 Made = TypeVar("Made", Scene, Clip)
 
 
 @dataclass(frozen=True)
 class Ground:
-    """Items by set; `hard[failure]` says of which scene each item of the sets `{failure} captions`
-    and `{failure} pictures` is the negative."""
+    """Items by set. `hard[failure]` lists the scenes to which the items of the sets `{failure}
+    captions` and `{failure} pictures` are the negatives."""
 
     items: dict[str, list[Item]]
     hard: dict[Failure, list[int]]
-
-    @property
-    def tasks(self) -> dict[str, tuple[str, str]]:
-        """Those of TASKS whose sets are here."""
-        return {name: sets for name, sets in TASKS.items() if set(sets) <= self.items.keys()}
 
     def only(self, *tasks: str) -> "Ground":
         """The sets of some tasks alone, without hard negatives."""
         wanted = {name for task in tasks for name in TASKS[task]}
         return Ground({name: v for name, v in self.items.items() if name in wanted}, {})
 
-    def datasets(self) -> list[Dataset]:
-        """Each task as queries, pool and judgements."""
-        found = []
-        for task, (asking, searched) in self.tasks.items():
-            queries, documents = self.items[asking], self.items[searched]
-            right = zip(queries, documents, strict=False)
-            judgements: Judgements = {str(q.id): {str(d.id): 1} for q, d in right}
-            found.append(Dataset(task, queries, documents, judgements))
-        return found
+    def dataset(self, task: str) -> Dataset:
+        """A task of TASKS, or the hard negatives of a failure.
+
+        Raises BadSetting where no scene of a small pool can show the failure.
+        """
+        if task in self.hard:
+            return self._hard_dataset(task)
+        if task not in TASKS:
+            raise BadSetting(f"no scene of this pool has a hard negative for {task}; draw more")
+        return self._task_dataset(task)
+
+    def _task_dataset(self, task: str) -> Dataset:
+        queries, documents = (self.items[name] for name in TASKS[task])
+        pairs = zip(queries, documents, strict=False)
+        judgements: Judgements = {str(q.id): {str(d.id): 1} for q, d in pairs}
+        prior = "composed change" if task == "composed→image" else "caption"
+        return Dataset(task, queries, documents, judgements, task=prior, group=task)
+
+    def _hard_dataset(self, failure: Any) -> Dataset:
+        """Captions that choose between two pictures, and pictures between two captions."""
+        queries: list[Item] = []
+        documents: dict[str, Item] = {}
+        judgements: Judgements = {}
+        candidates: dict[str, list[str]] = {}
+        for asking, searched in (("captions", "pictures"), ("pictures", "captions")):
+            negatives = self.items[f"{failure} {searched}"]
+            for scene, negative in zip(self.hard[failure], negatives, strict=True):
+                query, right = self.items[asking][scene], self.items[searched][scene]
+                queries.append(query)
+                documents |= {str(item.id): item for item in (right, negative)}
+                judgements[str(query.id)] = {str(right.id): 1}
+                candidates[str(query.id)] = [str(right.id), str(negative.id)]
+        return Dataset(
+            failure, queries, list(documents.values()), judgements, candidates,
+            task="caption", group=f"hard negatives: {failure}",
+        )  # fmt: skip
 
 
-def load_scenes(seed: int, task: str) -> Dataset:
-    """One task over the pool of 100 that `seed` draws."""
-    dataset = next(d for d in _ground(seed).only(task).datasets() if d.name == task)
-    composed = "composed change" if task == "composed→image" else "caption"
-    return replace(dataset, name=f"{task} {seed}", group=task, task=composed)
+def load_scenes(seed: int, task: str, size: int = 100) -> Dataset:
+    """A task, or the hard negatives of a failure, over the pool that `seed` draws."""
+    ground = _ground(seed, size)
+    if task in TASKS:
+        ground = ground.only(task)
+    return replace(ground.dataset(task), name=f"{task} {seed}")
 
 
 @functools.lru_cache(maxsize=1)
-def _ground(seed: int) -> Ground:
-    return make_ground(seed)
+def _ground(seed: int, size: int) -> Ground:
+    return make_ground(seed, size)
 
 
 def make_ground(
     seed: int, size: int = 100, combinations: Sequence[Combination] = HELD_OUT
 ) -> Ground:
-    """`size` documents in the pool of every task, drawn from `seed`.
+    """Draw `size` documents for the pool of every task, from `seed` alone.
 
     Raises BadSetting for a size that is not from 2 to LARGEST.
     """
@@ -119,11 +142,11 @@ def make_ground(
 
 
 def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[str, list[Item]]:
-    """Composed queries, `the same, but blue`, over a pool of what was asked for and what was."""
-    found: list[tuple[Scene, str, Scene]] = []
-    kept: list[Scene] = []
+    """Composed queries, `the same, but blue`, over a pool of the changed and the old pictures."""
+    changes: list[tuple[Scene, str, Scene]] = []
+    scenes: list[Scene] = []
     for scene in _endless(lambda: random_scene(rng, combinations)):
-        if len(found) == size // 2:
+        if len(changes) == size // 2:
             break
         first, *others = scene.things
         colours = [
@@ -135,14 +158,14 @@ def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dic
             continue
         colour = rng.choice(colours)
         after = scene.recoloured(colour)
-        if any(new.means(old) for new in (scene, after) for old in kept):
+        if any(new.means(old) for new in (scene, after) for old in scenes):
             continue
-        kept += [scene, after]
+        scenes += [scene, after]
         words = (
             f"the same, but {colour}" if not others else f"the same, but a {colour} {first.shape}"
         )
-        found.append((scene, words, after))
-    before, words, after = zip(*found, strict=True)
+        changes.append((scene, words, after))
+    before, words, after = zip(*changes, strict=True)
     queries = [
         Item(text, images=[scene.draw(rng=rng)], id=f"change {i}")
         for i, (scene, text) in enumerate(zip(before, words, strict=True))
@@ -151,7 +174,7 @@ def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dic
 
 
 def _clips(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[str, list[Item]]:
-    """Clips as their frames in order: every backbone that reads pictures reads these."""
+    """Clips as their frames in order, which every backbone with a vision tower reads."""
     clips: dict[str, Clip] = {}
     for clip in _endless(lambda: random_clip(rng, combinations)):
         if len(clips) == size:
@@ -167,7 +190,7 @@ def _clips(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[
 def _documents(
     rng: Random, size: int, combinations: Sequence[Combination]
 ) -> dict[str, list[Item]]:
-    """Interleaved queries: the first thing is shown, the rest of the scene is told."""
+    """Interleaved queries: a picture of the first thing, and the rest of the scene in words."""
     scenes: list[Scene] = []
     for scene in _endless(lambda: random_scene(rng, combinations)):
         if len(scenes) == size:
@@ -179,8 +202,8 @@ def _documents(
     for i, scene in enumerate(scenes):
         first = scene.things[0]
         alone = Scene((first,), None, scene.background).draw(rng=rng)
-        told = scene.caption().removeprefix(first.times(1))
-        parts = [Part("text", "It shows this: "), Part("image", alone), Part("text", told)]
+        rest = scene.caption().removeprefix(first.times(1))
+        parts = [Part("text", "It shows this: "), Part("image", alone), Part("text", rest)]
         documents.append(Item(parts=parts, id=f"document {i}"))
     return {"documents": documents, "pages": _pictures("page", scenes, rng)}
 

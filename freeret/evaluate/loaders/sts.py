@@ -25,7 +25,7 @@ def check_sts(path: str | Path) -> None:
 
 
 def load_sts(path: str | Path) -> Dataset:
-    """One query a pair, whose only candidate is the other sentence. Raises BadFile."""
+    """Load the pairs: a query, and the other sentence as its only candidate. Raises BadFile."""
     file = Path(path)
     lines = [(number, line.split("\t")) for number, line in lines_of(file, SOURCE)]
     header = lines[0][1] if lines else []

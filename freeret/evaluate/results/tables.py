@@ -69,8 +69,8 @@ def labels_apart(results: Sequence[tuple[Path, Result]]) -> list[str]:
 
 def name_apart(results: Sequence[tuple[Path, Result]]) -> dict[str, Result]:
     """Results by their labels."""
-    found = (result for _, result in results)
-    return dict(zip(labels_apart(results), found, strict=True))
+    loaded = [result for _, result in results]
+    return dict(zip(labels_apart(results), loaded, strict=True))
 
 
 def result_tables(runs: Mapping[str, Result]) -> list[ResultTable]:
@@ -240,15 +240,15 @@ def _collections(result: Result) -> dict[str, list[str]]:
 
     No two collections are the same.
     """
-    found = {group: names for group, names in _groups([result]).items() if len(names) > 1}
+    collections = {group: names for group, names in _groups([result]).items() if len(names) > 1}
     ours = suite_members(_group_of(result)).get("MMEB", [])
     halves = {half: [name for name in ours if name in WHOLES[half]] for half in (INSIDE, OUTSIDE)}
     if all(halves.values()):
-        found |= halves
+        collections |= halves
     for name, names in (("MMEB", ours), ("all", list(result.datasets))):
-        if len(names) > 1 and not any(set(names) == set(known) for known in found.values()):
-            found[name] = names
-    return found
+        if len(names) > 1 and not any(set(names) == set(known) for known in collections.values()):
+            collections[name] = names
+    return collections
 
 
 def _escaped(text: str) -> str:

@@ -21,9 +21,9 @@ from probes.prompts import Prompted, Side
 class Pooled(ByVectors):
     """The final hidden state, averaged over positions.
 
-    Without a chat template or a prompt `mean` takes all positions, `last` one, `echo` those of the
-    second copy of the text. `realign` takes all that stand before the model's turn, under its
-    prompt in the chat template, and whitens each side by itself.
+    Without a chat template or a prompt, `mean` takes all positions, `last` the last one, and `echo`
+    those of the second copy of the text. `realign` takes all positions before the model's turn,
+    under its prompt in the chat template, and whitens each side on its own.
     """
 
     name: Literal["mean", "last", "echo", "realign"]
@@ -89,7 +89,7 @@ class Pooled(ByVectors):
         return Item(f"Rewrite the sentence: {item.text}, rewritten sentence: {item.text}")
 
     def _positions(self) -> Callable[[int], slice]:
-        """Of a row of so many tokens, the positions that are averaged."""
+        """A function from the length of a row to the positions that are averaged."""
         if self.name == "echo":
             frame = len(self.backbone.row(self._wording(Item("a")))) - 2 * self._tokens(" a")
             return lambda length: slice(-max(1, (length - frame) // 2), None)

@@ -1,7 +1,7 @@
-"""ReAlign (arXiv 2512.19115): how its authors' code words a prompt, and how it whitens.
+"""ReAlign (arXiv 2512.19115): prompt and whitening, as in its authors' code.
 
-Queries and candidates are whitened apart, each side by its own mean and covariance over all that
-are evaluated together, so that a query's score depends on the other queries.
+Each side, queries and candidates, is whitened by its mean and covariance over all items that are
+evaluated together, so that the score of a query depends on the other queries.
 """
 
 import torch
@@ -26,7 +26,7 @@ def summarize(item: Item) -> Prompted:
 
 
 def opening(backbone: Backbone) -> int:
-    """Tokens by which the chat template opens the model's turn: ReAlign's rows end before them."""
+    """Number of tokens with which the chat template opens the model's turn, where ReAlign stops."""
     chat = backbone.encoder.chat
     if chat is None:
         return 0
@@ -34,10 +34,10 @@ def opening(backbone: Backbone) -> int:
 
 
 def whiten_apart(vectors: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
-    """One side of a dataset, ZCA-whitened by its own moments.
+    """ZCA-whiten one side of a dataset by the moments of that side.
 
-    W = ((1 - α)·C + α·tr(C)/d·I + ε·I)^(-1/2) with α = SHRINKAGE: fewer vectors than dimensions do
-    no harm. A lone vector, which would be its own mean, stays as it is.
+    W = ((1 - α)·C + α·tr(C)/d·I + ε·I)^(-1/2), with α = SHRINKAGE so that fewer vectors than
+    dimensions suffice. A single vector, which equals its mean, stays as it is.
 
     Args:
         vectors: Raw vectors.

@@ -1,4 +1,4 @@
-"""Everything that can be compared, under one tiny interface: a name, an identity, a run.
+"""The systems that can be compared, by name.
 
 | name                | what it is                                                             |
 |---------------------|------------------------------------------------------------------------|
@@ -53,7 +53,7 @@ META_EOL: list[str | Prompt] = [
         "extraction": "Extract from the input: name the entity or fact that matters most.",
     }.items()
 ]
-"""MetaEOL's four meta-tasks, in words of our own."""
+"""MetaEOL's four meta-tasks, in this project's wording."""
 
 
 ANY_TASK = "{task of the dataset}"
@@ -62,7 +62,7 @@ ANY_TASK = "{task of the dataset}"
 
 @dataclass(frozen=True)
 class PromptedSystem(ByVectors):
-    """Stage 1: one state a prompt, in a geometry; with a recipe that has a frame, stage 2 too."""
+    """Stage 1: a state per prompt, averaged, in a geometry. A recipe with a frame adds stage 2."""
 
     name: str
     backbone: Backbone = field(repr=False)
@@ -119,13 +119,13 @@ class BM25:
                 raise BadSetting(f"BM25 reads text, and {item.name} holds {item.media[0].kind}")
         index = bm25s.BM25()
         index.index(self._words(dataset.documents), show_progress=False)
-        asked = self._words(dataset.queries)
+        words = self._words(dataset.queries)
 
         def score(query: int, places: Tensor | None) -> Tensor:
-            known = [word for word in asked[query] if word in index.vocab_dict]
+            known = [word for word in words[query] if word in index.vocab_dict]
             scores = index.get_scores(known) if known else np.zeros(len(dataset.documents))
-            found = torch.from_numpy(np.asarray(scores, dtype=np.float32))
-            return found if places is None else found[places]
+            values = torch.from_numpy(np.asarray(scores, dtype=np.float32))
+            return values if places is None else values[places]
 
         return to_run(dataset, score)
 
@@ -159,7 +159,7 @@ class SentenceTransformers(ByVectors):
         """Raises BadSetting when the package or the model is missing, or an item is not text."""
         for item in items:
             if item.media:
-                raise BadSetting(f"{self.name} reads text, {item.name} is not only text")
+                raise BadSetting(f"{self.name} reads text, and {item.name} is not only text")
         encoder = _sentence_transformer(self.model)
         encode = encoder.encode_query if side == "query" else encoder.encode_document
         texts = [item.text for item in items]
@@ -174,7 +174,7 @@ class SentenceTransformers(ByVectors):
 
 @functools.lru_cache(maxsize=1)
 def _sentence_transformer(model: str) -> Any:
-    """Kept from dataset to dataset, and from block to block."""
+    """Load a model, once for all datasets and blocks."""
     require("sentence_transformers", f"st:{model}")
     from sentence_transformers import SentenceTransformer
 
@@ -185,9 +185,15 @@ def _sentence_transformer(model: str) -> Any:
 
 
 def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Recipe]) -> System:
-    """A system by its name; backbone and recipe are made only where they are needed.
+    """A system by its name.
 
-    Raises BadSetting for an unknown name.
+    Args:
+        name: One of the table above.
+        backbone: Returns the backbone; called only for systems that need one.
+        recipe: Returns the recipe of the system `recipe`.
+
+    Raises:
+        BadSetting: There is no system of this name.
     """
     check_systems([name])
     prompted: dict[str, tuple[list[str | Prompt], GeometryKind]] = {

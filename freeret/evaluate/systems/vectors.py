@@ -1,7 +1,6 @@
 """The interface of systems, and how vectors become a ranking: the geometry of the pool, then the
 best documents of each query."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -20,14 +19,14 @@ from probes.measure.reference import Reference, reference_vectors
 from probes.prompts import Side
 
 Space = GeometryKind | Literal["realign"]
-"""A geometry of the retriever's, or ReAlign's whitening of each side by itself."""
+"""A geometry of the retriever, or ReAlign's whitening of each side on its own."""
 Prompts = dict[str, dict[str, list[str]]]
 """Side -> modality signature -> the prompts as they are tokenised, `{text}` or `{image}` standing
 for content; empty for a system that puts content as it is."""
 
 
 class System(Protocol):
-    """Anything that ranks documents."""
+    """Anything that ranks the documents of a dataset."""
 
     @property
     def name(self) -> str: ...
@@ -37,7 +36,7 @@ class System(Protocol):
 
     @property
     def recipe(self) -> Recipe | None:
-        """What stage 2 needs to know; None where there is no stage 2."""
+        """The recipe that stage 2 follows; None for a system without stage 2."""
         ...
 
     def run(
@@ -47,8 +46,14 @@ class System(Protocol):
         progress: bool = False,
         skipped: list[Skipped] | None = None,
     ) -> Ranking:
-        """Scores of the best documents of each query. A list `skipped` takes the items that cannot
-        be read; without it the first of them raises BadItem."""
+        """Rank the documents for each query.
+
+        Args:
+            dataset: Its judgements are not looked at.
+            progress: Whether to show bars.
+            skipped: Takes the items that cannot be read; without it the first of them raises
+                BadItem.
+        """
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -56,13 +61,13 @@ class System(Protocol):
         ...
 
     def prompts_for(self, dataset: Dataset) -> Prompts:
-        """What is put to the model around the content of this dataset's items."""
+        """The prompts of a dataset's items as they are tokenised."""
         ...
 
 
 @runtime_checkable
 class VectorSystem(System, Protocol):
-    """A system that is one vector an item, compared by cosine in a geometry."""
+    """A system of one vector per item, compared by cosine in a geometry."""
 
     @property
     def geometry(self) -> Space: ...
@@ -87,7 +92,7 @@ def by_signature(dataset: Dataset, words: Callable[[Item, Side], list[str]]) -> 
 
 
 class ByVectors:
-    """How every system of vectors ranks."""
+    """The ranking that all systems of vectors share."""
 
     def run(
         self: VectorSystem,
@@ -127,8 +132,7 @@ def encode_sides(
     vectors: dict[Side, Tensor] = {}
     bad: list[Skipped] = []
     for side, items in sides.items():
-        work = functools.partial(encode, side=side)
-        sides[side], vectors[side] = encode_good(work, items, side, bad)
+        sides[side], vectors[side] = encode_good(encode, items, side, bad)
     if bad or skipped:
         good = dataset.only(sides["query"], sides["document"])
         still = {query.id for query in good.queries}
@@ -145,15 +149,16 @@ def rank(
     kind: Space,
     reference: Reference,
 ) -> dict[str, dict[str, float]]:
-    """The run that the retriever gives over a store of these documents.
+    """Rank as the retriever does over a store of these documents.
 
     Args:
         dataset: Its queries, documents and candidates; judgements are not looked at.
         queries: Raw vectors.
         documents: Raw vectors.
-        kind: The geometry. The retriever's are fitted on the documents alone: no query sees
-            another.
-        reference: For what the documents cannot tell.
+        kind: The geometry. Those of the retriever are fitted on the documents alone, so that a
+            ranking does not depend on the other queries.
+        reference: Vectors of the bundled reference items, for modalities with too few documents and
+            for those of queries that the documents lack.
 
     Returns:
         Query id -> document id -> score.
@@ -166,21 +171,21 @@ def rank(
             raise error
     if kind == "realign":
         queries, documents, kind = whiten_apart(queries), whiten_apart(documents), "none"
-    asked = [query.signature for query in dataset.queries]
+    signatures = [query.signature for query in dataset.queries]
     pool = [document.signature for document in dataset.documents]
     ids = [document.id or "" for document in dataset.documents]
     geometry = CorpusGeometry.of(kind, ids, pool, documents, reference)
-    geometry = geometry.with_queries(asked, reference)
-    a, b = geometry.map(queries, asked, "query"), geometry.map(documents, pool, "document")
+    geometry = geometry.with_queries(signatures, reference)
+    a, b = geometry.map(queries, signatures, "query"), geometry.map(documents, pool, "document")
     calibration = geometry.calibration(a)
 
     def score(query: int, places: Int[Tensor, " pool"] | None) -> Float[Tensor, " pool"]:
-        chosen = range(len(pool)) if places is None else places.tolist()
+        indices = range(len(pool)) if places is None else places.tolist()
         cosines = (b if places is None else b[places]) @ a[query]
         if not calibration:
             return cosines
         gains, shifts = (
-            cosines.new_tensor([calibration[pool[i]][k][query] for i in chosen]) for k in (0, 1)
+            cosines.new_tensor([calibration[pool[i]][k][query] for i in indices]) for k in (0, 1)
         )
         return gains * cosines + shifts
 

@@ -66,8 +66,8 @@ IN_DOMAIN = frozenset({
     "InfographicsVQA", "ChartQA", "Visual7W", "VisDial", "CIRR", "VisualNews_t2i",
     "VisualNews_i2t", "MSCOCO_t2i", "MSCOCO_i2t", "NIGHTS", "WebQA", "MSCOCO",
 })  # fmt: skip
-"""The 20 datasets of which VLM2Vec trains on the training part; MMEB reports the 16 others apart.
-For a method that trains on nothing the two halves differ in their tasks alone."""
+"""The 20 datasets on whose training part VLM2Vec is trained; MMEB reports the 16 others apart. For
+a method without training, the two halves differ only in their tasks."""
 NAMES = tuple(name for _, names in GROUPS.values() for name in names)
 INSTRUCTIONS = frozenset({
     "represent the given image for classification",
@@ -82,16 +82,18 @@ INSTRUCTIONS = frozenset({
     "represent the given wikipedia image with related text information",
     "represent the given cropped image of the object",
 })  # fmt: skip
-"""Texts that say what to do with a picture and nothing about it, in lower case and without their
-last stop. That of HatefulMemes is not among them: the candidates, Yes and No, answer it."""
+"""Instructions that say nothing about the picture, in lower case and without their full stop. That
+of HatefulMemes is not among them: the candidates, Yes and No, answer it."""
 COLUMNS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
 Content = tuple[str, str]
 """Text and the path of a picture; either may be empty."""
 
 
 def find_mmeb(folder: str | Path) -> list[str]:
-    """All datasets of MMEB, in the paper's order, when the folder holds one of them: those that it
-    lacks are refused when they are loaded. Raises BadFile when there is none."""
+    """All datasets of MMEB, in the paper's order, when the folder holds at least one of them.
+
+    Those that it lacks fail when they are loaded. Raises BadFile when it holds none.
+    """
     if not any(has_table(Path(folder), name) for name in NAMES):
         raise BadFile(f"{folder} holds no dataset of MMEB; {SOURCE}")
     return list(NAMES)
@@ -103,37 +105,37 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_mmeb(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column or all of its pictures are missing."""
+    """Load one dataset. Raises BadFile when its table, a column or all its pictures are missing."""
     if name not in NAMES:
         raise BadFile(f"MMEB has no dataset {name!r}; it has {', '.join(NAMES)}")
     root = Path(folder)
     table = _table(root, name)
     if table is None:
-        raise MissingData(name, f"there is no table of it below {root}", SOURCE)
-    asked: dict[str, Content] = {}
+        raise MissingData(name, f"no table below {root}", SOURCE)
+    queries: dict[str, Content] = {}
     pool: dict[str, Content] = {}
-    known: dict[tuple[str | None, str | None, str | None], str] = {}
+    ids: dict[tuple[str | None, str | None, str | None], str] = {}
     judgements: Judgements = {}
     candidates: dict[str, list[str]] = {}
     rows = read_rows(table, COLUMNS, SOURCE, optional=("qry_inst", "tgt_inst"))
     for number, (place, row) in enumerate(rows, start=1):
         id, instruction = str(number), row.get("tgt_inst")
-        asked[id] = _content(row.get("qry_inst"), row["qry_text"], row["qry_img_path"])
-        own = []
+        queries[id] = _content(row.get("qry_inst"), row["qry_text"], row["qry_img_path"])
+        row_ids = []
         for text, picture in _targets(row, place):
             target = (instruction, text, picture)
-            if target not in known:
+            if target not in ids:
                 content = _content(*target)
-                known[target] = _id(content)
-                pool[known[target]] = content
-            own.append(known[target])
-        judgements[id] = {own[0]: 1}
-        candidates[id] = list(dict.fromkeys(own))
-    pictures = _pictures(root, name, [*asked.values(), *pool.values()])
+                ids[target] = _id(content)
+                pool[ids[target]] = content
+            row_ids.append(ids[target])
+        judgements[id] = {row_ids[0]: 1}
+        candidates[id] = list(dict.fromkeys(row_ids))
+    pictures = _pictures(root, name, [*queries.values(), *pool.values()])
     group, task = next((g, task) for g, (task, names) in GROUPS.items() if name in names)
     return Dataset(
         name=name,
-        queries=[_item(content, pictures, id) for id, content in asked.items()],
+        queries=[_item(content, pictures, id) for id, content in queries.items()],
         documents=[_item(content, pictures, id) for id, content in pool.items()],
         judgements=judgements,
         candidates=candidates,
@@ -157,8 +159,8 @@ def _targets(row: Row, place: str) -> list[tuple[str | None, str | None]]:
 
 
 def _content(instruction: str | None, text: str | None, picture: str | None) -> Content:
-    """The words without the picture's mark, on one line each; none where a picture has nothing
-    but an instruction beside it."""
+    """The text without the picture's placeholder, and the path. The text of a picture is empty
+    where it is only an instruction."""
     joined = f"{instruction or ''} {text or ''}".replace("<|image_1|>", " ")
     lines = (" ".join(line.split()) for line in joined.splitlines())
     words = "\n".join(line for line in lines if line)
@@ -167,8 +169,8 @@ def _content(instruction: str | None, text: str | None, picture: str | None) -> 
 
 
 def _id(content: Content) -> str:
-    """An id from the content: the same candidate is one document, and ties are broken by something
-    that knows nothing of which one is right."""
+    """A hash of the content: equal candidates are one document, and breaking ties by id favours
+    neither the right nor the wrong ones."""
     words, picture = content
     return hashlib.sha256(f"{picture}\0{words}".encode()).hexdigest()[:16]
 

@@ -61,18 +61,16 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column or all clips or pictures are missing."""
+    """Load one dataset. Raises BadFile when its table, a column or all its media are missing."""
     root, task = Path(folder), TASKS[name]
     table = _table(root, name)
     if table is None:
-        raise MissingData(
-            name, f"there is no table video-tasks/{task.tables[0]} below {root}", SOURCE
-        )
+        raise MissingData(name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE)
     videos = Videos.of(root, "video_mret", *task.folders)
     moments = _named(table) if name == "MomentSeeker" else _beside(table, videos.folders)
     clips = dict.fromkeys(clip for moment in moments for clip in (*moment.right, *moment.wrong))
-    asked = [moment.video for moment in moments if moment.video]
-    found = videos.find([*clips, *asked], name, SOURCE)
+    shown = [moment.video for moment in moments if moment.video]
+    media = videos.find([*clips, *shown], name, SOURCE)
     names = [moment.picture for moment in moments if moment.picture]
     looked = {picture: first_file(videos.folders, picture) for picture in names}
     pictures = locate(looked, name, "pictures", videos.folders, SOURCE)
@@ -81,15 +79,15 @@ def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
     candidates: dict[str, list[str]] = {}
     for number, moment in enumerate(moments, start=1):
         id = str(number)
-        queries.append(_query(moment, found, pictures, id))
+        queries.append(_query(moment, media, pictures, id))
         judgements[id] = dict.fromkeys(moment.right, 1)
         candidates[id] = list(dict.fromkeys([*moment.right, *moment.wrong]))
     return Dataset(
         name=name,
         queries=queries,
-        documents=[Item(videos=[found[clip]], id=clip) for clip in clips],
+        documents=[Item(videos=[media[clip]], id=clip) for clip in clips],
         judgements=judgements,
-        missing=found.missing or pictures.missing,
+        missing=media.missing or pictures.missing,
         candidates=candidates,
         task=INSTRUCTION,
         group="moment retrieval",
@@ -111,7 +109,7 @@ def _beside(table: Path, folders: tuple[Path, ...]) -> list[Moment]:
         video = PurePosixPath(named).stem
         home = next((folder / video for folder in folders if (folder / video).is_dir()), None)
         clips = sorted(clip.name for clip in home.iterdir() if frames_in(clip)) if home else []
-        # Of a video that is not there, a clip that is not there either.
+        # The clip of a missing video is missing too.
         right = [clip for clip in clips if clip.startswith("positive")] or ["positive"]
         wrong = [clip for clip in clips if clip != "query" and clip not in right]
         ids = [[f"{video}/{clip}" for clip in group] for group in (right, wrong)]
@@ -124,7 +122,7 @@ def _named(table: Path) -> list[Moment]:
     moments = []
     columns = ("query", "positive_frames", "negative_frames", "input_frames")
     for place, row in read_rows(table, columns, SOURCE):
-        asked = row["input_frames"] or ""
+        query = row["input_frames"] or ""
         right, wrong = (
             [_clip(clip["output_path"]) for clip in row[column] or []] for column in columns[1:3]
         )
@@ -135,8 +133,8 @@ def _named(table: Path) -> list[Moment]:
                 row["query"],
                 right,
                 wrong,
-                video=_clip(asked) if asked.endswith(".mp4") else None,
-                picture=f"query_{asked}" if asked.endswith(".jpg") else None,
+                video=_clip(query) if query.endswith(".mp4") else None,
+                picture=f"query_{query}" if query.endswith(".jpg") else None,
             )
         )
     return moments

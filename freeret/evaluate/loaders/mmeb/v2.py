@@ -1,13 +1,13 @@
 """MMEB-V2 (arXiv 2507.04590): 78 datasets of images, videos and visual documents, in six parts.
 
-    folder/image-tasks/    MMEB's 36 datasets         mmeb.py
-    folder/video-tasks/    classification, retrieval  mmeb_video.py
-                           question answering         mmeb_video_qa.py
-                           moment retrieval           mmeb_moments.py
-    folder/visdoc-tasks/   visual documents           mmeb_visdoc.py
+    folder/image-tasks/    MMEB's 36 datasets         images.py
+    folder/video-tasks/    classification, retrieval  video.py
+                           question answering         video_qa.py
+                           moment retrieval           moments.py
+    folder/visdoc-tasks/   visual documents           visdoc.py
 
-A part of which nothing is there is left out, with a warning. Of a part that is there every dataset
-is expected: a missing one is refused when its turn comes, so that no mean passes for the suite's.
+A part without any table is left out, with a warning. Of the other parts every dataset is expected:
+a missing one fails when its turn comes, so that no partial mean passes for that of the suite.
 """
 
 import logging
@@ -79,9 +79,9 @@ NAMES = tuple(name for part in PARTS for name in part.datasets)
 
 
 def find_mmeb_v2(folder: str | Path) -> list[str]:
-    """The datasets of every part of which the folder holds something; no table is read.
+    """The datasets of every part of which the folder holds at least one; no table is read.
 
-    Parts that are not there are named in a warning. Raises BadFile when there is none.
+    The other parts are named in a warning. Raises BadFile when there is none.
     """
     root = Path(folder)
     there = [part for part in PARTS if any(part.has_table(root, name) for name in part.datasets)]

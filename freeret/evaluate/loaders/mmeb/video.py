@@ -3,7 +3,7 @@
 Layout, as published in TIGER-Lab/MMEB-V2 (tables also as in the dataset repositories VLM2Vec/…,
 cloned into video-tasks/; frames wherever the archives put them, see `media.Videos`):
 
-    folder/video-tasks/data/hmdb51.jsonl               one row a query
+    folder/video-tasks/data/hmdb51.jsonl               one row per query
     folder/video-tasks/frames/video_cls/HMDB51/<id>/   frames of a video, as pictures
     folder/video-tasks/videos/video_cls/HMDB51/<id>.mp4
 
@@ -50,7 +50,7 @@ class Task:
     text: str
     instruction: str
     rows: int | None = None
-    """The benchmark takes so many, from the first; None: all."""
+    """Number of rows, from the first, that the benchmark takes; None: all."""
 
 
 CLASSIFICATION = {
@@ -90,15 +90,15 @@ RETRIEVAL = {
 
 
 def load_video_classification(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column or all of its videos are missing."""
+    """Load one dataset. Raises BadFile when its table, a column or all its videos are missing."""
     root, task = Path(folder), CLASSIFICATION[name]
     rows = _rows(root, name, task)
-    own = all(row.get("neg_text") for row in rows)
+    own_labels = all(row.get("neg_text") for row in rows)
     listed = root / "video-tasks" / "data" / f"{task.folder.lower()}.labels.txt"
     labels: list[str] = [str(row[task.text]) for row in rows]
     if listed.is_file():
         labels += [label for _, label in lines_of(listed, SOURCE)]
-    for row in rows if own else []:
+    for row in rows if own_labels else []:
         labels += [str(label) for label in row["neg_text"]]
     labels = sorted({label for label in labels if label.strip()})
     ids = [str(row[task.video]) for row in rows]
@@ -108,9 +108,9 @@ def load_video_classification(folder: str | Path, name: str) -> Dataset:
         id, right = str(number), str(row[task.text])
         queries.append(Item(videos=[videos[video]], id=id))
         judgements[id] = {right: 1}
-        if own:
+        if own_labels:
             candidates[id] = list(dict.fromkeys([right, *map(str, row["neg_text"])]))
-    note = "" if own or listed.is_file() else "candidates are the labels that occur"
+    note = "" if own_labels or listed.is_file() else "candidates are the labels that occur"
     if note and name == "K700":
         note += f"; all 700 are listed in {ALL_LABELS}: write them to {listed}, one per line"
     return Dataset(
@@ -127,7 +127,7 @@ def load_video_classification(folder: str | Path, name: str) -> Dataset:
 
 
 def load_video_retrieval(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when its table, a column or all of its videos are missing."""
+    """Load one dataset. Raises BadFile when its table, a column or all its videos are missing."""
     root, task = Path(folder), RETRIEVAL[name]
     rows = _rows(root, name, task)
     ids = [_video_id(row, task) for row in rows]
@@ -168,8 +168,6 @@ def _table(root: Path, task: Task) -> Path | None:
 def _rows(root: Path, name: str, task: Task) -> list[Row]:
     table = _table(root, task)
     if table is None:
-        raise MissingData(
-            name, f"there is no table video-tasks/{task.tables[0]} below {root}", SOURCE
-        )
+        raise MissingData(name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE)
     rows = read_rows(table, (task.video, task.text), SOURCE, optional=("neg_text",))
     return [row for _, row in itertools.islice(rows, task.rows)]

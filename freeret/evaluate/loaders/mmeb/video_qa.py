@@ -123,7 +123,7 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_video_qa(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when a table, a column or all of its videos are missing."""
+    """Load one dataset. Raises BadFile when a table, a column or all its videos are missing."""
     root, task = Path(folder), TASKS[name]
     looked = [root / "video-tasks" / pattern for pattern in task.tables]
     tables = locate(_tables(root, name), name, "tables", looked, SOURCE)
@@ -133,23 +133,23 @@ def load_video_qa(folder: str | Path, name: str) -> Dataset:
     for part, table in tables.items():
         for place, row in read_rows(table, task.columns, SOURCE):
             try:
-                asked = task.question(row)
+                question = task.question(row)
             except (ValueError, TypeError, IndexError) as error:
                 raise BadFile(
                     f"{place}: not a question with its options ({error}); {SOURCE}"
                 ) from None
-            video = f"{part}/{asked.video}" if name == "MVBench" else asked.video
-            questions.append((video, asked))
+            video = f"{part}/{question.video}" if name == "MVBench" else question.video
+            questions.append((video, question))
     ids = [video for video, _ in questions]
     videos = Videos.of(root, "video_qa", *task.folders).find(ids, name, SOURCE)
     queries: list[Item] = []
     judgements: Judgements = {}
     candidates: dict[str, list[str]] = {}
-    for number, (video, asked) in enumerate(questions, start=1):
+    for number, (video, question) in enumerate(questions, start=1):
         id = str(number)
-        queries.append(Item(asked.text, videos=[videos[video]], id=id))
-        candidates[id] = list(dict.fromkeys(asked.options))
-        judgements[id] = {asked.options[asked.right]: 1}
+        queries.append(Item(question.text, videos=[videos[video]], id=id))
+        candidates[id] = list(dict.fromkeys(question.options))
+        judgements[id] = {question.options[question.right]: 1}
     options = dict.fromkeys(option for own in candidates.values() for option in own)
     return Dataset(
         name=name,

@@ -92,28 +92,28 @@ def has_table(root: Path, name: str) -> bool:
 
 
 def load_visual_documents(folder: str | Path, name: str) -> Dataset:
-    """One dataset. Raises BadFile when a table, a column or all of its pages are missing."""
+    """Load one dataset. Raises BadFile when a table, a column or all its pages are missing."""
     root, task = Path(folder), TASKS[name]
     home = _home(root, task)
     if home is None:
         pattern = f"visdoc-tasks/data/{task.tables[0]}/queries/{task.split}*.parquet"
-        raise MissingData(name, f"there are no tables {pattern} below {root}", SOURCE)
+        raise MissingData(name, f"no tables {pattern} below {root}", SOURCE)
     judgements: Judgements = {}
     for _, row in _rows(home, task, "qrels", ("query-id", "corpus-id", "score")):
         if row["score"] > 0:
             grades = judgements.setdefault(str(row["query-id"]), {})
             page = str(row["corpus-id"])
             grades[page] = max(grades.get(page, 0), row["score"])
-    asked = _rows(home, task, "queries", ("query-id", "query"))
-    texts = {str(row["query-id"]): row["query"] for _, row in asked}
-    kept = [id for id in texts if id in judgements]
+    rows = _rows(home, task, "queries", ("query-id", "query"))
+    texts = {str(row["query-id"]): row["query"] for _, row in rows}
+    judged = [id for id in texts if id in judgements]
     pages = _pages(root, home, name)
     older = home.name != task.tables[0]
     return Dataset(
         name=name,
-        queries=[Item(texts[id], id=id) for id in kept],
+        queries=[Item(texts[id], id=id) for id in judged],
         documents=[Item(images=[page], id=id) for id, page in pages.items()],
-        judgements={id: judgements[id] for id in kept},
+        judgements={id: judgements[id] for id in judged},
         task="question",
         metrics=("nDCG@5",),
         missing=pages.missing,
