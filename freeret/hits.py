@@ -1,17 +1,27 @@
-"""What a search returns: hits in order, and answers with their sources.
+"""Hits in order, their fusion with stage 2, and answers with their sources.
 
 A list of hits is a list; in a notebook it shows thumbnails, in a terminal a line per hit.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
+import numpy as np
+from jaxtyping import Float
+from scipy.special import expit
+
 from probes.display import data_frame, shortened
-from probes.items import Item
+from probes.errors import StoreError
+from probes.items import Item, as_item
+from probes.measure.fusion import fuse
+from probes.prompts import Prompted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+ANSWER = "Answer the question from the sources alone. Name the source you used, such as [1]."
 SHOWN = 20
 """Hits of a list that a terminal or a notebook shows."""
 
@@ -95,3 +105,35 @@ class Answer:
         from freeret.pages.render import part
 
         return part("pages/items.html", "answer", self.text, hit_cards(self.sources))
+
+
+def fused(hits: Sequence[Hit], margins: Float[np.ndarray, " judged"], weight: float | None) -> Hits:
+    """Both stages together: the first hits ordered by `fuse`, then those that were not judged.
+
+    Args:
+        hits: Hits of one query, as stage 1 orders them.
+        margins: Log-odds of a match for the first of them, from a `Reranker`.
+        weight: The weight of stage 2, or None for its judgement alone.
+    """
+    head, tail = hits[: len(margins)], hits[len(margins) :]
+    scores = fuse([hit.stage1_score for hit in head], margins, weight)
+    judged = [
+        Hit(hit.id, 1 + float(expit(f)), hit.stage1_score, float(expit(m)), hit.item)
+        for hit, f, m in zip(head, scores, margins, strict=True)
+    ]
+    return Hits([*sorted(judged, key=lambda hit: (-hit.score, hit.id)), *tail])
+
+
+def answer_prompt(question: str, hits: Sequence[Hit]) -> Prompted:
+    """Ask the model to answer from the hits, as numbered sources.
+
+    Raises:
+        StoreError: There are no hits.
+    """
+    if not hits:
+        raise StoreError("nothing to answer from: no stored item passes filter and kinds")
+    sources = itertools.chain.from_iterable(
+        (f"\n[{number}] ", *hit.item.parts) for number, hit in enumerate(hits, start=1)
+    )
+    parts = as_item(question).parts
+    return Prompted(user=(f"{ANSWER}\n\nQuestion: ", *parts, "\n\nSources:", *sources))

@@ -13,45 +13,37 @@ arXiv 2509.24621.
 """
 
 import functools
-import itertools
 import logging
-import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 from jaxtyping import Float
-from scipy.special import expit
 from torch import Tensor
 
 from freeret.embedder import Embedder
-from freeret.hits import Answer, Hit, Hits
+from freeret.hits import Answer, Hits, answer_prompt, fused
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker
 from freeret.search.ann import Index, Recall
 from freeret.search.corpus import MEMORY, Corpus
 from freeret.search.geometry import example_vectors
+from freeret.sources.queries import as_queries
 from freeret.store.feed import Feed
 from freeret.store.filters import Filter, Selection
 from freeret.store.identity import store_identity
 from freeret.store.indexing import Indexed, index_items
 from freeret.store.recorded import reopen_backbone, require_for_search
 from freeret.store.table import Store
-from probes import Backbone, Item, Loading, as_item
+from probes import Backbone, Item, Loading
 from probes.arguments import check_choice, check_count
 from probes.errors import BadSetting, StoreError
-from probes.items import several
-from probes.measure.fusion import fuse
-from probes.prompts import Prompted
+from probes.files import temporary_folder
 
 log = logging.getLogger(__name__)
 
 Engine = Literal["local", "ray"]
-ANSWER = "Answer the question from the sources alone. Name the source you used, such as [1]."
 
 
 class FreeRet:
@@ -66,10 +58,8 @@ class FreeRet:
         memory: RAM budget in GiB for the stored vectors. Loading briefly needs three times their
             size; a store that exceeds the budget is scanned from disk in blocks.
         examples: Unlabelled example queries. Queries of each modality among them are centred on
-            their mean, instead of on that of the corpus or of the reference items.
-
-    Raises:
-        BadSetting: There is a single example of a modality: it would be its own mean, and vanish.
+            their mean, instead of on that of the corpus or of the reference items; a modality
+            needs at least two.
     """
 
     def __init__(
@@ -113,19 +103,12 @@ class FreeRet:
         Args:
             store: Folder or object-store URL.
             backbone: A loaded backbone, or where the store's backbone is now; by default it is
-                loaded by the name that the store records.
-            progress: As for `FreeRet`.
+                loaded by the name that the store records. Other arguments are those of `FreeRet`.
             loading: Settings in place of those that the store records.
-            memory: As for `FreeRet`.
-            examples: As for `FreeRet`.
-
-        Returns:
-            A retriever over the store.
 
         Raises:
             StoreError: There is no readable store.
             StoreMismatch: The backbone differs from the one that made the store.
-            BadSetting: `loading` is given beside a loaded backbone.
         """
         opened = Store.open(store)
         recipe = Recipe.from_json(opened.recipe(), str(store))
@@ -162,8 +145,6 @@ class FreeRet:
     def __len__(self) -> int:
         """The number of stored items; 0 before a store is open."""
         return 0 if self.store is None else len(self.store)
-
-    # -- index -------------------------------------------------------------------------------
 
     def index(
         self,
@@ -204,12 +185,11 @@ class FreeRet:
             StoreError: The store cannot be written.
             StoreMismatch: The store was made with other settings; or an actor has chosen another
                 dtype than this process: load the backbone with the dtype that they should have.
-            BadSetting: Arguments that do not go together.
         """
         check_choice("engine", engine, get_args(Engine))
         feed = Feed.of(items, on_error, prune, shards)
         if store is None and self.store is None:
-            store = self._location or self._temporary_folder()
+            store = self._location or temporary_folder(self)
         created = store is not None and feed.shard is None and not Store.exists(store)
         identity = store_identity(self.embedder, self.recipe)
         if store is not None:
@@ -243,22 +223,15 @@ class FreeRet:
         return done
 
     def fit(self) -> None:
-        """Compact the files of the store, and fit the geometry on everything in it. `index` does so
-        at its end, except for shards; the first search would fit the geometry otherwise."""
+        """Compact the store and fit its geometry, as `index` does at its end, but for shards."""
         self.corpus.fit()
 
     def delete(self, ids: str | Sequence[str] = (), *, filter: Filter | None = None) -> int:
-        """Remove items.
+        """Remove items; returns how many were removed.
 
         Args:
             ids: The ids of the items.
             filter: Instead of ids, metadata as in `search`.
-
-        Returns:
-            The number of items removed.
-
-        Raises:
-            BadSetting: Both are given, which could mean either.
         """
         ids = [ids] if isinstance(ids, str) else list(ids)
         if filter is None:
@@ -269,21 +242,12 @@ class FreeRet:
         return store.delete(store.selected(Selection.of(filter)))
 
     def save(self, location: str | Path) -> None:
-        """Copy the store to another place, such as a temporary one to a lasting one, and go on
-        there."""
+        """Copy the store, for example from a temporary to a lasting place, and go on there."""
         source = self.corpus.store
         identity = {**source.identity, "recipe": self.recipe.to_json()}
         copy = Store.create(location, identity, self.embedder.dimension)
         copy.take(source)
         self.store = copy
-
-    def _temporary_folder(self) -> str:
-        """A new folder that is removed with the retriever, or else when the interpreter exits."""
-        folder = tempfile.mkdtemp(prefix="freeret-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder
-
-    # -- search ------------------------------------------------------------------------------
 
     def search(
         self,
@@ -318,7 +282,6 @@ class FreeRet:
             BadItem: The query cannot be read.
             BadSetting: `task` is given and the recipe's prompt states no task; `filter` is no
                 filter, or one of `kinds` is no kind.
-            StoreError: No store is open, or it cannot be read.
         """
         [hits] = self.search_many([query], top_n, rerank, filter, ann=ann, task=task, kinds=kinds)
         return hits
@@ -335,16 +298,10 @@ class FreeRet:
         kinds: str | Sequence[str] | None = None,
         raw: Float[Tensor, "queries hidden"] | None = None,
     ) -> list[Hits]:
-        """`search` for many queries at once, in one pass over the store.
+        """`search` for many queries at once, with its arguments, in one pass over the store.
 
         Args:
             queries: A list of anything that `as_item` reads; a lone query is a list of one.
-            top_n: As in `search`.
-            rerank: As in `search`.
-            filter: As in `search`.
-            ann: As in `search`.
-            task: As in `search`.
-            kinds: As in `search`.
             raw: Raw vectors of the queries, where the embedder has encoded them already.
 
         Returns:
@@ -352,7 +309,7 @@ class FreeRet:
         """
         check_count("top_n", top_n)
         check_count("rerank", rerank, least=0)
-        items, selection = _as_queries(queries), Selection.of(filter, kinds)
+        items, selection = as_queries(queries), Selection.of(filter, kinds)
         corpus = self.corpus
         if raw is None:
             raw = self.embedder.for_task(task).encode_query(items)
@@ -373,10 +330,7 @@ class FreeRet:
         """The items nearest to a stored one, by its stored vector: no forward is needed.
 
         Args:
-            id: The item, which is not among the hits.
-            top_n: The number of hits.
-            filter: As in `search`.
-            kinds: As in `search`.
+            id: The item, which is not among the hits; the other arguments are those of `search`.
 
         Returns:
             Hits, best first.
@@ -398,40 +352,21 @@ class FreeRet:
 
         Raises:
             StoreError: There are too few items, or the store cannot be written.
-            BadSetting: There is no index of that kind.
         """
         return self.corpus.build_ann(kind)
-
-    # -- rerank ------------------------------------------------------------------------------
 
     def _rerank(self, query: Item, hits: Hits, count: int) -> Hits:
         if self.recipe.frame is None:
             log.warning("not reranked: %s", self.recipe.why_not_reranked)
             return hits
         pairs = [(query, hit.item) for hit in hits[:count]]
-        return self.fused(hits, self.reranker.margins(pairs, progress=self.progress))
-
-    def fused(self, hits: Sequence[Hit], margins: Float[np.ndarray, " judged"]) -> Hits:
-        """Both stages together: the first hits ordered by `fuse`, then those that were not judged.
-
-        Args:
-            hits: Hits of one query, as stage 1 orders them.
-            margins: Log-odds of a match for the first of them, from `reranker`.
-        """
-        head, tail = hits[: len(margins)], hits[len(margins) :]
-        scores = fuse([hit.stage1_score for hit in head], margins, self.recipe.fusion)
-        judged = [
-            Hit(hit.id, 1 + float(expit(f)), hit.stage1_score, float(expit(m)), hit.item)
-            for hit, f, m in zip(head, scores, margins, strict=True)
-        ]
-        return Hits([*sorted(judged, key=lambda hit: (-hit.score, hit.id)), *tail])
+        margins = self.reranker.margins(pairs, progress=self.progress)
+        return fused(hits, margins, self.recipe.fusion)
 
     @functools.cached_property
     def reranker(self) -> Reranker:
         """Stage 2. Raises UnsupportedBackbone where the recipe has none."""
         return Reranker.from_recipe(self.backbone, self.recipe)
-
-    # -- answer ------------------------------------------------------------------------------
 
     def answer(
         self,
@@ -447,12 +382,8 @@ class FreeRet:
         """Retrieve as `search` does, then generate from the hits with the same weights.
 
         Args:
-            question: The question.
+            question: The question; the other arguments are those of `search`.
             top_n: The number of hits that the model is given.
-            rerank: As in `search`.
-            filter: As in `search`.
-            task: As in `search`.
-            kinds: As in `search`.
             max_new_tokens: The longest answer, in tokens.
 
         Returns:
@@ -466,24 +397,4 @@ class FreeRet:
         hits = self.search(
             question, max(top_n, rerank), rerank, filter, task=task, kinds=kinds
         )[:top_n]  # fmt: skip
-        prompt = self.answer_prompt(question, hits)
-        return Answer(self.backbone.generate(prompt, max_new_tokens), hits)
-
-    def answer_prompt(self, question: str, hits: Sequence[Hit]) -> Prompted:
-        """The prompt of `answer`, with the hits as numbered sources. Raises StoreError for none."""
-        if not hits:
-            store = self.corpus.store
-            reason = "has no item that passes filter and kinds" if len(store) else "is empty"
-            raise StoreError(f"store {store.location} {reason}: nothing to answer from")
-        sources = itertools.chain.from_iterable(
-            (f"\n[{number}] ", *hit.item.parts) for number, hit in enumerate(hits, start=1)
-        )
-        parts = as_item(question).parts
-        return Prompted(user=(f"{ANSWER}\n\nQuestion: ", *parts, "\n\nSources:", *sources))
-
-
-def _as_queries(values: Any) -> list[Item]:
-    """Read queries. Messages call those without id by their place."""
-    queries = list(several(values))
-    names = ["the query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
-    return [as_item(query, place=name) for query, name in zip(queries, names, strict=True)]
+        return Answer(self.backbone.generate(answer_prompt(question, hits), max_new_tokens), hits)

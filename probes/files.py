@@ -5,7 +5,9 @@ import io
 import json
 import os
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,3 +110,10 @@ def wrong_field(error: Exception) -> str:
     where = ".".join(map(str, first["loc"])) or "the whole"
     more = f", and {len(others)} more" if others else ""
     return f"{where}: {first['msg']}{more}"
+
+
+def temporary_folder(owner: object) -> str:
+    """A new folder that is removed with its owner, or else when the interpreter exits."""
+    folder = tempfile.mkdtemp(prefix="freeret-")
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -214,8 +214,9 @@ def as_item(value: Any, id: str | None = None, place: str | None = None) -> Item
     name = name_of(id, place)
     if isinstance(value, Item):
         value = value if id is None or value.id is not None else value.with_id(id)
-        named = place is None or value.id is not None or value.place is not None
-        return value if named else _placed(value, place)
+        if place is None or value.id is not None or value.place is not None:
+            return value
+        return _placed(value, place)
     if isinstance(value, str):
         return Item(value, id=id, place=place)
     if isinstance(value, Image.Image):

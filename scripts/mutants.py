@@ -75,7 +75,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "freeret/recipe.py": ("recipe",),
     "freeret/reranker.py": ("reranker",),
     "freeret/retriever.py": ("retriever",),
-    "freeret/store/sharding.py": ("sharding",),
+    "freeret/sources/sharding.py": ("sharding",),
 }
 """The tests of each module, the quickest to notice first."""
 PER_MODULE = 6

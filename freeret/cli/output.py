@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from freeret.trec import check_trec_ids, trec_lines, trec_word
+from freeret.evaluate.results.trec import check_trec_ids, trec_lines, trec_word
 
 if TYPE_CHECKING:
-    from freeret.retriever import Hit
+    from freeret.hits import Hit
     from freeret.store.table import Store
     from probes import Item
 

@@ -84,7 +84,7 @@ def index(
             "name at least one file or folder to index; `freeret fit STORE` fits the geometry of "
             "a store, and builds its approximate index, without adding to it"
         )
-    from freeret.store.sharding import Shard
+    from freeret.sources.sharding import Shard
 
     if shards is not None:
         Shard.parse(shards)

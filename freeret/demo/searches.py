@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 
 from freeret.evaluate.loaders.scenes import make_ground
 from freeret.evaluate.rankings import Run
-from freeret.retriever import FreeRet, Hit
+from freeret.hits import Hit
+from freeret.retriever import FreeRet
 from probes import Item
 from probes.stats import Interval, mean_interval
 

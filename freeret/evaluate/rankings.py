@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from freeret.evaluate.datasets import Dataset
-from freeret.trec import trec_lines, trec_word
+from freeret.evaluate.results.trec import trec_lines, trec_word
 from probes.files import write_atomic
 
 Ranking = dict[str, dict[str, float]]

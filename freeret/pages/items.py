@@ -11,7 +11,7 @@ from probes.errors import BadItem
 from probes.items import Part
 
 if TYPE_CHECKING:
-    from freeret.retriever import Hit
+    from freeret.hits import Hit
 
 MAX_CHARACTERS = 1000
 """Characters of a text that a page shows."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from freeret.embedder import not_finite
-from freeret.hits import Hit, Hits
+from freeret.hits import Hit, Hits, answer_prompt, fused
 from freeret.retriever import FreeRet
 from freeret.serve.worker import Worker
 from freeret.store.filters import Selection
@@ -97,7 +97,7 @@ class Service:
         if not rerank or self.retriever.recipe.frame is None:
             return hits
         margins = await self.margins([(query, hit.item) for hit in hits[:rerank]])
-        return self.retriever.fused(hits, margins)
+        return fused(hits, margins, self.retriever.recipe.fusion)
 
     async def why_no_items(self, filter: dict[str, Any] | None, kinds: list[str]) -> str | None:
         """As `freeret.store.hints.why_no_items`."""
@@ -129,7 +129,7 @@ class Service:
 
     async def generate(self, question: str, hits: list[Hit], max_tokens: int) -> AsyncIterator[str]:
         """The answer, piece by piece. The generation ends when the caller stops reading."""
-        prompt = self.retriever.answer_prompt(question, hits)
+        prompt = answer_prompt(question, hits)
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
         gone = threading.Event()
 

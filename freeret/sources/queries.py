@@ -1,12 +1,21 @@
-"""Queries from a file: a table, read as `freeret index` reads tables, or lines of text."""
+"""Queries of a call, or from a file: a table, read as `freeret index` reads tables, or lines."""
 
 from pathlib import Path
+from typing import Any
 
 from freeret.sources import tables
 from freeret.sources.files import Files
-from probes import Item
+from probes import Item, as_item
 from probes.errors import BadItem, BadSetting
 from probes.files import read_lines
+from probes.items import several
+
+
+def as_queries(values: Any) -> list[Item]:
+    """Read the queries of a call. Messages call those without id by their place."""
+    queries = list(several(values))
+    names = ["the query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
+    return [as_item(query, place=name) for query, name in zip(queries, names, strict=True)]
 
 
 def read_queries(

@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from freeret.sources.files import Listing, listed, opened
+from freeret.sources.sharding import Shard
 from freeret.store.indexing import Indexed
 from freeret.store.payload import file_of, source_condition, source_of
-from freeret.store.sharding import Shard
 from freeret.store.table import Store
 from probes.arguments import check_choice
 from probes.errors import BadSetting

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -9,6 +10,7 @@ from weakref import WeakKeyDictionary
 import nnsight
 import torch
 from jaxtyping import Float
+from nnsight._c import mount, unmount
 from torch import Tensor
 
 from probes.errors import BadSetting, NotRecorded
@@ -154,3 +156,16 @@ def _last(value: Any, batch: int) -> Tensor:
     value = value[0] if isinstance(value, tuple) else value
     # OPT's MLP reads [batch·time, hidden].
     return value.reshape(batch, -1, value.shape[-1])[:, -1].clone()
+
+
+@contextmanager
+def without_save() -> Iterator[None]:
+    """Take away the method `save` that nnsight gives to every object, for the time of a block."""
+    mounted = hasattr(object, "save")
+    if mounted:
+        unmount("save")
+    try:
+        yield
+    finally:
+        if mounted:
+            mount(nnsight.save, "save")

@@ -24,8 +24,9 @@ from freeret.cli import app
 from freeret.cli.options import Columns
 from freeret.cli.output import as_trec, this_command
 from freeret.embedder import Embedder
+from freeret.hits import Hit
 from freeret.recipe import Recipe
-from freeret.retriever import FreeRet, Hit
+from freeret.retriever import FreeRet
 from freeret.sources.counting import count_items
 from freeret.sources.files import Files
 from freeret.store.indexing import blocks

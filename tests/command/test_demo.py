@@ -8,8 +8,9 @@ import pytest
 from freeret.demo import run as steps
 from freeret.demo.run import FITTED_SCORES, RAW_SCORES, Demo
 from freeret.demo.searches import PICTURES, SIZE, Search, Searches
+from freeret.hits import Hit
 from freeret.recipe import Recipe
-from freeret.retriever import FreeRet, Hit
+from freeret.retriever import FreeRet
 from probes import Backbone, Item, ProbeReport
 from probes.data import REPORTS
 

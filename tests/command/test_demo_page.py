@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
 from freeret.demo.page import Page, Table
 from freeret.demo.searches import SHOWN, Search, Searches
-from freeret.retriever import Hit
+from freeret.hits import Hit
 from probes import Item
 
 EVIL = "<script>document.title = 'taken'</script> & <b>bold</b>"

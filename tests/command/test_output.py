@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from freeret.cli.output import BLOCK, UNSAFE, MessageFormatter, as_json, as_trec, printable
+from freeret.hits import Hit
 from freeret.recipe import Recipe
-from freeret.retriever import FreeRet, Hit
+from freeret.retriever import FreeRet
 from probes import Backbone, Item
 from tests.command.test_cli import spawn
 from tests.commands import run

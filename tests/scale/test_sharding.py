@@ -9,8 +9,8 @@ import pytest
 
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
+from freeret.sources.sharding import Shard
 from freeret.store.rows import Record
-from freeret.store.sharding import Shard
 from freeret.store.table import Store
 from probes import Backbone, Item
 from probes.errors import BadItem, BadSetting

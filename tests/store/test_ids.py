@@ -234,7 +234,7 @@ def test_ids_do_not_come_out_of_messages(retriever: FreeRet, store: Path) -> Non
 
 SHARD = """
 import sys
-from freeret.store.sharding import Shard
+from freeret.sources.sharding import Shard
 items = [{"id": f"item {n}", "text": "a"} for n in range(400)] + [f"no id {n}" for n in range(40)]
 for item in Shard.parse(sys.argv[1]).of(items):
     print(item.id or item.text)

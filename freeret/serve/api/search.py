@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from freeret.retriever import Hit
+from freeret.hits import Hit
 from freeret.serve.api.content import picture
 from freeret.serve.api.errors import as_response
 from freeret.serve.api.items import ItemView, view
