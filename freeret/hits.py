@@ -131,7 +131,9 @@ def answer_prompt(question: str, hits: Sequence[Hit]) -> Prompted:
         StoreError: There are no hits.
     """
     if not hits:
-        raise StoreError("nothing to answer from: no stored item passes filter and kinds")
+        raise StoreError(
+            "nothing to answer from: the store is empty, or nothing in it passes filter and kinds"
+        )
     sources = itertools.chain.from_iterable(
         (f"\n[{number}] ", *hit.item.parts) for number, hit in enumerate(hits, start=1)
     )

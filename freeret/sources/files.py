@@ -307,7 +307,7 @@ def opened(items: Any, passed_over: Counter[str]) -> Iterator[Any]:
 def _warn_of_path(text: str) -> None:
     """A str is always text; warn when it looks as if the file or folder of that name was meant."""
     with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a null byte
-        if len(text) < LONGEST_NAME and Path(text).exists():
+        if text and len(text) < LONGEST_NAME and Path(text).exists():
             warnings.warn(
                 f"{text!r} is stored as a text; give pathlib.Path({text!r}) to read the "
                 f"{'folder' if Path(text).is_dir() else 'file'} of that name",

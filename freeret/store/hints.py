@@ -51,7 +51,7 @@ def _why_none_meets(store: Store, key: str, wanted: Any) -> str | None:
     for metadata in store.metadata():
         if meets(metadata, key, wanted):
             return None
-        keys.update(metadata)
+        keys.update(list(metadata))
         if key in metadata:
             values[_written(metadata[key])] += 1
     if not values:

@@ -36,7 +36,8 @@ class Loading:
     """Number format of the weights; by default float32 on a CPU, and elsewhere that of the
     checkpoint (bfloat16 instead of float16 where the GPU supports it)."""
     attn: str | None = None
-    """Attention implementation by its name in transformers: sdpa, eager, flash_attention_2, …"""
+    """Attention implementation by its name in transformers, such as sdpa, eager or
+    flash_attention_2."""
     device_map: Any = None
     """How layers are spread over several GPUs, and over CPU and disk where they do not fit: auto,
     balanced or sequential."""

@@ -22,6 +22,7 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.filterwarnings("ignore:the recipe was measured on")
 def test_an_interrupted_demo_leaves_a_page_that_is_right_and_goes_on(
     tmp_path: Path,
     tiny: Callable[[str], Backbone],
@@ -59,6 +60,7 @@ def test_an_interrupted_demo_leaves_a_page_that_is_right_and_goes_on(
     assert len(stored.store or ()) == PASSAGES + 3 * SIZE
 
 
+@pytest.mark.filterwarnings("ignore:the recipe was measured on")
 def test_a_model_that_reads_text_alone_is_not_asked_for_pictures(
     tmp_path: Path, tiny: Callable[[str], Backbone]
 ) -> None:

@@ -65,8 +65,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures and no page of them: they take longer to draw than a tiny model to probe."""
-    monkeypatch.setattr("freeret.pages.probe_folder.draw", lambda *_: None)
-    monkeypatch.setattr("freeret.pages.probe_folder.report_page", lambda *_: "")
+    monkeypatch.setattr("freeret.pages.probe_folder.draw", lambda *_, **__: None)
+    monkeypatch.setattr("freeret.pages.probe_folder.report_page", lambda *_, **__: "")
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
@@ -301,9 +301,9 @@ def test_a_report_is_named_by_its_folder_or_alias_and_titled_apart(
         make_report().save(tmp_path / name / "report.json")
     titles: list[list[str]] = []
 
-    def note(kind: Any, results: dict[str, Any], *rest: Any) -> Any:
+    def note(kind: Any, results: dict[str, Any], **how: Any) -> Any:
         titles.append(list(results))
-        return figure_of(kind, results, *rest)
+        return figure_of(kind, results, **how)
 
     monkeypatch.setattr("probes.plots.figures.figure_of", note)
     both, out = (tmp_path / "before", tmp_path / "after" / "report.json"), tmp_path / "f.png"

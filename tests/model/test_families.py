@@ -94,7 +94,7 @@ def test_the_residual_stream_is_found(name: str) -> None:
 def test_a_check_of_the_model_finds_nothing_wrong(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sizing, "ENOUGH", 0.0)
+    monkeypatch.setattr(sizing, "MIN_SECONDS", 0.0)
     assert [line for line in checks(loaded(name)) if not line.passed] == []
 
 

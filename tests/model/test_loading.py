@@ -17,6 +17,7 @@ from freeret.evaluate.systems.registry import Pooled
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
+from freeret.store.identity import store_identity
 from freeret.store.recorded import DIFFERENCE, recorded_loading
 from freeret.store.table import Store
 from probes import NAMED, Backbone, Item, Loading, MediaOptions
@@ -337,13 +338,12 @@ def test_a_store_of_an_earlier_version_is_opened(
 ) -> None:
     """Its identity has no part `loading`; the settings come from the fingerprint."""
     backbone = Backbone.load(folder, dtype="bfloat16", max_tokens=50, device="cpu")
-    identity = FreeRet.identity
 
-    def earlier(retriever: FreeRet) -> dict[str, Any]:
-        return {k: v for k, v in identity(retriever).items() if k != "loading"}
+    def earlier(*made_with: Any) -> dict[str, Any]:
+        return {k: v for k, v in store_identity(*made_with).items() if k != "loading"}
 
     with monkeypatch.context() as patch:
-        patch.setattr(FreeRet, "identity", earlier)
+        patch.setattr("freeret.retriever.store_identity", earlier)
         FreeRet(backbone, RECIPE).index(WORDS, tmp_path / "s")
     assert "loading" not in Store.open(tmp_path / "s").identity
     opened = FreeRet.load(tmp_path / "s")

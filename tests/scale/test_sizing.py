@@ -43,7 +43,7 @@ def test_throughput_is_that_of_this_machine(tiny) -> None:
 
 def test_no_picture_is_found_in_a_cache(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as many each time, and each of them another, or the tower would not be measured."""
-    monkeypatch.setattr(sizing, "ENOUGH", 0.05)
+    monkeypatch.setattr(sizing, "MIN_SECONDS", 0.05)
     backbone, made = tiny("llava"), []
 
     def make(number: int) -> Item:

@@ -115,7 +115,7 @@ def test_folders_of_pictures_and_videos_are_searched(
     assert run("answer", store, "the word") == 0
     capsys.readouterr()
     for bad, said in (
-        (["--image", folder / "broken.jpg"], "item 'query'"),
+        (["--image", folder / "broken.jpg"], "the query: cannot read"),
         (["--image", folder / "none.png"], "there is no picture"),
         ([], "nothing to search with"),
     ):
@@ -159,7 +159,7 @@ def test_pictures_with_captions_are_indexed_and_pruned(
     assert run("index", folder, "--prune", *how) == 0
     out = capsys.readouterr().out
     assert "3 added, 1 replaced, 0 unchanged, 0 skipped, 2 pruned" in out
-    assert "Files 1 passed over: .docx 1" in out
+    assert "1 file passed over: 1 .docx" in out
 
 
 def test_media_in_memory_are_found_again(tmp_path: Path) -> None:

@@ -344,7 +344,7 @@ def test_an_answer_takes_a_task_a_filter_and_a_kind(
         for number, hit in enumerate(hits, start=1):
             assert f"[{number}] {hit.id}: " in out
     assert run("answer", tmp_path / "s", "7 of", "--filter", "year=2050") == 1
-    assert "holds no item that was asked for" in own_lines(capsys.readouterr().err)[0]
+    assert "no item has year=2050" in own_lines(capsys.readouterr().err)[0]
 
 
 def test_models_are_listed_without_loading_one(smollm2: Backbone) -> None:

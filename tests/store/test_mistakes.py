@@ -78,7 +78,7 @@ def test_the_alias_of_another_model_is_refused_before_it_is_loaded(
     with pytest.raises(StoreMismatch, match=said):
         FreeRet.load(location, "gemma3-270m")
     with pytest.raises(StoreMismatch, match=said):
-        Opening(str(location), "gemma3-270m", Loading()).retriever()
+        Opening(str(location), "gemma3-270m", Loading()).load()
     assert loaded == []
 
 
@@ -121,6 +121,8 @@ def test_values_that_never_meet_are_told_apart_from_missing_ones(
     FreeRet(Backbone.load(model), PLAIN).index(rows, tmp_path / "s")
     reason = why_no_items(Store.open(tmp_path / "s"), Selection.of({"x": 1, "y": 2}))
     assert reason == "each part of the filter has items, but no item has all of them"
+    reason = why_no_items(Store.open(tmp_path / "s"), Selection.of({"x": 3}))
+    assert reason == "no item has x=3; values: 1, 2"
 
 
 def test_a_deletion_that_matches_nothing_says_why(
