@@ -75,7 +75,7 @@ def fuse(
 
 def rerank_gain(
     backbone: Backbone,
-    setting: DiagnosticScore,
+    extraction: DiagnosticScore,
     frame: str,
     *,
     seed: int = 0,
@@ -85,7 +85,7 @@ def rerank_gain(
 
     Args:
         backbone: The model that embeds and judges.
-        setting: The extraction of stage 1.
+        extraction: The extraction of stage 1.
         frame: A name in FRAMES.
         seed: Seed of the bootstrap intervals.
         progress: Whether to show a bar.
@@ -94,9 +94,11 @@ def rerank_gain(
         One entry per weight, over the first SENTENCES sentences of the paraphrase set; the pool of
         stage 1 holds all its paraphrases and near-misses.
     """
-    vectors = embed_diagnostic(backbone, NAMED[setting.prompt], [setting.site], progress=progress)
+    vectors = embed_diagnostic(
+        backbone, NAMED[extraction.prompt], [extraction.site], progress=progress
+    )
     at_site = {column: states[:, 0] for column, states in vectors.items()}
-    sentences, partners, near = diagnostic_in_geometry(setting.geometry, at_site)
+    sentences, partners, near = diagnostic_in_geometry(extraction.geometry, at_site)
     scores = sentences[:SENTENCES] @ torch.cat([partners, near]).T
     candidates = scores.topk(CANDIDATES).indices
     bar = {"desc": f"reranking, {frame}", "disable": not progress, "delay": 2}
