@@ -218,7 +218,9 @@ def test_running_text_lacks_only_the_last_word() -> None:
 
 def test_another_kind_of_site_does_not_shift_the_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     sites = all_sites(3)
-    more = [each for site in sites for each in (site, Site("query", site.layer))]  # type: ignore[arg-type]
+    other = Site("attn", 1)
+    object.__setattr__(other, "kind", "query")
+    more = [each for site in sites for each in (site, other)]
     monkeypatch.setattr("probes.measure.lexicalization.all_sites", lambda _: more)
     assert curve_sites(3) == sites
 

@@ -256,7 +256,8 @@ def test_what_was_not_recorded_cannot_be_read(tiny: Tiny) -> None:
 
 
 def test_a_kind_of_site_without_a_module_is_an_error(tiny: Tiny) -> None:
-    backbone, unknown = tiny("llama"), Site("query")  # type: ignore[arg-type]
+    backbone, unknown = tiny("llama"), Site("attn")
+    object.__setattr__(unknown, "kind", "query")
     with pytest.raises(AssertionError, match="query"):
         _place(_traced_model(backbone), backbone.anatomy, unknown)
 
