@@ -16,7 +16,7 @@ from probes.geometry import GeometryKind
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import Fusion
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
-from probes.measure.paraphrases import best_score, site_peers
+from probes.measure.paraphrases import select_extraction, within_one_standard_error
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
 
@@ -194,7 +194,8 @@ def _provenance(report: ProbeReport) -> Provenance | None:
 
 def _choose_setting(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]:
     """The setting that the diagnostic supports, and the sentences that say why."""
-    chosen, peers = best_score(report.diagnostic), site_peers(report.diagnostic)
+    chosen = select_extraction(report.diagnostic)
+    peers = within_one_standard_error(report.diagnostic)
     reference = _find(report, "e5v", "norm", "none")
     paper = _find(report, "control", PAPER_SITE, "none")
     reasons = [

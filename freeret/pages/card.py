@@ -14,7 +14,7 @@ from huggingface_hub import ModelCardData
 from freeret.recipe import Recipe
 from probes import DiagnosticScore, ProbeReport
 from probes.embedded import ALIASES
-from probes.measure.paraphrases import best_score
+from probes.measure.paraphrases import select_extraction
 from probes.model.sites import PAPER_SITE
 
 UPSTREAM = {
@@ -139,7 +139,7 @@ def _frames(report: ProbeReport) -> str:
 
 
 def _limits(report: ProbeReport) -> str:
-    best: DiagnosticScore = best_score(report.diagnostic)
+    best: DiagnosticScore = select_extraction(report.diagnostic)
     limits = [
         "The figures are of the probes' own sentences, a few hundred in English; measure your own "
         "data with `freeret eval folder:FOLDER`.",

@@ -17,7 +17,7 @@ from probes.display import svg_uri
 from probes.measure.fusion import CANDIDATES, SENTENCES
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
-from probes.measure.paraphrases import best_score
+from probes.measure.paraphrases import select_extraction
 from probes.measure.parts import Panel
 
 UNDER = {
@@ -75,7 +75,7 @@ def lead(report: ProbeReport, recipe: Recipe) -> str:
         step = curves.turn if curves.onset else "neither of its last two steps"
         turns.setdefault(step, []).append(UNDER[kind])
     where = ", and ".join(f"in {turn} {_listed(kinds)}" for turn, kinds in turns.items())
-    best = best_score(report.diagnostic)
+    best = select_extraction(report.diagnostic)
     reranked = (
         "It also judges pairs well enough to improve the order of the first hits."
         if recipe.frame

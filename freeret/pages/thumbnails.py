@@ -8,7 +8,7 @@ from PIL import Image
 from probes.errors import BadItem
 from probes.items import Part
 from probes.media.images import read_image
-from probes.media.sources import MediaOptions, opened
+from probes.media.sources import MediaOptions, open_part
 from probes.media.videos import read_video
 
 NAMES = {"image": "picture", "video": "clip", "audio": "sound"}
@@ -36,7 +36,7 @@ def thumbnails(part: Part, name: str, side: int = PICTURE_SIDE) -> tuple[list[by
         BadItem: The medium is no longer readable. The message does not say where it was.
     """
     try:
-        with opened(part, OPTIONS, name) as source:
+        with open_part(part, OPTIONS, name) as source:
             if part.kind == "image":
                 return [_webp(read_image(source, OPTIONS.limits), side)], 1
             clip = read_video(source, OPTIONS.frames, OPTIONS.limits)

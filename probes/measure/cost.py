@@ -5,7 +5,7 @@ The unit is a token of text that passes through the language model.
 
 from torch import nn
 
-from probes.measure.lexicalization import PROMPT_KINDS, curve_prompts
+from probes.measure.lexicalization import PROMPT_KINDS, curve_prompts, curve_sites
 from probes.measure.paraphrases import SCENES, scene_items
 from probes.measure.parts import PartName
 from probes.model.backbone import Backbone
@@ -53,13 +53,13 @@ def _tokens_of_scenes(backbone: Backbone) -> int:
 
 
 def _lens(backbone: Backbone) -> float:
-    """Work of the logit lens, which applies the whole LM head at every site of each prompt; a token
-    passes through the weights of the layers."""
+    """Work of the logit lens, which applies the whole LM head at every site after `embed` of each
+    prompt; a token passes through the weights of the layers."""
     layers = backbone.model.get_submodule(backbone.anatomy.layers)
     head = backbone.model.get_submodule(backbone.anatomy.head)
     ratio = _size(head) / max(1, _size(layers))
     rows = len(PROMPT_KINDS) * len(curve_prompts("text"))
-    return rows * (2 * backbone.num_layers + 1) * ratio
+    return rows * (len(curve_sites(backbone.num_layers)) - 1) * ratio
 
 
 def _size(module: nn.Module) -> int:

@@ -3,12 +3,13 @@
 Right/Wrong, Yes/No and A/B are logically equal, yet a model prefers some labels before it has seen
 anything. For each frame: the label skew under content-free input (contextual calibration; Zhao et
 al., 2021, arXiv 2102.09690), and on labelled pairs the accuracy, the AUC and the mean p(positive).
-With the logit z of a label being the log-sum-exp over its spellings with and without a leading
-space,
+With the logit z of a label being the log-sum-exp over its spellings, with and without a leading
+space, that are a single token (over the first tokens of both spellings where neither is),
 
     margin = z_positive - z_negative        p(positive) = sigmoid(margin)
 
-The prompt puts everything that the candidates of a query share first, so that it is computed once.
+In the default layout the prompt puts everything that the candidates of a query share first, so that
+it is computed once.
 """
 
 import math
@@ -56,8 +57,8 @@ class Frame:
         instruction: str | None = None,
         layout: Layout = "options first",
     ) -> Prompted:
-        """The prompt: instruction, options, query, candidate and answer cue; or with the options
-        after the candidate.
+        """Build the prompt: instruction, options, query, candidate and answer cue, in that order or
+        with the options last.
 
         Args:
             query: The query.
@@ -136,7 +137,8 @@ class Labels:
 
     @classmethod
     def of(cls, backbone: Backbone, frame: Frame) -> "Labels":
-        """The first tokens of each label, with and without a leading space.
+        """The spellings of each label, with and without a leading space, that are a single token;
+        where neither is, the first tokens of both.
 
         Raises:
             UnsupportedBackbone: The two labels begin with the same token.

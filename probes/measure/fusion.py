@@ -1,12 +1,13 @@
 """The gain of reranking over stage 1 alone, measured on the paraphrase set with the best frame.
 
-At the extraction that the diagnostic supports, the first candidates of each sentence are judged and
-the two scores fused at several weights: standardised stage-1 score + w · log-odds. A weight is
-worth its cost only where it beats stage 1 alone beyond noise, sentence by sentence.
+At the extraction that the diagnostic supports, the first candidates of the first 50 sentences are
+judged and the two scores fused at several weights: standardised stage-1 score + w · log-odds. A
+weight is accepted only if its paired gain per sentence excludes zero.
 
 Several weights are tried, so the intervals of their gains are Bonferroni-corrected: together they
-hold with 95%, and a judge at chance gets a gain above zero at any weight in one case of forty. The
-frame needs no such correction: it is chosen on other texts, the labelled pairs of `framing_bias`.
+hold with 95%, and a judge at chance shows a spurious gain at some weight with probability about
+2.5%. The frame needs no such correction: it is chosen on other texts, the labelled pairs of
+`framing_bias`.
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ from probes.items import Item
 from probes.measure.framing import FRAMES, judge
 from probes.measure.paraphrases import (
     DiagnosticScore,
+    diagnostic_in_geometry,
     embed_diagnostic,
-    in_geometry,
     ranks_on_diagonal,
 )
 from probes.model.backbone import Backbone
@@ -74,7 +75,7 @@ def fuse(
 
 def rerank_gain(
     backbone: Backbone,
-    setting: DiagnosticScore,
+    extraction: DiagnosticScore,
     frame: str,
     *,
     seed: int = 0,
@@ -84,7 +85,7 @@ def rerank_gain(
 
     Args:
         backbone: The model that embeds and judges.
-        setting: The extraction of stage 1.
+        extraction: The extraction of stage 1.
         frame: A name in FRAMES.
         seed: Seed of the bootstrap intervals.
         progress: Whether to show a bar.
@@ -93,9 +94,11 @@ def rerank_gain(
         One entry per weight, over the first SENTENCES sentences of the paraphrase set; the pool of
         stage 1 holds all its paraphrases and near-misses.
     """
-    vectors = embed_diagnostic(backbone, NAMED[setting.prompt], [setting.site], progress=progress)
+    vectors = embed_diagnostic(
+        backbone, NAMED[extraction.prompt], [extraction.site], progress=progress
+    )
     at_site = {column: states[:, 0] for column, states in vectors.items()}
-    sentences, partners, near = in_geometry(setting.geometry, at_site)
+    sentences, partners, near = diagnostic_in_geometry(extraction.geometry, at_site)
     scores = sentences[:SENTENCES] @ torch.cat([partners, near]).T
     candidates = scores.topk(CANDIDATES).indices
     bar = {"desc": f"reranking, {frame}", "disable": not progress, "delay": 2}

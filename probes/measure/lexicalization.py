@@ -35,7 +35,7 @@ from probes.measure.parts import PROMPT_KINDS
 from probes.model.backbone import Backbone
 from probes.model.batching import run_batches
 from probes.model.encoding import Batch, Row
-from probes.model.sites import all_sites
+from probes.model.sites import Site, all_sites
 from probes.model.trace import record
 from probes.prompts import E5V, ControlPrompt, Prompt, Prompted, Source, as_prompt
 from probes.stats import Interval, mean_interval, median_interval
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 NO_TURN = 0.9
-"""α from which on a step counts as no turn: less than 26 degrees."""
+"""A step with α of at least 0.9 (at most 26°) does not count as a turn."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Curves:
     norm_mlp: Interval
     rank_attn: Interval
     """Median rank of y* (1 is the top) under the logit lens at attn[l]. Its `mean` holds the
-    median: a few prompts of very high rank would decide a mean of ranks."""
+    median: a few prompts of very high rank would dominate a mean."""
     rank_mlp: Interval
     probability_attn: Interval
     """p(y*) under the logit lens at attn[l]."""
@@ -240,7 +240,7 @@ def lexicalization_curves(
         progress: Whether to show a progress bar.
 
     Returns:
-        Means over the prompts with 95% intervals, and the predicted words.
+        Means (medians for ranks) over the prompts with 95% intervals, and the predicted words.
 
     Raises:
         BadSetting: `prompts` is empty, or `prompt` is unknown or given for prompted items.
@@ -260,8 +260,14 @@ def lexicalization_curves(
     return _measure(backbone, rows, seed, "lexicalization curves" if progress else None)
 
 
+def curve_sites(num_layers: int) -> list[Site]:
+    """The sites that the curves are measured at, in order of execution: `embed`, `attn` and `mlp`
+    of each layer, and `norm`."""
+    return [site for site in all_sites(num_layers) if site.kind in ("embed", "attn", "mlp", "norm")]
+
+
 def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str | None) -> Curves:
-    sites = all_sites(backbone.num_layers)
+    sites = curve_sites(backbone.num_layers)
 
     def forward(batch: Batch) -> list[tuple]:
         """For each row, five quantities at every site after `embed`, and the id of y*."""
@@ -282,14 +288,18 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
     *columns, words = zip(*run_batches(backbone, rows, forward, progress=progress), strict=True)
     alpha, beta, lengths, ranks, probabilities = (torch.stack(c).double().numpy() for c in columns)
 
+    def at(kind: str, values: ndarray) -> ndarray:
+        columns = [i for i, site in enumerate(sites[1:]) if site.kind == kind]
+        return np.take(values, columns, axis=1)
+
     def attn(values: ndarray) -> Interval:
-        return mean_interval(values[:, :-1:2], seed)
+        return mean_interval(at("attn", values), seed)
 
     def mlp(values: ndarray) -> Interval:
-        return mean_interval(values[:, 1::2], seed)
+        return mean_interval(at("mlp", values), seed)
 
     def norm(values: ndarray) -> Interval:
-        return mean_interval(values[:, -1:], seed)
+        return mean_interval(at("norm", values), seed)
 
     return Curves(
         alpha_attn=attn(alpha),
@@ -300,8 +310,8 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
         beta_norm=norm(beta),
         norm_attn=attn(lengths),
         norm_mlp=mlp(lengths),
-        rank_attn=median_interval(ranks[:, :-1:2], seed),
-        rank_mlp=median_interval(ranks[:, 1::2], seed),
+        rank_attn=median_interval(at("attn", ranks), seed),
+        rank_mlp=median_interval(at("mlp", ranks), seed),
         probability_attn=attn(probabilities),
         probability_mlp=mlp(probabilities),
         probability_norm=norm(probabilities),

@@ -65,20 +65,20 @@ class DiagnosticScore:
         return [i for i in (self.reciprocal_rank, self.pictures) if i is not None]
 
 
-def site_peers(settings: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
+def within_one_standard_error(scores: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
     """The extractions with the prompt and geometry of the best one whose quality is within one
     standard error of its quality, the best one first."""
-    best = max(settings, key=lambda s: s.quality)
+    best = max(scores, key=lambda s: s.quality)
     peers = [
         s
-        for s in settings
+        for s in scores
         if (s.prompt, s.geometry) == (best.prompt, best.geometry)
         and s.quality >= best.quality - best.noise
     ]
     return sorted(peers, key=lambda s: -s.quality)
 
 
-def best_score(settings: Sequence[DiagnosticScore]) -> DiagnosticScore:
+def select_extraction(scores: Sequence[DiagnosticScore]) -> DiagnosticScore:
     """The extraction that the diagnostic supports, by the one-standard-error rule (Breiman et al.,
     1984).
 
@@ -87,20 +87,20 @@ def best_score(settings: Sequence[DiagnosticScore]) -> DiagnosticScore:
     that site is broader than this short diagnostic.
 
     Args:
-        settings: What `diagnose` returned.
+        scores: What `diagnose` returned.
 
     Returns:
-        One of `settings`. Reranking is measured at this extraction, and the recipe uses it.
+        One of `scores`. Reranking is measured at this extraction, and the recipe uses it.
     """
     paper = Site.parse(PAPER_SITE).distance_to_end
     return min(
-        site_peers(settings),
+        within_one_standard_error(scores),
         key=lambda s: (abs(Site.parse(s.site).distance_to_end - paper), -s.quality),
     )
 
 
 SCENES = 100
-"""Drawn scenes that captions and pictures are of."""
+"""Number of drawn scenes, each with a caption and a picture."""
 
 SIDES: dict[str, Side] = {"sentence": "query", "paraphrase": "document", "near_miss": "document"}
 
@@ -153,7 +153,7 @@ def diagnose(
     seed: int = 0,
     progress: bool = False,
 ) -> list[DiagnosticScore]:
-    """Measure the retrieval quality of every combination of prompt, site and geometry.
+    """Measure the retrieval quality of every extraction: each prompt, site and geometry.
 
     Args:
         backbone: The model to measure.
@@ -163,7 +163,7 @@ def diagnose(
         progress: Whether to show progress bars.
 
     Returns:
-        A score for each combination.
+        A score for each extraction.
 
     Raises:
         BadSetting: There is no prompt or site of this name.
@@ -173,20 +173,20 @@ def diagnose(
     if not isinstance(prompts, Mapping):
         names = [prompts] if isinstance(prompts, str) else prompts
         prompts = {name: as_prompt(name) for name in names}
-    settings = []
+    scores = []
     for name, prompt in prompts.items():
         vectors = embed_diagnostic(backbone, prompt, chosen, progress=progress)
         vectors |= embed_scenes(backbone, prompt, chosen, progress=progress)
         for column, site in enumerate(chosen):
             at_site = {key: value[:, column] for key, value in vectors.items()}
-            settings += [_evaluate(name, site, kind, at_site, seed) for kind in GEOMETRY_KINDS]
-    return settings
+            scores += [_evaluate(name, site, kind, at_site, seed) for kind in GEOMETRY_KINDS]
+    return scores
 
 
 def _evaluate(
     prompt: str, site: str, kind: GeometryKind, vectors: dict[str, Tensor], seed: int
 ) -> DiagnosticScore:
-    sentences, partners, near = in_geometry(kind, vectors)
+    sentences, partners, near = diagnostic_in_geometry(kind, vectors)
     scores = sentences @ partners.T
     rank = ranks_on_diagonal(scores)
     return DiagnosticScore(
@@ -200,7 +200,9 @@ def _evaluate(
     )
 
 
-def in_geometry(kind: GeometryKind, vectors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def diagnostic_in_geometry(
+    kind: GeometryKind, vectors: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Map sentences, paraphrases and near-misses at one site to the geometry of a corpus of the
     paraphrases and the near-misses.
 

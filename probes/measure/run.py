@@ -15,7 +15,7 @@ from probes.measure.framing import best_frame, framing_bias
 from probes.measure.fusion import Fusion, rerank_gain
 from probes.measure.injection import injection_shifts
 from probes.measure.lexicalization import curves_by_prompt
-from probes.measure.paraphrases import best_score, diagnose
+from probes.measure.paraphrases import diagnose, select_extraction
 from probes.measure.parts import PARTS, PartName, with_needed
 from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
 from probes.measure.synonyms import synonym_similarity
@@ -35,7 +35,7 @@ def probe(
     progress: bool = False,
     keep: str | Path | None = None,
 ) -> ProbeReport:
-    """Run all probes. This takes a few minutes for a 135M model on two CPU cores.
+    """Run all probes. This takes 10 to 30 minutes on two CPU cores for the embedded models.
 
     Args:
         backbone: The model to measure.
@@ -124,7 +124,7 @@ def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fu
     frame = best_frame(report["framing"])
     if not frame.discriminates:
         return []
-    return rerank_gain(backbone, best_score(report["diagnostic"]), frame.frame, seed=seed)
+    return rerank_gain(backbone, select_extraction(report["diagnostic"]), frame.frame, seed=seed)
 
 
 _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {

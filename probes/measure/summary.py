@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from probes.display import data_frame, picture, table
 from probes.measure.framing import best_frame
 from probes.measure.lexicalization import Curves
-from probes.measure.paraphrases import best_score
+from probes.measure.paraphrases import select_extraction
 from probes.measure.parts import PROMPT_KINDS
 from probes.stats import Interval
 
@@ -27,7 +27,7 @@ def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
         figures = f"α of the last MLP {mlp:.2f}, of the final norm {norm:.2f}"
         yield f"turn of the last two steps, {PROMPT_KINDS[kind]}", f"{curves.turn} ({figures})"
     if report.diagnostic:
-        best = best_score(report.diagnostic)
+        best = select_extraction(report.diagnostic)
         place = f"prompt {best.prompt} at {best.site}, geometry {best.geometry}"
         yield "best extraction", f"{place}: reciprocal rank {best.reciprocal_rank}"
     if report.synonyms:

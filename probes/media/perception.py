@@ -39,7 +39,7 @@ from probes.items import Part
 from probes.media import towers
 from probes.media.cache import Cache, Processed
 from probes.media.processing import READERS, ROUTES, MediaProcessor, View, content_digest
-from probes.media.sources import MediaOptions, label_media, opened
+from probes.media.sources import MediaOptions, label_media, open_part
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Perception:
         """The key of a medium and its processed form, from the cache or computed."""
         if key is not None and (cached := self.cache.get(key)):
             return key, cached
-        with opened(part, self.options, name, label) as source:
+        with open_part(part, self.options, name, label) as source:
             is_file = isinstance(source, io.BufferedIOBase)
             value = source if is_file else self.media.read(part.kind, source)
             key = f"{part.kind}:{view}:{content_digest(value)}"

@@ -156,7 +156,9 @@ def label_media(parts: Sequence[Part]) -> list[str]:
 
 
 @contextmanager
-def opened(part: Part, options: MediaOptions, name: str, label: str | None = None) -> Iterator[Any]:
+def open_part(
+    part: Part, options: MediaOptions, name: str, label: str | None = None
+) -> Iterator[Any]:
     """The value of a medium: an open file, or the object where it is in memory.
 
     Args:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, assert_never
 from weakref import WeakKeyDictionary
 
 import nnsight
@@ -14,6 +14,7 @@ from nnsight._c import mount, unmount
 from torch import Tensor
 
 from probes.errors import BadSetting, NotRecorded
+from probes.model.anatomy import Anatomy
 from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.sites import Site, as_sites
@@ -21,7 +22,7 @@ from probes.prompts import Source
 
 
 class Traced(nnsight.NNsight):
-    """A model that nnsight traces, and whose inputs it leaves where they are.
+    """NNsight wrapper that does not move inputs to another device.
 
     nnsight would move them to the device of the first parameter, which is the meta device where
     that parameter is offloaded. A batch is on the right device already.
@@ -37,8 +38,8 @@ _traced: WeakKeyDictionary[Backbone, Traced] = WeakKeyDictionary()
 class States(Mapping[Site, Tensor]):
     """States recorded in one forward: a mapping from sites to tensors `[batch, hidden]`.
 
-    Sites come in order of execution, with layers counted from the start. They are looked up as
-    they were asked for: `states["attn[-1]"]`.
+    Sites come in order of execution, with layers counted from the start. Negative layer indices
+    work too: `states["attn[-1]"]`.
     """
 
     by_site: dict[Site, Float[Tensor, "batch hidden"]]
@@ -117,24 +118,15 @@ def _trace(
 ) -> tuple[list[Tensor], Tensor | None]:
     """The state of each site, which are in order of execution, and the output of the LM head."""
     traced: Any = _traced_model(backbone)  # nnsight's tracers have no useful types
-    anatomy = backbone.anatomy
-    layers, norm = traced.get(anatomy.layers), traced.get(anatomy.norm)
+    places = [_place(traced, backbone.anatomy, site) for site in sites]
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
     if logits:
         inputs["logits_to_keep"] = 1
     head, size = None, len(batch)
     with traced.trace(**inputs) as tracer:
         states = nnsight.save([])
-        for site in sites:
-            if site.kind == "embed":
-                value = layers[0].input
-            elif site.kind == "attn":
-                value = layers[site.layer].get(anatomy.mid).input
-            elif site.kind == "mlp":
-                value = layers[site.layer].output
-            else:
-                value = norm.output
-            states.append(_last(value, size))
+        for module, end in places:
+            states.append(_last(module.input if end == "input" else module.output, size))
         if logits:
             head = nnsight.save(traced.output.logits)
         else:
@@ -142,8 +134,24 @@ def _trace(
     return states, head
 
 
+def _place(traced: Any, anatomy: Anatomy, site: Site) -> tuple[Any, Literal["input", "output"]]:
+    """The module that holds the state of a site, and whether as its input or as its output."""
+    layers = traced.get(anatomy.layers)
+    match site.kind:
+        case "embed":
+            return layers[0], "input"
+        case "attn":  # h^Attn: the input of the module that reads the stream after attention
+            return layers[site.layer].get(anatomy.mid), "input"
+        case "mlp":
+            return layers[site.layer], "output"
+        case "norm":
+            return traced.get(anatomy.norm), "output"
+        case _:
+            assert_never(site.kind)
+
+
 def _traced_model(backbone: Backbone) -> Traced:
-    """The wrapper of nnsight around the model, made at the first recording."""
+    """The model's nnsight wrapper, created on first use."""
     if backbone not in _traced:
         with warnings.catch_warnings():  # about towers with a submodule that is called "output"
             warnings.filterwarnings("ignore", "Module .* has a submodule named")
@@ -160,7 +168,7 @@ def _last(value: Any, batch: int) -> Tensor:
 
 @contextmanager
 def without_save() -> Iterator[None]:
-    """Take away the method `save` that nnsight gives to every object, for the time of a block."""
+    """Temporarily remove the `save` method that nnsight adds to every object."""
     mounted = hasattr(object, "save")
     if mounted:
         unmount("save")

@@ -21,8 +21,8 @@ from probes.measure.paraphrases import (
     SIDES,
     DiagnosticScore,
     diagnose,
+    diagnostic_in_geometry,
     embed_diagnostic,
-    in_geometry,
     scene_items,
 )
 from probes.measure.paraphrases import ranks_on_diagonal as ranks
@@ -135,7 +135,9 @@ def test_near_misses_are_part_of_the_corpus(kind: GeometryKind) -> None:
     """Mean and covariance are those of paraphrases and near-misses together, as unit vectors."""
     rng = np.random.default_rng(3)
     raw = {name: rng.normal(size=(7, 5)) * rng.uniform(1, 9, (7, 1)) + 2 for name in SIDES}
-    found = in_geometry(kind, {name: torch.tensor(v, dtype=torch.float) for name, v in raw.items()})
+    found = diagnostic_in_geometry(
+        kind, {name: torch.tensor(v, dtype=torch.float) for name, v in raw.items()}
+    )
     expected = mapped(kind, np.concatenate([raw["paraphrase"], raw["near_miss"]]))
     for name, vectors in zip(("sentence", "paraphrase", "near_miss"), found, strict=True):
         np.testing.assert_allclose(vectors.numpy(), expected(raw[name]), atol=1e-4)

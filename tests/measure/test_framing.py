@@ -33,7 +33,7 @@ from probes.stats import Interval, mean_interval, paired_auc
 from tests.models import TEXT, tokenizer
 
 Tiny = Callable[[str], Backbone]
-EVERY = [*FRAMES.values(), *(SWAPPED[name] for name in ("yes_no", "true_false", "right_wrong"))]
+EVERY = list(dict.fromkeys([*FRAMES.values(), *SWAPPED.values()]))
 PAIRS = [("the word", "one of the image"), ("Yes", "日本 🙂"), ("the word", "a" * 40), ("n", "No")]
 
 

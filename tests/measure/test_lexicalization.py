@@ -24,11 +24,13 @@ from probes.measure.lexicalization import (
     PROMPT_KINDS,
     Curves,
     curve_prompts,
+    curve_sites,
     curves_by_prompt,
     lexicalization_curves,
     prompt_kind,
 )
 from probes.model.backbone import Backbone
+from probes.model.sites import Site, all_sites
 from probes.prompts import E5V, PROMPT_EOL, ControlPrompt, Prompted
 from probes.stats import Interval, mean_interval, median_interval
 from tests.model.test_lens import unembed
@@ -212,6 +214,15 @@ def test_running_text_lacks_only_the_last_word() -> None:
         before, _, last = row["sentence"].rpartition(" ")
         assert prompt == Item(before)
         assert last.strip()
+
+
+def test_another_kind_of_site_does_not_shift_the_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    sites = all_sites(3)
+    other = Site("attn", 1)
+    object.__setattr__(other, "kind", "query")
+    more = [each for site in sites for each in (site, other)]
+    monkeypatch.setattr("probes.measure.lexicalization.all_sites", lambda _: more)
+    assert curve_sites(3) == sites
 
 
 def test_every_named_prompt_belongs_to_a_kind() -> None:

@@ -24,7 +24,7 @@ from probes.model.batching import MIN_PREFIX, states_of
 from probes.model.encoding import Batch
 from probes.model.prefix import _computed_last
 from probes.model.sites import Site, all_sites
-from probes.model.trace import _last, _traced, record
+from probes.model.trace import _last, _place, _traced, _traced_model, record
 from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import items_for
 
@@ -253,6 +253,13 @@ def test_what_was_not_recorded_cannot_be_read(tiny: Tiny) -> None:
         record(backbone, batch, ["attn[4]"])
     with pytest.raises(ValueError, match="nothing to record"):
         record(backbone, batch, [])
+
+
+def test_a_kind_of_site_without_a_module_is_an_error(tiny: Tiny) -> None:
+    backbone, unknown = tiny("llama"), Site("attn")
+    object.__setattr__(unknown, "kind", "query")
+    with pytest.raises(AssertionError, match="query"):
+        _place(_traced_model(backbone), backbone.anatomy, unknown)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2.5-vl"])
