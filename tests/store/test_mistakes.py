@@ -78,7 +78,7 @@ def test_the_alias_of_another_model_is_refused_before_it_is_loaded(
     with pytest.raises(StoreMismatch, match=said):
         FreeRet.load(location, "gemma3-270m")
     with pytest.raises(StoreMismatch, match=said):
-        Opening(str(location), "gemma3-270m", Loading()).retriever()
+        Opening(str(location), "gemma3-270m", Loading()).load()
     assert loaded == []
 
 
