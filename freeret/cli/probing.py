@@ -88,9 +88,9 @@ def probe(
     """Measure where a backbone lexicalizes, how it judges pairs, and which extraction retrieves.
 
     A report is kept in the cache, where every command finds it. If the weights already have a
-    report, the figures are redrawn from it. An interrupted run keeps the parts that were finished; run the
-    same command again to resume. Of several models each gets a folder in
-    --out, which also holds figures that compare them; a model that fails does not stop the others.
+    report, the figures are redrawn from it. An interrupted run keeps the parts that were finished;
+    run the same command again to resume. Of several models each gets a folder in --out, which also
+    holds figures that compare them; a model that fails does not stop the others.
 
     Args:
         only: Only these parts, such as curves,synonyms: framing, diagnostic, reranking (which needs
