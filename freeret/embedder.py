@@ -6,7 +6,7 @@ Embedder(backbone, site="norm", prompt="prompteol")              PromptEOL (arXi
 Embedder.from_recipe(backbone, recipe)                           the choice of the probes
 
 At `attn[-1]` the state is read before the last MLP, which turns it towards the next word; the
-paper's control prompt moreover keeps the model from saying a function word (arXiv 2509.24621).
+paper's control prompt also discourages function words (arXiv 2509.24621).
 """
 
 from collections.abc import Sequence
@@ -158,7 +158,7 @@ class Embedder:
         return {
             "site": str(self.site.resolve(self.backbone.num_layers)),
             "prompts": [prompt.settings() for prompt in self.prompts],
-            "truncate_dim": None,  # an option of earlier versions, which stores on disk record
+            "truncate_dim": None,  # removed option; kept because existing stores record it
         }
 
 

@@ -1,6 +1,6 @@
-"""Recipe: what to read, under which prompt, in which geometry, and how to ask.
+"""Recipe: prompt, site, geometry and frame.
 
-Chosen from a probe report alone: no judgement of any benchmark is seen.
+Chosen from a probe report alone; no benchmark labels are used.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -38,7 +38,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A choice for both stages. `frame=None` means that there is no second stage."""
+    """The settings of both stages. `frame=None` means that there is no second stage."""
 
     prompt: str = "control"
     site: str = PAPER_SITE
@@ -59,15 +59,16 @@ class Recipe:
     """None for a recipe that no report supports, or that an earlier version saved."""
 
     def __str__(self) -> str:
-        """The choice in two sentences."""
+        """The recipe in two sentences."""
         task = f" and the task {self.task!r}" if self.task else ""
         order = (
-            "p(match) alone orders them"
+            "by p(match) alone"
             if self.fusion is None
-            else f"standardised stage-1 score + {self.fusion} · log-odds of a match orders them"
+            else f"by the standardised stage-1 score plus {self.fusion} times the log-odds of a "
+            "match"
         )
         stage2 = (
-            f"The model reranks the first hits with the frame {self.frame}: {order}."
+            f"The model reranks the first hits with the frame {self.frame} and orders them {order}."
             if self.frame
             else "Hits are not reranked."
         )
@@ -100,23 +101,27 @@ class Recipe:
 
     @classmethod
     def from_report(cls, report: ProbeReport) -> "Recipe":
-        """The choice that a report supports, each part with a sentence that quotes the figures."""
-        setting, why_setting = _choose_setting(report)
+        """The recipe that a report supports, each part with a sentence that quotes the figures."""
+        extraction, why_extraction = _choose_setting(report)
         frame, fusion, why_frame = _choose_frame(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
-            prompt=setting.prompt,
-            site=setting.site,
-            geometry=setting.geometry,
+            prompt=extraction.prompt,
+            site=extraction.site,
+            geometry=extraction.geometry,
             frame=frame,
             fusion=fusion,
-            reasons=(_describe_lexicalization(report, setting.prompt), *why_setting, reranking),
+            reasons=(
+                _describe_lexicalization(report, extraction.prompt),
+                *why_extraction,
+                reranking,
+            ),
             why_not_reranked=why_frame if frame is None else "",
             provenance=_provenance(report),
         )
 
     def used_with(self, model: str) -> "Recipe":
-        """The same choice for a model that it was not measured on, which its reasons then say."""
+        """The same recipe for a model that it was not measured on, which its reasons then say."""
         if self.provenance is None:
             return self
         measured = self.provenance.model
@@ -134,7 +139,11 @@ class Recipe:
             "norm": "at its output, where it becomes that word",
         }
         place = places.get(self.site, f"inside the model, at {self.site}")
-        relative = "" if self.geometry == "none" else ", relative to the average of what is stored"
+        mapped = {
+            "none": "",
+            "centre": "; the corpus mean is subtracted",
+            "whiten": "; the corpus mean is subtracted and the vectors are whitened",
+        }[self.geometry]
         judged = (
             "the nearest states are the hits"
             if self.frame is None
@@ -142,7 +151,7 @@ class Recipe:
         )
         return (
             f"The model is asked to sum up each item in one word, but the word is not used: its "
-            f"state is read {place}{relative}, and {judged}."
+            f"state is read {place}{mapped}, and {judged}."
         )
 
     def save(self, path: str | Path) -> Path:
@@ -150,7 +159,7 @@ class Recipe:
         return write_json(Path(path), asdict(self))
 
     def to_json(self) -> dict[str, Any]:
-        """The choice and its reasons, as stores and result files record them. They record the
+        """The recipe and its reasons, as stores and result files record them. They record the
         backbone in use besides, so the provenance is left out."""
         return {name: value for name, value in asdict(self).items() if name != "provenance"}
 
@@ -193,7 +202,7 @@ def _provenance(report: ProbeReport) -> Provenance | None:
 
 
 def _choose_setting(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]:
-    """The setting that the diagnostic supports, and the sentences that say why."""
+    """The extraction that the diagnostic supports, and the sentences that say why."""
     chosen = select_extraction(report.diagnostic)
     peers = within_one_standard_error(report.diagnostic)
     reference = _find(report, "e5v", "norm", "none")
@@ -225,20 +234,27 @@ def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
             f"{best.auc}, an interval that includes chance (0.5)"
         )
         return None, None, reason
-    # The surest gain, not the largest: the best of several noisy means flatters itself.
+    # The highest lower bound: the largest of several noisy means is biased upward.
     surest = max(report.reranking, key=lambda f: f.gain.low)
     if surest.gain.low > 0:
         return best.frame, surest.weight, _describe_fusion(best, surest)
     largest = max(report.reranking, key=lambda f: f.gain.mean)
-    return None, None, f"{_describe_fusion(best, largest)} at best, which is no gain beyond noise"
+    reason = (
+        f"the frame {best.frame} has an AUC of {best.auc}; the largest gain in mean reciprocal "
+        f"rank by reranking ({_weight(largest)}), {largest.gain}, does not exceed noise"
+    )
+    return None, None, reason
 
 
 def _describe_fusion(bias: FrameBias, fusion: Fusion) -> str:
-    weight = "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
     return (
         f"the frame {bias.frame} has an AUC of {bias.auc}; reranking the candidates of stage 1 "
-        f"({weight}) changes the mean reciprocal rank by {fusion.gain}"
+        f"({_weight(fusion)}) changes the mean reciprocal rank by {fusion.gain}"
     )
+
+
+def _weight(fusion: Fusion) -> str:
+    return "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
 
 
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
@@ -252,8 +268,8 @@ def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
         for kind, curves in ((kind, report.curves[kind]) for kind in kinds)
     )
     return (
-        "Lexicalization, the turn of the last two steps by kind of prompt (α of the last MLP, of "
-        f"the final norm): {'; '.join(turns)}."
+        "Which of the last two steps turns the state (α of the last MLP, α of the final norm): "
+        f"{'; '.join(turns)}."
     )
 
 

@@ -4,8 +4,8 @@
 
 The model is asked whether the candidate matches, and p(match) is the softmax over its logits of the
 two labels, such as p("A") of a multiple-choice question (arXiv 2509.24621, §3.3). All prompts of a
-query share a prefix (instruction, options, query), which is computed once, and only the label rows
-of the LM head are read.
+query share a prefix (in the default layout: instruction, options, query), which is computed once,
+and only the label rows of the LM head are read.
 """
 
 import itertools
@@ -49,7 +49,7 @@ class Reranker:
         layout: Whether the options stand before the pair or after it.
 
     Raises:
-        BadSetting: There is no such frame, order or layout, or the frame has no other order.
+        BadSetting: There is no such frame, order or layout, or the frame has no swapped version.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Reranker:
         self.backbone = backbone
         self.layout: Layout = layout
         if order == "swap" and frame.name not in SWAPPED:
-            raise BadSetting(f"frame {frame.name!r} has no other order in SWAPPED")
+            raise BadSetting(f"frame {frame.name!r} has no swapped version; add one to SWAPPED")
         self.frames = [frame] + ([SWAPPED[frame.name]] if order == "swap" else [])
         self.shift = 0.0
         if calibrate:
@@ -83,7 +83,7 @@ class Reranker:
     def from_recipe(cls, backbone: Backbone, recipe: Recipe) -> "Reranker":
         """Stage 2 of a recipe. Raises UnsupportedBackbone when the recipe has none."""
         if recipe.frame is None:
-            raise UnsupportedBackbone(f"reranking is off by recipe: {recipe.why_not_reranked}")
+            raise UnsupportedBackbone(f"this recipe does not rerank: {recipe.why_not_reranked}")
         return cls(backbone, recipe.frame)
 
     def margins(
@@ -100,11 +100,11 @@ class Reranker:
             One value per pair, float64.
 
         Raises:
-            BadItem: An item cannot be read, or `pairs` are no pairs.
+            BadItem: An item cannot be read, or `pairs` is not a list of pairs.
         """
         listed = isinstance(pairs, Sequence) and not isinstance(pairs, str)
         if not listed or not all(isinstance(p, Sequence) and len(p) == 2 for p in pairs):
-            raise BadItem("pairs are a list of (query, candidate)")
+            raise BadItem("`pairs` is not a list of (query, candidate) pairs")
         margins: list[np.ndarray] = []
         with tqdm(
             total=len(pairs), desc="reranking", unit="pair", disable=not progress, delay=2

@@ -5,8 +5,8 @@ r.index(["a text", "another"], store="my-store")
 hits = r.search("a question", top_n=50, rerank=10)
 print(r.answer("a question").text)
 
-Stage 1 embeds an item by the hidden state before the last MLP turns it into a word
-(`freeret.embedder`), and ranks by cosine in the geometry of the corpus (`freeret.search.corpus`).
+Stage 1 embeds an item by the hidden state at the recipe's site (in the paper, before the last MLP;
+`freeret.embedder`), and ranks by cosine in the geometry of the corpus (`freeret.search.corpus`).
 Stage 2 reranks the first hits by p(match), the model's own answer to a question about query and
 candidate (`freeret.reranker`). What each stage reads and asks is a `Recipe`. The method is that of
 arXiv 2509.24621.
@@ -57,8 +57,8 @@ class FreeRet:
         progress: Whether to show progress bars.
         memory: RAM budget in GiB for the stored vectors. Loading briefly needs three times their
             size; a store that exceeds the budget is scanned from disk in blocks.
-        examples: Unlabelled example queries. Queries of each modality among them are centred on
-            their mean, instead of on that of the corpus or of the reference items; a modality
+        examples: Unlabelled example queries. Queries are centred on the mean of the examples of
+            their modality, instead of on that of the corpus or of the reference items; a modality
             needs at least two.
     """
 
@@ -78,7 +78,7 @@ class FreeRet:
         self._examples = example_vectors(self.embedder, examples)
         self._corpus: Corpus | None = None
         self._location: str | Path | None = None
-        """Where the last call of `index` stored, even if it failed and its store was removed."""
+        """Location of the last `index` call; kept after a failure, so that a retry goes there."""
 
     def __repr__(self) -> str:
         return f"FreeRet({self.backbone!r}, {self.recipe!r}, {self.store or 'no store'!r})"
@@ -170,9 +170,8 @@ class FreeRet:
             prune: Remove items that came from the same files and folders and are no longer there.
             shards: `k/n` indexes only that part of the items, while other processes index the
                 others. `fit()` after all of them, or else the first search, fits the geometry.
-            engine: "ray" spreads the work over actors of Ray (`freeret.scale.ray`). They load the
-                backbone with the settings that this one was given, and decide the others by their
-                own device.
+            engine: "ray" spreads the work over actors of Ray (`freeret.scale.ray`). Each
+                loads the model with the settings given here, and picks the rest for its own device.
             num_actors: Number of actors; by default one per GPU, or one per node without GPUs.
             address: A running Ray cluster; by default Ray is started on this machine.
 
@@ -183,8 +182,8 @@ class FreeRet:
             BadItem: An item cannot be read, and `on_error` is "raise". Blocks of items that are
                 committed already stay.
             StoreError: The store cannot be written.
-            StoreMismatch: The store was made with other settings; or an actor has chosen another
-                dtype than this process: load the backbone with the dtype that they should have.
+            StoreMismatch: The store was made with other settings; or an actor chose a different
+                dtype: load the backbone with an explicit dtype.
         """
         check_choice("engine", engine, get_args(Engine))
         feed = Feed.of(items, on_error, prune, shards)
@@ -195,7 +194,7 @@ class FreeRet:
         if store is not None:
             self.store = Store.create(store, identity, self.embedder.dimension)
             self._location = store
-        else:  # a store that is searched in another dtype cannot be added to in it
+        else:  # a store opened in another dtype is read-only: check before writing
             self.corpus.store.require(identity)
         opened = self.corpus.store
         try:
@@ -223,7 +222,7 @@ class FreeRet:
         return done
 
     def fit(self) -> None:
-        """Compact the store and fit its geometry, as `index` does at its end, but for shards."""
+        """Compact the store and fit its geometry. `index` does this itself, except for a shard."""
         self.corpus.fit()
 
     def delete(self, ids: str | Sequence[str] = (), *, filter: Filter | None = None) -> int:
@@ -242,7 +241,7 @@ class FreeRet:
         return store.delete(store.selected(Selection.of(filter)))
 
     def save(self, location: str | Path) -> None:
-        """Copy the store, for example from a temporary to a lasting place, and go on there."""
+        """Copy the store, for example to a lasting place, and use the copy from now on."""
         source = self.corpus.store
         identity = {**source.identity, "recipe": self.recipe.to_json()}
         copy = Store.create(location, identity, self.embedder.dimension)
@@ -260,7 +259,7 @@ class FreeRet:
         task: str | None = None,
         kinds: str | Sequence[str] | None = None,
     ) -> Hits:
-        """The best items for one query. Exact, in float32; ties break by id.
+        """The best items for one query. Exact search over float32 vectors; ties break by id.
 
         Args:
             query: Anything that `as_item` reads.

@@ -40,12 +40,13 @@ Suites = Annotated[
     ),
 ]
 Queries = Annotated[
-    Positive | None, Parameter(help="Keep a seeded draw of at most this many queries.")
+    Positive | None,
+    Parameter(help="Evaluate a random sample of at most this many queries (see --seed)."),
 ]
 Pool = Annotated[
     Positive | None,
     Parameter(
-        help="Keep at most this many documents: all judged ones and a seeded draw of the others."
+        help="Keep at most this many documents: all judged ones and a random sample of the others."
     ),
 ]
 Beside = Annotated[
@@ -91,7 +92,7 @@ def evaluate(
     address: Address = None,
     loading: Settings = AS_USUAL,
 ) -> None:
-    """Evaluate systems on suites. The same command resumes where it stopped.
+    """Evaluate systems on suites. Run the same command again to resume.
 
     A dataset that cannot be loaded or measured is named at the end, with exit code 1; the others
     are evaluated.
@@ -100,7 +101,7 @@ def evaluate(
         system: The system: recipe, paper, e5v, e5v-whiten, prompteol, metaeol, hierarchical,
             realign, echo, mean, last, bm25 or st:MODEL. May be given several times.
         out: Folder for one JSON file per run and one TREC run file per dataset.
-        seed: Seed of the intervals and of the draw.
+        seed: Seed of the intervals and of the random samples.
     """
     preflight.check_systems(system)
     preflight.check_engine(engine, num_actors, address)
@@ -143,10 +144,10 @@ def scenes(
     out: Path = Path("out/scenes"),
     loading: Settings = AS_USUAL,
 ) -> None:
-    """Measure retrieval among drawn pictures and clips: `freeret eval scenes:POOLS` in short.
+    """Measure retrieval among drawn pictures and clips: shorthand for `freeret eval scenes:POOLS`.
 
-    Nothing is downloaded. Of the hard negatives, at which CLIP-like models are known to fail, the
-    share of correct choices is shown, where 0.5 is chance.
+    Nothing is downloaded. For hard negatives, at which CLIP-like models are known to fail, it
+    reports accuracy (chance is 0.5).
 
     Args:
         size: Number of documents in the pool of every task.
@@ -210,14 +211,14 @@ def ablate(
 ) -> None:
     """Measure each part of the method: sites, priors, prompts, geometry, frames.
 
-    Every finished prompt and every reranked query is kept, so that the same command resumes where
-    it stopped. Over several datasets the means are printed too.
+    Every finished prompt and every reranked query is kept; run the same command again to resume.
+    Over several datasets the means are printed too.
 
     Args:
         prompt: Measure only this prompt beside the recipe's, the paper's and E5-V's. May be given
             several times; every prompt is one pass over the data.
         out: Folder for ablation.json and its figure (PNG and SVG).
-        seed: Seed of the intervals and of the draw.
+        seed: Seed of the intervals and of the random samples.
     """
     preflight.check_recipe(recipe)
     preflight.check_writable(out)

@@ -44,15 +44,15 @@ Depths = Annotated[
         converter=_depths,
         n_tokens=1,
         allow_repeating=True,
-        help="Numbers of first hits that the model judges again, such as 5,10,50; may be given "
-        "several times. Without it there is no stage 2.",
+        help="How many of the top hits stage 2 reranks, such as 10, or 5,10,50 to measure several; "
+        "may be given several times. Without it there is no stage 2.",
     ),
 ]
 Depth = Annotated[
     int,
     Parameter(
         converter=_depth,
-        help="Number of first hits that the model judges again, such as 10; 0 for none.",
+        help="How many of the top hits stage 2 reranks, such as 10; 0 for none.",
     ),
 ]
 Filters = Annotated[
@@ -78,8 +78,8 @@ Kinds = Annotated[
 Task = Annotated[
     str | None,
     Parameter(
-        help="What is searched for (same meaning, question, caption, …, or a sentence of your "
-        "own), where the prompt of the store states a task."
+        help="Search task: same meaning, question, classification, fact check, caption, composed "
+        "change, or free text. Needs a store whose recipe has the control prompt."
     ),
 ]
 
@@ -159,9 +159,10 @@ Model = Annotated[
 RecipeName = Annotated[
     str,
     Parameter(
-        help="The choice of prompt, site, geometry and frame: auto (by the backbone's probe "
-        "report; without one the backbone is probed first, which takes minutes), paper (fixed; it "
-        "needs no probing), or the path of a recipe.json that `freeret probe` wrote."
+        help="The choice of prompt, site, geometry and frame: auto (the recipe of the store; where "
+        "there is none yet, the one that the model's probe report supports: a model without a "
+        "report is probed first, which takes minutes), paper (fixed; it needs no probing), or the "
+        "path of a recipe.json that `freeret probe` wrote."
     ),
 ]
 Engine = Annotated[
@@ -181,7 +182,7 @@ Address = Annotated[
 ]
 Moved = Annotated[
     str | None,
-    Parameter(help="Where the backbone is now, if not where it was when the store was made."),
+    Parameter(help="New path or hub id of the store's model, if it has moved."),
 ]
 Settings = Annotated[Loading, Parameter(name="*", parse=re.compile("^(?!images$|videos$)"))]
 """An option for each field of `Loading`, but not for mappings, which nobody would type."""

@@ -87,7 +87,7 @@ def _from_here(path: Path) -> str:
 
 @contextmanager
 def resumable(kept: Callable[[], str]) -> Iterator[None]:
-    """Let Ctrl-C within say what was kept, and that the same command goes on.
+    """Let Ctrl-C within say what was kept, and that the same command resumes.
 
     Args:
         kept: Gives a clause such as `256 items are stored`, once the work has been interrupted.
@@ -95,7 +95,7 @@ def resumable(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        message = f"interrupted; {kept()}; the same command goes on from there"
+        message = f"interrupted; {kept()}; run the same command again to resume"
         raise KeyboardInterrupt(message) from None
 
 

@@ -100,7 +100,8 @@ def estimate(
         raise BadSetting("name at least one file or folder")
     if bool(rerank) != bool(queries):
         raise BadSetting(
-            "--rerank and --queries go together: candidates of each query, and queries"
+            "give both --rerank (candidates per query) and --queries (number of queries), or "
+            "neither"
         )
     listing = columns.listing(paths, skip_bad=skip_bad)
     from freeret.scale.estimate import estimate as measure
@@ -141,7 +142,7 @@ def _print_estimate(needs: "Estimate", pairs: int) -> None:
         f"(a search reads from the disk what does not fit), {_size(needs.weights)} for the weights"
     )
     if needs.price is not None:
-        say(f"price {needs.price:,.2f}")
+        say(f"estimated price: {needs.price:,.2f}")
     if needs.unreadable:
         say(f"{needs.unreadable} sampled items cannot be read and are not in these figures")
     if needs.skipped:

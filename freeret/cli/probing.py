@@ -87,10 +87,10 @@ def probe(
 ) -> None:
     """Measure where a backbone lexicalizes, how it judges pairs, and which extraction retrieves.
 
-    A report is kept in the cache, where every command finds it, so that no weights are measured
-    twice: where they have a report, the figures are drawn from it. An interrupted run keeps the
-    parts that were finished; run the same command again. Of several models each gets a folder in
-    --out, which also holds figures that compare them; a model that fails does not stop the others.
+    A report is kept in the cache, where every command finds it. If the weights already have a
+    report, the figures are redrawn from it. An interrupted run keeps the parts that were finished;
+    run the same command again to resume. Of several models each gets a folder in --out, which also
+    holds figures that compare them; a model that fails does not stop the others.
 
     Args:
         only: Only these parts, such as curves,synonyms: framing, diagnostic, reranking (which needs
@@ -126,7 +126,7 @@ def probe(
         draw(reports, out, format, **looks)
         say(f"Figures that compare the {len(reports)} models are in {out}")
     if failed:
-        raise BadSetting(f"not probed: {', '.join(failed)}; the reasons stand above")
+        raise BadSetting(f"not probed: {', '.join(failed)}; see the errors above")
 
 
 def _report(
@@ -141,7 +141,7 @@ def _report(
     report = None if again else known_report(backbone)
     if report is not None and report.seed == seed:
         dtype = report.fingerprint.get("dtype", "")
-        say(f"{model} has a probe report ({dtype}), which is drawn; --again measures anew")
+        say(f"{model}: using the saved probe report ({dtype}); --again re-measures")
         return vars(report)
     with resumable(lambda: MEASURED):
         if len(parts) == len(PARTS):
@@ -286,10 +286,10 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
 def demo(
     *, model: Model = "smolsight", out: Path = Path("out/demo"), loading: Settings = AS_USUAL
 ) -> None:
-    """Search built-in passages, pictures and clips, and write a page that shows and explains it.
+    """Search built-in passages, pictures and clips, and write a page that explains the results.
 
-    The first result comes within seconds. An interrupted demo goes on where it stopped. A backbone
-    whose weights have no probe report yet is probed first.
+    The first result comes within seconds. Run an interrupted demo again to resume. A backbone whose
+    weights have no probe report yet is probed first.
 
     Args:
         out: Folder for everything that is written; open its index.html.

@@ -72,16 +72,16 @@ def search(
 ) -> None:
     """Search a store by a text, a picture or both, or by many queries from a file.
 
-    The model is loaded with the settings of indexing, unless options say otherwise.
+    The model is loaded with the settings used for indexing, unless overridden.
 
     Args:
         store: Folder or object-store URL of the store.
         query: The text to search with.
         image: File of a picture to search with.
-        queries: File of many queries, which are searched in one pass over the store: a table
+        queries: File of many queries, which are answered in one pass over the store: a table
             (.jsonl, .csv, .tsv, .parquet), or a .txt with a query per line.
         text_field: Column of a table of queries that holds the text.
-        id_field: Column that holds the id of a query; without one its line stands for it.
+        id_field: Column that holds the id of a query; defaults to the line number.
         top_n: Number of hits to show.
         ann: Score only what the approximate index proposes; with --filter a search is exact.
         json: Print one JSON object per hit (JSON Lines), with query and query_text for a file.
@@ -144,7 +144,7 @@ def answer(
 ) -> None:
     """Answer a question from what the store holds, naming the sources.
 
-    The model is loaded with the settings of indexing, unless options say otherwise.
+    The model is loaded with the settings used for indexing, unless overridden.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -189,7 +189,7 @@ def _read_queries(
     """
     if queries is not None:
         if query.strip() or image is not None:
-            raise BadSetting("give either a query or a file of them by --queries, not both")
+            raise BadSetting("give a query or --queries FILE, not both")
         from freeret.sources.queries import read_queries
 
         return read_queries(

@@ -29,7 +29,7 @@ def serve(
 ) -> None:
     """Serve a store over HTTP: a search page, and endpoints for clients of OpenAI and Cohere.
 
-    The model is loaded with the settings that it was indexed with, unless an option changes them.
+    The model is loaded with the settings used for indexing, unless overridden.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -37,7 +37,7 @@ def serve(
         port: Port to listen on; 0 takes a free one.
         token: Bearer token that every request must carry. Other users of this machine can read the
             command line, so prefer the environment variable.
-        queue: Most requests that are processed or waiting; more are answered with status 429.
+        queue: Maximum number of active and waiting requests; further ones get status 429.
     """
     preflight.check_store(store)
     preflight.check_server(host, token)

@@ -70,9 +70,9 @@ def index(
         metadata_field: Column that becomes metadata; may be given several times. By default all
             columns that hold no content do.
         task: What the store will be searched for (same meaning, question, caption, …, or a sentence
-            of your own): the task prior of a recipe with the control prompt.
+            of your own). Needs a recipe with the control prompt.
         skip_bad: Report items that cannot be read, and continue with the others.
-        prune: Remove what came from these files and folders before and is no longer in them.
+        prune: Delete stored items of these files and folders whose file or row no longer exists.
         shards: Index only part k of n, written k/n, while other processes index the other parts.
             When all are done, run `freeret fit STORE`.
     """
@@ -139,8 +139,8 @@ def fit(
 ) -> None:
     """Fit the geometry of a store on everything in it, once all shards are indexed.
 
-    `freeret index` does this at its end, except for shards. The store's files are compacted too.
-    A store keeps its recipe, unless --recipe names one that differs in its geometry or its frame.
+    `freeret index` does this itself, except for a shard. The store's files are compacted too.
+    --recipe may change the geometry or the frame; another prompt or site needs a new store.
 
     Args:
         store: Folder or object-store URL of the store.
@@ -159,7 +159,11 @@ def fit(
     opening = Opening(store, model_for(store, model), loading, named_recipe(recipe))
     retriever = FreeRet(*opening.load(), progress=True)
     retriever.index([], store)
-    say(f"{store}: the geometry ({retriever.recipe.geometry}) is fitted on {len(retriever)} items")
+    geometry = retriever.recipe.geometry
+    if geometry == "none":
+        say(f"{store}: the recipe uses plain cosines; nothing to fit")
+    else:
+        say(f"{store}: the geometry ({geometry}) is fitted on {len(retriever)} items")
     if ann is not None:
         _print_recall(retriever.build_ann(ann))
 
@@ -214,8 +218,8 @@ def export(
             JSON Lines file of ids, texts and metadata beside it, line by line.
         out: The file to write, .parquet or .npy; the JSON Lines file ends in .jsonl instead.
         geometry: Vectors as the model gave them (raw), or unit vectors in the geometry of the
-            store (fitted), whose products are the cosines that a search starts from. Where items
-            have changed since, the geometry is fitted first, which loads the model.
+            store (fitted), whose dot products are the stage-1 cosines. Where items have changed
+            since, the geometry is fitted first, which loads the model.
     """
     preflight.check_store(store)
     preflight.check_writable(out.parent)

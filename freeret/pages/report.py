@@ -169,7 +169,7 @@ def _curves(report: ProbeReport) -> Iterator[Section]:
         "Where does the state turn, and where does it become the word?": (
             f"One chart per kind of prompt. {PROMPTS} α is the cosine of the state before and "
             "after a sublayer: where it falls, the state turns. β is the cosine of the state and "
-            "y*, the word that the model is about to say: where it rises, the state becomes that "
+            "y*, the next word that the model predicts: where it rises, the state becomes that "
             "word. The sharper of the last two turns is shaded if its α is below 0.9. Bands are "
             "95% intervals.",
             ("alpha", "beta"),

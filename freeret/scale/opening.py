@@ -40,7 +40,7 @@ class Opening:
         else:
             backbone = reopen_backbone(store, self.model, self.loading)
         recipe = self.recipe
-        if recipe is None and self.task is None and store is not None:
+        if recipe is None and store is not None:
             recipe = Recipe.from_json(store.recipe(), self.store)
         recipe = recipe_for(backbone, recipe)
         return backbone, replace(recipe, task=self.task or recipe.task)

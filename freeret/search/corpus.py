@@ -1,4 +1,4 @@
-"""Corpus: one store seen through one recipe. It fits the geometry, and answers nearest neighbours.
+"""Corpus: one store seen through one recipe. It fits the geometry and finds nearest neighbours.
 
 Raw vectors stay in the store; the geometry is fitted on all of them and kept until the store
 changes. Vectors that fit the memory budget are mapped once and kept too; a larger store is scanned
@@ -16,7 +16,7 @@ from freeret.recipe import Recipe
 from freeret.search import ann
 from freeret.search.exact import Block, top_k
 from freeret.search.geometry import fit_geometry, reference_of
-from freeret.search.scan import apply_filter, block_rows, in_geometry, scan
+from freeret.search.scan import apply_filter, block_rows, map_rows, scan
 from freeret.store.filters import EVERYTHING, Selection
 from freeret.store.rows import Loaded
 from freeret.store.table import Store
@@ -38,8 +38,9 @@ class Corpus:
         recipe: Names the geometry.
         memory: RAM budget in GiB for the vectors. Loading briefly needs three times their size; a
             store that exceeds the budget is scanned from disk in blocks.
-        examples: Raw vectors of example queries by modality signature. Queries are centred on their
-            mean, instead of on that of the corpus or of the reference items.
+        examples: Raw vectors of example queries by modality signature. Queries are centred on the
+            mean of the examples of their modality, instead of on that of the corpus or of the
+            reference items.
         progress: Whether to show a bar while reference items are encoded.
     """
 
@@ -70,7 +71,7 @@ class Corpus:
         self._geometry = (self.store.version, self._fit())
 
     def geometry(self) -> Geometry:
-        """The geometry of what is stored now, fitted anew only where the store has changed."""
+        """The geometry of what is stored now; kept in memory until the store changes."""
         if self._geometry is None or self._geometry[0] != self.store.version:
             self._geometry = (self.store.version, self._fit())
         return self._geometry[1]
@@ -84,7 +85,7 @@ class Corpus:
         return self.geometry().with_queries(signatures, self.reference, self.examples)
 
     def _fit(self) -> Geometry:
-        """The geometry that is stored for this version and recipe; a new one is stored."""
+        """Loaded if the store holds one for this version and recipe, else fitted and stored."""
         stored = self.store.geometry()
         if stored is not None and Recipe.from_json(self.store.recipe()) == self.recipe:
             return stored
@@ -165,19 +166,19 @@ class Corpus:
         if COPIES * 4 * store.dimension * len(store) > self.memory * 2**30:
             rows = self._rows(queries)
             if selection.filter is None and ann.current(store) is not None:
-                return ann.scan_index(store, rows, selection)  # they are mapped already
+                return ann.scan_index(store, rows, selection)  # the index stores mapped vectors
             return scan(store, geometry, rows, selection)
         mapped = self._mapped
         if mapped is None or mapped[0] != store.version:
-            mapped = self._mapped = (store.version, in_geometry(store.vectors(), geometry))
+            mapped = self._mapped = (store.version, map_rows(store.vectors(), geometry))
         return [apply_filter(part, selection) for part in mapped[1]]
 
     def _rows(self, queries: int) -> int:
         return block_rows(self.store.dimension, queries, self.memory * 2**30)
 
     def _signatures(self, geometry: Geometry, selection: Selection) -> list[str] | list[None]:
-        """The signatures that the approximate index is searched for one by one; [None] for all at
-        once."""
+        """Signatures to search one at a time in the approximate index; [None] means a single search
+        over all."""
         if not geometry.scales and not selection.kinds:
             return [None]
         names = geometry.scales or self.store.signatures()

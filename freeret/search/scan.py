@@ -33,11 +33,11 @@ def scan(
     """The selected items of a store in its geometry, at most `rows` at a time."""
     metadata = selection.filter is not None
     for loaded in store.blocks(rows, metadata=metadata, where=selection.sql()):
-        for part in in_geometry(loaded, geometry):
+        for part in map_rows(loaded, geometry):
             yield apply_filter(part, selection)
 
 
-def in_geometry(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
+def map_rows(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
     """Rows with their vectors mapped, in one part per modality signature."""
     return [
         replace(part, vectors=geometry.map(part.vectors, part.signatures, "document"))

@@ -42,7 +42,7 @@ class Limits:
     seconds: float = 20.0
     """Time in which the whole body must arrive."""
     queue: int = 64
-    """Most requests that are processed or waiting."""
+    """Maximum number of active and waiting requests."""
 
 
 class Guard:

@@ -31,7 +31,7 @@ class Worker:
     """Start with `start`, stop with `stop`; `submit` and `admitted` are for the event loop.
 
     Args:
-        limit: Most requests that are processed or waiting.
+        limit: Maximum number of active and waiting requests.
     """
 
     def __init__(self, limit: int):

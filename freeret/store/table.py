@@ -74,7 +74,8 @@ class Store:
 
         Args:
             location: Folder or object-store URL.
-            identity: What makes the vectors; see `FreeRet.identity`.
+            identity: What makes the vectors; see
+                `freeret.store.identity.store_identity`.
             dimension: Length of a vector.
 
         Returns:

@@ -449,7 +449,7 @@ def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -
         (("fit", tmp_path / "none"), "there is no store at"),
         (("export", tmp_path / "none", "--to", "npy", "--out", tmp_path / "x"), "no store at"),
         (("estimate", tmp_path / "none"), "there is nothing at"),
-        (("estimate", text, "--rerank", 10), "--rerank and --queries go together"),
+        (("estimate", text, "--rerank", 10), "give both --rerank (candidates per query) and"),
         (("search", tmp_path, "q", "--rerank", "5,10"), "--rerank takes one depth"),
         (("probe", "smollm2-135m", "--out", tmp_path / "file" / "out"), "Not a directory"),
         (("demo", "--out", tmp_path / "file"), "Not a directory"),
@@ -553,7 +553,7 @@ def test_an_interrupted_index_says_how_many_items_are_stored(
     for target, count in ((store, "1 item is stored"), (tmp_path / "new", "0 items are stored")):
         assert index(tmp_path / "b.txt", store=target, model=model, recipe=recipe) == 130
         err = capsys.readouterr().err
-        assert f"freeret: interrupted; {count}; the same command goes on from there\n" in err
+        assert f"freeret: interrupted; {count}; run the same command again to resume\n" in err
 
 
 def test_an_interrupted_probe_says_that_parts_are_kept(

@@ -246,5 +246,5 @@ def test_what_cannot_be_read_is_said(tiny: Tiny) -> None:
         read([{"smell": [1]}], tiny("llama"))
     texts = read([{"text": ["", "a"]}], tiny("llama"))
     assert [item.text for item in texts] == ["(empty)", "a"]
-    with pytest.raises(UnsupportedBackbone, match="reranking is off"):
+    with pytest.raises(UnsupportedBackbone, match="this recipe does not rerank"):
         MtebCrossEncoder(tiny("llama"), Recipe.e5v())

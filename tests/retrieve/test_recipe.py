@@ -146,7 +146,7 @@ def test_the_turn_under_the_closest_kind_of_prompt_comes_first(
     }
     settings = [*REFERENCES, setting(prompt, "mlp[-1]", "whiten", 0.8)]
     reason = chosen(curves=by_kind, diagnostic=settings).reasons[0]
-    assert reason.startswith("Lexicalization, the turn of the last two steps by kind of prompt ")
+    assert reason.startswith("Which of the last two steps turns the state ")
     assert reason.endswith(f": {'; '.join(turns[kind] for kind in order)}.")
 
 
@@ -179,7 +179,7 @@ def test_no_frame_for_a_backbone_that_cannot_tell() -> None:
 def test_no_frame_when_judging_gains_nothing() -> None:
     recipe = chosen(reranking=[Fusion("true_false", 0.5, around(0.8), around(0.02, half=0.02))])
     assert recipe.frame is None
-    assert "no gain beyond noise" in recipe.reasons[-1]
+    assert "does not exceed noise" in recipe.reasons[-1]
 
 
 def test_where_nothing_gains_the_largest_gain_is_quoted() -> None:

@@ -327,6 +327,14 @@ def test_a_folder_is_listed_once(model: Path, tmp_path: Path) -> None:
     assert len(walked) == 1
 
 
+def test_nothing_is_fitted_for_plain_cosines(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FreeRet(Backbone.load(model), Recipe.paper()).index(["a"], tmp_path / "s", shards="1/1")
+    assert run("fit", tmp_path / "s") == 0
+    assert "plain cosines; nothing to fit" in capsys.readouterr().out
+
+
 # ----------------------------------------------------------------------- task, models, estimate
 
 

@@ -72,8 +72,10 @@ def suite(spec: str) -> list[Loader]:
             return _several(where, mbeir.NAMES, find_mbeir, load_mbeir)
         case "mmeb":
             return _several(where, mmeb.NAMES, find_mmeb, load_mmeb)
-        case _:
+        case "mmeb-v2":
             return _several(where, mmeb_v2.NAMES, find_mmeb_v2, load_mmeb_v2)
+        case _:
+            raise AssertionError(f"the suite {kind!r} has no loader here")
 
 
 def _scenes(where: str) -> list[Loader]:
