@@ -566,7 +566,7 @@ def test_an_interrupted_probe_says_that_parts_are_kept(
     monkeypatch.setattr("freeret.reports.probe", stop)
     assert run("probe", model, "--out", tmp_path / "out") == 130
     err = capsys.readouterr().err
-    assert "interrupted; the parts that were finished are kept; the same command goes on" in err
+    assert "interrupted; the parts that were finished are kept; run the same command again" in err
 
 
 def test_the_program_is_called_as_it_can_be_found(

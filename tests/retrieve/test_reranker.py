@@ -151,7 +151,7 @@ def test_pictures_are_judged_whole(tiny: Tiny) -> None:
 
 def test_a_recipe_without_a_frame_is_not_reranked_by(tiny: Tiny) -> None:
     recipe = Recipe(frame=None, why_not_reranked="AUC 0.49 includes chance")
-    with pytest.raises(UnsupportedBackbone, match=r"off by recipe: AUC 0\.49"):
+    with pytest.raises(UnsupportedBackbone, match=r"does not rerank: AUC 0\.49"):
         Reranker.from_recipe(tiny("llama"), recipe)
     assert Reranker.from_recipe(tiny("llama"), Recipe(frame="yes_no")).frames == [FRAMES["yes_no"]]
 
