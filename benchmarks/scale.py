@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from common import RESULTS, interleaved, median, peak_memory, ratio, report_peak, save
-from freeret.search import ann
+from freeret.search import Index, ann
 from freeret.search.exact import top_k
 from freeret.search.scan import block_rows, scan
 from freeret.store.rows import Record
@@ -185,7 +185,7 @@ class Measured:
     points: list[Point]
 
 
-def lance(store: Store, kind: ann.Index, asked: Tensor, expected: list[set[str]]) -> Measured:
+def lance(store: Store, kind: Index, asked: Tensor, expected: list[set[str]]) -> Measured:
     table, built, points = ann.current(store), None, []
     if table is None or not any(kind in i.index_type.lower() for i in table.list_indices()):
         start = time.perf_counter()

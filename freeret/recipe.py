@@ -102,7 +102,7 @@ class Recipe:
     @classmethod
     def from_report(cls, report: ProbeReport) -> "Recipe":
         """The recipe that a report supports, each part with a sentence that quotes the figures."""
-        extraction, why_extraction = _choose_setting(report)
+        extraction, why_extraction = _choose_extraction(report)
         frame, fusion, why_frame = _choose_frame(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
@@ -201,7 +201,7 @@ def _provenance(report: ProbeReport) -> Provenance | None:
     return Provenance(report.fingerprint["model"], tuple(dict.fromkeys(digests)))
 
 
-def _choose_setting(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]:
+def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]:
     """The extraction that the diagnostic supports, and the sentences that say why."""
     chosen = select_extraction(report.diagnostic)
     peers = within_one_standard_error(report.diagnostic)

@@ -16,7 +16,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -26,8 +26,10 @@ from freeret.hits import Answer, Hits, answer_prompt, fused
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker
-from freeret.search.ann import Index, Recall
-from freeret.search.corpus import MEMORY, Corpus
+from freeret.scale import Engine
+from freeret.search import MEMORY, Index
+from freeret.search.ann import Recall
+from freeret.search.corpus import Corpus
 from freeret.search.geometry import example_vectors
 from freeret.sources.queries import as_queries
 from freeret.store.feed import Feed
@@ -42,8 +44,6 @@ from probes.errors import BadSetting, StoreError
 from probes.files import temporary_folder
 
 log = logging.getLogger(__name__)
-
-Engine = Literal["local", "ray"]
 
 
 class FreeRet:

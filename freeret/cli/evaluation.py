@@ -13,7 +13,7 @@ from freeret.cli.options import (
     Actors,
     Address,
     Depths,
-    Engine,
+    EngineName,
     Model,
     Positive,
     RecipeName,
@@ -21,6 +21,7 @@ from freeret.cli.options import (
 )
 from freeret.cli.output import print_table
 from freeret.cli.results import Markdown, show_results
+from probes.embedded import DEFAULT
 from probes.errors import BadSetting
 from probes.files import read_json
 from probes.model.loading import Loading
@@ -77,7 +78,7 @@ def register(app: App) -> None:
 
 def evaluate(
     *suites: Suites,
-    model: Model = "smollm2-135m",
+    model: Model = DEFAULT,
     recipe: RecipeName = "auto",
     system: tuple[str, ...] = ("recipe",),
     rerank: Depths = (),
@@ -87,7 +88,7 @@ def evaluate(
     seed: int = 0,
     skip_bad: SkipBad = False,
     markdown: Markdown = False,
-    engine: Engine = "local",
+    engine: EngineName = "local",
     num_actors: Actors = None,
     address: Address = None,
     loading: Settings = AS_USUAL,
@@ -197,7 +198,7 @@ def compare(a: Path, b: Path, /) -> None:
 
 def ablate(
     *suites: Suites,
-    model: Model = "smollm2-135m",
+    model: Model = DEFAULT,
     recipe: RecipeName = "auto",
     prompt: tuple[str, ...] = (),
     rerank: Depths = (),

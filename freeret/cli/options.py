@@ -4,12 +4,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from freeret.scale import Engine
 from probes.errors import BadItem, BadSetting
+from probes.media.formats import Modality
 from probes.model.loading import Loading
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ Filters = Annotated[
     ),
 ]
 Kinds = Annotated[
-    list[Literal["text", "image", "video", "audio"]] | None,
+    list[Modality] | None,
     Parameter(
         name="--kind",
         negative=(),
@@ -165,8 +167,8 @@ RecipeName = Annotated[
         "path of a recipe.json that `freeret probe` wrote."
     ),
 ]
-Engine = Annotated[
-    Literal["local", "ray"],
+EngineName = Annotated[
+    Engine,
     Parameter(help="Where the work runs: in this process, or on actors of Ray, a backbone each."),
 ]
 Actors = Annotated[

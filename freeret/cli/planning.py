@@ -16,6 +16,7 @@ from freeret.cli.options import (
     skip_bad_hint,
 )
 from freeret.cli.output import json_line, print_lines, print_table, printable, say
+from probes.embedded import DEFAULT
 from probes.errors import BadSetting
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def models(*, json: bool = False) -> None:
 
 def estimate(
     *paths: str,
-    model: Model = "smollm2-135m",
+    model: Model = DEFAULT,
     columns: ColumnNames = USUAL_COLUMNS,
     skip_bad: bool = False,
     rerank: Depth = 0,

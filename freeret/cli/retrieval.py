@@ -28,6 +28,7 @@ from freeret.cli.output import (
     say,
     summary,
 )
+from freeret.search import MEMORY
 from probes.errors import BadSetting, StoreError
 from probes.model.loading import Loading
 
@@ -62,7 +63,7 @@ def search(
     kind: Kinds = None,
     ann: bool = False,
     task: Task = None,
-    memory: Memory = 4.0,
+    memory: Memory = MEMORY,
     json: bool = False,
     trec: str | None = None,
     html: Path | None = None,
@@ -207,7 +208,7 @@ def _read_queries(
     return [Item(text, images=images, place="the query")]
 
 
-def _open(store: str, model: str | None, loading: Loading, memory: float = 4.0) -> "FreeRet":
+def _open(store: str, model: str | None, loading: Loading, memory: float = MEMORY) -> "FreeRet":
     from freeret.retriever import FreeRet
 
     return FreeRet.load(store, model, loading=loading, progress=True, memory=memory)

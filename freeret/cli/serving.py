@@ -8,6 +8,7 @@ from cyclopts.validators import Number
 from freeret import preflight
 from freeret.cli.options import AS_USUAL, Memory, Moved, Positive, Settings
 from freeret.cli.output import say
+from freeret.search import MEMORY
 
 
 def register(app: App) -> None:
@@ -23,7 +24,7 @@ def serve(
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8000,
     token: Annotated[str | None, Parameter(env_var="FREERET_TOKEN")] = None,
     queue: Positive = 64,
-    memory: Memory = 4.0,
+    memory: Memory = MEMORY,
     model: Moved = None,
     loading: Settings = AS_USUAL,
 ) -> None:

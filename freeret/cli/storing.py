@@ -13,7 +13,7 @@ from freeret.cli.options import (
     Actors,
     Address,
     ColumnNames,
-    Engine,
+    EngineName,
     Filters,
     Moved,
     RecipeName,
@@ -21,6 +21,7 @@ from freeret.cli.options import (
     skip_bad_hint,
 )
 from freeret.cli.output import note, print_table, printable, resumable, say
+from freeret.search import Index
 from probes.errors import BadItem, BadSetting
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from freeret.store.indexing import Indexed
 
 Ann = Annotated[
-    Literal["hnsw", "pq"] | None,
+    Index | None,
     Parameter(help="Build an approximate index of this kind over everything stored."),
 ]
 
@@ -50,7 +51,7 @@ def index(
     skip_bad: bool = False,
     prune: bool = False,
     shards: str | None = None,
-    engine: Engine = "local",
+    engine: EngineName = "local",
     num_actors: Actors = None,
     address: Address = None,
     ann: Ann = None,

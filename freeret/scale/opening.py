@@ -7,8 +7,7 @@ from freeret.reports import recipe_for
 from freeret.store.recorded import reopen_backbone
 from freeret.store.table import Store
 from probes import Backbone, Loading
-
-DEFAULT_MODEL = "smollm2-135m"
+from probes.embedded import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -51,4 +50,4 @@ def model_for(location: str, model: str | None) -> str:
     else the embedded text model."""
     if model is None and Store.exists(location):
         return Store.open(location).identity["backbone"]["model"]
-    return model or DEFAULT_MODEL
+    return model or DEFAULT

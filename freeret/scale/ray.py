@@ -22,7 +22,8 @@ from freeret.extras import require
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.scale.opening import Opening
-from freeret.search.ann import Index, Recall
+from freeret.search import Index
+from freeret.search.ann import Recall
 from freeret.search.corpus import Corpus
 from freeret.sources import tables
 from freeret.sources.files import Files, Listing

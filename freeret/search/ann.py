@@ -8,7 +8,7 @@ beside the items, which exact search in blocks reads too.
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from lancedb.index import IvfHnswSq, IvfPq
 from torch import Tensor
 
+from freeret.search import Index
 from freeret.search.exact import Block, top_k
 from freeret.store.commits import alone, clear, commit, storage_errors
 from freeret.store.filters import EVERYTHING, Selection
@@ -26,7 +27,6 @@ from probes.errors import BadSetting, StoreError
 ANN = "ann"
 MINIMUM = 256
 """LanceDB needs this many vectors to train its partitions."""
-Index = Literal["hnsw", "pq"]
 SEARCHED: dict[str, tuple[int, int]] = {"hnsw": (20, 4), "pq": (50, 10)}
 """Number of partitions that are searched, and of candidates per hit: `pq` codes are eight times
 coarser and need more of both."""

