@@ -134,8 +134,8 @@ def fusion_gains(
         One entry per weight of WEIGHTS.
     """
     ranks = ranks_on_diagonal(scores)
-    judged = ranks <= candidates.shape[1]
     partner = candidates.numpy() == np.arange(len(candidates))[:, None]
+    judged = partner.any(axis=1)
     stage1 = scores.gather(1, candidates).double().numpy()
     fusions = []
     for weight in WEIGHTS:

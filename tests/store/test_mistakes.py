@@ -125,6 +125,13 @@ def test_values_that_never_meet_are_told_apart_from_missing_ones(
     assert reason == "no item has x=3; values: 1, 2"
 
 
+def test_keys_are_counted_whatever_their_values(model: Path, tmp_path: Path) -> None:
+    rows = [{"text": "a", "x": "one"}, {"text": "b", "x": 2}, {"text": "c", "y": [3]}]
+    FreeRet(Backbone.load(model), PLAIN).index(rows, tmp_path / "s")
+    reason = why_no_items(Store.open(tmp_path / "s"), Selection.of({"z": 1}))
+    assert reason == "no item has the key 'z'; keys here: x, y"
+
+
 def test_a_deletion_that_matches_nothing_says_why(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
