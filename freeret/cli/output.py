@@ -24,6 +24,7 @@ from freeret.evaluate.results.trec import check_trec_ids, trec_lines, trec_word
 
 if TYPE_CHECKING:
     from freeret.hits import Hit
+    from freeret.store.filters import Selection
     from freeret.store.table import Store
     from probes import Item
 
@@ -104,6 +105,15 @@ def note(text: str) -> None:
     Console(stderr=True, highlight=False).print(
         printable(text, BLOCK), markup=False, soft_wrap=True
     )
+
+
+def note_why_no_items(store: "Store", selection: "Selection") -> None:
+    """Remark why nothing in a store passes a selection."""
+    from freeret.store.hints import why_no_items
+
+    reason = why_no_items(store, selection)
+    if reason is not None:
+        note(reason)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

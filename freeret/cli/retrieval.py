@@ -21,7 +21,7 @@ from freeret.cli.options import (
 from freeret.cli.output import (
     as_json,
     as_trec,
-    note,
+    note_why_no_items,
     print_lines,
     print_table,
     printable,
@@ -103,9 +103,7 @@ def search(
         items, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, ann=ann, task=task
     )
     if not any(hits) and retriever.store is not None:
-        from freeret.store.hints import why_no_items
-
-        note(why_no_items(retriever.store, selection) or f"store {store} holds no items")
+        note_why_no_items(retriever.store, selection)
     if html or open:
         from freeret.pages.hits import show_page
 

@@ -20,7 +20,7 @@ from freeret.cli.options import (
     Settings,
     skip_bad_hint,
 )
-from freeret.cli.output import note, print_table, printable, resumable, say
+from freeret.cli.output import note, note_why_no_items, print_table, printable, resumable, say
 from freeret.search import Index
 from probes.errors import BadItem, BadSetting
 
@@ -189,9 +189,7 @@ def delete(store: str, /, *ids: str, filter: Filters = None) -> None:
     opened = Store.open(store)
     stored = opened.selected(Selection.of(conditions)) if conditions else opened.stored(ids)
     if conditions and not stored:
-        from freeret.store.hints import why_no_items
-
-        note(why_no_items(opened, Selection.of(conditions)) or "")
+        note_why_no_items(opened, Selection.of(conditions))
     deleted = opened.delete(sorted(stored))
     say(f"{store}: {deleted} deleted, {len(opened)} left")
     missing = [id for id in ids if id not in stored]
@@ -239,9 +237,7 @@ def export(
         FreeRet.load(store, model, progress=True).fit()
     count, files = write(Store.open(store), out, fitted=geometry == "fitted", selection=selection)
     if not count:
-        from freeret.store.hints import why_no_items
-
-        note(why_no_items(opened, selection) or f"store {store} holds no items")
+        note_why_no_items(opened, selection)
     say(printable(f"{count} items in {' and '.join(map(str, files))}"))
 
 

@@ -19,14 +19,14 @@ def why_no_items(store: Store, selection: Selection) -> str | None:
         selection: The filter and the kinds that were asked for.
 
     Returns:
-        A sentence such as "no item has the key 'categroy'; keys here: category"; None when the
-        selection lets an item through, or is no selection.
+        A sentence such as "no item has the key 'categroy'; keys here: category", which does not
+        say where the store is; None when the selection lets an item through.
     """
-    if selection.filter is None and not selection.kinds:
-        return None
     signatures = store.signatures()
     if not signatures:
-        return f"store {store.location} holds no items"
+        return "the store holds no items"
+    if selection.filter is None and not selection.kinds:
+        return None
     if not any(map(selection.takes_signature, signatures)):
         held = ", ".join(f"{count} {name}" for name, count in signatures.items())
         return f"no item holds {' or '.join(selection.kinds)}; items here: {held}"

@@ -373,6 +373,8 @@ def test_no_error_says_where_the_store_is(tiny: Callable[[str], Backbone], tmp_p
         unknown = served.get("/items/nobody"), served.post("/similar", id="nobody")
         retriever.delete("only")
         nothing = served.post("/answer", question="what?")
+        empty = served.post("/search", text="what?", kinds=["image"]).json()
+        assert (empty["hits"], empty["note"]) == ([], "the store holds no items")
         for answer, status in ((unknown[0], 404), (unknown[1], 404), (nothing, 500)):
             assert answer.status_code == status
             message = answer.json()["error"]["message"]
