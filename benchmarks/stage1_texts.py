@@ -35,8 +35,8 @@ from common import (
 from freeret.embedder import Embedder
 from freeret.evaluate.loaders import load_beir
 from probes import Backbone, as_items
+from probes.model.batches.prefix import common_prefix
 from probes.model.encoding import Row
-from probes.model.prefix import common_prefix
 
 REPEATS, SIZES = 5, (8, 16, 32, 64)
 OURS = "freeret"

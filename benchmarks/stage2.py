@@ -37,8 +37,8 @@ from freeret.evaluate.loaders import load_beir
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, Item
 from probes.measure.framing import Labels
+from probes.model.batches.prefix import common_prefix
 from probes.model.encoding import Row
-from probes.model.prefix import common_prefix
 
 CANDIDATES, REPEATS, SIZES = 50, 5, (8, 16, 32)
 FRAME = FRAMES["mcq"]

@@ -21,7 +21,7 @@ from probes import Backbone, Item, Site, as_items
 from probes.arguments import check_choice
 from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
-from probes.model.batching import last_states
+from probes.model.batches.states import last_states
 from probes.model.encoding import Row
 from probes.prompts import Prompt, Side, as_prompt, has_task
 

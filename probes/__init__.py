@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
     from probes.media.sources import Limits, MediaOptions
     from probes.model.backbone import Backbone
-    from probes.model.batching import states_of
+    from probes.model.batches.states import states_of
     from probes.model.encoding import Batch
     from probes.model.loading import Loading
     from probes.model.sites import Site, all_sites, late_sites
@@ -54,7 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "probes.prompts": "E5V NAMED PROMPT_EOL ControlPrompt TemplatePrompt",
         "probes.measure.report": "ProbeReport",
         "probes.model.sites": "Site all_sites late_sites",
-        "probes.model.batching": "states_of",
+        "probes.model.batches.states": "states_of",
         "probes.measure.synonyms": "SynonymSimilarity synonym_similarity",
         "probes.model.trace": "States record",
     },

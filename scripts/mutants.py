@@ -34,7 +34,9 @@ from mutation import Mutant, mutants
 ROOT = Path(__file__).parent.parent
 TESTS: dict[str, tuple[str, ...]] = {
     "probes/model/backbone.py": ("lens", "bad_calls"),
-    "probes/model/batching.py": ("batching", "prefix", "states"),
+    "probes/model/batches/states.py": ("states",),
+    "probes/model/batches/run.py": ("batching", "prefix", "states"),
+    "probes/model/batches/cost.py": ("batching",),
     "probes/measure/paraphrases.py": ("diagnostic", "recipe"),
     "probes/model/encoding/encoder.py": ("encoding", "perception"),
     "probes/measure/framing.py": ("framing",),
@@ -43,7 +45,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/measure/lexicalization.py": ("lexicalization",),
     "probes/model/locate.py": ("loading",),
     "probes/model/encoding/plain.py": ("encoding",),
-    "probes/model/prefix.py": ("prefix", "batching"),
+    "probes/model/batches/prefix.py": ("prefix", "batching"),
     "probes/model/pretrained.py": ("loading",),
     "probes/prompts.py": ("encoding", "embedder"),
     "probes/measure/reference.py": ("reference", "geometry"),

@@ -28,7 +28,7 @@ from probes.errors import BadItem, one_line
 from probes.items import Part
 from probes.media.cache import Cache
 from probes.media.formats import Modality
-from probes.model.batching import shared_prefix
+from probes.model.batches.run import shared_prefix
 from probes.model.encoding import Row
 from probes.prompts import NAMED, Prompted
 

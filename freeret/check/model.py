@@ -7,8 +7,8 @@ from freeret.check.agreement import agreement, alone, noise, states, tolerance
 from freeret.check.line import Check, tried
 from freeret.scale.sizing import tokens_per_second
 from probes import Backbone, Item
-from probes.model.batching import shared_prefix
-from probes.model.prefix import share_error, window
+from probes.model.batches.prefix import share_error, window
+from probes.model.batches.run import shared_prefix
 from probes.prompts import NAMED
 
 TEXTS = (

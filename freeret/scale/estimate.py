@@ -23,8 +23,8 @@ from freeret.store.payload import pack
 from probes import Backbone, Item, as_item
 from probes.errors import BadItem
 from probes.media.formats import kind_of
+from probes.model.batches.prefix import common_prefix
 from probes.model.encoding import Row
-from probes.model.prefix import common_prefix
 
 SAMPLE = {"text": 64}
 """Items of a signature that are tokenised."""

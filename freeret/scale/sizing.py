@@ -14,8 +14,8 @@ from typing import TypeVar
 from freeret.embedder import Embedder
 from probes import Backbone, Item
 from probes.data import paraphrases
+from probes.model.batches.prefix import common_prefix
 from probes.model.encoding import Row
-from probes.model.prefix import common_prefix
 
 T = TypeVar("T")
 MIN_SECONDS = 1.0

@@ -26,7 +26,7 @@ from probes.data import matches
 from probes.errors import BadSetting, UnsupportedBackbone
 from probes.items import Item
 from probes.model.backbone import Backbone
-from probes.model.batching import run_batches
+from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
 from probes.model.trace import record
 from probes.prompts import Prompted

@@ -23,7 +23,7 @@ from probes.geometry import GEOMETRY_KINDS, CorpusGeometry, GeometryKind
 from probes.items import Item
 from probes.measure.reference import captions, no_reference
 from probes.model.backbone import Backbone
-from probes.model.batching import prompted_states
+from probes.model.batches.states import prompted_states
 from probes.model.sites import PAPER_SITE, Site, late_sites
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.scenes.generator import SEEN, distinct_scenes

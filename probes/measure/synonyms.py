@@ -17,7 +17,7 @@ import torch
 from probes.data import synonyms
 from probes.items import Item
 from probes.model.backbone import Backbone
-from probes.model.batching import run_batches
+from probes.model.batches.run import run_batches
 from probes.model.sites import Site, as_sites
 from probes.model.trace import record
 from probes.prompts import Prompt, as_prompt

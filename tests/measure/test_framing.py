@@ -28,7 +28,7 @@ from probes.measure.framing import (
     judge,
 )
 from probes.model.backbone import Backbone
-from probes.model.prefix import common_prefix
+from probes.model.batches.prefix import common_prefix
 from probes.stats import Interval, mean_interval, paired_auc
 from tests.models import TEXT, tokenizer
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from probes.errors import FreeRetError
 from probes.items import Item
 from probes.model.backbone import Backbone
-from probes.model.batching import run_batches
+from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
 from probes.model.trace import record
 from probes.prompts import ControlPrompt

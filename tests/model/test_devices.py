@@ -12,7 +12,7 @@ from freeret.evaluate.systems.registry import Pooled
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import Backbone, Item, framing_bias, lexicalization_curves, record, synonym_similarity
-from probes.model.batching import prompted_states
+from probes.model.batches.states import prompted_states
 from probes.prompts import NAMED
 from tests.devices import FIRST, SECOND, on_two_devices, put
 from tests.models import TEXT, tokenizer

@@ -19,9 +19,9 @@ from probes.errors import UnsupportedBackbone
 from probes.items import Item, Part
 from probes.measure.framing import FRAMES
 from probes.model.backbone import Backbone
-from probes.model.batching import run_batches
+from probes.model.batches.prefix import share_error
+from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
-from probes.model.prefix import share_error
 from probes.model.trace import record
 from tests.models import MULTIMODAL, tokenizer
 from tests.samples import film, picture, text

@@ -23,7 +23,7 @@ from freeret.store.table import Store
 from probes import NAMED, Backbone, Item, Loading, MediaOptions
 from probes.data import paraphrases
 from probes.errors import BackboneNotFound, BadSetting, StoreMismatch
-from probes.model.batching import prompted_states
+from probes.model.batches.states import prompted_states
 from probes.model.pretrained import _dtype, usable_device
 from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import picture

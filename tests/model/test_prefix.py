@@ -12,9 +12,9 @@ from torch import Tensor
 from probes.items import Item
 from probes.measure.framing import FRAMES
 from probes.model.backbone import Backbone
-from probes.model.batching import run_batches
+from probes.model.batches.prefix import Prefix, common_prefix, share_error
+from probes.model.batches.run import run_batches
 from probes.model.encoding import Row
-from probes.model.prefix import Prefix, common_prefix, share_error
 from probes.model.trace import record
 from probes.prompts import ControlPrompt
 from tests.models import MULTIMODAL, TEXT, causal, tokenizer

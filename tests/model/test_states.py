@@ -8,7 +8,7 @@ import torch
 
 from probes import E5V, Backbone, Item, all_sites, record, states_of
 from probes.errors import BadItem
-from probes.model import batching
+from probes.model.batches import states
 from tests.models import TEXT, tokenizer
 from tests.samples import items_for, picture
 
@@ -34,14 +34,14 @@ def test_states_of_many_sources_are_those_of_each(
     backbone = tiny("llama")
     expected = one_by_one(backbone, SOURCES, SITES)
     blocks: list[int] = []
-    last_states = batching.last_states
+    last_states = states.last_states
 
     def counted(backbone: Backbone, rows: list[Any], sites: list[Any]) -> torch.Tensor:
         blocks.append(len(rows))
         return last_states(backbone, rows, sites)
 
-    monkeypatch.setattr(batching, "BLOCK", 4)
-    monkeypatch.setattr(batching, "last_states", counted)
+    monkeypatch.setattr(states, "BLOCK", 4)
+    monkeypatch.setattr(states, "last_states", counted)
     found = states_of(backbone, SOURCES, SITES)
     assert blocks == [4, 4, 2], "so that not all are in memory at once"
     assert found.dtype == torch.float32
@@ -66,7 +66,7 @@ def test_a_source_that_cannot_be_read_is_named_by_its_place(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = tiny("llama")
-    monkeypatch.setattr(batching, "BLOCK", 2)
+    monkeypatch.setattr(states, "BLOCK", 2)
     with pytest.raises(BadItem, match=r"^item 3 of the list has no content"):
         states_of(backbone, ["a", "b", "c", ""], "norm")
     with pytest.raises(BadItem, match=r"^item 2 of the list: this backbone reads text only"):

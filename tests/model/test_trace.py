@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from probes.model.backbone import Backbone
-from probes.model.batching import MIN_PREFIX, states_of
+from probes.model.batches.prefix import _computed_last
+from probes.model.batches.run import MIN_PREFIX
+from probes.model.batches.states import states_of
 from probes.model.encoding import Batch
-from probes.model.prefix import _computed_last
 from probes.model.sites import Site, all_sites
 from probes.model.trace import _last, _place, _traced, _traced_model, record
 from tests.models import MULTIMODAL, TEXT, tokenizer

@@ -27,7 +27,7 @@ from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
 from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.measure.reference import at_column, reference_vectors
-from probes.model.batching import prompted_states
+from probes.model.batches.states import prompted_states
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.stats import auc
 

@@ -12,7 +12,7 @@ from freeret.evaluate.systems.realign import EPSILON, SHRINKAGE, opening, summar
 from freeret.evaluate.systems.vectors import ByVectors, Prompts, Space, by_signature
 from probes import Backbone, Item
 from probes.errors import BadSetting
-from probes.model.batching import run_batches
+from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
 from probes.prompts import Prompted, Side
 

@@ -1,0 +1,1 @@
+"""Many rows at once: cut into batches, run, with what they share computed once."""

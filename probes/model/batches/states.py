@@ -1,0 +1,97 @@
+"""States of any number of items, read batch by batch."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from probes.errors import BadSetting
+from probes.items import Item
+from probes.model.backbone import Backbone
+from probes.model.batches.run import run_batches
+from probes.model.encoding import Batch, Row
+from probes.model.sites import Site, as_sites
+from probes.model.trace import record
+from probes.prompts import Prompt, Side, Source, as_sources
+
+BLOCK = 256
+"""Items whose tokens and media are in memory at once."""
+
+
+def states_of(
+    backbone: Backbone,
+    sources: Source | Sequence[Source],
+    sites: str | Site | Sequence[str | Site],
+    *,
+    progress: bool = False,
+) -> Float[Tensor, "sources sites hidden"]:
+    """Last-position states of any number of texts or other items, batch by batch.
+
+    `record` runs a single batch and keeps the model's dtype. This function cuts batches by the
+    token budget of the backbone, so that only one of them is in memory besides the result.
+
+    Args:
+        backbone: The model to read.
+        sources: Texts and other items, or prompted exchanges such as `E5V.apply("a cat")`, in any
+            form that `Backbone.encode` takes. A lone one is a list of one.
+        sites: Where to read, such as `["attn[-1]", "norm"]`, or `"all"`.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        States `[sources, sites, hidden]`, float32 on the CPU, in the order of `sources` and of
+        `sites`; `.numpy()` gives them as an array without a copy.
+
+    Raises:
+        BadItem: A source cannot be read; the message names it.
+        BadSetting: No site is given, or the backbone does not have it.
+        OutOfMemory: A single source does not fit in memory.
+    """
+    depth = backbone.num_layers
+    resolved = [site.resolve(depth) for site in as_sites(sites, depth)]
+    if not resolved:
+        raise BadSetting("nothing to record: name at least one site")
+    named = as_sources(sources)
+    states = torch.empty(len(named), len(resolved), backbone.hidden_size)
+    with tqdm(total=len(named), desc="states", unit="item", disable=not progress) as bar:
+        for start in range(0, len(named), BLOCK):
+            rows = [backbone.row(source, name) for source, name in named[start : start + BLOCK]]
+            states[start : start + len(rows)] = last_states(backbone, rows, resolved)
+            bar.update(len(rows))
+    return states
+
+
+def last_states(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    sites: Sequence[str | Site],
+    *,
+    progress: str | None = None,
+) -> Float[Tensor, "rows sites hidden"]:
+    """Raw float32 states on the CPU, in the order of `rows` and of `sites`.
+
+    Every row is run once, up to the deepest site. `progress` is the label of the progress bar.
+    """
+    if not rows:
+        return torch.empty(0, len(sites), backbone.hidden_size)
+
+    def forward(batch: Batch) -> list[Tensor]:
+        states = record(backbone, batch, sites)
+        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
+
+    return torch.stack(run_batches(backbone, rows, forward, progress=progress))
+
+
+def prompted_states(
+    backbone: Backbone,
+    prompt: Prompt,
+    items: Sequence[Item],
+    side: Side,
+    sites: Sequence[str | Site],
+    *,
+    progress: str | None = None,
+) -> Float[Tensor, "items sites hidden"]:
+    """`last_states` of items under a prompt. Raises BadItem, which names the item."""
+    rows = [backbone.row(prompt.apply(item, side), item.name) for item in items]
+    return last_states(backbone, rows, sites, progress=progress)
