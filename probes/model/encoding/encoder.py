@@ -58,6 +58,11 @@ class Row:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its processed media."""
+        return sum(piece.processed.size for piece in self.media)
+
 
 @dataclass(frozen=True)
 class Span:
@@ -179,14 +184,14 @@ class Encoder:
         text = perception.expand(rendered, pieces)
         ids = self._tokenize_rendered(text)
         if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens per character
-            needed = sum(self._count(piece.text) for piece in pieces)
+            needed = sum(self._count(piece.processed.text) for piece in pieces)
             content = self.max_tokens - (len(ids) - needed)
             room = content - min(sum(map(self._count, texts)), content // 2)
             if needed > room:
                 pieces = fit_media(perception, pieces, room, self._count)
                 text = perception.expand(rendered, pieces)
                 ids = self._tokenize_rendered(text)
-                now = sum(self._count(piece.text) for piece in pieces)
+                now = sum(self._count(piece.processed.text) for piece in pieces)
                 name = pieces[0].name
                 log.warning("%s: its media are scaled down, %d to %d tokens", name, needed, now)
         return pieces, ids, self._spans(ids, text)
