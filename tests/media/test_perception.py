@@ -447,7 +447,7 @@ def test_pictures_too_long_for_a_row_are_made_smaller(caplog: pytest.LogCaptureF
     assert re.search(r"item 'q7': its media are scaled down, 4819 to \d{4} tokens", caplog.text)
     five = encoder.row(Item("which", images=[large, small, large, large, large], id="q8"))
     assert 3500 < len(five) <= 4096
-    assert five.media[1].text.count("<|image_pad|>") == 100
+    assert five.media[1].processed.text.count("<|image_pad|>") == 100
     assert "item 'q8': its media are scaled down" in caplog.text
 
 
@@ -474,7 +474,7 @@ def test_a_picture_made_smaller_has_fewer_tokens(name: str, tiny: Tiny) -> None:
     assert perception is not None
     [piece] = perception.pieces(Item(images=[blank(1200, 1200)]).media, "item")
     smaller = perception.smaller(piece, 0.5)
-    assert 0 < len(smaller.text) <= 0.6 * len(piece.text)
+    assert 0 < len(smaller.processed.text) <= 0.6 * len(piece.processed.text)
     assert smaller.key != piece.key
 
 
