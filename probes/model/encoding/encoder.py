@@ -46,6 +46,7 @@ class Row:
         ids: Token ids, placeholder tokens of media among them.
         per_token: Further inputs of the model by name, with one value per token: 0 for text.
         media: The media, in the order of their placeholders.
+        spans: First and last placeholder, plus one, of each medium.
         positions: M-RoPE positions `[axes, length]` where they are not those of this row alone,
             since it is the end of a longer row.
     """
@@ -53,6 +54,7 @@ class Row:
     ids: list[int]
     per_token: dict[str, list[int]] = field(default_factory=dict)
     media: tuple[Piece, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
     positions: Tensor | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
@@ -62,6 +64,15 @@ class Row:
     def nbytes(self) -> int:
         """Bytes of its processed media."""
         return sum(piece.processed.size for piece in self.media)
+
+    @functools.cached_property
+    def contents(self) -> list[int]:
+        """The token ids, in which the placeholders of different media differ: rows begin alike as
+        far as their contents do."""
+        contents = list(self.ids)
+        for piece, (start, stop) in zip(self.media, self.spans, strict=True):
+            contents[start:stop] = [-1 - abs(hash(piece.key))] * (stop - start)
+        return contents
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,10 @@ class Batch:
     inputs: dict[str, Any]
     """The model's keyword arguments."""
     lengths: list[int]
-    """Tokens of each row that are computed: no padding, and no cached prefix."""
+    """Tokens of each row that are computed: no padding, and nothing that it shares."""
+    ends: list[tuple[int, int]] | None = None
+    """Where the last token of each row is, as row and column of the inputs; None if it is in the
+    last column of a row of its own."""
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} rows, up to {max(self.lengths, default=0)} tokens)"
@@ -132,6 +146,7 @@ class Encoder:
         """Whether rows with media can continue a cached prefix: Gemma's masks and Qwen2.5-Omni's
         positions are made for whole rows only."""
         self.opening = self.perception.opening() if self.perception is not None else ""
+        self._placeholders = functools.lru_cache(maxsize=64)(self._placeholders_uncached)
         self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
 
     # -- one row -----------------------------------------------------------------------------
@@ -173,7 +188,8 @@ class Encoder:
                 "same row; give the tokenizer or processor another chat_template"
             )
         contents = self._fit(contents, skeleton, name, pieces)
-        return replace(self._splice(skeleton, per_token, contents, name), media=tuple(pieces))
+        row = self._splice(skeleton, per_token, contents, name)
+        return replace(row, media=tuple(pieces), spans=self._places(row.ids, pieces))
 
     def _with_media(
         self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
@@ -195,6 +211,16 @@ class Encoder:
                 name = pieces[0].name
                 log.warning("%s: its media are scaled down, %d to %d tokens", name, needed, now)
         return pieces, ids, self._spans(ids, text)
+
+    def _places(self, ids: list[int], pieces: list[Piece]) -> tuple[tuple[int, int], ...]:
+        """First and last placeholder, plus one, of each medium in a row."""
+        places = [i for i, id in enumerate(ids) if id in self.media_ids] if pieces else []
+        ends = [0, *itertools.accumulate(self._placeholders(piece.text) for piece in pieces)]
+        return tuple((places[a], places[b - 1] + 1) for a, b in itertools.pairwise(ends))
+
+    def _placeholders_uncached(self, text: str) -> int:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return sum(id in self.media_ids for id in ids)
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
