@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from probes.model.backbone import Backbone, OutOfMemory
-from probes.model.batches.cost import TOKEN_BUDGET, cut
+from probes.model.batches.cost import budget, cut, fixed_cost
 from probes.model.batches.prefix import Prefix, common_prefix, share_error, window
 from probes.model.encoding import Batch, Row
 from probes.progress import computed_tokens
@@ -41,8 +41,7 @@ def run_batches(
         backbone: The model that the rows are for.
         rows: Rows of any lengths.
         forward: Returns one result for each row of a batch.
-        token_budget: Padded tokens per batch; by default that of `backbone.loading`, else
-            TOKEN_BUDGET.
+        token_budget: Padded tokens per batch; by default `probes.model.batches.cost.budget`.
         share_prefix: Whether tokens that begin all rows are computed once. They are then missing
             from the batch, so switch it off where every position is read.
         progress: Label of a progress bar, which appears after two seconds.
@@ -57,8 +56,9 @@ def run_batches(
     skip = len(prefix.ids) if prefix else 0
     collate = prefix.collate if prefix else backbone.collate
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    budget = token_budget or backbone.loading.token_budget or TOKEN_BUDGET
-    pending = cut(order, [len(row) - skip for row in rows], budget)[::-1]
+    lengths = [len(row) - skip for row in rows]
+    fixed = fixed_cost(backbone, sum(lengths))
+    pending = cut(order, lengths, token_budget or budget(backbone), fixed)[::-1]
     results: dict[int, Result] = {}
     with tqdm(
         total=len(rows), desc=progress, unit="item", disable=progress is None, delay=2, leave=None
