@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from probes.model.backbone import Backbone, OutOfMemory
-from probes.model.batches.cost import TOKEN_BUDGET, cut
+from probes.model.batches.cost import budget, cut, fixed_cost
 from probes.model.batches.packing import MIN_SHARED, Pack, arrange
 from probes.model.batches.prefix import Prefix, common_prefix
 from probes.model.batches.sharing import share_error
@@ -41,8 +41,7 @@ def run_batches(
         backbone: The model that the rows are for.
         rows: Rows of any lengths.
         forward: Returns one result for each row of a batch.
-        token_budget: Padded tokens per batch; by default that of `backbone.loading`, else
-            TOKEN_BUDGET.
+        token_budget: Padded tokens per batch; by default `probes.model.batches.cost.budget`.
         share_prefix: Whether tokens that begin all rows are computed once. They are then missing
             from the batch, so switch it off where every position is read.
         progress: Label of a progress bar, which appears after two seconds.
@@ -53,15 +52,16 @@ def run_batches(
     Raises:
         OutOfMemory: A single row does not fit in memory.
     """
-    budget = token_budget or backbone.loading.token_budget or TOKEN_BUDGET
+    most = token_budget or budget(backbone)
     prefix = shared_prefix(backbone, rows) if share_prefix else None
     if prefix:
-        packs = arrange(rows, prefix.length, budget, backbone.hidden_size)
+        packs = arrange(rows, prefix.length, most, backbone.hidden_size)
     else:
         packs = [([i], len(row)) for i, row in enumerate(rows)]
     packs.sort(key=lambda pack: pack[1])
     places, lengths = [places for places, _ in packs], [length for _, length in packs]
-    batches = cut(list(range(len(packs))), lengths, budget)
+    fixed = fixed_cost(backbone, sum(lengths))
+    batches = cut(list(range(len(packs))), lengths, most, fixed)
     pending = [[places[i] for i in batch] for batch in reversed(batches)]
     results: dict[int, Result] = {}
     with tqdm(
