@@ -25,7 +25,7 @@ from freeret.retriever import FreeRet
 from freeret.search.ann import measure_recall
 from freeret.store import indexing
 from freeret.store.indexing import BLOCK, Indexed
-from freeret.store.rows import Record
+from freeret.store.payload import Record
 from freeret.store.table import Store
 from probes import Backbone, ControlPrompt, Item
 from probes.errors import BadItem, BadSetting, StoreError, StoreMismatch

@@ -10,7 +10,7 @@ import pytest
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.sources.sharding import Shard
-from freeret.store.rows import Record
+from freeret.store.payload import Record
 from freeret.store.table import Store
 from probes import Backbone, Item
 from probes.errors import BadItem, BadSetting

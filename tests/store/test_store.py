@@ -12,7 +12,8 @@ from PIL import Image
 
 from freeret.search.geometry import fit_geometry
 from freeret.store.payload import content_hash, pack, unpack
-from freeret.store.rows import Record, matrix
+from freeret.store.payload import Record
+from freeret.store.rows import matrix
 from freeret.store.table import Store
 from probes import Geometry, Item
 from probes.errors import BadItem, NotStored, StoreError, StoreMismatch

@@ -17,7 +17,7 @@ from freeret.search import ann
 from freeret.search.geometry import fit_geometry
 from freeret.search.scan import scan
 from freeret.store import commits, fitted
-from freeret.store.rows import Record
+from freeret.store.payload import Record
 from freeret.store.table import Store
 from probes import Backbone, Geometry
 from probes.errors import StoreError, StoreMismatch
@@ -104,7 +104,7 @@ def test_processes_that_create_one_store_lose_nothing(crowd: Crowd, tmp_path: Pa
         place = tmp_path / f"{number}"
         assert crowd.run("index", place, PROCESSES, items=2) == [2] * PROCESSES
         store = Store.open(place)
-        assert store.version == 1 + PROCESSES, "one creation, then a commit of each"
+        assert store.version == 2 + PROCESSES, "a creation, an index, a commit of each"
         assert store.vectors().ids == [f"{n}.{k}" for n in range(PROCESSES) for k in range(2)]
 
 
