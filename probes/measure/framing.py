@@ -206,8 +206,11 @@ def content_free_margin(
     layout: Layout = "options first",
 ) -> float:
     """The mean margin under content-free input, for contextual calibration."""
-    pairs = [(Item(text), Item(text)) for text in CONTENT_FREE]
-    return float(judge(backbone, frame, pairs, instruction, layout).mean())
+    return float(judge(backbone, frame, _content_free_pairs(), instruction, layout).mean())
+
+
+def _content_free_pairs() -> list[tuple[Item, Item]]:
+    return [(Item(text), Item(text)) for text in CONTENT_FREE]
 
 
 Frames = str | Frame | Mapping[str, Frame] | Sequence[str | Frame]
@@ -263,8 +266,9 @@ def _bias(backbone: Backbone, frame: Frame, seed: int, progress: bool) -> FrameB
     rows = sorted(matches(), key=lambda row: (row["query"], row["match"]))
     pairs = [(Item(row["query"]), Item(row["candidate"])) for row in rows]
     real = np.array([row["match"] for row in rows])
-    margins = judge(backbone, frame, pairs, progress=f"frame {frame.name}" if progress else None)
-    blank = content_free_margin(backbone, frame)
+    pairs += _content_free_pairs()
+    judged = judge(backbone, frame, pairs, progress=f"frame {frame.name}" if progress else None)
+    margins, blank = judged[: len(rows)], float(judged[len(rows) :].mean())
 
     def accuracy(shift: float) -> Interval:
         right = ((margins - shift) > 0) == real
