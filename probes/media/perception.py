@@ -39,6 +39,7 @@ from probes.items import Part
 from probes.media import towers
 from probes.media.cache import Cache, Processed
 from probes.media.processing import READERS, ROUTES, MediaProcessor, View, content_digest
+from probes.media.segments import segmented, whole_sequences
 from probes.media.sources import MediaOptions, label_media, open_part
 
 
@@ -77,6 +78,7 @@ class Perception:
         # M-RoPE positions are counted from the types, whether the processor returns them or not.
         returned = processor.return_mm_token_type_ids or hasattr(model.base_model, "get_rope_index")
         self.types_name = types[0] if types and returned else None
+        self.segmented = segmented(model)
         self.takes_routes = ROUTES in accepted and hasattr(processor, f"create_{ROUTES}")
 
     # -- one row -----------------------------------------------------------------------------
@@ -200,7 +202,8 @@ class Perception:
             raise BadItem(f"{piece.name}: {piece.label} changed while it was in use")
         if not self.takes_features:
             return processed
-        encoded = towers.encode(self.model, self.processor.tokenizer, processed, device)
+        with whole_sequences(self.segmented):
+            encoded = towers.encode(self.model, self.processor.tokenizer, processed, device)
         if encoded is not processed:
             self.cache.put(key, encoded)
         return encoded
