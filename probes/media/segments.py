@@ -46,16 +46,18 @@ def attend(
         max_length_q: Length of the longest segment.
     """
     packed = [x[0].transpose(0, 1) for x in (query, key, value)]
+    queries, keys, values = packed
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
         from torch.nn.attention.varlen import varlen_attn
 
         # The function's scale is that of the dimension; any other goes into the queries.
-        queries = packed[0] * (scaling * query.shape[-1] ** 0.5)
+        queries = queries * (scaling * query.shape[-1] ** 0.5)
         bounds = cu_seq_lens_q.to(torch.int32)
-        output = varlen_attn(queries, *packed[1:], bounds, bounds, max_length_q, max_length_q)
+        longest = max_length_q
+        output = varlen_attn(queries, keys, values, bounds, bounds, longest, longest)
         assert isinstance(output, Tensor)
         return output[None], None
-    output = torch.empty_like(packed[2])
+    output = torch.empty_like(values)
     for rows in _by_length(cu_seq_lens_q):
         q, k, v = (x[rows.flatten()].unflatten(0, rows.shape).transpose(1, 2) for x in packed)
         attended = nn.functional.scaled_dot_product_attention(q, k, v, scale=scaling)
