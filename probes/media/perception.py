@@ -38,6 +38,7 @@ from probes.errors import BadItem, UnsupportedBackbone
 from probes.items import Part
 from probes.media.cache import Cache, Processed
 from probes.media.processing import READERS, ROUTES, MediaProcessor, View, content_digest
+from probes.media.segments import segmented, whole_sequences
 from probes.media.sources import MediaOptions, label_media, open_part
 from probes.media.towers import Towers, cast, merge
 
@@ -75,6 +76,7 @@ class Perception:
         # M-RoPE positions are counted from the types, whether the processor returns them or not.
         returned = processor.return_mm_token_type_ids or hasattr(model.base_model, "get_rope_index")
         self.types_name = types[0] if types and returned else None
+        self.segmented = segmented(model)
         self.takes_routes = ROUTES in accepted and hasattr(processor, f"create_{ROUTES}")
 
     # -- one row -----------------------------------------------------------------------------
@@ -216,7 +218,8 @@ class Perception:
             if not best.features:
                 missing.setdefault(piece.view, {})[piece.key] = best
         for media in missing.values():
-            encoded = self.towers.encode(list(media.values()), device)
+            with whole_sequences(self.segmented):
+                encoded = self.towers.encode(list(media.values()), device)
             for key, processed in zip(media, encoded, strict=True):
                 known[key] = processed
                 if processed.features:
