@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from probes.model.backbone import Backbone
-from probes.model.batches.cost import TOKEN_BUDGET
+from probes.model.batches.cost import budget
 from probes.model.encoding import Row
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def row_blocks(
     Yields:
         Consecutive values, at least one.
     """
-    most = BATCHES * (backbone.loading.token_budget or TOKEN_BUDGET)
+    most = BATCHES * budget(backbone)
     block: list[T] = []
     tokens = held = 0
     for value in values:
