@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from freeret.search.geometry import fit_geometry
-from freeret.store.payload import content_hash, pack, unpack
-from freeret.store.payload import Record
+from freeret.store.payload import Record, content_hash, pack, unpack
 from freeret.store.rows import matrix
 from freeret.store.table import Store
 from probes import Geometry, Item
