@@ -1,6 +1,5 @@
 """The command `freeret`: what is typed is done, and what cannot be done is one clear line."""
 
-import functools
 import inspect
 import json
 import os

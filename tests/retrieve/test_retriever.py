@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -391,13 +392,9 @@ def test_a_stream_is_taken_in_block_by_block(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was embedded before an error stays; the stream is never held whole."""
-    taken = 0
 
     def stream() -> Iterator[str]:
-        nonlocal taken
-        for k in range(5 * BLOCK):
-            taken += 1
-            yield f"{k}"
+        yield from (f"{k}" for k in range(5 * BLOCK))
         raise OSError("the disk with the texts is gone")
 
     monkeypatch.setattr(backbone, "loading", replace(backbone.loading, token_budget=64))
