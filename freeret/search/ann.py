@@ -168,7 +168,7 @@ def _made_from(store: Store) -> str:
 
 
 def _batches(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for ids, vectors, signature in blocks:
+    for ids, vectors, signature, _ in blocks:
         flat = pa.array(vectors.contiguous().flatten().numpy())
         column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
         names = pa.array([signature] * len(ids), pa.string())
