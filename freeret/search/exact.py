@@ -6,9 +6,9 @@ among the best within this bound is a candidate, so that none is lost. Candidate
 from the float32 vectors, in float64 and row by row, so that hits and scores are the same on every
 device and equal vectors tie exactly; ties break by id.
 
-Each block holds one modality signature. The candidates of each signature are kept apart until the
-cosines of all are put on one scale (`Geometry.calibration`), which changes no order within a
-signature.
+Each block holds one modality signature. Where the cosines of signatures are put on one scale
+(`Geometry.calibration`), which changes no order within a signature, the candidates of each are kept
+apart until then.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -73,15 +73,16 @@ def top_k(
     """
     if count < 1 or len(queries) == 0:
         return [[] for _ in queries]
-    wide, by_signature = queries.double(), dict[str, _Leaders]()
+    wide, by_scale = queries.double(), dict[str, _Leaders]()
     narrow = queries.to(device, dtype or number_format(device))
     error = product_error(narrow.dtype, queries.shape[1])
     for block in blocks:
-        leaders = by_signature.setdefault(block.signature, _Leaders(len(queries), count))
+        scale = block.signature if calibration else ""
+        leaders = by_scale.setdefault(scale, _Leaders(len(queries), count))
         places, rows = _candidates(block, narrow, count, leaders.bound - error, error)
         scores = _dots(wide, block.vectors, places, rows)
         leaders.add(places, scores, _ids(block.ids, rows))
-    return _merged(by_signature, len(queries), count, calibration or {})
+    return _merged(by_scale, len(queries), count, calibration or {})
 
 
 def number_format(device: torch.device | str) -> torch.dtype:
@@ -175,13 +176,13 @@ def _products(queries: Tensor, vectors: Tensor) -> Float[Tensor, "q n"]:
 
 
 def _merged(
-    by_signature: Mapping[str, "_Leaders"],
+    by_scale: Mapping[str, "_Leaders"],
     queries: int,
     count: int,
     calibration: Mapping[str, Affine],
 ) -> list[list[tuple[str, float]]]:
     pools: list[Pairs] = []
-    for signature, leaders in by_signature.items():
+    for signature, leaders in by_scale.items():
         places, scores, ids = _ranked(leaders.best(), count)
         if signature in calibration:
             gain, shift = (a.double().numpy()[places] for a in calibration[signature])
@@ -229,6 +230,7 @@ class _Leaders:
         self.bound = np.full(queries, -np.inf) if bound is None else bound
         """Scores below it are not among the best."""
         self.parts: list[Pairs] = []
+        self.pruned = False
         self.size = self.capacity = 0
 
     def raise_bound(self, scores: Float[np.ndarray, " q"]) -> None:
@@ -237,25 +239,29 @@ class _Leaders:
 
     def add(self, places: np.ndarray, scores: np.ndarray, items: np.ndarray) -> None:
         self.parts.append((places, scores, items))
+        self.pruned = False
         self.size += len(places)
         if self.size > self.capacity:
             self.size = len(self.best()[0])
             self.capacity = max(self.size, self.queries * self.count) * 13 // 10
 
     def best(self) -> Pairs:
-        """Drop pairs below the `count`-th highest score of their query. Place of the query and
-        quantised score (step 2e-9) are packed into one int64: one integer sort is many times faster
-        than sorting the pairs."""
+        """Drop pairs below the `count`-th highest score of their query, unless there are too few.
+        Place of the query and quantised score (step 2e-9) are packed into one int64: one integer
+        sort is many times faster than sorting the pairs."""
         if not self.parts:
             return np.empty(0, int), np.empty(0), np.empty(0, int)
-        places, scores, items = _joined(self.parts)
-        keys = np.sort((places << 32) + np.floor((scores + 2) * 2**29).astype(int))
-        ends = np.searchsorted(keys, np.arange(self.queries + 1) << 32)
-        last, enough = np.full(self.queries, -np.inf), np.diff(ends) >= self.count
-        last[enough] = (keys[ends[1:][enough] - self.count] & (2**32 - 1)) / 2**29 - 2
-        self.raise_bound(last)
-        kept = scores >= self.bound[places]
-        self.parts = [(places[kept], scores[kept], items[kept])]
+        if not self.pruned:
+            places, scores, items = _joined(self.parts)
+            if len(places) >= self.queries * self.count:
+                keys = np.sort((places << 32) + np.floor((scores + 2) * 2**29).astype(int))
+                ends = np.searchsorted(keys, np.arange(self.queries + 1) << 32)
+                last, enough = np.full(self.queries, -np.inf), np.diff(ends) >= self.count
+                last[enough] = (keys[ends[1:][enough] - self.count] & (2**32 - 1)) / 2**29 - 2
+                self.raise_bound(last)
+                kept = scores >= self.bound[places]
+                places, scores, items = places[kept], scores[kept], items[kept]
+            self.parts, self.pruned = [(places, scores, items)], True
         return self.parts[0]
 
 
