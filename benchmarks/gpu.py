@@ -144,7 +144,12 @@ def machine(device: str) -> Results:
     """What the numbers were measured on."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     packages = {package: version(package) for package in PACKAGES}
-    return {"device": name, "cores": os.cpu_count(), "python": platform.python_version(), **packages}
+    return {
+        "device": name,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **packages,
+    }
 
 
 def free(device: str) -> None:

@@ -13,6 +13,8 @@ from probes.geometry import unit
 
 TOP, ROWS = 100, 2**15
 """Hits of a query, and rows of a block."""
+AGAIN = 3
+"""Seconds up to which a search is repeated."""
 
 
 def searching(run: Run) -> Iterator[Results]:
@@ -31,9 +33,10 @@ def searching(run: Run) -> Iterator[Results]:
             for start in range(0, count, ROWS)
         ]
         hits, seconds = taken(lambda: top_k(blocks, queries, TOP))  # noqa: B023
-        again = taken(lambda: top_k(blocks, queries, TOP))[1]  # noqa: B023
-        found = {"freeret": [seconds, again], "vectors": count, "dimension": dimension}
+        found: Results = {"vectors": count, "dimension": dimension, "freeret": seconds}
         yield {f"{many} queries": found}
+        if seconds < AGAIN:  # without what only the first search pays for
+            found["freeret"] = taken(lambda: top_k(blocks, queries, TOP))[1]  # noqa: B023
         for name, source in (("on the device", resident), ("from the host", vectors)):
             plainly(device, source, queries)
             found[f"torch, vectors {name}"] = taken(lambda: plainly(device, source, queries))[1]  # noqa: B023
