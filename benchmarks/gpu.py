@@ -51,8 +51,8 @@ it by force."""
 PACKAGES = ("torch", "transformers", "tokenizers", "nnsight", "sentence-transformers", "numpy")
 
 
-class OutOfTime(Exception):
-    """The time of a part is over."""
+class OutOfTime(BaseException):
+    """The time of a part is over; nothing but `main` catches it."""
 
 
 class Report:
@@ -104,7 +104,7 @@ def main() -> None:
                 built = time.perf_counter()
                 for results in part(Run(device, scale, made, peak, built + limit)):
                     report.update(name, results)
-        except Exception as error:
+        except (Exception, OutOfTime) as error:
             report.update(name, {"error": f"{type(error).__name__}: {error}"})
             traceback.print_exc()
         seconds = time.perf_counter() - began

@@ -145,7 +145,7 @@ def rounds(
         begin = time.perf_counter()
         try:
             ways[name](given)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:
             errors[name] = f"{type(error).__name__}: {error}"
             torch.cuda.empty_cache()
             return None
