@@ -80,6 +80,7 @@ def main() -> None:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
 
     start = time.perf_counter()
+    gc.freeze()  # what was imported stays, and need not be searched for garbage
     device = "cuda" if torch.cuda.is_available() and not options.tiny else "cpu"
     dtype = torch.float32 if options.tiny else torch.bfloat16
     scale = TINY if options.tiny else FULL

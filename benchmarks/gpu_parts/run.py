@@ -141,7 +141,6 @@ def rounds(
     times = {name: list[float]() for name in ways}
 
     def run(name: str, given: Any) -> float | None:
-        gc.collect()
         begin = time.perf_counter()
         try:
             ways[name](given)
@@ -156,6 +155,7 @@ def rounds(
     warm = time.perf_counter()
     for repeat in range(repeats):
         given = fresh(repeat)
+        gc.collect()
         for name in [name for name in ways if name not in errors]:
             if seconds := run(name, given):
                 times[name].append(seconds)
