@@ -20,7 +20,7 @@ import platform
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -68,19 +68,18 @@ class Report:
         whole.replace(self.path)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="FreeRet on one GPU.")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of: %(default)s")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json")
     parser.add_argument("--seconds", type=float, default=420, help="no part starts after that")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to test this script")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     names = options.parts.split(",")
     if unknown := [name for name in names if name not in PARTS]:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
 
     start = time.perf_counter()
-    gc.freeze()  # what was imported stays, and need not be searched for garbage
     device = "cuda" if torch.cuda.is_available() and not options.tiny else "cpu"
     dtype = torch.float32 if options.tiny else torch.bfloat16
     scale = TINY if options.tiny else FULL
@@ -169,4 +168,5 @@ def peaks(device: str) -> Results:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays, and need not be searched for garbage
     main()
