@@ -96,6 +96,7 @@ def ahead(
 def _single(own: int) -> None:
     """Start no threads of torch beneath this one. The number that is set holds for this thread and
     for threads that have not started yet, for which another thread sets it back."""
+    torch.get_num_threads()  # the first call in a thread sets it to that of the process
     torch.set_num_threads(1)
     restoring = threading.Thread(target=torch.set_num_threads, args=(own,))
     restoring.start()
