@@ -5,7 +5,7 @@
 The model is asked whether the candidate matches, and p(match) is the softmax over its logits of the
 two labels, such as p("A") of a multiple-choice question (arXiv 2509.24621, §3.3). All prompts of a
 query share a prefix (in the default layout: instruction, options, query), which is computed once,
-and only the label rows of the LM head are read.
+several queries share forwards, and only the label rows of the LM head are read.
 """
 
 import itertools
@@ -23,6 +23,10 @@ from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.measure.framing import SWAPPED, Layout, content_free_margin, judge
+
+
+BLOCK = 64
+"""Pairs that are judged together: enough to fill batches, and few enough to keep in memory."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Reranker:
 
         Args:
             pairs: (query, candidate) pairs of anything that `as_item` reads. Consecutive pairs of
-                one query share the computation of their prefix.
+                one query share its computation, and those of several queries share forwards.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -109,8 +113,8 @@ class Reranker:
         with tqdm(
             total=len(pairs), desc="reranking", unit="pair", disable=not progress, delay=2
         ) as bar:
-            for group in by_query(pairs):
-                items = [(as_item(query), as_item(candidate)) for query, candidate in group]
+            for block in blocks(pairs):
+                items = [(as_item(query), as_item(candidate)) for query, candidate in block]
                 by_frame = [
                     judge(self.backbone, frame, items, layout=self.layout) for frame in self.frames
                 ]
@@ -150,6 +154,18 @@ class Reranker:
         scores = self.predict([(query, item) for item in items])
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [Ranked(int(i), float(scores[i]), items[i]) for i in order]
+
+
+def blocks(pairs: Iterable[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:
+    """Consecutive pairs, at least BLOCK of them, with all pairs of their queries."""
+    block: list[tuple[Any, Any]] = []
+    for group in by_query(pairs):
+        block += group
+        if len(block) >= BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
 def by_query(pairs: Iterable[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:

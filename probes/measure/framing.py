@@ -180,7 +180,7 @@ def judge(
     Args:
         backbone: The model that judges.
         frame: The frame.
-        pairs: Pairs of one query that stand together share its computation.
+        pairs: Those of one query share its computation, and all of them share forwards.
         instruction: What a match is; by default INSTRUCTION.
         layout: Where the options stand.
         progress: Title of a progress bar; None shows no bar.
@@ -193,10 +193,11 @@ def judge(
         backbone.row(frame.apply(query, candidate, instruction, layout), candidate.name)
         for query, candidate in pairs
     ]
+    # Tensors, so that a GPU is not waited for after each batch.
     margins = run_batches(
-        backbone, rows, lambda batch: labels.margin(backbone, batch).tolist(), progress=progress
+        backbone, rows, lambda batch: list(labels.margin(backbone, batch)), progress=progress
     )
-    return np.array(margins)
+    return torch.stack(margins).double().cpu().numpy() if margins else np.empty(0)
 
 
 def content_free_margin(

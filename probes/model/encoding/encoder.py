@@ -215,8 +215,9 @@ class Encoder:
     def _places(self, ids: list[int], pieces: list[Piece]) -> tuple[tuple[int, int], ...]:
         """First and last placeholder, plus one, of each medium in a row."""
         places = [i for i, id in enumerate(ids) if id in self.media_ids] if pieces else []
-        ends = [0, *itertools.accumulate(self._placeholders(piece.text) for piece in pieces)]
-        return tuple((places[a], places[b - 1] + 1) for a, b in itertools.pairwise(ends))
+        counts = (self._placeholders(piece.processed.text) for piece in pieces)
+        ends = itertools.pairwise([0, *itertools.accumulate(counts)])
+        return tuple((places[start], places[stop - 1] + 1) for start, stop in ends)
 
     def _placeholders_uncached(self, text: str) -> int:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
