@@ -20,7 +20,7 @@ import platform
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -51,8 +51,8 @@ it by force."""
 PACKAGES = ("torch", "transformers", "tokenizers", "nnsight", "sentence-transformers", "numpy")
 
 
-class OutOfTime(Exception):
-    """The time of a part is over."""
+class OutOfTime(BaseException):
+    """The time of a part is over; nothing but `main` catches it."""
 
 
 class Report:
@@ -68,13 +68,13 @@ class Report:
         whole.replace(self.path)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="FreeRet on one GPU.")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of: %(default)s")
     parser.add_argument("--out", type=Path, default=RESULTS / "gpu.json")
     parser.add_argument("--seconds", type=float, default=420, help="no part starts after that")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to test this script")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     names = options.parts.split(",")
     if unknown := [name for name in names if name not in PARTS]:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
@@ -104,7 +104,7 @@ def main() -> None:
                 built = time.perf_counter()
                 for results in part(Run(device, scale, made, peak, built + limit)):
                     report.update(name, results)
-        except Exception as error:
+        except (Exception, OutOfTime) as error:
             report.update(name, {"error": f"{type(error).__name__}: {error}"})
             traceback.print_exc()
         seconds = time.perf_counter() - began
@@ -144,7 +144,12 @@ def machine(device: str) -> Results:
     """What the numbers were measured on."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     packages = {package: version(package) for package in PACKAGES}
-    return {"device": name, "cores": os.cpu_count(), "python": platform.python_version(), **packages}
+    return {
+        "device": name,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **packages,
+    }
 
 
 def free(device: str) -> None:
@@ -163,4 +168,5 @@ def peaks(device: str) -> Results:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays, and need not be searched for garbage
     main()

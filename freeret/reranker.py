@@ -16,17 +16,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
-from tqdm.auto import tqdm
 
 from freeret.recipe import Recipe
 from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.measure.framing import SWAPPED, Layout, content_free_margin, judge
-
-
-BLOCK = 64
-"""Pairs that are judged together: enough to fill batches, and few enough to keep in memory."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +104,11 @@ class Reranker:
         listed = isinstance(pairs, Sequence) and not isinstance(pairs, str)
         if not listed or not all(isinstance(p, Sequence) and len(p) == 2 for p in pairs):
             raise BadItem("`pairs` is not a list of (query, candidate) pairs")
-        margins: list[np.ndarray] = []
-        with tqdm(
-            total=len(pairs), desc="reranking", unit="pair", disable=not progress, delay=2
-        ) as bar:
-            for block in blocks(pairs):
-                items = [(as_item(query), as_item(candidate)) for query, candidate in block]
-                by_frame = [
-                    judge(self.backbone, frame, items, layout=self.layout) for frame in self.frames
-                ]
-                margins.append(self.combine(by_frame))
-                bar.update(len(items))
-        return np.concatenate(margins) if margins else np.empty(0)
+        items = [(as_item(query), as_item(candidate)) for query, candidate in pairs]
+        bar = "reranking" if progress else None
+        return self.combine(
+            [judge(self.backbone, f, items, layout=self.layout, progress=bar) for f in self.frames]
+        )
 
     def combine(self, margins: Sequence[Any]) -> Any:
         """The mean of the margins under each frame, less the content-free margin if calibrated."""
@@ -154,18 +142,6 @@ class Reranker:
         scores = self.predict([(query, item) for item in items])
         order = np.argsort(-scores, kind="stable")[:top_k]
         return [Ranked(int(i), float(scores[i]), items[i]) for i in order]
-
-
-def blocks(pairs: Iterable[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:
-    """Consecutive pairs, at least BLOCK of them, with all pairs of their queries."""
-    block: list[tuple[Any, Any]] = []
-    for group in by_query(pairs):
-        block += group
-        if len(block) >= BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 def by_query(pairs: Iterable[tuple[Any, Any]]) -> Iterator[list[tuple[Any, Any]]]:

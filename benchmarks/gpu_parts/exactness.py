@@ -22,7 +22,7 @@ def exactness(run: Run) -> Iterator[Results]:
     """Relative distances of vectors, at `norm` where plain transformers takes part."""
     size = next(iter(run.scale.pictures))
     written = texts(run.made, 12, 5, 120)
-    seen = pictures(size, 3, seed=99)
+    seen = pictures(size, 3, seed=9999)
     for kind, items in (("texts", written), ("pictures", [*seen, *written[:3]])):
         exchanges = [PROMPT.apply(item) for item in items]
         yield {f"{kind}: trace, largest error": trace_error(run.made, exchanges)}
@@ -84,9 +84,8 @@ def plain_hooks(made: Made, batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def in_float32(made: Made, work: Any) -> Tensor:
-    """The result of `work` with the weights of the decoder in float32, which loses nothing."""
-    decoder = made.plain.get_decoder()
-    kept = [(weight, weight.data) for weight in decoder.parameters()]
+    """The result of `work` with the same weights in float32."""
+    kept = [(weight, weight.data) for weight in made.plain.parameters()]
     try:
         for weight, data in kept:
             weight.data = data.float()

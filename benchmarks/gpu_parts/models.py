@@ -107,6 +107,8 @@ TINY_TEXT: dict[str, Any] = {
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
+    "bos_token_id": None,
+    "eos_token_id": None,
 }
 TINY_QWEN = Sizes(
     text={

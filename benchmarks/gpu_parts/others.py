@@ -13,8 +13,8 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 
-from probes.prompts import Prompted
 from gpu_parts.models import Made
+from probes.prompts import Prompted
 
 FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 AS_GIVEN: Any = {"text": FORWARD, ("image", "text"): FORWARD}
@@ -65,14 +65,18 @@ def plain_vectors(made: Made, prepared: Sequence[Prepared], size: int) -> Tensor
 
 @torch.no_grad()
 def plain_margins(
-    made: Made, prepared: Sequence[Prepared], size: int, positive: list[int], negative: list[int]
+    made: Made,
+    prepared: Sequence[Prepared],
+    size: int,
+    positive: Sequence[int],
+    negative: Sequence[int],
 ) -> Tensor:
     """log p(positive) - log p(negative) at the last position of whole prompts."""
     margins = []
     for start in range(0, len(prepared), size):
         batch = inputs(made, prepared[start : start + size])
         logits = made.plain(**batch, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        ours, theirs = logits[:, positive].logsumexp(-1), logits[:, negative].logsumexp(-1)
+        ours, theirs = (logits[:, list(ids)].logsumexp(-1) for ids in (positive, negative))
         margins.append((ours - theirs).cpu())
     return torch.cat(margins)
 
@@ -95,7 +99,7 @@ def sentence_transformer(made: Made) -> SentenceTransformer:
 def encoded(model: SentenceTransformer, prepared: Sequence[Prepared], size: int) -> Tensor:
     """Vectors by sentence-transformers, which sorts by length itself; pictures are decoded here."""
     given: list[Any] = [
-        {"text": text, "image": Image.open(io.BytesIO(pictures[0]))} if pictures else text
+        {"text": text, "image": [Image.open(io.BytesIO(pictures[0]))]} if pictures else text
         for text, pictures in prepared
     ]
     return model.encode(

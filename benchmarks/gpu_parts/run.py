@@ -2,10 +2,10 @@
 
 import gc
 import io
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from random import Random
 from typing import Any, NamedTuple
 
@@ -65,10 +65,15 @@ class Run:
 
     device: str
     scale: Scale
-    made: Made
+    model: Made | None
     peak: float
     """The GEMM peak of the device in the model's number format, in FLOP/s."""
     ends: float
+
+    @property
+    def made(self) -> Made:
+        assert self.model is not None, "this part has no model"
+        return self.model
 
     @property
     def backbone(self) -> Backbone:
@@ -119,9 +124,8 @@ def rounds(
     fresh: Callable[[int], Any],
     repeats: int,
     limit: float,
-) -> dict[str, list[float]]:
-    """Seconds of every way for the same inputs, in turn: one round at least, others while there
-    is time.
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Time every way on the same inputs, in turn: one round at least, others while there is time.
 
     Args:
         ways: What is compared, by name.
@@ -131,43 +135,52 @@ def rounds(
         limit: Seconds.
 
     Returns:
-        Seconds by way; none for one that needs more memory than there is.
+        Seconds by way, and the errors of those that failed, such as for want of memory.
     """
-    start, times = time.perf_counter(), {name: list[float]() for name in ways}
-    for way in ways.values():
-        way(few)
+    start, errors = time.perf_counter(), dict[str, str]()
+    times = {name: list[float]() for name in ways}
+
+    def run(name: str, given: Any) -> float | None:
+        begin = time.perf_counter()
+        try:
+            ways[name](given)
+        except Exception as error:
+            errors[name] = f"{type(error).__name__}: {error}"
+            torch.cuda.empty_cache()
+            return None
+        return time.perf_counter() - begin
+
+    for name in ways:
+        run(name, few)  # warm up
     warm = time.perf_counter()
     for repeat in range(repeats):
         given = fresh(repeat)
-        for name, way in ways.items():
-            gc.collect()
-            begin = time.perf_counter()
-            try:
-                way(given)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                continue
-            times[name].append(time.perf_counter() - begin)
+        gc.collect()
+        for name in [name for name in ways if name not in errors]:
+            if seconds := run(name, given):
+                times[name].append(seconds)
         now = time.perf_counter()
         if now - start + (now - warm) / (repeat + 1) > limit:
             break
-    return times
+    return {name: some for name, some in times.items() if name not in errors}, errors
 
 
 def summary(
-    times: Mapping[str, list[float]], count: int, flops: Mapping[str, float], peak: float
+    timed: tuple[Mapping[str, list[float]], Mapping[str, str]],
+    count: int,
+    flops: Mapping[str, float],
+    peak: float,
 ) -> Results:
-    """Rates and ratios of every way, and how much of the GEMM peak the useful work is, which is
-    given in FLOPs by its kind."""
-    return {
+    """Rates and ratios of every way that `rounds` timed, and how much of the GEMM peak the useful
+    work is, which is given in FLOPs by its kind."""
+    times, errors = timed
+    return {name: {"error": error} for name, error in errors.items()} | {
         name: {
             "seconds": some,
             "per_second": count / median(some),
-            "slower_than_freeret": ratio(times, name, OURS),
+            "slower_than_freeret": ratio(times, name, OURS) if OURS in times else None,
             **{kind: work / median(some) / peak for kind, work in flops.items()},
         }
-        if some
-        else {"error": "out of memory"}
         for name, some in times.items()
     }
 
@@ -177,10 +190,13 @@ def summary(
 
 def useful_tokens(groups: Sequence[Sequence[list[int]]]) -> int:
     """Tokens that have to be computed when what begins all rows of a group is computed once."""
-    return sum(
-        sum(map(len, rows)) - len(os.path.commonprefix(list(rows))) * (len(rows) - 1)
-        for rows in groups
-    )
+    return sum(sum(map(len, rows)) - _shared(rows) * (len(rows) - 1) for rows in groups)
+
+
+def _shared(rows: Sequence[list[int]]) -> int:
+    """How many tokens begin all rows: those that begin the first and the last of them sorted."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(min(rows), max(rows), strict=False))
+    return sum(1 for _ in same)
 
 
 def tower_flops(made: Made, row: list[int]) -> float:

@@ -72,8 +72,8 @@ def embedding_pictures(run: Run) -> Iterator[Results]:
 
 def timed(
     run: Run, fresh: Callable[[int], Sequence[Any]], sizes: Sequence[int], seconds: float
-) -> dict[str, list[float]]:
-    """Seconds of each way, which gets the items themselves."""
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """`rounds` of all ways, each of which gets the items themselves."""
     embedder, other = Embedder(run.backbone), sentence_transformer(run.made)
 
     def plain(size: int) -> Callable[[Sequence[Any]], Any]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
+import numpy as np
 
 from freeret.search.exact import Block
 from freeret.store.filters import EVERYTHING, Selection
-from freeret.store.rows import Loaded
+from freeret.store.rows import Loaded, Texts
 from freeret.store.table import Store
 from probes import Geometry
 
@@ -40,18 +40,17 @@ def scan(
 def map_rows(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
     """Rows with their vectors mapped, in one part per modality signature."""
     return [
-        replace(part, vectors=geometry.map(part.vectors, part.signatures, "document"))
-        for part in loaded.by_signature().values()
+        replace(part, vectors=geometry.map(part.vectors, signature, "document"))
+        for signature, part in loaded.by_signature().items()
     ]
 
 
 def apply_filter(part: Loaded, selection: Selection = EVERYTHING) -> Block:
     """The selected ones of mapped rows of one modality signature."""
-    signature = part.signatures[0]
+    signature = part.signature
     if not selection.takes_signature(signature):
-        return Block([], part.vectors[:0], signature)
-    if selection.filter is None:
-        return Block(part.ids, part.vectors, signature)
-    rows = [i for i, metadata in enumerate(part.metadata) if selection.takes_metadata(metadata)]
-    vectors = part.vectors[torch.tensor(rows, dtype=torch.long)]
-    return Block([part.ids[i] for i in rows], vectors, signature)
+        part = part.take(np.empty(0, int))
+    elif selection.filter is not None:
+        passing = [selection.takes_metadata(metadata) for metadata in part.metadata]
+        part = part.take(np.flatnonzero(passing))
+    return Block(Texts(part.columns["id"]), part.vectors, signature)

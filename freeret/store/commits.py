@@ -139,9 +139,14 @@ def compact(table: Any, location: str | Path) -> None:
     In a folder the first of several processes does it and the others find it done. On an object
     store, processes that begin together each do it, and one result stays.
     """
+
+    def optimize() -> None:
+        table.optimize(cleanup_older_than=timedelta(days=1))
+
     index_ids(table, location)
     with alone(location, table.name):
-        commit(location, lambda: table.optimize(cleanup_older_than=timedelta(days=1)), table)
+        commit(location, optimize, table)  # indexes new fragments
+        commit(location, optimize, table)  # merges them: only fragments that are indexed alike are
 
 
 def open_table(database: Any, name: str) -> Any:

@@ -26,8 +26,9 @@ from probes.data import matches
 from probes.errors import BadSetting, UnsupportedBackbone
 from probes.items import Item
 from probes.model.backbone import Backbone
+from probes.model.batches.ahead import blockwise
 from probes.model.batches.run import run_batches
-from probes.model.encoding import Batch
+from probes.model.encoding import Batch, Row
 from probes.model.trace import record
 from probes.prompts import Prompted
 from probes.stats import Interval, mean_interval, paired_auc
@@ -189,15 +190,20 @@ def judge(
         log p(positive) - log p(negative) of each pair.
     """
     labels = Labels.of(backbone, frame)
-    rows = [
-        backbone.row(frame.apply(query, candidate, instruction, layout), candidate.name)
-        for query, candidate in pairs
-    ]
-    # Tensors, so that a GPU is not waited for after each batch.
-    margins = run_batches(
-        backbone, rows, lambda batch: list(labels.margin(backbone, batch)), progress=progress
-    )
-    return torch.stack(margins).double().cpu().numpy() if margins else np.empty(0)
+
+    def make(pair: tuple[Item, Item]) -> list[Row]:
+        return [backbone.row(frame.apply(*pair, instruction, layout), pair[1].name)]
+
+    def run(rows: list[Sequence[Row]], bar: str | None) -> Tensor:
+        margins = run_batches(
+            backbone,
+            [row for (row,) in rows],
+            lambda batch: list(labels.margin(backbone, batch)),  # on the device until all are there
+            progress=bar,
+        )
+        return torch.stack(margins).double().cpu() if margins else torch.empty(0).double()
+
+    return blockwise(backbone, make, pairs, run, progress).numpy()
 
 
 def content_free_margin(

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from probes.model.backbone import Backbone
+from probes.model.batches.memory import free_bytes
 from probes.model.encoding import Row
 
 
@@ -106,12 +107,6 @@ def cut(order: Sequence[int], lengths: Sequence[int], budget: int, fixed: float)
         batches.append(list(order[starts[end] : end]))
         end = starts[end]
     return batches[::-1]
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory of a GPU that is free for tensors, the unused part of PyTorch's cache included."""
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached
 
 
 def tokens_in(backbone: Backbone, memory: int) -> int:

@@ -30,7 +30,7 @@ holds its backbone, which would then never be freed."""
 
 
 class Prefix:
-    """The KV cache of the first tokens of a row, which packs of all rows that share them continue."""
+    """The KV cache of the first tokens of a row, which packs of rows that share them continue."""
 
     def __init__(self, backbone: Backbone, row: Row, length: int):
         self.backbone, self.row, self.length = backbone, row, length
