@@ -124,14 +124,15 @@ def row_blocks(
     """
     most = BATCHES * budget(backbone)
     block: list[T] = []
-    tokens = held = 0
+    tokens, held = 0, dict[str, int]()  # a medium that several rows hold is in memory once
     for value in values:
         block.append(value)
-        tokens += sum(map(len, rows(value)))
-        held += media_bytes(rows(value))
-        if tokens >= most or held >= WAITING_BYTES:
+        for row in rows(value):
+            tokens += len(row)
+            held |= {piece.key: piece.processed.size for piece in row.media}
+        if tokens >= most or sum(held.values()) >= WAITING_BYTES:
             yield block
-            block, tokens, held = [], 0, 0
+            block, tokens, held = [], 0, {}
     if block:
         yield block
 

@@ -94,51 +94,93 @@ def common(left: Sequence[int], right: Sequence[int]) -> int:
     return next(differ, min(len(left), len(right)))
 
 
-def arrange(
-    rows: Sequence[Row], skip: int, budget: int, width: int
-) -> list[tuple[list[int], int]]:
-    """Decide which rows share a pack.
+@dataclass(frozen=True)
+class Group:
+    """Rows that begin alike, in lexicographic order. Tokens that all rows of the list begin with,
+    which are not in the packs, do not count."""
 
-    Rows that begin alike beyond `skip` stay together. Where they are too long for one pack, their
-    beginning of s tokens is computed in each of several. A layer of d dimensions takes 24·d²
-    operations per token and 4·d per token attended to, so packs of √(6·d·s) tokens then cost least.
-    All other rows are spread evenly over packs of about PACK tokens.
+    places: list[int]
+    """The rows, as places in the list."""
+    shared: int
+    """Tokens that all of them begin with."""
+    lengths: list[int]
+    """Tokens of each row."""
+    tails: list[int]
+    """Tokens of each row that neither the beginning nor the row before it holds."""
 
-    Args:
-        rows: The rows.
-        skip: Tokens that all rows begin with, which are not in the packs.
-        budget: The most tokens of a pack of several rows.
-        width: Dimensions of a state, d.
+    def parts(self, budget: int, width: int) -> int:
+        """The number of packs to divide it into, each of which computes the beginning.
+
+        A layer of d dimensions takes 24·d² operations per token and 4·d per token attended to. With
+        s tokens in the beginning, packs of √(6·d·s) tokens therefore cost least.
+
+        Args:
+            budget: The most tokens of a pack of several rows.
+            width: Dimensions of a state, d.
+        """
+        room = min(budget, max(_limit(budget), math.isqrt(6 * width * self.shared)))
+        parts = -(-sum(self.tails) // max(1, room - self.shared))
+        return min(len(self.places), max(1, parts))
+
+    def divided(self, parts: int) -> list[tuple[list[int], int]]:
+        """The rows of each part and its tokens, about as many in each."""
+        share = sum(self.tails) / parts
+        packs: list[tuple[list[int], int]] = []
+        filled = 0.0
+        for place, length, tail in zip(self.places, self.lengths, self.tails, strict=True):
+            if not packs or filled + tail / 2 > share * len(packs):
+                packs.append(([place], length))
+            else:
+                packs[-1][0].append(place)
+                packs[-1] = packs[-1][0], packs[-1][1] + tail
+            filled += tail
+        return packs
+
+
+def grouped(rows: Sequence[Row], skip: int) -> list[Group]:
+    """Group rows that begin alike beyond the `skip` tokens that all of them begin with."""
+    runs: list[list[tuple[int, int]]] = []  # the rows, and what each shares with the one before
+    before: Sequence[int] = ()
+    for place in sorted(range(len(rows)), key=lambda place: rows[place].contents):
+        shared = common(before, rows[place].contents) - skip
+        if runs and shared >= MIN_SHARED:
+            runs[-1].append((place, shared))
+        else:
+            runs.append([(place, 0)])
+        before = rows[place].contents
+    groups = []
+    for run in runs:
+        lengths = [len(rows[place]) - skip for place, _ in run]
+        least = min([shared for _, shared in run[1:]], default=lengths[0])
+        tails = [n - max(shared, least) for n, (_, shared) in zip(lengths, run, strict=True)]
+        groups.append(Group([place for place, _ in run], least, lengths, tails))
+    return groups
+
+
+def packed(groups: Sequence[Group], budget: int, width: int) -> list[tuple[list[int], int]]:
+    """Decide which rows share a pack, of at most `budget` tokens if it holds several.
+
+    Long groups are divided. Short ones are joined to packs of about PACK tokens, spread evenly: the
+    longest first, each to the shortest pack (Graham, 1969).
 
     Returns:
         The rows of each pack, in lexicographic order, and its number of tokens.
     """
-    limit = max(1, min(PACK, budget // 2))
-    groups: list[tuple[list[int], int]] = []
-    before: Sequence[int] = ()
-    for i in sorted(range(len(rows)), key=lambda i: rows[i].contents):
-        shared = common(before, rows[i].contents)
-        before, own = rows[i].contents, len(rows[i]) - shared
-        room = min(budget, max(limit, math.isqrt(6 * width * max(0, shared - skip))))
-        if shared - skip >= MIN_SHARED and groups[-1][1] + own <= room:
-            members, size = groups[-1]
-            groups[-1] = [*members, i], size + own
-        else:
-            groups.append(([i], len(rows[i]) - skip))
-    short = [group for group in groups if group[1] <= limit]
-    return [group for group in groups if group[1] > limit] + _spread(short, limit)
-
-
-def _spread(groups: list[tuple[list[int], int]], limit: int) -> list[tuple[list[int], int]]:
-    """Join groups to packs of about `limit` tokens: the longest first, each to the shortest pack
-    (Graham, 1969)."""
-    packs = [(0, number) for number in range(-(-sum(size for _, size in groups) // limit))]
-    members: list[list[int]] = [[] for _ in packs]
-    for place in sorted(range(len(groups)), key=lambda place: -groups[place][1]):
-        size, number = packs[0]
-        heapq.heapreplace(packs, (size + groups[place][1], number))
-        members[number].append(place)
-    return [
-        ([row for place in sorted(members[number]) for row in groups[place][0]], size)
-        for size, number in packs
+    limit = _limit(budget)
+    parts = [part for g in groups for part in g.divided(g.parts(budget, width))]
+    short = [part for part in parts if part[1] <= limit]
+    bins = [(0, number) for number in range(-(-sum(size for _, size in short) // limit))]
+    members: list[list[int]] = [[] for _ in bins]
+    for i in sorted(range(len(short)), key=lambda i: -short[i][1]):
+        size, number = bins[0]
+        heapq.heapreplace(bins, (size + short[i][1], number))
+        members[number].append(i)
+    return [part for part in parts if part[1] > limit] + [
+        ([place for i in sorted(members[number]) for place in short[i][0]], size)
+        for size, number in bins
     ]
+
+
+def _limit(budget: int) -> int:
+    """Tokens of a pack of short rows, two of which must be within the budget."""
+    return max(1, min(PACK, budget // 2))

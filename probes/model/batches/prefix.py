@@ -7,6 +7,7 @@ whole rows up to float32 rounding; this is confirmed once for each backbone, wit
 before it is relied on.
 """
 
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -29,23 +30,26 @@ holds its backbone, which would then never be freed."""
 
 
 class Prefix:
-    """The KV cache of the tokens that begin rows, which packs of these rows continue."""
+    """The KV cache of the first tokens of a row, which packs of rows that share them continue."""
 
     def __init__(self, backbone: Backbone, row: Row, length: int):
-        """Compute the first `length` tokens of a row, unless they are those that this backbone
-        computed last: consecutive blocks of a corpus begin alike."""
-        self.backbone, self.length = backbone, length
-        contents = row.contents[:length]
-        with backbone.lock:
-            last, layers = _computed_last.get(backbone, ([], []))
-            self.layers = layers if last == contents else self._compute(row)
-            _computed_last[backbone] = contents, self.layers
+        self.backbone, self.row, self.length = backbone, row, length
+
+    @functools.cached_property
+    def layers(self) -> Layers:
+        """Computed when first used, unless these tokens are those that the backbone computed last:
+        consecutive blocks of a corpus begin alike."""
+        contents = self.row.contents[: self.length]
+        with self.backbone.lock:
+            last, layers = _computed_last.get(self.backbone, ([], []))
+            if last != contents:
+                layers = self._compute(self.row)
+                _computed_last[self.backbone] = contents, layers
+        return layers
 
     @torch.no_grad()
     def _compute(self, row: Row) -> Layers:
         encoder, length = self.backbone.encoder, self.length
-        if not length:
-            return []
         start = Row(
             row.ids[:length],
             {name: values[:length] for name, values in row.per_token.items()},
@@ -78,7 +82,7 @@ class Prefix:
         elif encoder.wants_positions:
             inputs["position_ids"] = depths
         inputs["attention_mask"] = self._masks(exits, depths)
-        if self.layers:
+        if self.length:
             inputs[_cache_name(backbone)] = DynamicCache(
                 [tuple(t.expand(count, -1, -1, -1) for t in layer) for layer in self.layers]
             )

@@ -5,7 +5,7 @@ the model's own making or positions that are counted from the mask rule it out. 
 for each backbone, with its weights, on rows of text and on rows of each kind of media.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from probes.errors import FreeRetError
 from probes.items import Item, Part
+from probes.media.formats import Modality
 from probes.model.backbone import Backbone
 from probes.model.batches.packing import Pack
 from probes.model.batches.prefix import Prefix, common_prefix
@@ -26,11 +27,11 @@ TOLERANCE = 1e-3
 IN_HALF = 0.05
 """The same in half precision."""
 
-_errors: WeakKeyDictionary[Backbone, dict[str, str | None]] = WeakKeyDictionary()
+_errors: WeakKeyDictionary[Backbone, dict[Modality, str | None]] = WeakKeyDictionary()
 """Results of `share_error` for each kind of content."""
 
 
-def share_error(backbone: Backbone, kinds: Collection[str] = ()) -> str | None:
+def share_error(backbone: Backbone, kinds: Collection[Modality] = ()) -> str | None:
     """The reason why this backbone computes rows whole, or None where they can share a prefix.
 
     Args:
@@ -38,7 +39,8 @@ def share_error(backbone: Backbone, kinds: Collection[str] = ()) -> str | None:
         kinds: The kinds of media that the rows hold.
     """
     errors = _errors.setdefault(backbone, {})
-    for kind in ("text", *sorted(kinds)):
+    tried: list[Modality] = ["text", *sorted(kinds)]
+    for kind in tried:
         if kind not in errors:
             errors[kind] = _try(backbone, kind)
         if errors[kind]:
@@ -46,7 +48,7 @@ def share_error(backbone: Backbone, kinds: Collection[str] = ()) -> str | None:
     return None
 
 
-def _try(backbone: Backbone, kind: str) -> str | None:
+def _try(backbone: Backbone, kind: Modality) -> str | None:
     """Compare rows that share a prefix, and partly more, with the same rows computed alone."""
     if kind != "text" and not backbone.encoder.media_follow_prefix:
         return "the model computes masks or positions of media for whole rows only"
@@ -66,7 +68,7 @@ def _try(backbone: Backbone, kind: str) -> str | None:
     return None if error <= tolerance else f"states differ by {error:.1e} from whole rows"
 
 
-def _rows(backbone: Backbone, kind: str) -> list[Row]:
+def _rows(backbone: Backbone, kind: Modality) -> list[Row]:
     """Rows that begin alike, one with a medium in what they share and one in what they do not."""
     if kind == "text":
         ids = backbone.encoder.plain.tokenize(
@@ -79,7 +81,7 @@ def _rows(backbone: Backbone, kind: str) -> list[Row]:
     return backbone.rows([Item(parts=[first, one, second, two]), Item(parts=[first, three, one])])
 
 
-def _noise(kind: str) -> list[Any]:
+def _noise(kind: Modality) -> list[Any]:
     """Two small media of different content."""
     random = np.random.default_rng(0)
     if kind == "audio":

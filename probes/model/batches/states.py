@@ -73,10 +73,11 @@ def last_states(
         return torch.empty(0, len(sites), backbone.hidden_size)
 
     def forward(batch: Batch) -> list[Tensor]:
+        # On the device, so that a GPU is not waited for after each batch, and on one of several.
         states = record(backbone, batch, sites)
-        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
+        return list(torch.stack([states[site].to(backbone.device) for site in sites], dim=1))
 
-    return torch.stack(run_batches(backbone, rows, forward, progress=progress))
+    return torch.stack(run_batches(backbone, rows, forward, progress=progress)).float().cpu()
 
 
 def prompted_states(

@@ -215,8 +215,9 @@ class Encoder:
     def _places(self, ids: list[int], pieces: list[Piece]) -> tuple[tuple[int, int], ...]:
         """First and last placeholder, plus one, of each medium in a row."""
         places = [i for i, id in enumerate(ids) if id in self.media_ids] if pieces else []
-        ends = [0, *itertools.accumulate(self._placeholders(piece.processed.text) for piece in pieces)]
-        return tuple((places[a], places[b - 1] + 1) for a, b in itertools.pairwise(ends))
+        counts = (self._placeholders(piece.processed.text) for piece in pieces)
+        ends = itertools.pairwise([0, *itertools.accumulate(counts)])
+        return tuple((places[start], places[stop - 1] + 1) for start, stop in ends)
 
     def _placeholders_uncached(self, text: str) -> int:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -338,9 +339,17 @@ class Encoder:
         chat = self.chat and self.chat.identity()
         return self.tokenizer.backend_tokenizer.to_str() + str(chat)
 
+    @functools.cached_property
+    def _axes(self) -> int:
+        """Number of axes of an M-RoPE position."""
+        assert self.perception is not None
+        return len(self.perception.positions([self.pad_id], [0], ()))
+
     def positions(self, row: Row) -> Tensor:
         """M-RoPE positions `[axes, length]` of a row, which do not depend on its batch."""
         assert self.perception is not None
+        if not row.media:  # text has the same position on all axes
+            return torch.arange(len(row)).expand(self._axes, -1)
         types = row.per_token.get("mm_token_type_ids", [0] * len(row))
         return self.perception.positions(row.ids, types, row.media)
 
