@@ -339,9 +339,17 @@ class Encoder:
         chat = self.chat and self.chat.identity()
         return self.tokenizer.backend_tokenizer.to_str() + str(chat)
 
+    @functools.cached_property
+    def _axes(self) -> int:
+        """Number of axes of an M-RoPE position."""
+        assert self.perception is not None
+        return len(self.perception.positions([self.pad_id], [0], ()))
+
     def positions(self, row: Row) -> Tensor:
         """M-RoPE positions `[axes, length]` of a row, which do not depend on its batch."""
         assert self.perception is not None
+        if not row.media:  # text has the same position on all axes
+            return torch.arange(len(row)).expand(self._axes, -1)
         types = row.per_token.get("mm_token_type_ids", [0] * len(row))
         return self.perception.positions(row.ids, types, row.media)
 
