@@ -2,12 +2,12 @@
 
 import torch
 
-from freeret.check.agreement import agreement, alone, noise, states, tolerance
+from freeret.check.agreement import SITE, agreement, alone, noise, states, tolerance
 from freeret.check.line import Check, tried
 from freeret.scale.sizing import tokens_per_second
 from probes import Backbone, Item
-from probes.model.batches.prefix import share_error, window
-from probes.model.batches.run import shared_prefix
+from probes.model.batches.sharing import share_error
+from probes.model.batches.states import last_states
 from probes.prompts import NAMED
 
 TEXTS = (
@@ -113,11 +113,8 @@ def _prefix(backbone: Backbone, limit: float) -> Check:
     if reason := share_error(backbone):
         return Check("shared prefix", f"not used, so slower: {reason}", "note")
     rows = [backbone.row(NAMED["control"].apply(Item(text))) for text in TEXTS]
-    prefix = shared_prefix(backbone, rows)
-    if prefix is None:
-        words = f"not used for rows of {max(map(len, rows))} tokens, so slower: the attention "
-        return Check("shared prefix", f"{words}window is {window(backbone):.0f}", "note")
-    shared, whole = (states(backbone, source.collate(rows)) for source in (prefix, backbone))
+    shared = last_states(backbone, rows, [SITE])[:, 0]
+    whole = states(backbone, backbone.collate(rows))
     return agreement("shared prefix against whole rows", shared, whole, limit)
 
 

@@ -20,7 +20,7 @@ from freeret.check.text import COMPARED, CUE, STRINGS, tokenizer_file
 from freeret.scale import sizing
 from probes import Backbone
 from probes.errors import FreeRetError
-from probes.model import prefix
+from probes.model.batches import sharing
 from tests import models
 from tests.commands import run
 from tests.models import TEXT, tokenizer
@@ -281,7 +281,8 @@ def test_states_that_are_no_numbers_fail() -> None:
 
 def test_a_prefix_that_is_not_shared_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = fresh()
-    monkeypatch.setitem(prefix._share_errors, backbone, "its cache cannot be continued")
+    reason = "its cache cannot be continued"
+    monkeypatch.setitem(sharing._errors, backbone, {"text": reason})
     line = lines(backbone)["shared prefix"]
     assert line.status == "note"
     assert "its cache cannot be continued" in line.found
