@@ -48,7 +48,7 @@ class Cache:
         self.limit, self.size = limit, 0
         self._entries: OrderedDict[str, Processed] = OrderedDict()
         self._in_the_making: dict[str, Future[Processed]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def get(self, key: str) -> Processed | None:
         with self._lock:
@@ -60,9 +60,9 @@ class Cache:
         """The entry, made where there is none. Threads that ask for the same key at once make it
         once: the others wait, and get the same value or the same error."""
         with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-                return self._entries[key]
+            found = self.get(key)
+            if found is not None:
+                return found
             future = self._in_the_making.get(key)
             waits = future is not None
             if future is None:

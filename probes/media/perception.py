@@ -36,11 +36,10 @@ from torch import Tensor, nn
 
 from probes.errors import BadItem, UnsupportedBackbone
 from probes.items import Part
-from probes.media import towers
 from probes.media.cache import Cache, Processed
 from probes.media.processing import READERS, ROUTES, MediaProcessor, View, content_digest
 from probes.media.sources import MediaOptions, label_media, open_part
-from probes.media.towers import cast
+from probes.media.towers import Towers, cast, merge
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Perception:
         self.kinds = list(self.tokens)
         """The kinds of media that the model reads."""
         self.cache = Cache(options.cache_bytes)
+        self.towers = Towers(model, processor.tokenizer)
         accepted = inspect.signature(model.forward).parameters
         self.takes_features = "mm_encoder_outputs" in accepted
         types = [name for name in ("mm_token_type_ids", "token_type_ids") if name in accepted]
@@ -191,8 +191,9 @@ class Perception:
         """
         tensors: dict[str, list[Tensor]] = {}
         features: dict[str, list[Any]] = {}
+        encodings = self._encoded(pieces, device) if self.takes_features else {}
         for piece in pieces:
-            encoded = self._encode(piece, device)
+            encoded = encodings.get(piece.key, piece.processed)
             for key, tensor in {**encoded.positions, **encoded.tensors}.items():
                 tensors.setdefault(key, []).append(tensor)
             for kind, output in encoded.features.items():
@@ -200,19 +201,27 @@ class Perception:
         inputs: dict[str, Any] = {k: _pad_cat(values).to(device) for k, values in tensors.items()}
         if features:
             inputs["mm_encoder_outputs"] = {
-                kind: towers.merge(outputs, device) for kind, outputs in features.items()
+                kind: merge(outputs, device) for kind, outputs in features.items()
             }
         return inputs
 
-    def _encode(self, piece: Piece, device: Any) -> Processed:
-        if not self.takes_features or piece.processed.features:
-            return piece.processed
-        cached = self.cache.get(piece.key)
-        if cached is not None and cached.features:
-            return cached
-        encoded = towers.encode(self.model, self.processor.tokenizer, piece.processed, device)
-        self.cache.put(piece.key, encoded)
-        return encoded
+    def _encoded(self, pieces: Sequence[Piece], device: Any) -> dict[str, Processed]:
+        """The media with their features, by key: from the row, the cache or the tower."""
+        known: dict[str, Processed] = {}
+        missing: dict[View, dict[str, Processed]] = {}
+        for piece in pieces:
+            cached = self.cache.get(piece.key)
+            best = cached if cached is not None and cached.features else piece.processed
+            known[piece.key] = best
+            if not best.features:
+                missing.setdefault(piece.view, {})[piece.key] = best
+        for media in missing.values():
+            encoded = self.towers.encode(list(media.values()), device)
+            for key, processed in zip(media, encoded, strict=True):
+                known[key] = processed
+                if processed.features:
+                    self.cache.put(key, processed)
+        return known
 
 
 def _pad_cat(tensors: Sequence[Tensor]) -> Tensor:

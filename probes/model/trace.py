@@ -1,6 +1,5 @@
 """Record the states of a forward pass at the last position. Only this file imports nnsight."""
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.sites import Site, as_sites
 from probes.prompts import Source
+from probes.silence import silence
 
 
 class Traced(nnsight.NNsight):
@@ -153,8 +153,7 @@ def _place(traced: Any, anatomy: Anatomy, site: Site) -> tuple[Any, Literal["inp
 def _traced_model(backbone: Backbone) -> Traced:
     """The model's nnsight wrapper, created on first use."""
     if backbone not in _traced:
-        with warnings.catch_warnings():  # about towers with a submodule that is called "output"
-            warnings.filterwarnings("ignore", "Module .* has a submodule named")
+        with silence():  # nnsight warns of towers with a submodule that is called "output"
             _traced[backbone] = Traced(backbone.model)
     return _traced[backbone]
 

@@ -8,9 +8,13 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
 
 from probes.model.backbone import Backbone
 from probes.model.batches.cost import TOKEN_BUDGET
@@ -73,7 +77,8 @@ def ahead(
         return result
 
     waiting: deque[tuple[int, Future[R]]] = deque()
-    with ThreadPoolExecutor(threads or cores()) as pool:
+    own = torch.get_num_threads()
+    with ThreadPoolExecutor(threads or cores(), initializer=_single, initargs=(own,)) as pool:
         try:
             for place, value in enumerate(values):
                 waiting.append((place, pool.submit(work, place, value)))
@@ -88,6 +93,15 @@ def ahead(
             pool.shutdown(cancel_futures=True)
 
 
+def _single(own: int) -> None:
+    """Start no threads of torch beneath this one. The number that is set holds for this thread and
+    for threads that have not started yet, for which another thread sets it back."""
+    torch.set_num_threads(1)
+    restoring = threading.Thread(target=torch.set_num_threads, args=(own,))
+    restoring.start()
+    restoring.join()
+
+
 def cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone
@@ -95,9 +109,9 @@ def cores() -> int:
 
 
 def row_blocks(
-    backbone: Backbone, values: Iterable[T], rows: Callable[[T], Iterable[Row]]
+    backbone: Backbone, values: Iterable[T], rows: Callable[[T], Sequence[Row]]
 ) -> Iterator[list[T]]:
-    """Cut a stream into blocks of about BATCHES batches, or WAITING_BYTES of media.
+    """Cut a stream into blocks of about BATCHES batches, or of WAITING_BYTES of media.
 
     Args:
         backbone: The model, whose token budget is the size of a batch.
@@ -105,17 +119,56 @@ def row_blocks(
         rows: The rows of a value.
 
     Yields:
-        Consecutive values; a lone one that exceeds a bound is a block by itself.
+        Consecutive values, at least one.
     """
-    tokens = BATCHES * (backbone.loading.token_budget or TOKEN_BUDGET)
+    most = BATCHES * (backbone.loading.token_budget or TOKEN_BUDGET)
     block: list[T] = []
-    length = held = 0
+    tokens = held = 0
     for value in values:
         block.append(value)
-        length += sum(len(row) for row in rows(value))
-        held += sum(row.nbytes for row in rows(value))
-        if length >= tokens or held >= WAITING_BYTES:
+        tokens += sum(map(len, rows(value)))
+        held += media_bytes(rows(value))
+        if tokens >= most or held >= WAITING_BYTES:
             yield block
-            block, length, held = [], 0, 0
+            block, tokens, held = [], 0, 0
     if block:
         yield block
+
+
+def media_bytes(rows: Sequence[Row]) -> int:
+    """Bytes of the media of rows."""
+    return sum(row.nbytes for row in rows)
+
+
+def blockwise(
+    backbone: Backbone,
+    make: Callable[[T], Sequence[Row]],
+    values: Sequence[T],
+    run: Callable[[list[Sequence[Row]], str | None], Tensor],
+    progress: str | None = None,
+) -> Tensor:
+    """Make rows ahead of the model, and run it over them block by block.
+
+    Args:
+        backbone: The model.
+        make: Makes the rows of a value, in several threads at once.
+        values: Any number of them.
+        run: Results for the rows of several values, one for each value along axis 0; and the label
+            of a progress bar over them.
+        progress: Label of the bar over all values, which appears after two seconds.
+
+    Returns:
+        The results of all values, in their order.
+
+    Raises:
+        What `make` and `run` raise.
+    """
+    results: list[Tensor] = []
+    with tqdm(
+        total=len(values), desc=progress, unit="item", disable=progress is None, delay=2, leave=None
+    ) as bar:
+        made = ahead(make, values, nbytes=media_bytes)
+        for block in row_blocks(backbone, made, lambda rows: rows):
+            results.append(run(block, progress and "this block"))
+            bar.update(len(block))
+    return torch.cat(results) if results else run([], None)
