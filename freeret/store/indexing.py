@@ -29,7 +29,7 @@ from probes import Item, as_item
 from probes.arguments import check_choice
 from probes.errors import BadItem, BadSetting
 from probes.items import several
-from probes.model.batches.ahead import ahead, row_blocks
+from probes.model.batches.ahead import ahead, media_bytes, row_blocks
 from probes.model.encoding import Row
 
 T = TypeVar("T")
@@ -233,7 +233,7 @@ def _tokenised(
             return entry, error
 
     def nbytes(made: Entry | tuple[Entry, BadItem]) -> int:
-        return sum(row.nbytes for row in made.rows) if isinstance(made, Entry) else 0
+        return media_bytes(made.rows) if isinstance(made, Entry) else 0
 
     with (
         closing(_changed(store, stream, done, on_error, bar)) as changed,
@@ -322,7 +322,7 @@ def _still_exists(source: str) -> bool:
     return "://" in source or Path(source).exists() or Path(file_of(source)).exists()
 
 
-def media_bytes(placed: Any) -> int:
+def payload_bytes(placed: Any) -> int:
     """Bytes of the in-memory media of an item, bare or as a pair of place and item."""
     item = placed[1] if isinstance(placed, tuple) else placed
     media = item.media if isinstance(item, Item) else ()
@@ -330,7 +330,7 @@ def media_bytes(placed: Any) -> int:
 
 
 def blocks(
-    stream: Iterable[T], size: int = BLOCK, nbytes: Callable[[T], int] = media_bytes
+    stream: Iterable[T], size: int = BLOCK, nbytes: Callable[[T], int] = payload_bytes
 ) -> Iterator[list[T]]:
     """Split a stream into blocks of at most `size` values, or about HELD bytes.
 
