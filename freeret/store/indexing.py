@@ -10,7 +10,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -223,7 +223,7 @@ def _tokenised(
     done: Indexed,
     on_error: str,
     bar: tqdm,
-) -> Iterator[Entry]:
+) -> Generator[Entry, None, None]:
     """The new or changed items of a stream with their rows, which are made in threads."""
 
     def tokenise(entry: Entry) -> Entry | tuple[Entry, BadItem]:
@@ -250,7 +250,7 @@ def _tokenised(
 
 def _changed(
     store: Store, stream: Iterable[tuple[int, Any]], done: Indexed, on_error: str, bar: tqdm
-) -> Iterator[Entry]:
+) -> Generator[Entry, None, None]:
     """The items of a stream that the store does not hold as they are now. They are read and hashed
     in threads, and compared block by block."""
     with closing(ahead(_read, stream, nbytes=_held)) as read:

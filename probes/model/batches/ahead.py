@@ -7,7 +7,7 @@ Those release the interpreter's lock for most of their time, so that threads suf
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -36,7 +36,7 @@ def ahead(
     *,
     nbytes: Callable[[R], int] = lambda result: 0,
     threads: int | None = None,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Map in threads, ahead of whoever reads the results, in the order of the values.
 
     Args:
