@@ -55,7 +55,7 @@ def commits(store: Store, *, stored: int) -> dict[str, float]:
         absent = None if stored else store.version
         rows = [*records(0, stored), *records(len(store), ROWS - stored)]
         times.append(seconds(lambda rows=rows, absent=absent: store.write(rows, absent)))
-    wall, used = zip(*times, strict=True)
+    wall, used = ([pair[i] for pair in times] for i in (0, 1))
     return {"seconds": median(wall), CPU: median(used)}
 
 
