@@ -14,8 +14,8 @@ from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
 from freeret.store.table import Store
 from probes.items import Item
-from probes.media.perception import Perception
 from probes.measure.framing import FRAMES, Labels
+from probes.media.perception import Perception
 from probes.model.backbone import Backbone
 from tests.commands import run
 from tests.media.test_perception import counted
