@@ -16,7 +16,7 @@ from freeret.embedder import Embedder
 from freeret.hits import Hit, Hits
 from freeret.recipe import Recipe
 from freeret.search import MEMORY, Index, ann
-from freeret.search.exact import Block, copies, top_k
+from freeret.search.exact import Block, resident, top_k
 from freeret.search.geometry import fit_geometry, reference_of
 from freeret.search.scan import apply_filter, block_rows, map_rows, scan
 from freeret.store.filters import EVERYTHING, Selection
@@ -174,8 +174,9 @@ class Corpus:
         if mapped is None or mapped[0] != store.version:
             mapped = self._mapped = None  # frees the memory of the copies for new ones
             parts = map_rows(store.vectors(), geometry)
-            beside = copies([part.vectors for part in parts], self.device)
-            mapped = self._mapped = store.version, list(zip(parts, beside, strict=True))
+            blocks = resident([apply_filter(part) for part in parts], self.device)
+            copies = [block.copy for block in blocks]
+            mapped = self._mapped = store.version, list(zip(parts, copies, strict=True))
         return [apply_filter(part, selection, copy) for part, copy in mapped[1]]
 
     def _rows(self, queries: int) -> int:

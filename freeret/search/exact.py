@@ -107,15 +107,14 @@ def product_error(dtype: torch.dtype, dimension: int) -> float:
     return 2 * rounding + dimension * 2**-22 + 2e-6
 
 
-def copies(
-    vectors: Sequence[Float[Tensor, "_ hidden"]], device: torch.device | str
-) -> list[Tensor | None]:
-    """Copies of the vectors of each block on a GPU, if all fit in its free memory; else None."""
+def resident(blocks: Sequence[Block], device: torch.device | str) -> list[Block]:
+    """The blocks with copies of their vectors on a GPU, if all fit in its free memory. They are
+    unchanged if not, or on a CPU."""
     device, dtype = torch.device(device), number_format(device)
-    needed = sum(some.numel() for some in vectors) * dtype.itemsize
+    needed = sum(block.vectors.numel() for block in blocks) * dtype.itemsize
     if device.type != "cuda" or needed > SHARE * free_bytes(device):
-        return [None] * len(vectors)
-    return [_copied(some, device, dtype) for some in vectors]
+        return list(blocks)
+    return [block._replace(copy=_copied(block.vectors, device, dtype)) for block in blocks]
 
 
 def _copied(vectors: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -55,7 +55,7 @@ def apply_filter(
     Args:
         part: The rows.
         selection: The items that are searched.
-        copy: Their vectors on a GPU, if they are there (`freeret.search.exact.copies`).
+        copy: Their vectors on a GPU, if they are there (`freeret.search.exact.resident`).
     """
     signature = part.signature
     if not selection.takes_signature(signature) or selection.filter is not None:

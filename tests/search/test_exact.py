@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from freeret.search import exact
-from freeret.search.exact import TILE, Block, copies, product_error, top_k
+from freeret.search.exact import TILE, Block, product_error, resident, top_k
 from freeret.search.geometry import fit_geometry
 from freeret.search.scan import block_rows, scan
 from freeret.store.filters import Selection, passes, to_sql
@@ -215,7 +215,8 @@ def test_ids_are_read_of_candidates_alone() -> None:
 
 
 def test_vectors_stay_where_they_are_without_a_gpu() -> None:
-    assert copies([torch.ones(2, 3), torch.ones(1, 3)], "cpu") == [None, None]
+    block = Block(["a"], torch.ones(1, 3))
+    assert [kept.copy for kept in resident([block], "cpu")] == [None]
 
 
 # --------------------------------------------------------------------------------- the store
