@@ -157,22 +157,24 @@ def _agreements(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     single = alone(backbone, rows)  # which come from the cache here
     limit = tolerance(noise(backbone, rows, single))
     lines = [agreement(what, mixed, single, limit)]
-    media = rows[1:3]  # one medium each: some models take no two clips of unequal length as pixels
-    if all("mm_encoder_outputs" in backbone.collate([row]).inputs for row in media):
-        cached = f"cached {kind} features against pixels"
-        lines.append(agreement(cached, single[1:3], _from_pixels(backbone, media), limit))
+    # One medium each: some models take no two clips of unequal length as pixels.
+    if all("mm_encoder_outputs" in backbone.collate([row]).inputs for row in rows[1:3]):
+        pixels = _from_pixels(backbone, (first, other))
+        lines.append(
+            agreement(f"cached {kind} features against pixels", single[1:3], pixels, limit)
+        )
     return [*lines, _swapped(kind, distance(single[3:4], single[4:5]))]
 
 
-def _from_pixels(backbone: Backbone, rows: Sequence[Row]) -> States:
-    """States of rows alone, with pixels instead of features as the model's input."""
+def _from_pixels(backbone: Backbone, media: Sequence[Part]) -> States:
+    """States of media alone, with pixels instead of features as the model's input."""
     plain = copy.copy(backbone)
     plain.encoder = copy.copy(backbone.encoder)
     perception = copy.copy(backbone.encoder.perception)
     if perception is not None:
         perception.takes_features, perception.cache = False, Cache(0)
     plain.encoder.perception = perception
-    return alone(plain, rows)
+    return alone(plain, [_prompted(plain, medium) for medium in media])
 
 
 def _swapped(kind: Modality, moved: float) -> Check:

@@ -1,45 +1,18 @@
-"""Rows of the items table: the record that is written, and the rows that are read as tensors."""
+"""Rows of the items table as they are read for a search: ids, metadata and a tensor of vectors."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_type_hints, overload
+from typing import Any, overload
 
-import numpy as np
 import pyarrow as pa
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-ARROW = {str: pa.string(), list[bytes]: pa.list_(pa.binary())}
-"""Arrow type of each type of a field of `Record`, except the vector."""
-PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
-"""Makes Lance detect that two concurrent commits insert the same id, and retry the later one;
-without it both rows would stay. A primary key cannot be null."""
 LOADED = ("id", "signature", "metadata", "vector")
 """The columns of `Loaded`."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row: an item's payload and its raw vector. Its fields are the columns of the table."""
-
-    id: str
-    hash: str
-    signature: str
-    parts: str
-    blobs: list[bytes]
-    metadata: str
-    vector: Float[np.ndarray, " hidden"]
-
-
-def record_schema(dimension: int, metadata: dict[bytes, bytes]) -> pa.Schema:
-    """The Arrow schema of `Record` with vectors of `dimension` float32 values."""
-    vector = pa.list_(pa.float32(), dimension)
-    types = {name: ARROW.get(hint, vector) for name, hint in get_type_hints(Record).items()}
-    key = pa.field("id", types.pop("id"), nullable=False, metadata=PRIMARY_KEY)
-    return pa.schema([key, *(pa.field(name, type) for name, type in types.items())], metadata)
 
 
 @dataclass(frozen=True)

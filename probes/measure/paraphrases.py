@@ -23,6 +23,7 @@ from probes.geometry import GEOMETRY_KINDS, CorpusGeometry, GeometryKind
 from probes.items import Item
 from probes.measure.reference import captions, no_reference
 from probes.model.backbone import Backbone
+from probes.model.batches.remembering import remembered_states
 from probes.model.batches.states import prompted_states
 from probes.model.sites import PAPER_SITE, Site, late_sites
 from probes.prompts import NAMED, Prompt, Side, as_prompt
@@ -113,8 +114,9 @@ def embed_diagnostic(
     vectors = {}
     for column, side in SIDES.items():
         texts = [Item(row[column]) for row in paraphrases()]
+        rows = [backbone.row(prompt.apply(text, side), text.name) for text in texts]
         title = f"{prompt.name}: {column}" if progress else None
-        vectors[column] = prompted_states(backbone, prompt, texts, side, sites, progress=title)
+        vectors[column] = remembered_states(backbone, rows, sites, progress=title)
     return vectors
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 
 from probes.arguments import check_choice
 
-PartName = Literal["framing", "diagnostic", "reranking", "curves", "synonyms", "injection"]
+PartName = Literal["framing", "curves", "diagnostic", "reranking", "synonyms", "injection"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-"""The parts of a report in the order in which they are measured."""
+"""The parts of a report in the order in which they are measured: the diagnostic takes states of
+sentences from the curves, and reranking from the diagnostic."""
 NEEDS: dict[str, tuple[PartName, ...]] = {"reranking": ("framing", "diagnostic")}
 """Reranking is measured with the best frame and at the extraction that the diagnostic supports."""
 PROMPT_KINDS: dict[str, str] = {

@@ -20,6 +20,7 @@ from probes.measure.parts import PARTS, PartName, with_needed
 from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
 from probes.measure.synonyms import synonym_similarity
 from probes.model.backbone import Backbone
+from probes.model.batches.remembering import remembering
 from probes.progress import listening
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def probe_parts(
         report[part] = value
         report["timings"][part] = seconds
     left: list[PartName] = [part for part in wanted if report.get(part) is None]
-    with _bar(backbone, left, progress) as within:
+    with remembering(), _bar(backbone, left, progress) as within:
         for part in left:
             start = time.perf_counter()
             with within(part):

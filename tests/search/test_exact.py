@@ -18,7 +18,7 @@ from freeret.search.exact import TILE, Block, product_error, resident, top_k
 from freeret.search.geometry import fit_geometry
 from freeret.search.scan import block_rows, scan
 from freeret.store.filters import Selection, passes, to_sql
-from freeret.store.rows import Record
+from freeret.store.payload import Record
 from freeret.store.table import Store
 from probes import Geometry
 from probes.geometry import Affine, CorpusGeometry, unit
