@@ -204,24 +204,32 @@ def _measured(
     def passing(sample: list[list[Row]]) -> int:
         return sum(len(row) - shared for some in sample for row in some)
 
-    tokens = passing(rows) / len(items)
+    lengths = [passing([some]) for some in rows]
+    tokens = sum(lengths) / len(lengths)
     embedder.encode_rows(rows[:1])  # the first forward traces, and proves the shared prefix
-    waiting = list(items[1:] or items)
+    waiting = list(zip(items, lengths, strict=True))
+    waiting = waiting[1:] or waiting
 
-    def some(number: int) -> list[Item]:
+    def some(number: int) -> list[tuple[Item, int]]:
         taken, waiting[:] = waiting[:number], waiting[number:]
         return taken
 
-    def embed(chosen: Sequence[Item]) -> int:
-        fresh = [embedder.rows(item) for item in chosen]
-        embedder.encode_rows(fresh)
-        return passing(fresh)
+    def embed(chosen: Sequence[tuple[Item, int]]) -> int:
+        embedder.encode([item for item, _ in chosen])
+        return sum(length for _, length in chosen)
 
+    _forget_media(embedder.backbone)
     speed = rate(some, embed, 1, (len(waiting) + 1) // 2) / tokens
     packed = map(pack, items)
     written = sum(len(p.parts) + sum(map(len, p.blobs)) + len(p.metadata) for p in packed)
     part = Part(signature, count, tokens, speed, Sizing(count, speed, 0).hours)
     return part, ROW_BYTES + written // len(items)
+
+
+def _forget_media(backbone: Backbone) -> None:
+    """Empty the cache of media: in a corpus every picture is new, and is read and processed."""
+    if backbone.encoder.perception is not None:
+        backbone.encoder.perception.cache.clear()
 
 
 def _pairs_per_second(backbone: Backbone, recipe: Recipe, items: list[Item]) -> float:
@@ -231,6 +239,7 @@ def _pairs_per_second(backbone: Backbone, recipe: Recipe, items: list[Item]) -> 
     judge.predict([(query, items[0])])
 
     def predict(chosen: Sequence[Item]) -> int:
+        _forget_media(backbone)
         judge.predict([(query, item) for item in chosen])
         return len(chosen)
 
