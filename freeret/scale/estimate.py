@@ -2,15 +2,18 @@
 
 Items are counted by modality signature from the listing and the rows of tables; no picture is
 opened for that. A seeded sample of each signature goes through the real processor, for its tokens,
-and as much of it through the model as a second of measuring needs. Then the formula of
-`freeret/scale/sizing.py` holds.
+and as much of it through the model as a second of measuring needs. One commit to a new store is
+timed. Then the formula of `freeret/scale/sizing.py` holds.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
 
 from freeret.embedder import Embedder
 from freeret.recipe import Recipe
@@ -19,7 +22,9 @@ from freeret.reranker import Reranker
 from freeret.scale.sizing import Sizing, rate
 from freeret.sources import tables
 from freeret.sources.files import PDF, File, Listing, page_count
-from freeret.store.payload import pack
+from freeret.store.indexing import BLOCK
+from freeret.store.payload import Record, pack
+from freeret.store.table import Store
 from probes import Backbone, Item, as_item
 from probes.errors import BadItem
 from probes.media.formats import kind_of
@@ -58,6 +63,8 @@ class Estimate:
     unreadable: int
     """Sampled items that cannot be read; the others stand for them."""
     hours: float
+    written_per_second: float
+    """Items that one store takes, one commit at a time, however many devices there are."""
     disk: int
     memory: int
     """To search without reading from the disk, beside the model."""
@@ -113,7 +120,8 @@ def estimate(
         parts.append(part)
         disk += Sizing(count, part.items_per_second, embedder.dimension, payload).disk
         readable += [item for item, _ in sample]
-    hours = sum(part.hours for part in parts)
+    written = _written_per_second(embedder.dimension)
+    hours = sum(part.hours for part in parts) + Sizing(sum(counts.values()), written, 0).hours
     pairs = rerank_hours = None
     if rerank and queries and readable:
         pairs = _pairs_per_second(backbone, recipe, readable)
@@ -125,6 +133,7 @@ def estimate(
         parts=parts,
         unreadable=bad,
         hours=hours,
+        written_per_second=written,
         disk=disk,
         memory=4 * embedder.dimension * sum(counts.values()),
         weights=weights,
@@ -230,6 +239,26 @@ def _forget_media(backbone: Backbone) -> None:
     """Empty the cache of media: in a corpus every picture is new, and is read and processed."""
     if backbone.encoder.perception is not None:
         backbone.encoder.perception.cache.clear()
+
+
+def _written_per_second(dimension: int) -> float:
+    """Items that a new store takes in a second, committed as Ray's actors do: block by block."""
+    vector = np.ones(dimension, np.float32)
+    with TemporaryDirectory() as folder:
+        store = Store.create(folder, {}, dimension)
+
+        def rows(number: int) -> list[Record]:
+            start = len(store)
+            ids = [f"{start + place:09}" for place in range(number)]
+            return [Record(id, "0" * 64, "text", "[]", [], "{}", vector) for id in ids]
+
+        store.write(rows(1))  # the first commit makes the indexes
+
+        def commit(records: Sequence[Record]) -> int:
+            store.write(records, store.version)
+            return len(records)
+
+        return rate(rows, commit, BLOCK, BLOCK)
 
 
 def _pairs_per_second(backbone: Backbone, recipe: Recipe, items: list[Item]) -> float:
