@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freeret.search import exact
-from freeret.search.exact import Block, top_k
+from freeret.search.exact import Block, resident, top_k
 from gpu_parts.run import Results, Run
 from probes.geometry import unit
 
@@ -53,17 +52,12 @@ def searching(run: Run) -> Iterator[Results]:
 
 def ways(blocks: list[Block], device: str) -> dict[str, Callable[[Tensor], Any]]:
     """Ways to search with FreeRet: on a GPU from copies and streamed, on the CPU a part."""
-    search: Any = exact
-    if device == "cpu" or not hasattr(search, "resident"):
+    if device == "cpu":
         return {"freeret on the CPU": lambda queries: top_k(blocks, queries, TOP)}
-    copies = search.resident(blocks, device)
+    copies = resident(blocks, device)
     return {
-        "freeret, copies on the GPU": lambda queries: search.top_k(
-            copies, queries, TOP, device=device
-        ),
-        "freeret, streamed to the GPU": lambda queries: search.top_k(
-            blocks, queries, TOP, device=device
-        ),
+        "freeret, copies on the GPU": lambda queries: top_k(copies, queries, TOP, device=device),
+        "freeret, streamed to the GPU": lambda queries: top_k(blocks, queries, TOP, device=device),
         PART: lambda queries: top_k(blocks[: max(1, len(blocks) // 10)], queries, TOP),
     }
 
