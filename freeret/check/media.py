@@ -12,6 +12,7 @@ from typing import Any
 
 from freeret.check.agreement import (
     EXACT,
+    SITE,
     States,
     agreement,
     alone,
@@ -28,7 +29,8 @@ from probes.errors import BadItem, one_line
 from probes.items import Part
 from probes.media.cache import Cache
 from probes.media.formats import Modality
-from probes.model.batches.run import shared_prefix
+from probes.model.batches.sharing import share_error
+from probes.model.batches.states import last_states
 from probes.model.encoding import Row
 from probes.prompts import NAMED, Prompted
 
@@ -187,12 +189,11 @@ def _prefix(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """Rows that share the instructions of the control prompt, which are computed once."""
     contents = Part("text", "Rain"), three(kind)[0]
     rows = [_prompted(backbone, content, prompt="control") for content in contents]
-    prefix = shared_prefix(backbone, rows)
-    if prefix is None:
-        return [Check(what, "not used, so slower: rows are computed whole", "note")]
+    if reason := share_error(backbone, [kind]):
+        return [Check(what, f"not used, so slower: {reason}", "note")]
     single = alone(backbone, rows)
     limit = tolerance(noise(backbone, rows, single))
-    return [agreement(what, states(backbone, prefix.collate(rows)), single, limit)]
+    return [agreement(what, last_states(backbone, rows, [SITE])[:, 0], single, limit)]
 
 
 def _together(backbone: Backbone, kinds: Sequence[Modality], what: str) -> list[Check]:
