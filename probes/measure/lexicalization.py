@@ -33,7 +33,7 @@ from probes.files import read_json, write_json, wrong_field
 from probes.items import Item, as_item, several
 from probes.measure.parts import PROMPT_KINDS
 from probes.model.backbone import Backbone
-from probes.model.batches.memory import remember
+from probes.model.batches.remembering import remember
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
 from probes.model.sites import Site, all_sites

@@ -23,7 +23,7 @@ from probes.geometry import GEOMETRY_KINDS, CorpusGeometry, GeometryKind
 from probes.items import Item
 from probes.measure.reference import captions, no_reference
 from probes.model.backbone import Backbone
-from probes.model.batches.memory import remembered_states
+from probes.model.batches.remembering import remembered_states
 from probes.model.batches.states import prompted_states
 from probes.model.sites import PAPER_SITE, Site, late_sites
 from probes.prompts import NAMED, Prompt, Side, as_prompt

@@ -20,7 +20,7 @@ from probes.measure.parts import PARTS, PartName, with_needed
 from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
 from probes.measure.synonyms import synonym_similarity
 from probes.model.backbone import Backbone
-from probes.model.batches.memory import remembering
+from probes.model.batches.remembering import remembering
 from probes.progress import listening
 
 log = logging.getLogger(__name__)
