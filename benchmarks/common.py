@@ -58,13 +58,18 @@ def fastest(runs: Mapping[str, Callable[[], Any]]) -> str:
     return min(seconds, key=seconds.__getitem__)
 
 
-def gemm_peak(size: int = 2048, repeats: int = 9) -> float:
-    """The best float32 matrix product this machine does now, in FLOP/s."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def gemm_peak(
+    size: int = 2048, repeats: int = 9, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> float:
+    """The best matrix product that the device does now, in FLOP/s."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     best = 0.0
     for _ in range(repeats):
+        wait()
         start = time.perf_counter()
         torch.mm(a, b)
+        wait()
         best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
 
@@ -81,12 +86,13 @@ def report_peak(run: Callable[[], Any]) -> None:
     """Print how much the resident peak of this process rises while `run` works (Linux)."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     run()
-    print("PEAK", _resident("VmHWM") - before)
+    print("PEAK", resident("VmHWM") - before)
 
 
-def _resident(name: str) -> float:
+def resident(name: str) -> float:
+    """VmRSS or VmHWM of this process, now or at its peak, in MB (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 

@@ -30,7 +30,7 @@ from common import RESULTS, interleaved, median, peak_memory, ratio, report_peak
 from freeret.search import Index, ann
 from freeret.search.exact import top_k
 from freeret.search.scan import block_rows, scan
-from freeret.store.rows import Record
+from freeret.store.payload import Record
 from freeret.store.table import Store
 from probes import Geometry
 from probes.files import read_json

@@ -21,6 +21,7 @@ from probes import Backbone, Item, Site, as_items
 from probes.arguments import check_choice
 from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
+from probes.model.batches.ahead import blockwise
 from probes.model.batches.states import last_states
 from probes.model.encoding import Row
 from probes.prompts import Prompt, Side, as_prompt, has_task
@@ -100,8 +101,13 @@ class Embedder:
             BadItem: An item cannot be read; the error names it.
         """
         check_choice("side", side, ("query", "document"))
-        rows = [self.rows(item, side) for item in as_items(items)]
-        return self.encode_rows(rows, progress="embedding" if progress else None)
+        return blockwise(
+            self.backbone,
+            lambda item: self.rows(item, side),
+            as_items(items),
+            lambda rows, bar: self.encode_rows(rows, progress=bar),
+            "embedding" if progress else None,
+        )
 
     def rows(self, item: Item, side: Side = "document") -> list[Row]:
         """The item tokenised under each prompt. Raises BadItem with its id."""

@@ -5,7 +5,7 @@
 The model is asked whether the candidate matches, and p(match) is the softmax over its logits of the
 two labels, such as p("A") of a multiple-choice question (arXiv 2509.24621, §3.3). All prompts of a
 query share a prefix (in the default layout: instruction, options, query), which is computed once,
-and only the label rows of the LM head are read.
+several queries share forwards, and only the label rows of the LM head are read.
 """
 
 import itertools
@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
-from tqdm.auto import tqdm
 
 from freeret.recipe import Recipe
 from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
@@ -93,7 +92,7 @@ class Reranker:
 
         Args:
             pairs: (query, candidate) pairs of anything that `as_item` reads. Consecutive pairs of
-                one query share the computation of their prefix.
+                one query share its computation, and those of several queries share forwards.
             progress: Whether to show a progress bar.
 
         Returns:
@@ -105,18 +104,11 @@ class Reranker:
         listed = isinstance(pairs, Sequence) and not isinstance(pairs, str)
         if not listed or not all(isinstance(p, Sequence) and len(p) == 2 for p in pairs):
             raise BadItem("`pairs` is not a list of (query, candidate) pairs")
-        margins: list[np.ndarray] = []
-        with tqdm(
-            total=len(pairs), desc="reranking", unit="pair", disable=not progress, delay=2
-        ) as bar:
-            for group in by_query(pairs):
-                items = [(as_item(query), as_item(candidate)) for query, candidate in group]
-                by_frame = [
-                    judge(self.backbone, frame, items, layout=self.layout) for frame in self.frames
-                ]
-                margins.append(self.combine(by_frame))
-                bar.update(len(items))
-        return np.concatenate(margins) if margins else np.empty(0)
+        items = [(as_item(query), as_item(candidate)) for query, candidate in pairs]
+        bar = "reranking" if progress else None
+        return self.combine(
+            [judge(self.backbone, f, items, layout=self.layout, progress=bar) for f in self.frames]
+        )
 
     def combine(self, margins: Sequence[Any]) -> Any:
         """The mean of the margins under each frame, less the content-free margin if calibrated."""

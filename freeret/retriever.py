@@ -31,11 +31,11 @@ from freeret.search import MEMORY, Index
 from freeret.search.ann import Recall
 from freeret.search.corpus import Corpus
 from freeret.search.geometry import example_vectors
+from freeret.sources.counting import count_items
 from freeret.sources.queries import as_queries
-from freeret.store.feed import Feed
 from freeret.store.filters import Filter, Selection
 from freeret.store.identity import store_identity
-from freeret.store.indexing import Indexed, index_items
+from freeret.store.indexing import Feed, Indexed, index_items
 from freeret.store.recorded import reopen_backbone, require_for_search
 from freeret.store.table import Store
 from probes import Backbone, Item, Loading
@@ -179,8 +179,8 @@ class FreeRet:
             Counts of added, replaced and unchanged items, and the skipped ones with reasons.
 
         Raises:
-            BadItem: An item cannot be read, and `on_error` is "raise". Blocks of items that are
-                committed already stay.
+            BadItem: An item cannot be read, and `on_error` is "raise". Items that are embedded
+                already stay.
             StoreError: The store cannot be written.
             StoreMismatch: The store was made with other settings; or an actor chose a different
                 dtype: load the backbone with an explicit dtype.
@@ -207,9 +207,10 @@ class FreeRet:
                 )  # fmt: skip
                 opened.refresh()
             else:
+                total = count_items(feed.stream) if self.progress else None
                 done = index_items(
-                    opened, self.embedder, feed.stream,
-                    on_error=on_error, among=feed.shard, progress=self.progress,
+                    opened, self.embedder, enumerate(feed.stream),
+                    on_error=on_error, progress=self.progress, total=total,
                 )  # fmt: skip
         except BaseException:
             # A shard leaves its store alone: the processes of other shards may be about to write.

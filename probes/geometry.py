@@ -23,8 +23,9 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.errors import BadSetting
@@ -105,7 +106,7 @@ class Geometry:
         return f"Geometry({self.kind!r}{f', means of {means}' if means else ''})"
 
     def map(
-        self, vectors: Float[Tensor, "n hidden"], signatures: Sequence[str], side: Side
+        self, vectors: Float[Tensor, "n hidden"], signatures: str | Sequence[str], side: Side
     ) -> Float[Tensor, "n hidden"]:
         """Map raw vectors to unit vectors, float32.
 
@@ -114,19 +115,15 @@ class Geometry:
 
         Args:
             vectors: Raw vectors.
-            signatures: The modality signature of each.
+            signatures: The modality signature of each, or the one of all.
             side: Whether they are queries or documents.
         """
         moved = unit(vectors)
-        for signature in set(signatures):
+        for signature, rows in _rows_of(signatures).items():
             keys: list[Key] = [(side, signature), ("document", signature), ("document", POOLED)]
             mean = next((self.means[key] for key in keys if key in self.means), None)
             if mean is not None:
-                rows = torch.tensor([s == signature for s in signatures])
-                if rows.all():  # without two copies of a corpus of one signature
-                    moved -= mean
-                else:
-                    moved[rows] -= mean
+                moved[rows] -= mean
         if self.transform is not None:
             moved = moved @ self.transform
         return moved if self.kind == "none" else unit(moved)
@@ -216,16 +213,18 @@ class CorpusGeometry:
         return corpus.fit(reference)
 
     def add(
-        self, ids: Sequence[str], signatures: Sequence[str], vectors: Float[Tensor, "n hidden"]
+        self,
+        ids: Sequence[str],
+        signatures: str | Sequence[str],
+        vectors: Float[Tensor, "n hidden"],
     ) -> None:
-        """Add raw vectors of documents."""
+        """Add raw vectors of documents, with the signature of each or the one of all."""
         if self.kind == "none":
             return
-        for signature in dict.fromkeys(signatures):
-            places = [i for i, s in enumerate(signatures) if s == signature]
-            rows = vectors if len(places) == len(ids) else vectors[torch.tensor(places)]
-            self.moments.setdefault(signature, Moments()).add(rows)
-            self._sample(signature, [ids[i] for i in places], rows)
+        for signature, rows in _rows_of(signatures).items():
+            places = range(len(ids)) if isinstance(rows, slice) else rows.tolist()
+            self.moments.setdefault(signature, Moments()).add(vectors[rows])
+            self._sample(signature, [ids[int(i)] for i in places], vectors[rows])
 
     def fit(self, reference: Reference) -> Geometry:
         """The geometry of all documents that were added.
@@ -296,6 +295,15 @@ class CorpusGeometry:
         sample |= {key: rows[i].clone() for i, key in enumerate(keys) if key < last}
         for key in sorted(sample)[SAMPLE:]:
             del sample[key]
+
+
+def _rows_of(signatures: str | Sequence[str]) -> dict[str, Int[Tensor, " rows"] | slice]:
+    """The rows of each signature; all of them, without a copy, where it is the only one."""
+    names = [signatures] if isinstance(signatures, str) else list(dict.fromkeys(signatures))
+    if len(names) == 1:
+        return {names[0]: slice(None)}
+    column = np.array(signatures)
+    return {name: torch.from_numpy(np.flatnonzero(column == name)) for name in names}
 
 
 Priors = Mapping[Key, Tensor | None]

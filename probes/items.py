@@ -95,7 +95,9 @@ class Item:
                     )
             parts = [Part(kind, value) for kind, values in media for value in values]
             parts += [Part("text", text)] if text is not None else []
-        object.__setattr__(self, "parts", tuple(map(plain, parts)))
+        object.__setattr__(
+            self, "parts", tuple(part if part.kind == "text" else plain(part) for part in parts)
+        )
         object.__setattr__(self, "id", id)
         object.__setattr__(self, "metadata", as_metadata(metadata or {}))
         object.__setattr__(self, "source", source)

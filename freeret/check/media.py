@@ -12,6 +12,7 @@ from typing import Any
 
 from freeret.check.agreement import (
     EXACT,
+    SITE,
     States,
     agreement,
     alone,
@@ -28,7 +29,8 @@ from probes.errors import BadItem, one_line
 from probes.items import Part
 from probes.media.cache import Cache
 from probes.media.formats import Modality
-from probes.model.batches.run import shared_prefix
+from probes.model.batches.sharing import share_error
+from probes.model.batches.states import last_states
 from probes.model.encoding import Row
 from probes.prompts import NAMED, Prompted
 
@@ -157,22 +159,24 @@ def _agreements(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     single = alone(backbone, rows)  # which come from the cache here
     limit = tolerance(noise(backbone, rows, single))
     lines = [agreement(what, mixed, single, limit)]
-    media = rows[1:3]  # one medium each: some models take no two clips of unequal length as pixels
-    if all("mm_encoder_outputs" in backbone.collate([row]).inputs for row in media):
-        cached = f"cached {kind} features against pixels"
-        lines.append(agreement(cached, single[1:3], _from_pixels(backbone, media), limit))
+    # One medium each: some models take no two clips of unequal length as pixels.
+    if all("mm_encoder_outputs" in backbone.collate([row]).inputs for row in rows[1:3]):
+        pixels = _from_pixels(backbone, (first, other))
+        lines.append(
+            agreement(f"cached {kind} features against pixels", single[1:3], pixels, limit)
+        )
     return [*lines, _swapped(kind, distance(single[3:4], single[4:5]))]
 
 
-def _from_pixels(backbone: Backbone, rows: Sequence[Row]) -> States:
-    """States of rows alone, with pixels instead of features as the model's input."""
+def _from_pixels(backbone: Backbone, media: Sequence[Part]) -> States:
+    """States of media alone, with pixels instead of features as the model's input."""
     plain = copy.copy(backbone)
     plain.encoder = copy.copy(backbone.encoder)
     perception = copy.copy(backbone.encoder.perception)
     if perception is not None:
         perception.takes_features, perception.cache = False, Cache(0)
     plain.encoder.perception = perception
-    return alone(plain, rows)
+    return alone(plain, [_prompted(plain, medium) for medium in media])
 
 
 def _swapped(kind: Modality, moved: float) -> Check:
@@ -185,12 +189,11 @@ def _prefix(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
     """Rows that share the instructions of the control prompt, which are computed once."""
     contents = Part("text", "Rain"), three(kind)[0]
     rows = [_prompted(backbone, content, prompt="control") for content in contents]
-    prefix = shared_prefix(backbone, rows)
-    if prefix is None:
-        return [Check(what, "not used, so slower: rows are computed whole", "note")]
+    if reason := share_error(backbone, [kind]):
+        return [Check(what, f"not used, so slower: {reason}", "note")]
     single = alone(backbone, rows)
     limit = tolerance(noise(backbone, rows, single))
-    return [agreement(what, states(backbone, prefix.collate(rows)), single, limit)]
+    return [agreement(what, last_states(backbone, rows, [SITE])[:, 0], single, limit)]
 
 
 def _together(backbone: Backbone, kinds: Sequence[Modality], what: str) -> list[Check]:

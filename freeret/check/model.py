@@ -1,14 +1,13 @@
 """Checks of the model itself: anatomy, weights, attention, batch invariance, throughput."""
 
 import torch
-from transformers.utils import is_flash_attn_2_available
 
-from freeret.check.agreement import agreement, alone, noise, states, tolerance
+from freeret.check.agreement import SITE, agreement, alone, noise, states, tolerance
 from freeret.check.line import Check, tried
 from freeret.scale.sizing import tokens_per_second
 from probes import Backbone, Item
-from probes.model.batches.prefix import share_error, window
-from probes.model.batches.run import shared_prefix
+from probes.model.batches.sharing import share_error
+from probes.model.batches.states import last_states
 from probes.prompts import NAMED
 
 TEXTS = (
@@ -71,29 +70,27 @@ def _attention(backbone: Backbone) -> Check:
     parts = {"language model": text, **towers}
     used = {name: getattr(part, IMPLEMENTATION, None) for name, part in parts.items()}
     listed = ", ".join(f"{name} {implementation}" for name, implementation in used.items())
-    slow = without_flash(towers.get("vision"), backbone.device, is_flash_attn_2_available())
+    slow = per_window(towers.get("vision"), backbone.device)
     return Check("attention", f"{listed}: {slow}" if slow else listed, "note" if slow else "ok")
 
 
-def without_flash(tower: object, device: torch.device, installed: bool) -> str:
-    """Say what the lack of flash-attn costs a vision tower on a device.
+def per_window(tower: object, device: torch.device) -> str:
+    """Say what it costs where a vision tower attends to one window of a picture at a time.
 
     Args:
         tower: The config of the vision tower, or None.
         device: Device of the model.
-        installed: Whether flash-attn can be imported.
 
     Returns:
         The cost and the remedy in words; empty if there is no cost.
     """
     windowed = all(hasattr(tower, setting) for setting in WINDOWED)
     used = str(getattr(tower, IMPLEMENTATION, None))
-    if device.type != "cuda" or not windowed or used.startswith("flash"):
+    if device.type != "cuda" or not windowed or used == "sdpa" or used.startswith("flash"):
         return ""
-    remedy = "load it with flash_attention_2" if installed else "install flash-attn"
     return (
         "the vision tower launches one attention kernel per window of a picture, thousands in all, "
-        f"and the GPU idles between them; {remedy}, which takes one call for all windows"
+        "and the GPU idles between them; load it with sdpa, which takes one call for all windows"
     )
 
 
@@ -116,11 +113,8 @@ def _prefix(backbone: Backbone, limit: float) -> Check:
     if reason := share_error(backbone):
         return Check("shared prefix", f"not used, so slower: {reason}", "note")
     rows = [backbone.row(NAMED["control"].apply(Item(text))) for text in TEXTS]
-    prefix = shared_prefix(backbone, rows)
-    if prefix is None:
-        words = f"not used for rows of {max(map(len, rows))} tokens, so slower: the attention "
-        return Check("shared prefix", f"{words}window is {window(backbone):.0f}", "note")
-    shared, whole = (states(backbone, source.collate(rows)) for source in (prefix, backbone))
+    shared = last_states(backbone, rows, [SITE])[:, 0]
+    whole = states(backbone, backbone.collate(rows))
     return agreement("shared prefix against whole rows", shared, whole, limit)
 
 

@@ -27,9 +27,9 @@ from freeret.search.ann import Recall
 from freeret.search.corpus import Corpus
 from freeret.sources import tables
 from freeret.sources.files import Files, Listing
-from freeret.store.feed import Feed
 from freeret.store.identity import store_identity
-from freeret.store.indexing import Indexed, blocks, given_twice, index_block, refuse
+from freeret.store.indexing import Feed, blocks, index_items
+from freeret.store.outcome import Indexed, given_twice, refuse
 from freeret.store.recorded import recorded_loading
 from freeret.store.table import Store
 from probes import Backbone, Loading
@@ -233,7 +233,6 @@ class Indexing:
             self.embedder = Embedder.from_recipe(backbone, recipe)
             self.store = Store.open(opening.store)
             self.store.require(store_identity(self.embedder, recipe))
-            self.known = self.store.hashes()
         except FreeRetError as error:  # returned by the first block; Ray would retry for ever
             self.error = error
 
@@ -244,7 +243,7 @@ class Indexing:
         if self.error is not None:
             return self.error
         try:
-            return index_block(self.store, self.embedder, block, self.known, self.on_error, {})
+            return index_items(self.store, self.embedder, block, on_error=self.on_error)
         except FreeRetError as error:
             return error
 

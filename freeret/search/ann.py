@@ -18,6 +18,7 @@ from torch import Tensor
 
 from freeret.search import Index
 from freeret.search.exact import Block, top_k
+from freeret.search.scan import apply_filter
 from freeret.store.commits import alone, clear, commit, storage_errors
 from freeret.store.filters import EVERYTHING, Selection
 from freeret.store.rows import Loaded, matrix
@@ -99,10 +100,8 @@ def scan_index(store: Store, rows: int, selection: Selection = EVERYTHING) -> It
     query = _table(store).search().select(["id", "signature", "vector"]).limit(None)
     where = Selection(kinds=selection.kinds).sql()
     for batch in store.stream(query.where(where) if where else query, rows):
-        signatures = batch["signature"].to_pylist()
-        loaded = Loaded(batch["id"].to_pylist(), signatures, [], matrix(batch["vector"]))
-        for signature, part in loaded.by_signature().items():
-            yield Block(part.ids, part.vectors, signature)
+        for part in Loaded.read(batch).by_signature().values():
+            yield apply_filter(part)
 
 
 def ann_candidates(
@@ -168,7 +167,7 @@ def _made_from(store: Store) -> str:
 
 
 def _batches(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for ids, vectors, signature in blocks:
+    for ids, vectors, signature, _ in blocks:
         flat = pa.array(vectors.contiguous().flatten().numpy())
         column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
         names = pa.array([signature] * len(ids), pa.string())

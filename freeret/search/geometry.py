@@ -31,7 +31,8 @@ def fit_geometry(kind: GeometryKind, store: Store, reference: Reference) -> Geom
     """Fit the geometry on everything stored, in one pass that holds one block at a time."""
     corpus = CorpusGeometry(kind)
     for block in store.blocks() if kind != "none" else ():
-        corpus.add(block.ids, block.signatures, block.vectors)
+        for signature, part in block.by_signature().items():
+            corpus.add(part.ids, signature, part.vectors)
     return corpus.fit(reference)
 
 

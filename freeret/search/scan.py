@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from freeret.search.exact import Block
 from freeret.store.filters import EVERYTHING, Selection
-from freeret.store.rows import Loaded
+from freeret.store.rows import Loaded, Texts
 from freeret.store.table import Store
 from probes import Geometry
 
@@ -40,18 +42,31 @@ def scan(
 def map_rows(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
     """Rows with their vectors mapped, in one part per modality signature."""
     return [
-        replace(part, vectors=geometry.map(part.vectors, part.signatures, "document"))
-        for part in loaded.by_signature().values()
+        replace(part, vectors=geometry.map(part.vectors, signature, "document"))
+        for signature, part in loaded.by_signature().items()
     ]
 
 
-def apply_filter(part: Loaded, selection: Selection = EVERYTHING) -> Block:
-    """The selected ones of mapped rows of one modality signature."""
-    signature = part.signatures[0]
-    if not selection.takes_signature(signature):
-        return Block([], part.vectors[:0], signature)
-    if selection.filter is None:
-        return Block(part.ids, part.vectors, signature)
-    rows = [i for i, metadata in enumerate(part.metadata) if selection.takes_metadata(metadata)]
-    vectors = part.vectors[torch.tensor(rows, dtype=torch.long)]
-    return Block([part.ids[i] for i in rows], vectors, signature)
+def apply_filter(
+    part: Loaded, selection: Selection = EVERYTHING, copy: Tensor | None = None
+) -> Block:
+    """The selected ones of mapped rows of one modality signature.
+
+    Args:
+        part: The rows.
+        selection: The items that are searched.
+        copy: Their vectors on a GPU, if they are there (`freeret.search.exact.resident`).
+    """
+    signature = part.signature
+    if not selection.takes_signature(signature) or selection.filter is not None:
+        places = _passing(part, selection)
+        part = part.take(places)
+        copy = None if copy is None else copy[torch.from_numpy(places).to(copy.device)]
+    return Block(Texts(part.columns["id"]), part.vectors, signature, copy)
+
+
+def _passing(part: Loaded, selection: Selection) -> np.ndarray:
+    """The places of the rows that pass; metadata is not read where the signature decides."""
+    if not selection.takes_signature(part.signature):
+        return np.empty(0, int)
+    return np.flatnonzero([selection.takes_metadata(metadata) for metadata in part.metadata])

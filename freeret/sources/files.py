@@ -1,9 +1,7 @@
 """Paths and URLs as a stream of items. Every file that is not read is counted."""
 
-import contextlib
 import io
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,7 @@ from freeret.sources.tables import BadRow
 from probes import Item
 from probes.arguments import check_choice
 from probes.errors import BadItem
-from probes.items import Part, as_id, as_item, several, whole_path
+from probes.items import Part, as_id, as_item, whole_path
 from probes.media.formats import NEEDS, Modality, kind_of, known_endings
 from probes.media.sources import WEB, Limits
 
@@ -26,8 +24,6 @@ File = Path | RemoteFile
 PDF = ".pdf"
 DOTS = 150 / 72
 """Pixels per point of a rendered PDF page: 150 per inch."""
-LONGEST_NAME = 1024
-"""Characters of a text that could still be a path."""
 
 
 @dataclass(frozen=True)
@@ -285,34 +281,6 @@ def listed(items: Any) -> Listing | None:
     if isinstance(items, list | tuple) and items and all(isinstance(i, Path) for i in items):
         items = Files(items)
     return replace(items, on_error="skip").listing() if isinstance(items, Files) else None
-
-
-def opened(items: Any, passed_over: Counter[str]) -> Iterator[Any]:
-    """A stream of items in any form, in which every path is replaced by the items it leads to."""
-    for value in several(items):
-        if isinstance(value, str):
-            _warn_of_path(value)
-        if isinstance(value, Path):
-            try:
-                listing = Files([value], on_error="skip").listing()
-            except BadItem as error:
-                yield error
-                continue
-            passed_over.update(listing.passed_over)
-            yield from listing
-        else:
-            yield value
-
-
-def _warn_of_path(text: str) -> None:
-    """A str is always text; warn when it looks as if the file or folder of that name was meant."""
-    with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a null byte
-        if text and len(text) < LONGEST_NAME and Path(text).exists():
-            warnings.warn(
-                f"{text!r} is stored as a text; give pathlib.Path({text!r}) to read the "
-                f"{'folder' if Path(text).is_dir() else 'file'} of that name",
-                stacklevel=2,
-            )
 
 
 def _is_empty(file: File) -> bool:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 from filelock import FileLock
+from lancedb.index import BTree
 
 from probes.errors import BadSetting, FreeRetError, StoreError
 
@@ -21,6 +22,11 @@ T = TypeVar("T")
 
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds to wait before each retry of a commit that lost a race, with 50% jitter."""
+BY_ID = "id_idx"
+"""Name of the index on `id`."""
+UNINDEXED = 2**14
+"""Rows after which the index on `id` is built again, from the ids alone; in a large store, 1/64 of
+its rows. Every look-up and merge reads the ids of all rows that have come since."""
 LOST_RACE = re.compile(
     r"commit conflict|concurrent (transaction|writers|commit)|please retry|not found: \S+\.lance/",
     re.IGNORECASE,
@@ -29,12 +35,13 @@ LOST_RACE = re.compile(
 came first, or the files of the version being read were removed because there is a later one."""
 
 
-def commit(location: str | Path, write: Callable[[], T]) -> T:
+def commit(location: str | Path, write: Callable[[], T], table: Any = None) -> T:
     """Run `write`, and retry after a pause when another process committed first.
 
     Args:
         location: Where the store lies, for messages.
         write: The commit. It must read the latest state on each call.
+        table: A table whose latest version is checked out before each call.
 
     Returns:
         The result of `write`.
@@ -42,17 +49,22 @@ def commit(location: str | Path, write: Callable[[], T]) -> T:
     Raises:
         StoreError: At once for any other fault; for a lost race after the last of PAUSES.
     """
+
+    def attempt() -> T:
+        with storage_errors(location):
+            if table is not None:
+                table.checkout_latest()
+            return write()
+
     for pause in PAUSES:
         try:
-            with storage_errors(location):
-                return write()
+            return attempt()
         except StoreError as error:
             if not LOST_RACE.search(str(error)):
                 raise
             log.info("commit retried: %s", error)
         time.sleep(pause * random.uniform(0.5, 1.5))
-    with storage_errors(location):
-        return write()
+    return attempt()
 
 
 def check_place(location: Any) -> None:
@@ -62,18 +74,22 @@ def check_place(location: Any) -> None:
 
 
 @contextmanager
-def alone(location: str | Path, name: str) -> Iterator[None]:
-    """Hold the lock of one table of a local store. Object stores have no such lock."""
+def alone(location: str | Path, name: str, work: str = "") -> Iterator[bool]:
+    """Hold a lock of one table of a local store, one for each kind of work.
+
+    Yields:
+        Whether there is such a lock: object stores have none.
+    """
     place = str(location)
     with storage_errors(location):
         if "://" in place and not place.startswith("file://"):
-            yield
+            yield False
             return
         folder = Path(unquote(place.removeprefix("file://")) if "://" in place else place)
         folder = folder / f"{name}.lance"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", mode=0o666):  # less what the umask takes away
-            yield
+        with FileLock(folder / f".{work}lock", mode=0o666):  # less what the umask takes away
+            yield True
 
 
 def create_table(database: Any, location: str | Path, name: str, schema: pa.Schema) -> Any:
@@ -97,6 +113,42 @@ def create_table(database: Any, location: str | Path, name: str, schema: pa.Sche
         if replaced:
             commit(location, lambda: _put_back(table, replaced))
         return table
+
+
+def index_ids(table: Any, location: str | Path) -> None:
+    """Index the column `id`, unless an index covers all but a few rows. One process does it."""
+
+    def lags() -> bool:
+        index = table.index_stats(BY_ID)
+        return index is None or index.num_unindexed_rows > max(
+            UNINDEXED, index.num_indexed_rows // 64
+        )
+
+    with storage_errors(location):
+        if not lags():
+            return
+    with alone(location, table.name):
+        commit(
+            location,
+            lambda: lags() and table.create_index("id", config=BTree(), name=BY_ID),
+            table,
+        )
+
+
+def compact(table: Any, location: str | Path) -> None:
+    """Merge the small fragments that many commits leave, and bring the index on `id` up to date.
+
+    In a folder the first of several processes does it and the others find it done. On an object
+    store, processes that begin together each do it, and one result stays.
+    """
+
+    def optimize() -> None:
+        table.optimize(cleanup_older_than=timedelta(days=1))
+
+    index_ids(table, location)
+    with alone(location, table.name):
+        commit(location, optimize, table)  # indexes new fragments
+        commit(location, optimize, table)  # merges them: only fragments that are indexed alike are
 
 
 def open_table(database: Any, name: str) -> Any:

@@ -1,210 +1,313 @@
-"""Index: from a stream of items to rows of a store. Resumable and idempotent.
+"""Index: from whatever `FreeRet.index` is given to rows of a store. Resumable and idempotent.
 
-Items are read, hashed and written block by block; a block is one atomic commit. An item whose id
-and content hash are stored already is not embedded again, so after a crash the same call resumes
+The way of an item: it is read and hashed, compared with what is stored, tokenised (all of that in
+threads, ahead of the model), embedded, and written with others in one atomic commit. An item whose
+id and content hash are stored already is not embedded again, so after a crash the same call resumes
 where it stopped.
 """
 
-import logging
-from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import contextlib
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from freeret.embedder import Embedder, not_finite
-from freeret.sources.counting import count_items
-from freeret.store.payload import (
-    Packed,
-    by_place,
-    content_hash,
-    file_of,
-    id_from,
-    pack,
-    source_of,
-    with_place,
-)
-from freeret.store.rows import Record
+from freeret.sources.files import Files, Listing, listed
+from freeret.sources.sharding import Shard
+from freeret.store.outcome import Indexed, given_twice, gone, refuse
+from freeret.store.payload import Record, by_place, file_of, record_of, source_of
 from freeret.store.table import Store
 from probes import Item, as_item
-from probes.errors import BadItem
+from probes.arguments import check_choice
+from probes.errors import BadItem, BadSetting
+from probes.items import several
+from probes.model.batches.ahead import ahead, media_bytes, row_blocks
 from probes.model.encoding import Row
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
+LONGEST_NAME = 1024
+"""Characters of a text that could still be a path."""
 BLOCK = 256
-"""Items per commit: the most that a kill loses."""
+"""Items whose ids are looked up at once."""
 HELD = 2**28
-"""Most bytes of in-memory media, such as those read from a URL, in the items of one commit."""
+"""Most bytes of in-memory media, such as those read from a URL, in the items of a block."""
+COMMIT_BYTES = 2**26
+COMMIT_SECONDS = 30
+"""A commit is due when its rows have this many bytes, or the last one was this long ago: what a
+kill loses."""
 
-Seen = dict[str, tuple[str, str]]
-"""Content hash and place of each item of a stream, by id."""
+
+@dataclass(frozen=True)
+class Feed:
+    """A stream of items, and what is known about where they come from."""
+
+    stream: Iterable[Any]
+    shard: Shard | None
+    listing: Listing | None
+    """The files, when items are read from files alone."""
+    prune: bool
+    passed_over: Counter[str]
+    """Files that are not read, counted while the stream is."""
+
+    @classmethod
+    def of(cls, items: Any, on_error: str, prune: bool, shards: str | None) -> "Feed":
+        """Open what `FreeRet.index` was given.
+
+        Raises:
+            BadSetting: `on_error`, `shards` or `prune` does not fit.
+            BadItem: A file cannot be read, unless `on_error` is "skip".
+        """
+        check_choice("on_error", on_error, ("raise", "skip"))
+        shard = Shard.parse(shards) if shards is not None else None
+        listing, passed_over = listed(items), Counter[str]()
+        if listing is not None:
+            passed_over = listing.passed_over
+            if listing.bad and on_error == "raise":
+                raise listing.bad[0]
+        elif prune:
+            raise BadSetting(
+                "to prune, give the files and folders: paths, or freeret.sources.files.Files"
+            )
+        stream: Iterable[Any] = listing or opened(items, passed_over)
+        return cls(
+            stream if shard is None else shard.of(stream), shard, listing, prune, passed_over
+        )
+
+    def finish(self, done: Indexed, store: Store) -> None:
+        """Report the files that were passed over, and remove or count the items whose file is gone.
+        A shard does so only when it prunes, for it would count no more than its part."""
+        done.passed_over = dict(self.passed_over)
+        if self.listing is None or (self.shard is not None and not self.prune):
+            return
+        ids = gone(store, self.listing, done, self.shard)
+        if self.prune:
+            done.pruned = store.delete(ids)
+        else:
+            done.gone = len(ids)
 
 
-@dataclass
-class Indexed:
-    """The outcome of one call of `index`."""
+def opened(items: Any, passed_over: Counter[str]) -> Iterator[Any]:
+    """A stream of items in any form, in which every path is replaced by the items it leads to."""
+    for value in several(items):
+        if isinstance(value, str):
+            _warn_of_path(value)
+        if isinstance(value, Path):
+            try:
+                listing = Files([value], on_error="skip").listing()
+            except BadItem as error:
+                yield error
+                continue
+            passed_over.update(listing.passed_over)
+            yield from listing
+        else:
+            yield value
 
-    added: int = 0
-    replaced: int = 0
-    unchanged: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Bad items by id (or place in the stream), each with the reason."""
-    passed_over: dict[str, int] = field(default_factory=dict)
-    """Number of files that were not read, by ending or reason, such as `.docx` or `hidden`."""
-    pruned: int = 0
-    """Items removed because their file or row no longer exists."""
-    gone: int = 0
-    """Items that are still stored though their file or row no longer exists."""
-    seen: Seen = field(default_factory=dict, repr=False, compare=False)
-    """Every good item of the stream, whether it was written now or stored before."""
 
-    def __iadd__(self, other: "Indexed") -> "Indexed":
-        self.added += other.added
-        self.replaced += other.replaced
-        self.unchanged += other.unchanged
-        self.skipped |= other.skipped
-        self.seen |= other.seen
-        return self
+def _warn_of_path(text: str) -> None:
+    """A str is always text; warn when it looks as if the file or folder of that name was meant."""
+    with contextlib.suppress(OSError, ValueError):  # too long for a name, or with a null byte
+        if text and len(text) < LONGEST_NAME and Path(text).exists():
+            warnings.warn(
+                f"{text!r} is stored as a text; give pathlib.Path({text!r}) to read the "
+                f"{'folder' if Path(text).is_dir() else 'file'} of that name",
+                stacklevel=2,
+            )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item on its way into a store."""
+
+    item: Item
+    record: Record
+    place: str
+    absent: int | None = None
+    """A version of the store that does not hold its id; None where it replaces a row."""
+    rows: list[Row] = field(default_factory=list)
+    """Its tokens and media, under each prompt."""
+
+    @property
+    def id(self) -> str:
+        return self.record.id
 
 
 def index_items(
     store: Store,
     embedder: Embedder,
-    items: Iterable[Any],
+    stream: Iterable[tuple[int, Any]],
     *,
     on_error: str = "raise",
-    among: Container[str] | None = None,
     progress: bool = False,
+    total: int | None = None,
 ) -> Indexed:
     """Embed and upsert every new or changed item of a stream.
 
     Args:
         store: Where the items go.
         embedder: Stage 1 of the store.
-        items: The stream, in any form that `as_item` reads.
+        stream: Items in any form that `as_item` reads, each with its place in the stream.
         on_error: `"skip"` reports bad items instead of raising BadItem.
-        among: Restricts the lookup of stored ids to a shard.
         progress: Whether to show bars.
+        total: Number of items for the bar, if it is known.
 
     Returns:
         What was written.
 
     Raises:
-        BadItem: An item is bad and not skipped; blocks that were committed before stay.
+        BadItem: An item is bad and not skipped; what was embedded before is stored.
     """
-    done = Indexed()
-    hashes = store.hashes(among)
-    stream = blocks(enumerate(items))
+    done, embedded, committed = Indexed(), list[Entry](), time.monotonic()
+    stream = iter(stream)
     first = next(stream, None)
     if first is None:  # no bar where there is nothing to do
         return done
-    total = count_items(items) if progress else None
-    with tqdm(total=total, desc="indexing", unit="item", disable=not progress) as bar:
-        for block in chain([first], stream):
-            done += index_block(
-                store, embedder, block, hashes, on_error, done.seen, progress=progress
-            )
-            bar.update(len(block))  # they are committed now
+
+    def commit() -> None:
+        nonlocal committed
+        entries = embedded.copy()
+        embedded.clear()  # they are not tried again
+        absent = [entry.absent for entry in entries if entry.absent is not None]
+        all_new = len(absent) == len(entries) and absent
+        written = store.write([e.record for e in entries], min(absent) if all_new else None)
+        done.added += written.added
+        done.replaced += written.replaced
+        committed = time.monotonic()
+        bar.update(done.settled - bar.n)
+
+    with (
+        tqdm(total=total, desc="indexing", unit="item", disable=not progress) as bar,
+        closing(
+            _tokenised(store, embedder, chain([first], stream), done, on_error, bar)
+        ) as entries,
+    ):
+        try:
+            for block in row_blocks(embedder.backbone, entries, lambda entry: entry.rows):
+                embedded += _embed(embedder, block, done, on_error, progress)
+                held = sum(entry.record.nbytes for entry in embedded)
+                if held >= COMMIT_BYTES or time.monotonic() - committed >= COMMIT_SECONDS:
+                    commit()
+        finally:
+            commit()
     return done
 
 
-def index_block(
+def _embed(
+    embedder: Embedder, block: list[Entry], done: Indexed, on_error: str, progress: bool
+) -> Iterator[Entry]:
+    """The entries of a block with their vectors, without their rows."""
+    vectors = embedder.encode_rows(
+        [entry.rows for entry in block], progress="embedding" if progress else None
+    )
+    bad = not_finite([entry.item for entry in block], vectors)
+    for number, (entry, vector) in enumerate(zip(block, vectors.numpy(), strict=True)):
+        if number in bad:
+            del done.seen[entry.id]
+            refuse(done, bad[number], on_error, entry.id)
+        else:
+            yield replace(entry, record=replace(entry.record, vector=vector), rows=[])
+
+
+def _tokenised(
     store: Store,
     embedder: Embedder,
-    block: Iterable[tuple[int, Any]],
-    hashes: dict[str, str],
+    stream: Iterable[tuple[int, Any]],
+    done: Indexed,
     on_error: str,
-    seen: Seen,
-    *,
-    progress: bool = False,
-) -> Indexed:
-    """Embed and upsert the new or changed items of one block in one commit.
+    bar: tqdm,
+) -> Generator[Entry, None, None]:
+    """The new or changed items of a stream with their rows, which are made in threads."""
 
-    Args:
-        store: Where the items go.
-        embedder: Stage 1 of the store.
-        block: Items, each with its place in the stream.
-        hashes: Content hash of each stored item by id; those written now are added.
-        on_error: As for `index_items`.
-        seen: The items that came before in the same stream.
-        progress: Whether to show a bar.
-
-    Returns:
-        What was written. `seen` holds the items of this block alone.
-
-    Raises:
-        BadItem: As for `index_items`; nothing of this block is written then.
-    """
-    done = Indexed()
-    pending: dict[str, _Pending] = {}
-    for place, value in block:
+    def tokenise(entry: Entry) -> Entry | tuple[Entry, BadItem]:
         try:
-            new = _read(value, place)
-            earlier = done.seen.get(new.id) or seen.get(new.id)
-            if earlier is not None and earlier[0] != new.hash:
-                raise given_twice(new.id, new.place, earlier[1])
-            if earlier is not None or hashes.get(new.id) == new.hash:
-                done.unchanged += 1
-            else:
-                new.rows = embedder.rows(new.item)
-                pending[new.id] = new
-            done.seen[new.id] = new.hash, new.place
+            return replace(entry, rows=embedder.rows(entry.item))
         except BadItem as error:
-            refuse(done, error, on_error, _name(value, place))
+            return entry, error
 
-    def drop(errors: Mapping[str, BadItem]) -> None:
-        for id, error in errors.items():
-            del pending[id], done.seen[id]
-            refuse(done, error, on_error, id)
+    def nbytes(made: Entry | tuple[Entry, BadItem]) -> int:
+        return media_bytes(made.rows) if isinstance(made, Entry) else 0
 
-    drop(_of_other_files(store, pending, hashes))
-    ids = list(pending)
-    vectors = embedder.encode_rows(
-        [new.rows for new in pending.values()], progress="embedding" if progress else None
-    )
-    bad = not_finite([new.item for new in pending.values()], vectors)
-    drop({ids[place]: error for place, error in bad.items()})
-    by_id = dict(zip(ids, vectors.numpy(), strict=True))
-    written = store.write([new.record(by_id[id]) for id, new in pending.items()])
-    hashes.update((id, new.hash) for id, new in pending.items())
-    done.added, done.replaced = written.added, written.replaced
-    return done
+    with (
+        closing(_changed(store, stream, done, on_error, bar)) as changed,
+        closing(ahead(tokenise, changed, nbytes=nbytes)) as made,
+    ):
+        for entry in made:
+            if isinstance(entry, Entry):
+                yield entry
+            else:
+                bad, error = entry
+                del done.seen[bad.id]
+                refuse(done, error, on_error, bad.id)
 
 
-def refuse(done: Indexed, error: BadItem, on_error: str, place: str) -> None:
-    """Raise an error, or report it in `done` under the item's id, or else its place."""
-    name = _printable(error.item or place)
-    message = str(error) if name in str(error) else f"{name}: {error}"
-    if on_error == "raise":
-        raise BadItem(message, name) from error
-    done.skipped[name] = message
-    log.warning("skipped: %s", message)
+def _changed(
+    store: Store, stream: Iterable[tuple[int, Any]], done: Indexed, on_error: str, bar: tqdm
+) -> Generator[Entry, None, None]:
+    """The items of a stream that the store does not hold as they are now. They are read and hashed
+    in threads, and compared block by block."""
+    with closing(ahead(_read, stream, nbytes=_held)) as read:
+        for block in blocks(read, nbytes=_held):
+            store.refresh()
+            version = store.version
+            hashes = store.hashes([entry.id for entry in block if isinstance(entry, Entry)])
+            changed: dict[str, Entry] = {}
+            for entry in block:
+                try:
+                    if isinstance(entry, BadItem):
+                        raise entry
+                    id, hash = entry.id, entry.record.hash
+                    earlier = done.seen.get(id)
+                    if earlier is not None and earlier[0] != hash:
+                        raise given_twice(id, entry.place, earlier[1])
+                    if earlier is not None or hashes.get(id) == hash:
+                        done.unchanged += 1
+                    else:
+                        changed[id] = replace(entry, absent=None if id in hashes else version)
+                    done.seen[id] = hash, entry.place
+                except BadItem as error:
+                    refuse(done, error, on_error, "")
+            for id, error in _of_other_files(store, changed).items():
+                del changed[id], done.seen[id]
+                refuse(done, error, on_error, id)
+            bar.update(done.settled - bar.n)
+            yield from changed.values()
 
 
-def given_twice(id: str, place: str, earlier: str) -> BadItem:
-    """The error for an id that one stream gives to two contents."""
-    return BadItem(
-        f"{place}: the id {_printable(id)!r} was given to another item before, at {earlier}; an id "
-        "names one item: give other ids, or drop one of them",
-        place,
-    )
+def _read(placed: tuple[int, Any]) -> Entry | BadItem:
+    """Read and hash one item. An error names it by its id, or else by its place."""
+    number, value = placed
+    place = f"item {number} of the stream"
+    try:
+        item = as_item(value, place=place)
+        record = record_of(item)
+    except BadItem as error:
+        id = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
+        return BadItem(str(error), error.item or (place if id is None else str(id)))
+    item = item if item.id is not None else item.with_id(record.id)
+    return Entry(item, record, item.source or place)
 
 
-def _of_other_files(
-    store: Store, pending: Mapping[str, "_Pending"], hashes: Mapping[str, str]
-) -> dict[str, BadItem]:
+def _held(read: Entry | BadItem) -> int:
+    return sum(map(len, read.record.blobs)) if isinstance(read, Entry) else 0
+
+
+def _of_other_files(store: Store, changed: Mapping[str, Entry]) -> dict[str, BadItem]:
     """Errors for items named by their place that would replace those of another file which still
     exists: two folders of one name, in two calls."""
     by_their_place = [
-        id for id, new in pending.items() if id in hashes and by_place(id, new.item.source)
+        id for id, new in changed.items() if new.absent is None and by_place(id, new.item.source)
     ]
     errors = {}
-    for id, parts in store.parts(by_their_place) if by_their_place else ():
-        before, now = source_of(parts), pending[id].item.source
+    for id, parts in store.parts(by_their_place):
+        before, now = source_of(parts), changed[id].item.source
         if before != now and by_place(id, before) and _still_exists(before or ""):
             errors[id] = BadItem(
                 f"{id}: {now} would replace {before}, which is still there; give the folder that "
@@ -219,62 +322,29 @@ def _still_exists(source: str) -> bool:
     return "://" in source or Path(source).exists() or Path(file_of(source)).exists()
 
 
-@dataclass
-class _Pending:
-    """An item that may have to be embedded and written."""
-
-    item: Item
-    id: str
-    hash: str
-    place: str
-    packed: Packed
-    rows: list[Row] = field(default_factory=list)
-
-    def record(self, vector: np.ndarray) -> Record:
-        columns = with_place(self.item, self.packed)._asdict()
-        return Record(self.id, self.hash, self.item.signature, **columns, vector=vector)
+def payload_bytes(placed: Any) -> int:
+    """Bytes of the in-memory media of an item, bare or as a pair of place and item."""
+    item = placed[1] if isinstance(placed, tuple) else placed
+    media = item.media if isinstance(item, Item) else ()
+    return sum(len(part.value) for part in media if isinstance(part.value, bytes))
 
 
-def _read(value: Any, place: int) -> _Pending:
-    """Read and hash one item. An item without an id gets one from its content."""
-    item = as_item(value, place=f"item {place} of the stream")
-    packed = pack(item)
-    digest = content_hash(item, packed)
-    id = item.id if item.id is not None else id_from(digest)
-    where = item.source or f"item {place} of the stream"
-    return _Pending(item if item.id is not None else item.with_id(id), id, digest, where, packed)
-
-
-def blocks(stream: Iterable[Any], size: int = BLOCK) -> Iterator[list[Any]]:
-    """Split a stream into blocks of at most `size` items, or about HELD bytes of in-memory media.
+def blocks(
+    stream: Iterable[T], size: int = BLOCK, nbytes: Callable[[T], int] = payload_bytes
+) -> Iterator[list[T]]:
+    """Split a stream into blocks of at most `size` values, or about HELD bytes.
 
     Args:
-        stream: Items, bare or as pairs of place and item.
-        size: Most items of a block.
+        stream: Items, bare or as pairs of place and item, or other values.
+        size: Most values of a block.
+        nbytes: Bytes that a value holds in memory.
     """
     block, held = [], 0
-    for entry in stream:
-        block.append(entry)
-        held += _media_bytes(entry)
+    for value in stream:
+        block.append(value)
+        held += nbytes(value)
         if len(block) == size or held >= HELD:
             yield block
             block, held = [], 0
     if block:
         yield block
-
-
-def _media_bytes(entry: Any) -> int:
-    item = entry[1] if isinstance(entry, tuple) else entry
-    media = item.media if isinstance(item, Item) else ()
-    return sum(len(part.value) for part in media if isinstance(part.value, bytes))
-
-
-def _name(value: Any, place: int) -> str:
-    """The id of an item that cannot be read, or its place in the stream."""
-    id = value.get("id") if isinstance(value, Mapping) else getattr(value, "id", None)
-    return f"item {place} of the stream" if id is None else str(id)
-
-
-def _printable(name: str) -> str:
-    """A name that can be logged and printed, with lone surrogates as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()

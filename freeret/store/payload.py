@@ -1,7 +1,8 @@
-"""An item as it is stored: its parts as JSON, media in memory as bytes beside them, its metadata.
+"""Record: an item as a row of the store, and the item that a row was made from.
 
-Media given by path or web address stay a reference. The content hash covers the bytes of a file, so
-a changed file is a changed item. Pictures in memory are stored as PNG, frames and samples as NPZ.
+Its parts are JSON, and media in memory are bytes beside them. Media given by path or web address
+stay a reference. The content hash covers the bytes of a file, so a changed file is a changed item.
+Pictures in memory are stored as PNG, frames and samples as NPZ.
 """
 
 import hashlib
@@ -9,10 +10,13 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
 from PIL import Image
 
 from probes.errors import BadItem
@@ -31,6 +35,49 @@ from probes.media.sources import (
 IN_MEMORY = Limits(pixels=2**62, bytes=2**62)
 """No limits: media that are in memory already may be stored, however large."""
 
+ARROW = {str: pa.string(), list[bytes]: pa.list_(pa.binary())}
+"""Arrow type of each type of a field of `Record`, except the vector."""
+PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
+"""Makes Lance detect that two concurrent commits insert the same id, and retry the later one;
+without it both rows would stay. A primary key cannot be null."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: an item's payload and its raw vector. Its fields are the columns of the table."""
+
+    id: str
+    hash: str
+    signature: str
+    parts: str
+    blobs: list[bytes]
+    metadata: str
+    vector: Float[np.ndarray, " hidden"] | None = None
+    """None until the item is embedded."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its payload and vector, but for a few short columns."""
+        vector = 0 if self.vector is None else self.vector.nbytes
+        return len(self.parts) + sum(map(len, self.blobs)) + len(self.metadata) + vector
+
+
+def record_schema(dimension: int, metadata: dict[bytes, bytes]) -> pa.Schema:
+    """The Arrow schema of `Record` with vectors of `dimension` float32 values."""
+    vector = pa.list_(pa.float32(), dimension)
+    types = {name: ARROW.get(hint, vector) for name, hint in get_type_hints(Record).items()}
+    key = pa.field("id", types.pop("id"), nullable=False, metadata=PRIMARY_KEY)
+    return pa.schema([key, *(pa.field(name, type) for name, type in types.items())], metadata)
+
+
+def record_of(item: Item) -> Record:
+    """The row of an item, without its vector. An item without an id gets one from its content.
+    Raises BadItem for media that cannot be read."""
+    packed = pack(item)
+    hash = content_hash(item, packed)
+    id = item.id if item.id is not None else id_from(hash)
+    return Record(id, hash, item.signature, *with_place(item, packed))
+
 
 class Packed(NamedTuple):
     """The content and metadata of an item as columns of a store."""
@@ -48,7 +95,7 @@ UNPACKED = ("id", *Packed._fields)
 def pack(item: Item) -> Packed:
     """The columns of an item. Raises BadItem for media that cannot be read."""
     parts, blobs = [], []
-    for part, label in zip(item.parts, label_media(item.parts), strict=True):
+    for number, part in enumerate(item.parts):
         if part.kind == "text":
             parts.append({"kind": "text", "text": part.value})
         elif isinstance(part.value, Path):
@@ -56,7 +103,7 @@ def pack(item: Item) -> Packed:
         elif isinstance(part.value, str) and part.value.startswith(WEB):
             parts.append({"kind": part.kind, "url": part.value})
         else:
-            with bad_item_on_error(item.name, label):
+            with bad_item_on_error(item.name, label_media(item.parts)[number]):
                 format, blob = _to_bytes(part)
             parts.append({"kind": part.kind, "format": format, "blob": len(blobs)})
             blobs.append(blob)

@@ -1,9 +1,10 @@
 """Store: a LanceDB folder (or object-store URL) of items with their raw vectors.
 
-Every write is one atomic commit of LanceDB, retried when another process committed first. The
-identity of what made the vectors is part of the table's schema, so the two can never part. Vectors
-are raw: the geometry is fitted on them and kept in a side table (`freeret.store.fitted`), so it can
-change without encoding again.
+Every write is one atomic commit of LanceDB, retried when another process committed first. An index
+on `id` keeps look-ups and commits as fast in a large store as in a small one. The identity of what
+made the vectors is part of the table's schema, so the two can never part. Vectors are raw: the
+geometry is fitted on them and kept in a side table (`freeret.store.fitted`), so it can change
+without encoding again.
 """
 
 import json
@@ -13,7 +14,6 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,15 +24,17 @@ from freeret.store.commits import (
     alone,
     check_place,
     commit,
+    compact,
     create_table,
+    index_ids,
     open_table,
     storage_errors,
 )
 from freeret.store.filters import Selection
 from freeret.store.fitted import GeometryTable
 from freeret.store.identity import differences, in_words
-from freeret.store.payload import UNPACKED, unpack
-from freeret.store.rows import LOADED, Loaded, Record, record_schema
+from freeret.store.payload import UNPACKED, Record, record_schema, unpack
+from freeret.store.rows import LOADED, Loaded
 from probes.errors import NotStored, StoreError, StoreMismatch
 from probes.geometry import Geometry
 from probes.items import Item
@@ -48,6 +50,8 @@ RECORDED = ("recipe", "loading", "backbone.versions", "backbone.model", "backbon
 """Keys of the identity that are recorded but decide no vector."""
 IDS = 10_000
 """Ids looked up per query. LanceDB parses the whole query, which takes kilobytes per id."""
+COMPACTED = 256
+"""Commits between two compactions of a long run: a commit writes the list of all fragments."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Store:
             raise StoreError(f"{location} holds a table {ITEMS!r} that is no store of this project")
         self.identity: dict[str, Any] = json.loads(table.schema.metadata[IDENTITY])
         self._geometry = GeometryTable(database, self.location)
+        self._last = self._alone_since = self.version
+        """The version that the last write left, and the one after which only this object wrote."""
 
     @classmethod
     def create(cls, location: str | Path, identity: dict[str, Any], dimension: int) -> "Store":
@@ -92,6 +98,7 @@ class Store:
             database = lancedb.connect(str(location))
             store = cls(location, database, create_table(database, location, ITEMS, schema))
         store.require(identity)
+        index_ids(store.table, location)
         return store
 
     @classmethod
@@ -163,19 +170,42 @@ class Store:
 
     # -- write ---------------------------------------------------------------------------------
 
-    def write(self, records: Sequence[Record]) -> Written:
-        """Upsert rows by id in one commit; safe beside other processes that write."""
+    def write(self, records: Sequence[Record], absent: int | None = None) -> Written:
+        """Upsert rows by id in one commit; safe beside other processes that write.
+
+        Args:
+            records: The rows, each with an id of its own.
+            absent: A version of the store that held none of these ids, if that is known. Unless
+                anyone else has written since, the rows are appended, which is faster.
+
+        Returns:
+            How many rows were added and replaced.
+        """
         if not records:
             return Written(0, 0)
         data = pa.Table.from_pylist([vars(record) for record in records], schema=self.table.schema)
-        done = self._commit(lambda: self._upsert().execute(data))
-        return Written(done.num_inserted_rows, done.num_updated_rows)
+        with alone(self.location, ITEMS, "write") as locked:
+            self.refresh()
+            if self.version != self._last:
+                self._alone_since = self.version
+            if locked and absent is not None and absent >= self._alone_since:
+                self._last = self._commit(lambda: self.table.add(data)).version
+                written = Written(len(records), 0)
+            else:
+                done = self._commit(lambda: self._upsert().execute(data))
+                self._last = done.version
+                written = Written(done.num_inserted_rows, done.num_updated_rows)
+        if self._last % COMPACTED == 0:  # whoever else writes gets another number
+            self.compact()
+        else:
+            index_ids(self.table, self.location)
+        return written
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove items, one commit per batch of IDS; returns the number of items removed."""
+        """Remove items, one commit per IDS of them; returns the number of items removed."""
         return sum(
-            self._commit(lambda batch=batch: self.table.delete(_any_of(batch))).num_deleted_rows
-            for batch in batches_of(ids)
+            self._commit(lambda where=where: self.table.delete(where)).num_deleted_rows
+            for where in _conditions(ids)
         )
 
     def remove_if_empty(self) -> bool:
@@ -200,27 +230,18 @@ class Store:
         self._commit(lambda: self._upsert().execute(other.table.to_arrow()))
 
     def compact(self) -> None:
-        """Merge the small fragments that many commits leave.
-
-        In a folder the first of several processes does it and the others find it done. On an object
-        store, processes that begin together each do it, and one result stays. A failure is only
-        logged, for an uncompacted store works as well.
-        """
+        """Merge the small fragments that many commits leave, and index all ids; of several
+        processes one does it. A failure is only logged, for an uncompacted store works as well."""
         try:
-            with alone(self.location, ITEMS):
-                self._commit(lambda: self.table.optimize(cleanup_older_than=timedelta(days=1)))
+            compact(self.table, self.location)
         except StoreError as error:
             log.warning("not compacted: %s", error)
 
     # -- read ----------------------------------------------------------------------------------
 
-    def hashes(self, among: Container[str] | None = None) -> dict[str, str]:
-        """Content hash by id, of all items or of those whose id is in `among`."""
-        hashes: dict[str, str] = {}
-        for batch in self.stream(self.table.search().select(["id", "hash"]).limit(None)):
-            pairs = zip(batch["id"].to_pylist(), batch["hash"].to_pylist(), strict=True)
-            hashes.update((id, hash) for id, hash in pairs if among is None or id in among)
-        return hashes
+    def hashes(self, ids: Sequence[str] | None = None) -> dict[str, str]:
+        """Content hash by id, of all items or of those of `ids` that are stored."""
+        return dict(self._pairs("hash", ids))
 
     def parts(
         self, ids: Sequence[str] | None = None, within: str | None = None
@@ -231,20 +252,11 @@ class Store:
             ids: The items; ids that are not stored are left out. None for all items.
             within: SQL condition instead of ids.
         """
-        conditions = [within] if ids is None else map(_any_of, batches_of(ids))
-        for condition in conditions:
-            query = self.table.search().select(["id", "parts"]).limit(None)
-            for batch in self.stream(query if condition is None else query.where(condition)):
-                yield from zip(batch["id"].to_pylist(), batch["parts"].to_pylist(), strict=True)
+        return self._pairs("parts", ids, within)
 
     def stored(self, ids: Sequence[str]) -> set[str]:
         """The ids among these that are stored."""
-        stored: set[str] = set()
-        for batch_of_ids in batches_of(ids):
-            query = self.table.search().select(["id"]).where(_any_of(batch_of_ids)).limit(None)
-            for batch in self.stream(query):
-                stored.update(batch["id"].to_pylist())
-        return stored
+        return set(self.hashes(ids))
 
     def selected(self, selection: Selection) -> list[str]:
         """The ids of all items that a selection lets through."""
@@ -273,7 +285,9 @@ class Store:
         Args:
             ids: The items; ids that are not stored are left out. None for all items.
         """
-        rows = self._columns(*LOADED, where=None if ids is None else _any_of(ids))
+        conditions = [None] if ids is None else _conditions(ids) or ["false"]
+        parts = [self._columns(*LOADED, where=where) for where in conditions]
+        rows = pa.concat_tables(parts)
         return Loaded.read(rows.sort_by("id"))
 
     def blocks(
@@ -294,10 +308,8 @@ class Store:
     def items(self, ids: Sequence[str]) -> list[Item]:
         """Stored items in the order of `ids`. Raises NotStored, naming the first missing id."""
         items: dict[str, Item] = {}
-        for batch in batches_of(ids):
-            query = self.table.search().where(_any_of(batch)).select(list(UNPACKED))
-            with storage_errors(self.location):
-                rows = query.limit(len(batch)).to_list()
+        for where in _conditions(ids):
+            rows = self._columns(*UNPACKED, where=where).to_pylist()
             items |= {row["id"]: unpack(**row) for row in rows}
         if missing := [id for id in ids if id not in items]:
             raise NotStored(
@@ -355,25 +367,25 @@ class Store:
         with storage_errors(self.location):
             return (query.where(where) if where else query).to_arrow()
 
+    def _pairs(
+        self, column: str, ids: Sequence[str] | None, within: str | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """Id and one column, of all items, of these ids, or of those within a condition."""
+        for where in [within] if ids is None else _conditions(ids):
+            query = self.table.search().select(["id", column]).limit(None)
+            for batch in self.stream(query.where(where) if where else query):
+                yield from zip(batch["id"].to_pylist(), batch[column].to_pylist(), strict=True)
+
     def _upsert(self) -> Any:
         merge = self.table.merge_insert("id").when_matched_update_all()
         return merge.when_not_matched_insert_all()
 
     def _commit(self, write: Callable[[], T]) -> T:
         """`commit` on top of the latest version of the items."""
-
-        def attempt() -> T:
-            self.table.checkout_latest()
-            return write()
-
-        return commit(self.location, attempt)
+        return commit(self.location, write, self.table)
 
 
-def batches_of(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Ids in batches of at most IDS."""
-    return (ids[start : start + IDS] for start in range(0, len(ids), IDS))
-
-
-def _any_of(ids: Sequence[str]) -> str:
-    """SQL condition that holds for these ids."""
-    return "id IN ({})".format(", ".join("'" + id.replace("'", "''") + "'" for id in ids))
+def _conditions(ids: Sequence[str]) -> list[str]:
+    """SQL conditions that together hold for these ids, each for at most IDS of them."""
+    quoted = ["'" + id.replace("'", "''") + "'" for id in ids]
+    return [f"id IN ({', '.join(quoted[i : i + IDS])})" for i in range(0, len(ids), IDS)]

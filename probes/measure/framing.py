@@ -26,8 +26,9 @@ from probes.data import matches
 from probes.errors import BadSetting, UnsupportedBackbone
 from probes.items import Item
 from probes.model.backbone import Backbone
+from probes.model.batches.ahead import blockwise
 from probes.model.batches.run import run_batches
-from probes.model.encoding import Batch
+from probes.model.encoding import Batch, Row
 from probes.model.trace import record
 from probes.prompts import Prompted
 from probes.stats import Interval, mean_interval, paired_auc
@@ -180,7 +181,7 @@ def judge(
     Args:
         backbone: The model that judges.
         frame: The frame.
-        pairs: Pairs of one query that stand together share its computation.
+        pairs: Those of one query share its computation, and all of them share forwards.
         instruction: What a match is; by default INSTRUCTION.
         layout: Where the options stand.
         progress: Title of a progress bar; None shows no bar.
@@ -189,14 +190,20 @@ def judge(
         log p(positive) - log p(negative) of each pair.
     """
     labels = Labels.of(backbone, frame)
-    rows = [
-        backbone.row(frame.apply(query, candidate, instruction, layout), candidate.name)
-        for query, candidate in pairs
-    ]
-    margins = run_batches(
-        backbone, rows, lambda batch: labels.margin(backbone, batch).tolist(), progress=progress
-    )
-    return np.array(margins)
+
+    def make(pair: tuple[Item, Item]) -> list[Row]:
+        return [backbone.row(frame.apply(*pair, instruction, layout), pair[1].name)]
+
+    def run(rows: list[Sequence[Row]], bar: str | None) -> Tensor:
+        margins = run_batches(
+            backbone,
+            [row for (row,) in rows],
+            lambda batch: list(labels.margin(backbone, batch)),  # on the device until all are there
+            progress=bar,
+        )
+        return torch.stack(margins).double().cpu() if margins else torch.empty(0).double()
+
+    return blockwise(backbone, make, pairs, run, progress).numpy()
 
 
 def content_free_margin(

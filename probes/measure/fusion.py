@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probes.data import paraphrases
 from probes.items import Item
@@ -101,14 +100,16 @@ def rerank_gain(
     sentences, partners, near = diagnostic_in_geometry(extraction.geometry, at_site)
     scores = sentences[:SENTENCES] @ torch.cat([partners, near]).T
     candidates = scores.topk(CANDIDATES).indices
-    bar = {"desc": f"reranking, {frame}", "disable": not progress, "delay": 2}
     rows = paraphrases()
     texts = [row["paraphrase"] for row in rows] + [row["near_miss"] for row in rows]
-    margins = []
-    for row, places in zip(rows, tqdm(candidates.tolist(), **bar), strict=False):
-        pairs = [(Item(row["sentence"]), Item(texts[place])) for place in places]
-        margins.append(judge(backbone, FRAMES[frame], pairs))  # one query: they share its prefix
-    return fusion_gains(frame, scores, candidates, np.stack(margins), seed)
+    pairs = [
+        (Item(row["sentence"]), Item(texts[place]))
+        for row, places in zip(rows, candidates.tolist(), strict=False)
+        for place in places
+    ]
+    bar = f"reranking, {frame}" if progress else None
+    margins = judge(backbone, FRAMES[frame], pairs, progress=bar).reshape(candidates.shape)
+    return fusion_gains(frame, scores, candidates, margins, seed)
 
 
 def fusion_gains(

@@ -2,7 +2,8 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,13 +47,45 @@ class Cache:
     def __init__(self, limit: int):
         self.limit, self.size = limit, 0
         self._entries: OrderedDict[str, Processed] = OrderedDict()
-        self._lock = threading.Lock()
+        self._in_the_making: dict[str, Future[Processed]] = {}
+        self._lock = threading.RLock()
 
     def get(self, key: str) -> Processed | None:
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
             return self._entries.get(key)
+
+    def get_or_make(self, key: str, make: Callable[[], Processed]) -> Processed:
+        """The entry, made where there is none. Threads that ask for the same key at once make it
+        once: the others wait, and get the same value or the same error."""
+        with self._lock:
+            found = self.get(key)
+            if found is not None:
+                return found
+            future = self._in_the_making.get(key)
+            waits = future is not None
+            if future is None:
+                future = self._in_the_making[key] = Future()
+        if waits:
+            return future.result()
+        try:
+            value = make()
+            self.put(key, value)
+            future.set_result(value)
+            return value
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._in_the_making[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self.size = 0
 
     def put(self, key: str, value: Processed) -> None:
         with self._lock:

@@ -6,11 +6,12 @@ texts by the endings of prose. Bytes without a name are recognised by their magi
 
 import functools
 import io
-import warnings
 from pathlib import PurePath
 from typing import Literal
 
 from PIL import Image, ImageFile
+
+from probes.silence import silence
 
 Modality = Literal["text", "image", "video", "audio"]
 MODALITIES: tuple[Modality, ...] = ("text", "image", "video", "audio")
@@ -78,8 +79,7 @@ def kind_of_bytes(content: bytes) -> Modality | None:
     picture_endings()  # registers all readers
     formats = [format for format in Image.OPEN if _accepts(format, content[:16])]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silence():
             if formats:
                 Image.open(io.BytesIO(content), formats=formats).close()
     except Image.DecompressionBombError:  # the reader checks its limits

@@ -28,7 +28,7 @@ would drop it silently.
 import inspect
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -36,10 +36,11 @@ from torch import Tensor, nn
 
 from probes.errors import BadItem, UnsupportedBackbone
 from probes.items import Part
-from probes.media import towers
 from probes.media.cache import Cache, Processed
 from probes.media.processing import READERS, ROUTES, MediaProcessor, View, content_digest
+from probes.media.segments import segmented, whole_sequences
 from probes.media.sources import MediaOptions, label_media, open_part
+from probes.media.towers import Towers, cast, merge
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,8 @@ class Piece:
     view: View
     key: str
     """Hash of the content, and the view of it."""
-    text: str
-    """The placeholder as the processor expands it."""
-    positions: dict[str, Tensor]
-    pixels: int
-    """Width × height of the picture or of a frame, as the processor was given it."""
+    processed: Processed = field(repr=False, compare=False)
+    """Its placeholder, and its pixels, samples or features: it is never read again."""
 
 
 class Perception:
@@ -71,12 +69,14 @@ class Perception:
         self.kinds = list(self.tokens)
         """The kinds of media that the model reads."""
         self.cache = Cache(options.cache_bytes)
+        self.towers = Towers(model, processor.tokenizer)
         accepted = inspect.signature(model.forward).parameters
         self.takes_features = "mm_encoder_outputs" in accepted
         types = [name for name in ("mm_token_type_ids", "token_type_ids") if name in accepted]
         # M-RoPE positions are counted from the types, whether the processor returns them or not.
         returned = processor.return_mm_token_type_ids or hasattr(model.base_model, "get_rope_index")
         self.types_name = types[0] if types and returned else None
+        self.segmented = segmented(model)
         self.takes_routes = ROUTES in accepted and hasattr(processor, f"create_{ROUTES}")
 
     # -- one row -----------------------------------------------------------------------------
@@ -94,14 +94,24 @@ class Perception:
         return [self._piece(p, view, name, label) for p, label in zip(media, labels, strict=True)]
 
     def _piece(self, part: Part, view: View, name: str, label: str) -> Piece:
-        key, processed = self._process(part, view, name, label)
-        text, positions, pixels = processed.text, processed.positions, processed.pixels
-        return Piece(part, name, label, view, key, text, positions, pixels)
+        """The medium, opened and hashed; decoded and processed where the cache lacks it."""
+        with open_part(part, self.options, name, label) as source:
+            is_file = isinstance(source, io.BufferedIOBase)
+            value = source if is_file else self.media.read(part.kind, source)
+
+            def process() -> Processed:
+                read = self.media.read(part.kind, source) if is_file else value
+                processed = self.media.process(part.kind, read, view)
+                return replace(processed, tensors=cast(processed.tensors, self.model.dtype))
+
+            key = f"{part.kind}:{view}:{content_digest(value)}"
+            processed = self.cache.get_or_make(key, process)
+        return Piece(part, name, label, view, key, processed)
 
     def smaller(self, piece: Piece, ratio: float) -> Piece:
         """The same medium with about `ratio` of its tokens: in one tile where it is in several,
         else with fewer pixels."""
-        view = self.media.smaller(piece.view, piece.part.kind, piece.pixels, ratio)
+        view = self.media.smaller(piece.view, piece.part.kind, piece.processed.pixels, ratio)
         return self._piece(piece.part, view, piece.name, piece.label)
 
     def expand(self, text: str, pieces: Sequence[Piece]) -> str:
@@ -109,7 +119,9 @@ class Perception:
 
         Raises UnsupportedBackbone when the chat template does not write one for each.
         """
-        expanded = {kind: [p.text for p in pieces if p.part.kind == kind] for kind in READERS}
+        expanded = {
+            kind: [p.processed.text for p in pieces if p.part.kind == kind] for kind in READERS
+        }
         for kind, replacements in expanded.items():
             token = self.tokens.get(kind)
             written = text.count(token) if token else 0
@@ -155,8 +167,9 @@ class Perception:
             "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
             "mm_token_type_ids": torch.tensor([list(types)]),
         }
-        for key in {key for piece in pieces for key in piece.positions}:
-            row[key] = _pad_cat([p.positions[key] for p in pieces if key in p.positions])
+        counted = [piece.processed.positions for piece in pieces]
+        for key in {key for positions in counted for key in positions}:
+            row[key] = _pad_cat([positions[key] for positions in counted if key in positions])
         accepted = inspect.signature(count).parameters
         return count(**{key: value for key, value in row.items() if key in accepted})[0][:, 0]
 
@@ -176,53 +189,42 @@ class Perception:
     def inputs(self, pieces: Sequence[Piece], device: Any) -> dict[str, Any]:
         """The model's keyword arguments for the media of a batch, in order of their placeholders.
 
-        A medium that has left the cache meanwhile is processed again.
+        Media whose features are not cached go through their towers here.
         """
         tensors: dict[str, list[Tensor]] = {}
         features: dict[str, list[Any]] = {}
+        encodings = self._encoded(pieces, device) if self.takes_features else {}
         for piece in pieces:
-            encoded = self._encode(piece, device)
-            cast = towers.cast(encoded.tensors, self.model.dtype)
-            for key, tensor in {**encoded.positions, **cast}.items():
+            encoded = encodings.get(piece.key, piece.processed)
+            for key, tensor in {**encoded.positions, **encoded.tensors}.items():
                 tensors.setdefault(key, []).append(tensor)
             for kind, output in encoded.features.items():
                 features.setdefault(kind, []).append(output)
         inputs: dict[str, Any] = {k: _pad_cat(values).to(device) for k, values in tensors.items()}
         if features:
             inputs["mm_encoder_outputs"] = {
-                kind: towers.merge(outputs, device) for kind, outputs in features.items()
+                kind: merge(outputs, device) for kind, outputs in features.items()
             }
         return inputs
 
-    def _encode(self, piece: Piece, device: Any) -> Processed:
-        key, processed = self._process(piece.part, piece.view, piece.name, piece.label, piece.key)
-        if key != piece.key:
-            raise BadItem(f"{piece.name}: {piece.label} changed while it was in use")
-        if not self.takes_features:
-            return processed
-        encoded = towers.encode(self.model, self.processor.tokenizer, processed, device)
-        if encoded is not processed:
-            self.cache.put(key, encoded)
-        return encoded
-
-    # -- one medium --------------------------------------------------------------------------
-
-    def _process(
-        self, part: Part, view: View, name: str, label: str, key: str | None = None
-    ) -> tuple[str, Processed]:
-        """The key of a medium and its processed form, from the cache or computed."""
-        if key is not None and (cached := self.cache.get(key)):
-            return key, cached
-        with open_part(part, self.options, name, label) as source:
-            is_file = isinstance(source, io.BufferedIOBase)
-            value = source if is_file else self.media.read(part.kind, source)
-            key = f"{part.kind}:{view}:{content_digest(value)}"
-            processed = self.cache.get(key)
-            if processed is None:
-                value = self.media.read(part.kind, source) if is_file else value
-                processed = self.media.process(part.kind, value, view)
-                self.cache.put(key, processed)
-        return key, processed
+    def _encoded(self, pieces: Sequence[Piece], device: Any) -> dict[str, Processed]:
+        """The media with their features, by key: from the row, the cache or the tower."""
+        known: dict[str, Processed] = {}
+        missing: dict[View, dict[str, Processed]] = {}
+        for piece in pieces:
+            cached = self.cache.get(piece.key)
+            best = cached if cached is not None and cached.features else piece.processed
+            known[piece.key] = best
+            if not best.features:
+                missing.setdefault(piece.view, {})[piece.key] = best
+        for media in missing.values():
+            with whole_sequences(self.segmented):
+                encoded = self.towers.encode(list(media.values()), device)
+            for key, processed in zip(media, encoded, strict=True):
+                known[key] = processed
+                if processed.features:
+                    self.cache.put(key, processed)
+        return known
 
 
 def _pad_cat(tensors: Sequence[Tensor]) -> Tensor:

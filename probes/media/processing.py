@@ -180,6 +180,7 @@ class MediaProcessor:
                 text=[self._placeholder(kind) * count],
                 return_tensors="pt",
                 return_text_replacement_offsets=True,
+                text_kwargs={"padding": False},  # else it changes the tokenizer, in any thread
                 **self._arguments(kind, value, view, count),
             )
         )

@@ -8,7 +8,6 @@ import base64
 import binascii
 import io
 import urllib.request
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 
 from probes.errors import BadItem, UnsupportedBackbone
 from probes.items import Part
+from probes.silence import silence
 
 WEB = ("http://", "https://")
 TIMEOUT = 30
@@ -184,8 +184,7 @@ def bad_item_on_error(name: str, label: str) -> Iterator[None]:
     """Turn every error into a BadItem that names the item and the medium, and silence warnings:
     decoders meet damaged bytes with exceptions and warnings of every type."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silence():
             yield
     except UnsupportedBackbone:
         raise

@@ -1,6 +1,5 @@
 """Record the states of a forward pass at the last position. Only this file imports nnsight."""
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.sites import Site, as_sites
 from probes.prompts import Source
+from probes.silence import silence
 
 
 class Traced(nnsight.NNsight):
@@ -81,14 +81,13 @@ def record(
 ) -> States:
     """Run one forward pass and keep the state of each site at the last position.
 
-    The pass ends after the deepest site: for `attn[-1]` the last MLP, the final norm and the LM
-    head do not run.
+    The pass ends after the deepest site: for `attn[-1]` the last MLP and the final norm do not run.
 
     Args:
         backbone: The model to read.
         batch: What `backbone.encode` returns, or what it takes.
         sites: Where to read, such as `["attn[-1]", "norm"]`, or `"all"`.
-        logits: Whether to run to the end and keep the model's own logits of the last position.
+        logits: Whether to run to the final norm, and apply the LM head to the last position.
 
     Returns:
         The states by site, `[batch, hidden]` in the model's dtype, and the logits if asked for.
@@ -100,38 +99,34 @@ def record(
     """
     depth = backbone.num_layers
     unique = {site.resolve(depth) for site in as_sites(sites, depth)}
-    ordered = sorted(unique, key=lambda site: site.depth(depth))
-    if not ordered and not logits:
+    if not unique and not logits:
         raise BadSetting("nothing to record: name at least one site, or ask for logits")
+    norm = {Site.parse("norm")} if logits else set()
+    ordered = sorted(unique | norm, key=lambda site: site.depth(depth))
     batch = batch if isinstance(batch, Batch) else backbone.encode(batch)
     with backbone.lock, torch.no_grad():
         try:
-            states, head = _trace(backbone, batch, ordered, logits)
+            traced = dict(zip(ordered, _trace(backbone, batch, ordered), strict=True))
+            last = backbone.lens(traced[ordered[-1]], "norm").float() if logits else None
         except torch.OutOfMemoryError as error:
             raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
-    last = None if head is None else head[:, -1].float()
-    return States(dict(zip(ordered, states, strict=True)), last, depth)
+    return States({site: state for site, state in traced.items() if site in unique}, last, depth)
 
 
-def _trace(
-    backbone: Backbone, batch: Batch, sites: list[Site], logits: bool
-) -> tuple[list[Tensor], Tensor | None]:
-    """The state of each site, which are in order of execution, and the output of the LM head."""
+def _trace(backbone: Backbone, batch: Batch, sites: list[Site]) -> list[Tensor]:
+    """The state of each site, which are in order of execution."""
     traced: Any = _traced_model(backbone)  # nnsight's tracers have no useful types
     places = [_place(traced, backbone.anatomy, site) for site in sites]
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
-    if logits:
-        inputs["logits_to_keep"] = 1
-    head, size = None, len(batch)
+    rows, width = inputs["input_ids"].shape
+    ends = batch.ends or [(row, width - 1) for row in range(rows)]
+    at = torch.tensor(ends, device=backbone.device)
     with traced.trace(**inputs) as tracer:
         states = nnsight.save([])
         for module, end in places:
-            states.append(_last(module.input if end == "input" else module.output, size))
-        if logits:
-            head = nnsight.save(traced.output.logits)
-        else:
-            tracer.stop()
-    return states, head
+            states.append(_last(module.input if end == "input" else module.output, rows, at))
+        tracer.stop()
+    return states
 
 
 def _place(traced: Any, anatomy: Anatomy, site: Site) -> tuple[Any, Literal["input", "output"]]:
@@ -153,17 +148,17 @@ def _place(traced: Any, anatomy: Anatomy, site: Site) -> tuple[Any, Literal["inp
 def _traced_model(backbone: Backbone) -> Traced:
     """The model's nnsight wrapper, created on first use."""
     if backbone not in _traced:
-        with warnings.catch_warnings():  # about towers with a submodule that is called "output"
-            warnings.filterwarnings("ignore", "Module .* has a submodule named")
+        with silence():  # nnsight warns of towers with a submodule that is called "output"
             _traced[backbone] = Traced(backbone.model)
     return _traced[backbone]
 
 
-def _last(value: Any, batch: int) -> Tensor:
-    """A copy of the last position; a view would keep the whole tensor alive."""
+def _last(value: Any, rows: int, ends: Tensor) -> Tensor:
+    """A copy of the positions in `ends`; a view would keep the whole tensor alive."""
     value = value[0] if isinstance(value, tuple) else value
+    row, column = ends.to(value.device).T
     # OPT's MLP reads [batch·time, hidden].
-    return value.reshape(batch, -1, value.shape[-1])[:, -1].clone()
+    return value.reshape(rows, -1, value.shape[-1])[row, column]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The command `freeret`: what is typed is done, and what cannot be done is one clear line."""
 
-import functools
 import inspect
 import json
 import os
@@ -29,7 +28,6 @@ from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.sources.counting import count_items
 from freeret.sources.files import Files
-from freeret.store.indexing import blocks
 from freeret.store.table import Store
 from probes import Backbone, Item, Loading, ProbeReport
 from tests.commands import run
@@ -630,9 +628,9 @@ def test_a_first_run_that_fails_leaves_no_store(
 def test_the_bar_counts_what_is_committed(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three blocks of items from tables and files: the total is known from the start, and the
-    count never runs ahead of the store."""
-    monkeypatch.setattr("freeret.store.indexing.blocks", functools.partial(blocks, size=4))
+    """Items from tables and files, a commit each: the total is known from the start, and the count
+    never runs ahead of the store."""
+    monkeypatch.setattr("freeret.store.indexing.COMMIT_BYTES", 1)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_text(
         "\n".join(json.dumps(row) for row in ROWS[:6]) + "\n\n"
@@ -640,7 +638,8 @@ def test_the_bar_counts_what_is_committed(
     (tmp_path / "in" / "b.csv").write_text('id,text\nx,"one\ntwo"\ny,three\n')
     pq.write_table(pa.table({"id": ["p"], "text": ["four"]}), tmp_path / "in" / "c.parquet")
     (tmp_path / "in" / "d.txt").write_text("five")
-    retriever = FreeRet(Backbone.load(model), Recipe.paper(), progress=True)
+    backbone = Backbone.load(model, token_budget=1)  # a block of rows for every item
+    retriever = FreeRet(backbone, Recipe.paper(), progress=True)
     seen: list[tuple[int, int, int]] = []
     update = tqdm.update
 
@@ -651,7 +650,9 @@ def test_the_bar_counts_what_is_committed(
 
     monkeypatch.setattr(tqdm, "update", watched)
     retriever.index(Files([tmp_path / "in"]), tmp_path / "s")
-    assert seen == [(4, 10, 4), (8, 10, 8), (10, 10, 10)]
+    assert seen[0] == (0, 10, 0)
+    assert seen[-1] == (10, 10, 10)
+    assert {(n, 10, n) for n in range(11)} == set(seen)
     assert count_items(["a", "b"]) == 2
     assert count_items(iter(["a", "b"])) is None
     assert count_items(Files([(tmp_path / "in" / "b.csv").as_uri()]).listing()) is None

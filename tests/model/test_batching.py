@@ -29,7 +29,8 @@ def rows(lengths: Sequence[int], prefix: int = 0) -> list[Row]:
 
 def ends(batch: Batch) -> list[int]:
     """A forward that returns the last token of each row."""
-    return batch.inputs["input_ids"][:, -1].tolist()
+    ids = batch.inputs["input_ids"]
+    return [int(ids[place]) for place in batch.ends or [(i, -1) for i in range(len(ids))]]
 
 
 @given(lengths=LENGTHS, budget=st.integers(1, 200), prefix=st.sampled_from([0, 20]))
@@ -42,7 +43,7 @@ def test_every_row_once_in_order_within_the_budget(
     def forward(batch: Batch) -> list[int]:
         padded = batch.inputs["input_ids"]
         assert len(batch) == 1 or padded.numel() <= budget
-        assert padded.shape[1] == max(batch.lengths)
+        assert padded.numel() >= sum(batch.lengths)
         seen.extend(ends(batch))
         return ends(batch)
 

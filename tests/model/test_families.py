@@ -19,8 +19,8 @@ from probes.errors import UnsupportedBackbone
 from probes.items import Item, Part
 from probes.measure.framing import FRAMES
 from probes.model.backbone import Backbone
-from probes.model.batches.prefix import share_error
 from probes.model.batches.run import run_batches
+from probes.model.batches.sharing import share_error
 from probes.model.encoding import Batch
 from probes.model.trace import record
 from tests.models import MULTIMODAL, tokenizer

@@ -1,4 +1,4 @@
-"""A shared prefix changes how long a batch takes, and nothing else."""
+"""What rows share changes how long they take, and nothing else."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,19 +12,21 @@ from torch import Tensor
 from probes.items import Item
 from probes.measure.framing import FRAMES
 from probes.model.backbone import Backbone
-from probes.model.batches.prefix import Prefix, common_prefix, share_error
-from probes.model.batches.run import run_batches
+from probes.model.batches.packing import Pack
+from probes.model.batches.prefix import Prefix, common_prefix
+from probes.model.batches.run import planned, run_batches
+from probes.model.batches.sharing import share_error
 from probes.model.encoding import Row
 from probes.model.trace import record
 from probes.prompts import ControlPrompt
 from tests.models import MULTIMODAL, TEXT, causal, tokenizer
-from tests.samples import items_for
+from tests.samples import items_for, picture
 
 Tiny = Callable[[str], Backbone]
 SITES = ["attn[0]", "attn[-1]", "mlp[-1]", "norm"]
 
-FALLS_BACK = {"gemma2", "gemma3-text", "gemma3-vl"}
-"""Families whose window is shorter here than the rows that sharing is tried on."""
+WHOLE = {"gemma3-vl", "qwen2.5-omni"}
+"""Families whose rows with media are computed whole, since masks or positions depend on them."""
 
 
 def plain(length: int, seed: int) -> list[int]:
@@ -43,10 +45,16 @@ def whole(backbone: Backbone, row: Row) -> Tensor:
     return torch.cat([*(states[site] for site in SITES), states.logits], dim=-1)[0]
 
 
-def shared(backbone: Backbone, prefix: Prefix, batch: Sequence[Row]) -> Tensor:
-    states = record(backbone, prefix.collate(batch), SITES, logits=True)
+def shared(backbone: Backbone, batch: Sequence[Row], length: int) -> Tensor:
+    """States of rows that continue a prefix, all but the last of the alphabet in one pack."""
+    order = sorted(range(len(batch)), key=lambda i: batch[i].contents)
+    parts = [part for part in (order[:-1], order[-1:]) if part]
+    packs = [Pack.of(backbone.encoder, [batch[i] for i in part], length) for part in parts]
+    collated = Prefix(backbone, batch[0], length).collate(packs)
+    states = record(backbone, collated, SITES, logits=True)
     assert states.logits is not None
-    return torch.cat([*(states[site] for site in SITES), states.logits], dim=-1)
+    found = torch.cat([*(states[site] for site in SITES), states.logits], dim=-1)
+    return found[torch.tensor(order).argsort()]
 
 
 def apart(left: Tensor, right: Tensor) -> float:
@@ -58,17 +66,29 @@ def final(backbone: Backbone, batch: Sequence[Row]) -> list[Tensor]:
     return run_batches(backbone, batch, lambda b: list(record(backbone, b, ["norm"])["norm"]))
 
 
-def test_which_families_share_is_known(tiny: Tiny) -> None:
-    reasons = {name: share_error(tiny(name)) for name in [*TEXT, *MULTIMODAL]}
-    assert {name for name, reason in reasons.items() if reason} <= FALLS_BACK
+@pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
+def test_every_family_shares(name: str, tiny: Tiny) -> None:
+    backbone = tiny(name)
+    assert share_error(backbone) is None
+    if "image" in backbone.modalities:
+        assert bool(share_error(backbone, ["image"])) == (name in WHOLE)
 
 
-@pytest.mark.parametrize("name", [n for n in [*TEXT, *MULTIMODAL] if n not in FALLS_BACK])
-@given(prefix=st.integers(1, 40), tails=st.lists(st.integers(1, 30), min_size=1, max_size=5))
+@pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
+@given(
+    prefix=st.integers(0, 40),
+    tails=st.lists(st.tuples(st.integers(0, 9), st.integers(1, 30)), min_size=1, max_size=5),
+)
 @settings(max_examples=6)
-def test_shared_equals_whole(name: str, prefix: int, tails: list[int], tiny: Tiny) -> None:
-    backbone, batch = tiny(name), rows(prefix, tails)
-    states = shared(backbone, Prefix(backbone, batch[0].ids[:prefix]), batch)
+def test_shared_equals_whole(
+    name: str, prefix: int, tails: list[tuple[int, int]], tiny: Tiny
+) -> None:
+    """Also where rows begin alike beyond the prefix, are the same, or begin others."""
+    backbone, more = tiny(name), plain(10, seed=99)
+    batch = [
+        Row(plain(prefix, seed=0) + more[:same] + plain(tail, seed=tail)) for same, tail in tails
+    ]
+    states = shared(backbone, batch, prefix)
     for row, state in zip(batch, states, strict=True):
         assert apart(state, whole(backbone, row)) <= 1e-5
 
@@ -80,9 +100,9 @@ def test_shared_equals_whole_on_real_weights(name: str, request: pytest.FixtureR
     prompt = ControlPrompt()
     texts = ["rain", "The cat sleeps on the warm stove.", "日本の冬は寒い"]
     batch = [backbone.row(prompt.apply(Item(text))) for text in texts]
-    ids = common_prefix(batch)
-    assert len(ids) > 20
-    states = shared(backbone, Prefix(backbone, ids), batch)
+    length = len(common_prefix(batch))
+    assert length > 20
+    states = shared(backbone, batch, length)
     for row, state in zip(batch, states, strict=True):
         assert apart(state, whole(backbone, row)) <= 1e-5
 
@@ -90,10 +110,9 @@ def test_shared_equals_whole_on_real_weights(name: str, request: pytest.FixtureR
 def test_a_prefix_can_be_continued_again_and_again(tiny: Tiny) -> None:
     """A batch that wrote into the prefix would spoil the next one."""
     backbone, batch = tiny("llama"), rows(20, [3, 9, 5])
-    prefix = Prefix(backbone, batch[0].ids[:20])
-    first = shared(backbone, prefix, batch)
-    shared(backbone, prefix, batch[::-1])
-    assert torch.equal(shared(backbone, prefix, batch), first)
+    first = shared(backbone, batch, 20)
+    shared(backbone, batch[::-1], 20)
+    assert torch.equal(shared(backbone, batch, 20), first)
 
 
 WINDOWED = {
@@ -109,9 +128,10 @@ WINDOWED = {
 def test_rows_longer_than_a_window_are_right(
     name: str, prefix: int, tails: tuple[int, ...]
 ) -> None:
-    """Padding between prefix and tail would count as distance in a sliding window."""
+    """They share a prefix all the same, and distance is counted in the row, not in the pack."""
     backbone = Backbone.load(causal(name, **WINDOWED[name]), tokenizer=tokenizer())
     batch = rows(prefix, tails)
+    assert {p.length if p else 0 for p, _ in planned(backbone, batch, 2048)} == {prefix}
     for row, state in zip(batch, final(backbone, batch), strict=True):
         alone = record(backbone, backbone.collate([row]), ["norm"])["norm"][0]
         assert apart(state, alone) <= 1e-5
@@ -124,14 +144,6 @@ def test_gemma_is_right_beyond_its_window(gemma: Backbone) -> None:
         assert apart(state, alone) <= 1e-5
 
 
-@pytest.mark.parametrize("name", sorted(FALLS_BACK))
-def test_families_that_cannot_share_are_still_right(name: str, tiny: Tiny) -> None:
-    backbone, batch = tiny(name), rows(30, (5, 20, 40))
-    for row, state in zip(batch, final(backbone, batch), strict=True):
-        alone = record(backbone, backbone.collate([row]), ["norm"])["norm"][0]
-        assert apart(state, alone) <= 1e-5
-
-
 def test_a_model_that_ignores_its_cache_does_not_share() -> None:
     """The trial compares states, so that a cache that is accepted but not read fails."""
     model = TEXT["llama"].__wrapped__()
@@ -140,7 +152,7 @@ def test_a_model_that_ignores_its_cache_does_not_share() -> None:
 
     def forgetful(*args, cache=None, past_key_values=None, attention_mask=None, **kwargs):
         width = kwargs["input_ids"].shape[1] if "input_ids" in kwargs else args[0].shape[1]
-        return forward(*args, attention_mask=attention_mask[:, -width:], **kwargs)
+        return forward(*args, attention_mask=attention_mask[..., -width:], **kwargs)
 
     model.model.forward = forgetful
     assert share_error(backbone) is not None
@@ -163,23 +175,78 @@ def test_a_single_row_shares_nothing() -> None:
     assert common_prefix([]) == []
 
 
+def entering(backbone: Backbone, work: Callable[[], object]) -> list[int]:
+    """Padded tokens of each forward of the language model."""
+    counts: list[int] = []
+    layer = backbone.model.get_submodule(backbone.anatomy.layers)[0]
+
+    def count(module: object, args: tuple, kwargs: dict) -> None:
+        counts.append((args[0] if args else kwargs["hidden_states"]).shape[:-1].numel())
+
+    handle = layer.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        work()
+    finally:
+        handle.remove()
+    return counts
+
+
 @pytest.mark.parametrize("name", MULTIMODAL)
-def test_the_text_before_a_picture_is_shared(name: str, tiny: Tiny) -> None:
+def test_pictures_are_shared_and_rows_with_pictures_share(name: str, tiny: Tiny) -> None:
     """M-RoPE positions, features and masks are those of whole rows."""
-    backbone = tiny(name)
-    items = [items_for(name)["picture"], items_for(name)["interleaved"], Item("text only")]
-    items += [items_for(name)["film"]] if "film" in items_for(name) else []
-    batch = [backbone.row(FRAMES["mcq"].apply(Item("the word"), item)) for item in items]
-    ids = common_prefix(batch, backbone.encoder.media_ids)
-    assert len(ids) > 50
-    assert backbone.encoder.media_ids.isdisjoint(ids)
-    for row, state in zip(batch, final(backbone, batch), strict=True):
+    backbone, some = tiny(name), items_for(name)
+    items = [some["picture"], some["interleaved"], Item("text only"), Item("text"), some["picture"]]
+    items += [some["film"]] if "film" in some else []
+    queries = [Item("the word"), some["picture"], some["interleaved"]]
+    batch = [backbone.row(FRAMES["mcq"].apply(q, item)) for q in queries for item in items]
+    states = final(backbone, batch)
+    for row, state in zip(batch, states, strict=True):
         alone = record(backbone, backbone.collate([row]), ["norm"])["norm"][0]
         assert apart(state, alone) <= 1e-5
     started: list[int] = []
     run_batches(backbone, batch, lambda b: started.append(sum(b.lengths)) or [0] * len(b))
-    shares = name not in {*FALLS_BACK, "qwen2.5-omni"}
-    assert sum(started) == sum(map(len, batch)) - shares * len(ids) * len(batch)
+    assert (sum(started) < sum(map(len, batch)) / 2) == (name not in WHOLE)
+
+
+@pytest.mark.parametrize("name", sorted(set(MULTIMODAL) - WHOLE))
+def test_the_picture_of_a_query_is_computed_once(name: str, tiny: Tiny) -> None:
+    """Least: the row's beginning once, and what follows it in each of 50 rows."""
+    backbone, query = tiny(name), Item(images=[picture(160, 160)])
+    texts = [f"the word {number}" for number in range(50)]
+    batch = [backbone.row(FRAMES["mcq"].apply(query, Item(text))) for text in texts]
+    final(backbone, batch[:2])  # finds out whether they can be shared
+    final(backbone, rows(20, [3, 4]))  # and forgets their prefix
+    shared = len(common_prefix(batch))
+    assert backbone.encoder.media_ids & set(batch[0].ids[:shared])
+    least = shared + sum(len(row) - shared for row in batch)
+    assert sum(entering(backbone, lambda: final(backbone, batch))) <= 1.1 * least
+
+
+def test_queries_share_forwards(tiny: Tiny) -> None:
+    """10 candidates of each of 20 queries; a query for itself would take two forwards at least."""
+    backbone = tiny("llama")
+    batch = [
+        backbone.row(FRAMES["mcq"].apply(Item(f"{number}. is the word of"), Item(f"the {letter}")))
+        for number in range(20)
+        for letter in "abcdefghij"
+    ]
+    final(backbone, batch[:2])
+    counts = entering(backbone, lambda: final(backbone, batch))
+    assert len(counts) <= 5
+    shared = len(common_prefix(batch))
+    own = [len(common_prefix(batch[i : i + 10])) - shared for i in range(0, len(batch), 10)]
+    least = sum(len(row) - shared for row in batch) - 9 * sum(own)
+    assert sum(counts) - shared <= 1.2 * least
+
+
+def test_a_long_beginning_gets_a_prefix_of_its_own(tiny: Tiny) -> None:
+    """It would be computed in several packs; the short ones are not worth a forward."""
+    backbone = tiny("llama")
+    batch = rows(300, [60] * 30) + [Row(plain(20, 0) + plain(9, seed)) for seed in range(50, 60)]
+    plan = planned(backbone, batch, 2048)
+    assert {prefix.length if prefix else 0 for prefix, _ in plan} == {20, 300}
+    counts = entering(backbone, lambda: final(backbone, batch))
+    assert sum(counts) <= 1.1 * (300 + 30 * 60 + 20 + 10 * 9)
 
 
 def test_threads_can_share_at_once(tiny: Tiny) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from probes import E5V, Backbone, Item, all_sites, record, states_of
+from probes import E5V, Backbone, Item, Loading, all_sites, record, states_of
 from probes.errors import BadItem
-from probes.model.batches import states
+from probes.model.batches import ahead, states
 from tests.models import TEXT, tokenizer
 from tests.samples import items_for, picture
 
@@ -36,14 +36,15 @@ def test_states_of_many_sources_are_those_of_each(
     blocks: list[int] = []
     last_states = states.last_states
 
-    def counted(backbone: Backbone, rows: list[Any], sites: list[Any]) -> torch.Tensor:
+    def counted(backbone: Backbone, rows: list[Any], sites: list[Any], **bar: Any) -> torch.Tensor:
         blocks.append(len(rows))
-        return last_states(backbone, rows, sites)
+        return last_states(backbone, rows, sites, **bar)
 
-    monkeypatch.setattr(states, "BLOCK", 4)
+    monkeypatch.setattr(ahead, "BATCHES", 1)
+    monkeypatch.setattr(backbone, "loading", Loading(token_budget=60))
     monkeypatch.setattr(states, "last_states", counted)
     found = states_of(backbone, SOURCES, SITES)
-    assert blocks == [4, 4, 2], "so that not all are in memory at once"
+    assert blocks == [6, 4], "so that not all are in memory at once"
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -62,11 +63,8 @@ def test_states_of_one_source_of_none_and_in_half_precision(tiny: Tiny) -> None:
     assert states_of(half, ["a", "b"], "norm").dtype == torch.float32
 
 
-def test_a_source_that_cannot_be_read_is_named_by_its_place(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_that_cannot_be_read_is_named_by_its_place(tiny: Tiny) -> None:
     backbone = tiny("llama")
-    monkeypatch.setattr(states, "BLOCK", 2)
     with pytest.raises(BadItem, match=r"^item 3 of the list has no content"):
         states_of(backbone, ["a", "b", "c", ""], "norm")
     with pytest.raises(BadItem, match=r"^item 2 of the list: this backbone reads text only"):

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from freeret.retriever import FreeRet
 from freeret.search.ann import measure_recall
 from freeret.store import indexing
 from freeret.store.indexing import BLOCK, Indexed
-from freeret.store.rows import Record
+from freeret.store.payload import Record
 from freeret.store.table import Store
 from probes import Backbone, ControlPrompt, Item
 from probes.errors import BadItem, BadSetting, StoreError, StoreMismatch
@@ -387,23 +388,23 @@ def test_a_bad_item_is_skipped_by_name_or_stops(backbone: Backbone, tmp_path: Pa
         retriever.index(["fine", " "])
 
 
-def test_a_stream_is_taken_in_block_by_block(backbone: Backbone, tmp_path: Path) -> None:
-    """What was committed before an error stays; the stream is never held whole."""
-    taken = 0
+def test_a_stream_is_taken_in_block_by_block(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was embedded before an error stays; the stream is never held whole."""
 
     def stream() -> Iterator[str]:
-        nonlocal taken
-        for k in range(BLOCK + 5):
-            taken += 1
-            yield f"{k}"
+        yield from (f"{k}" for k in range(5 * BLOCK))
         raise OSError("the disk with the texts is gone")
 
+    monkeypatch.setattr(backbone, "loading", replace(backbone.loading, token_budget=64))
     retriever = FreeRet(backbone, PLAIN)
     with pytest.raises(OSError, match="the texts"):
         retriever.index(stream(), tmp_path / "s")
-    assert len(Store.open(tmp_path / "s")) == BLOCK
-    again = retriever.index([f"{k}" for k in range(BLOCK + 5)])
-    assert again == Indexed(added=5, unchanged=BLOCK)
+    kept = len(Store.open(tmp_path / "s"))
+    assert BLOCK < kept < 5 * BLOCK
+    again = retriever.index([f"{k}" for k in range(5 * BLOCK)])
+    assert again == Indexed(added=5 * BLOCK - kept, unchanged=kept)
 
 
 # ----------------------------------------------------------------------------- load and save

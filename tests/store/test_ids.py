@@ -15,7 +15,7 @@ from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.scale.ray import _check_ids
 from freeret.sources.files import Files
-from freeret.store.indexing import Indexed, index_block
+from freeret.store.indexing import Indexed, index_items
 from freeret.store.payload import pack, unpack, with_place
 from freeret.store.table import Store
 from probes.errors import BadItem, BadSetting
@@ -128,7 +128,7 @@ def test_actors_that_know_nothing_of_each_other_are_compared(
     opened = Store.open(store)
     blocks = ([{"id": "a", "text": "one"}], [{"id": "a", "text": "two"}, "b"], [("b")])
     outcomes = [
-        index_block(opened, retriever.embedder, list(enumerate(block)), {}, "skip", {})
+        index_items(opened, retriever.embedder, enumerate(block), on_error="skip")
         for block in blocks
     ]
     done = Indexed()

@@ -22,7 +22,7 @@ from freeret.sources.columns import check_columns
 from freeret.sources.files import Files
 from freeret.store.filters import Selection, parse_filter, passes, to_sql
 from freeret.store.hints import key_counts, why_no_items
-from freeret.store.rows import Record
+from freeret.store.payload import Record
 from freeret.store.table import Store
 from probes import Backbone, Item, Loading
 from probes.errors import BadItem, BadSetting, StoreMismatch

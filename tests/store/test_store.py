@@ -8,11 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from lancedb.query import LanceEmptyQueryBuilder
+from lancedb.table import LanceTable
 from PIL import Image
 
 from freeret.search.geometry import fit_geometry
-from freeret.store.payload import content_hash, pack, unpack
-from freeret.store.rows import Record, matrix
+from freeret.store import commits
+from freeret.store.payload import Record, content_hash, pack, unpack
+from freeret.store.rows import matrix
 from freeret.store.table import Store
 from probes import Geometry, Item
 from probes.errors import BadItem, NotStored, StoreError, StoreMismatch
@@ -121,6 +124,68 @@ def test_deleting_says_how_many_there_were(store: Store) -> None:
 def test_thousands_are_deleted_at_once(store: Store) -> None:
     store.write([made(f"{i}") for i in range(50)])
     assert store.delete([f"{i}" for i in range(5000)]) == 50
+
+
+@pytest.fixture
+def conditions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of ids in each condition that LanceDB is given."""
+    counts: list[int] = []
+
+    def watch(owner: type, name: str) -> None:
+        plain = getattr(owner, name)
+
+        def watched(self: Any, where: Any, *arguments: Any, **options: Any) -> Any:
+            counts.append(str(where).count("'") // 2)
+            return plain(self, where, *arguments, **options)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    watch(LanceEmptyQueryBuilder, "where")
+    watch(LanceTable, "delete")
+    return counts
+
+
+def test_no_query_names_more_ids_than_allowed(
+    store: Store, conditions: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freeret.store.table.IDS", 50)
+    ids = [f"{k}" for k in range(230)]
+    store.write([made(id) for id in ids])
+    readers = [store.items, store.hashes, store.stored, store.vectors,
+               lambda ids: list(store.parts(ids)), store.delete]  # fmt: skip
+    for read in readers:
+        conditions.clear()
+        read(ids)
+        assert conditions == [50, 50, 50, 50, 30], read
+    assert len(store) == 0
+
+
+def test_ids_are_indexed_from_the_start_and_again_as_rows_come(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unindexed() -> int:
+        index = store.table.index_stats(commits.BY_ID)
+        return -1 if index is None else index.num_unindexed_rows
+
+    assert unindexed() == 0
+    monkeypatch.setattr(commits, "UNINDEXED", 4)
+    store.write([made(id) for id in "abcd"])
+    assert unindexed() == 4
+    store.write([made("e")])
+    assert unindexed() == 0
+    store.table.drop_index(commits.BY_ID)
+    assert Store.open(store.location).items(["c"])[0].text == "text of c", "as of an older version"
+    store.write([made("f")])
+    assert unindexed() == 0
+    assert store.vectors().ids == list("abcdef")
+
+
+def test_a_long_run_is_compacted_on_its_way(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freeret.store.table.COMPACTED", 8)
+    for k in range(30):
+        store.write([made(f"{k:02}")], store.version)
+        assert store.table.stats()["fragment_stats"]["num_fragments"] <= 8 + 1
+    assert store.vectors().ids == [f"{k:02}" for k in range(30)]
 
 
 def test_an_empty_store_is_one(store: Store) -> None:

@@ -5,7 +5,9 @@ On a disk and in a bucket of an object store.
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from freeret.search import ann
 from freeret.search.geometry import fit_geometry
 from freeret.search.scan import scan
 from freeret.store import commits, fitted
-from freeret.store.rows import Record
+from freeret.store.payload import Record
 from freeret.store.table import Store
 from probes import Backbone, Geometry
 from probes.errors import StoreError, StoreMismatch
@@ -104,7 +106,7 @@ def test_processes_that_create_one_store_lose_nothing(crowd: Crowd, tmp_path: Pa
         place = tmp_path / f"{number}"
         assert crowd.run("index", place, PROCESSES, items=2) == [2] * PROCESSES
         store = Store.open(place)
-        assert store.version == 1 + PROCESSES, "one creation, then a commit of each"
+        assert store.version == 2 + PROCESSES, "a creation, an index, a commit of each"
         assert store.vectors().ids == [f"{n}.{k}" for n in range(PROCESSES) for k in range(2)]
 
 
@@ -205,6 +207,59 @@ def test_a_late_creation_with_other_settings_is_undone(
         commits.create_table(first.database, tmp_path, "items", other.table.schema)
     assert Store.open(tmp_path).identity == IDENTITY
     assert Store.open(tmp_path).vectors().ids == ["a"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_id_that_two_writers_know_to_be_new_is_stored_once(known: bool, tmp_path: Path) -> None:
+    """Rows are appended as long as nobody else writes; the one who comes second merges."""
+    first, second = Store.create(tmp_path, IDENTITY, SIZE), Store.open(tmp_path)
+    absent = first.version if known else None
+    for store, seed in ((first, 1), (second, 2), (first, 3)):
+        store.write([made("a", seed=seed), made(f"{seed}")], absent)
+    assert Store.open(tmp_path).vectors().ids == ["1", "2", "3", "a"]
+    assert np.array_equal(second.vectors(["a"]).vectors[0], made("a", seed=2).vector)
+    second.refresh()
+    assert np.array_equal(second.vectors(["a"]).vectors[0], made("a", seed=3).vector)
+
+
+def test_threads_that_write_the_same_ids_at_once_store_each_once(tmp_path: Path) -> None:
+    Store.create(tmp_path, IDENTITY, SIZE)
+    start = Barrier(PROCESSES)
+
+    def write(number: int) -> None:
+        store = Store.open(tmp_path)
+        for k in range(6):
+            start.wait()
+            store.refresh()
+            absent = store.version
+            start.wait()  # all have seen that the ids are new
+            store.write([made(f"{k}"), made(f"{number}.{k}")], absent)
+
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        list(pool.map(write, range(PROCESSES)))
+    ids = Store.open(tmp_path).vectors().ids
+    assert len(ids) == len(set(ids)) == 6 * (1 + PROCESSES)
+
+
+def test_only_new_rows_that_nobody_else_could_have_written_are_appended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = Store.create(tmp_path, IDENTITY, SIZE), Store.open(tmp_path)
+    merges: list[int] = []
+    plain = Store._upsert
+    monkeypatch.setattr(Store, "_upsert", lambda self: merges.append(1) or plain(self))
+    absent = store.version
+    for id in "abc":
+        store.write([made(id)], absent)
+    assert not merges
+    other.write([made("x")])
+    store.write([made("d")], absent)
+    assert len(merges) == 2
+    store.write([made("e")], store.version)
+    assert len(merges) == 2, "from here on it is alone again"
+    store.write([made("a")])
+    assert len(merges) == 3
+    assert Store.open(tmp_path).vectors().ids == list("abcdex")
 
 
 def test_an_older_geometry_never_replaces_a_newer_one(tmp_path: Path) -> None:

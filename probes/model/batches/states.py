@@ -5,19 +5,16 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from probes.errors import BadSetting
 from probes.items import Item
 from probes.model.backbone import Backbone
+from probes.model.batches.ahead import blockwise
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
 from probes.model.sites import Site, as_sites
 from probes.model.trace import record
 from probes.prompts import Prompt, Side, Source, as_sources
-
-BLOCK = 256
-"""Items whose tokens and media are in memory at once."""
 
 
 def states_of(
@@ -30,7 +27,7 @@ def states_of(
     """Last-position states of any number of texts or other items, batch by batch.
 
     `record` runs a single batch and keeps the model's dtype. This function cuts batches by the
-    token budget of the backbone, so that only one of them is in memory besides the result.
+    token budget of the backbone, and makes rows while the model computes those before them.
 
     Args:
         backbone: The model to read.
@@ -52,14 +49,13 @@ def states_of(
     resolved = [site.resolve(depth) for site in as_sites(sites, depth)]
     if not resolved:
         raise BadSetting("nothing to record: name at least one site")
-    named = as_sources(sources)
-    states = torch.empty(len(named), len(resolved), backbone.hidden_size)
-    with tqdm(total=len(named), desc="states", unit="item", disable=not progress) as bar:
-        for start in range(0, len(named), BLOCK):
-            rows = [backbone.row(source, name) for source, name in named[start : start + BLOCK]]
-            states[start : start + len(rows)] = last_states(backbone, rows, resolved)
-            bar.update(len(rows))
-    return states
+    return blockwise(
+        backbone,
+        lambda named: [backbone.row(*named)],
+        as_sources(sources),
+        lambda rows, bar: last_states(backbone, [r for (r,) in rows], resolved, progress=bar),
+        "states" if progress else None,
+    )
 
 
 def last_states(
@@ -77,10 +73,11 @@ def last_states(
         return torch.empty(0, len(sites), backbone.hidden_size)
 
     def forward(batch: Batch) -> list[Tensor]:
+        # On the device, so that a GPU is not waited for after each batch, and on one of several.
         states = record(backbone, batch, sites)
-        return list(torch.stack([states[site].float().cpu() for site in sites], dim=1))
+        return list(torch.stack([states[site].to(backbone.device) for site in sites], dim=1))
 
-    return torch.stack(run_batches(backbone, rows, forward, progress=progress))
+    return torch.stack(run_batches(backbone, rows, forward, progress=progress)).float().cpu()
 
 
 def prompted_states(
@@ -93,5 +90,10 @@ def prompted_states(
     progress: str | None = None,
 ) -> Float[Tensor, "items sites hidden"]:
     """`last_states` of items under a prompt. Raises BadItem, which names the item."""
-    rows = [backbone.row(prompt.apply(item, side), item.name) for item in items]
-    return last_states(backbone, rows, sites, progress=progress)
+    return blockwise(
+        backbone,
+        lambda item: [backbone.row(prompt.apply(item, side), item.name)],
+        items,
+        lambda rows, bar: last_states(backbone, [r for (r,) in rows], sites, progress=bar),
+        progress,
+    )

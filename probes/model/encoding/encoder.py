@@ -46,6 +46,7 @@ class Row:
         ids: Token ids, placeholder tokens of media among them.
         per_token: Further inputs of the model by name, with one value per token: 0 for text.
         media: The media, in the order of their placeholders.
+        spans: First and last placeholder, plus one, of each medium.
         positions: M-RoPE positions `[axes, length]` where they are not those of this row alone,
             since it is the end of a longer row.
     """
@@ -53,10 +54,25 @@ class Row:
     ids: list[int]
     per_token: dict[str, list[int]] = field(default_factory=dict)
     media: tuple[Piece, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
     positions: Tensor | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its processed media."""
+        return sum(piece.processed.size for piece in self.media)
+
+    @functools.cached_property
+    def contents(self) -> list[int]:
+        """The token ids, in which the placeholders of different media differ: rows begin alike as
+        far as their contents do."""
+        contents = list(self.ids)
+        for piece, (start, stop) in zip(self.media, self.spans, strict=True):
+            contents[start:stop] = [-1 - abs(hash(piece.key))] * (stop - start)
+        return contents
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,10 @@ class Batch:
     inputs: dict[str, Any]
     """The model's keyword arguments."""
     lengths: list[int]
-    """Tokens of each row that are computed: no padding, and no cached prefix."""
+    """Tokens of each row that are computed: no padding, and nothing that it shares."""
+    ends: list[tuple[int, int]] | None = None
+    """Where the last token of each row is, as row and column of the inputs; None if it is in the
+    last column of a row of its own."""
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} rows, up to {max(self.lengths, default=0)} tokens)"
@@ -127,6 +146,7 @@ class Encoder:
         """Whether rows with media can continue a cached prefix: Gemma's masks and Qwen2.5-Omni's
         positions are made for whole rows only."""
         self.opening = self.perception.opening() if self.perception is not None else ""
+        self._placeholders = functools.lru_cache(maxsize=64)(self._placeholders_uncached)
         self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
 
     # -- one row -----------------------------------------------------------------------------
@@ -168,7 +188,8 @@ class Encoder:
                 "same row; give the tokenizer or processor another chat_template"
             )
         contents = self._fit(contents, skeleton, name, pieces)
-        return replace(self._splice(skeleton, per_token, contents, name), media=tuple(pieces))
+        row = self._splice(skeleton, per_token, contents, name)
+        return replace(row, media=tuple(pieces), spans=self._places(row.ids, pieces))
 
     def _with_media(
         self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
@@ -179,17 +200,28 @@ class Encoder:
         text = perception.expand(rendered, pieces)
         ids = self._tokenize_rendered(text)
         if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens per character
-            needed = sum(self._count(piece.text) for piece in pieces)
+            needed = sum(self._count(piece.processed.text) for piece in pieces)
             content = self.max_tokens - (len(ids) - needed)
             room = content - min(sum(map(self._count, texts)), content // 2)
             if needed > room:
                 pieces = fit_media(perception, pieces, room, self._count)
                 text = perception.expand(rendered, pieces)
                 ids = self._tokenize_rendered(text)
-                now = sum(self._count(piece.text) for piece in pieces)
+                now = sum(self._count(piece.processed.text) for piece in pieces)
                 name = pieces[0].name
                 log.warning("%s: its media are scaled down, %d to %d tokens", name, needed, now)
         return pieces, ids, self._spans(ids, text)
+
+    def _places(self, ids: list[int], pieces: list[Piece]) -> tuple[tuple[int, int], ...]:
+        """First and last placeholder, plus one, of each medium in a row."""
+        places = [i for i, id in enumerate(ids) if id in self.media_ids] if pieces else []
+        counts = (self._placeholders(piece.processed.text) for piece in pieces)
+        ends = itertools.pairwise([0, *itertools.accumulate(counts)])
+        return tuple((places[start], places[stop - 1] + 1) for start, stop in ends)
+
+    def _placeholders_uncached(self, text: str) -> int:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return sum(id in self.media_ids for id in ids)
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -307,9 +339,17 @@ class Encoder:
         chat = self.chat and self.chat.identity()
         return self.tokenizer.backend_tokenizer.to_str() + str(chat)
 
+    @functools.cached_property
+    def _axes(self) -> int:
+        """Number of axes of an M-RoPE position."""
+        assert self.perception is not None
+        return len(self.perception.positions([self.pad_id], [0], ()))
+
     def positions(self, row: Row) -> Tensor:
         """M-RoPE positions `[axes, length]` of a row, which do not depend on its batch."""
         assert self.perception is not None
+        if not row.media:  # text has the same position on all axes
+            return torch.arange(len(row)).expand(self._axes, -1)
         types = row.per_token.get("mm_token_type_ids", [0] * len(row))
         return self.perception.positions(row.ids, types, row.media)
 

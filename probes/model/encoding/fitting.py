@@ -36,13 +36,13 @@ def fit_media(
     Returns:
         The media in the same order, as many of them smaller as necessary.
     """
-    needs = [count(piece.text) for piece in pieces]
+    needs = [count(piece.processed.text) for piece in pieces]
     visual = [i for i, piece in enumerate(pieces) if piece.part.kind != "audio"]
     of_audio = sum(needs) - sum(needs[i] for i in visual)
     fitted = list(pieces)
     for i, share in zip(visual, shares([needs[i] for i in visual], room - of_audio), strict=True):
         for _ in range(ATTEMPTS):
-            length = count(fitted[i].text)
+            length = count(fitted[i].processed.text)
             if length <= share:
                 break
             fitted[i] = perception.smaller(fitted[i], share / length)
