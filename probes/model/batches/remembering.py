@@ -1,9 +1,68 @@
-"""Memory of a GPU."""
+"""Rows that several measurements read: their states are computed once.
+
+The curves and the paraphrase diagnostic read the same sentences under the same prompts, and
+reranking starts from states of the diagnostic. Within `remembering`, a measurement leaves the
+states that it computed to those after it, which need not know where they come from.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probes.model.backbone import Backbone
+from probes.model.batches.states import last_states
+from probes.model.encoding import Row
+from probes.model.sites import Site
+
+Memory = dict[tuple[int, ...], dict[Site, Tensor]]
+"""By the tokens of a row, its states `[hidden]` by site. Rows with media are left out."""
+
+_memory: ContextVar[Memory | None] = ContextVar("memory", default=None)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory of a GPU that is free for tensors, the unused part of PyTorch's cache included."""
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + cached
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Within the context, states of rows are kept; it is for one backbone."""
+    token = _memory.set({})
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def remember(
+    rows: Sequence[Row], sites: Sequence[Site], states: Float[Tensor, "rows sites hidden"]
+) -> None:
+    """Keep states of rows, if there is a memory. Sites count layers from the start."""
+    memory = _memory.get()
+    if memory is None:
+        return
+    for row, values in zip(rows, states, strict=True):
+        if not row.media:
+            memory.setdefault(tuple(row.ids), {}).update(zip(sites, values, strict=True))
+
+
+def remembered_states(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    sites: Sequence[str | Site],
+    *,
+    progress: str | None = None,
+) -> Float[Tensor, "rows sites hidden"]:
+    """`last_states`, in which only rows whose states are not in the memory are computed."""
+    resolved = [Site.parse(site).resolve(backbone.num_layers) for site in sites]
+    memory = _memory.get() or {}
+    known = {
+        i: torch.stack([memory[key][site] for site in resolved])
+        for i, row in enumerate(rows)
+        if not row.media and memory.get(key := tuple(row.ids), {}).keys() >= set(resolved)
+    }
+    left = [i for i in range(len(rows)) if i not in known]
+    computed = last_states(backbone, [rows[i] for i in left], resolved, progress=progress)
+    remember([rows[i] for i in left], resolved, computed)
+    states = dict(zip(left, computed, strict=True)) | known
+    return torch.stack([states[i] for i in range(len(rows))])
