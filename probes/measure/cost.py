@@ -12,16 +12,17 @@ from probes.model.backbone import Backbone
 from probes.prompts import NAMED
 
 TOKENS: dict[PartName, int] = {
-    "framing": 36_000,
-    "diagnostic": 65_300,
-    "reranking": 23_000,
-    "curves": 12_700,
+    "framing": 30_200,
+    "curves": 12_500,
+    "diagnostic": 54_000,
+    "reranking": 5_000,
     "synonyms": 7_400,
-    "injection": 17_700,
+    "injection": 8_700,
 }
-"""Tokens of text that pass through smollm2-135m in each part, counted in one run. Reranking does
-not take place there: its number is an estimate. Other tokenizers differ a little. To count again,
-add up the tokens that `probes.progress.listening` reports during a part."""
+"""Tokens of text that pass through smollm2-135m in each part of a whole report, in which the
+diagnostic takes states from the curves, and reranking from the diagnostic. Reranking does not take
+place there: its number is that of a random model with the same tokenizer. Other tokenizers differ a
+little. To count again, add up the tokens that `probes.progress.listening` reports during a part."""
 CAPTION = 15
 """Tokens of a caption of a drawn scene (an estimate), without the prompt that all of them share."""
 

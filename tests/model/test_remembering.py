@@ -13,8 +13,9 @@ from probes.measure.fusion import Fusion, rerank_gain
 from probes.measure.lexicalization import curves_by_prompt
 from probes.measure.paraphrases import DiagnosticScore, diagnose, select_extraction
 from probes.model.backbone import Backbone
-from probes.model.batches import memory, states
-from probes.model.batches.memory import remember, remembered_states, remembering
+from probes.model.batches import remembering as kept
+from probes.model.batches import states
+from probes.model.batches.remembering import remember, remembered_states, remembering
 from probes.model.batches.states import last_states
 from probes.model.sites import all_sites, late_sites
 from probes.prompts import NAMED
@@ -99,5 +100,5 @@ def test_pictures_with_the_same_tokens_are_not_mistaken(tiny: Tiny) -> None:
     row = backbone.row(items_for("qwen2-vl")["picture"])
     with remembering():
         remember([row], [*all_sites(backbone)[-1:]], torch.zeros(1, 1, backbone.hidden_size))
-        assert memory._memory.get() == {}
+        assert kept._memory.get() == {}
         assert remembered_states(backbone, [row], [LAST]).abs().max() > 0
