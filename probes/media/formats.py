@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageFile
 
-from probes.silence import silence
+from probes.media.silence import silence
 
 Modality = Literal["text", "image", "video", "audio"]
 MODALITIES: tuple[Modality, ...] = ("text", "image", "video", "audio")

@@ -17,7 +17,7 @@ from typing import Any
 
 from probes.errors import BadItem, UnsupportedBackbone
 from probes.items import Part
-from probes.silence import silence
+from probes.media.silence import silence
 
 WEB = ("http://", "https://")
 TIMEOUT = 30

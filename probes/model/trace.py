@@ -13,12 +13,12 @@ from nnsight._c import mount, unmount
 from torch import Tensor
 
 from probes.errors import BadSetting, NotRecorded
+from probes.media.silence import silence
 from probes.model.anatomy import Anatomy
 from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.sites import Site, as_sites
 from probes.prompts import Source
-from probes.silence import silence
 
 
 class Traced(nnsight.NNsight):

@@ -11,9 +11,9 @@ import torch
 
 from probes import Backbone, Item, Loading
 from probes.media.cache import Cache, Processed
+from probes.media.silence import silence
 from probes.model.batches import ahead as module
 from probes.model.batches.ahead import ahead, row_blocks
-from probes.silence import silence
 from tests.samples import picture
 
 
