@@ -38,9 +38,9 @@ from gpu_parts.stage2 import reranking
 
 PARTS: dict[str, tuple[str, Callable[[Run], Iterator[Results]], float]] = {
     "qwen-exactness": ("qwen", exactness, 20),
-    "qwen-pictures": ("qwen", embedding_pictures, 65),
-    "qwen-rerank": ("qwen", reranking, 40),
-    "qwen-texts": ("qwen", embedding_texts, 60),
+    "qwen-pictures": ("qwen", embedding_pictures, 60),
+    "qwen-rerank": ("qwen", reranking, 55),
+    "qwen-texts": ("qwen", embedding_texts, 65),
     "smolvlm-texts": ("smolvlm", embedding_texts, 15),
     "smolvlm-pictures": ("smolvlm", embedding_pictures, 20),
     "smolvlm-rerank": ("smolvlm", reranking, 15),

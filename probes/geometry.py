@@ -222,9 +222,9 @@ class CorpusGeometry:
         if self.kind == "none":
             return
         for signature, rows in _rows_of(signatures).items():
-            chosen = ids if isinstance(rows, slice) else [ids[i] for i in rows.tolist()]
+            places = range(len(ids)) if isinstance(rows, slice) else rows.tolist()
             self.moments.setdefault(signature, Moments()).add(vectors[rows])
-            self._sample(signature, chosen, vectors[rows])
+            self._sample(signature, [ids[int(i)] for i in places], vectors[rows])
 
     def fit(self, reference: Reference) -> Geometry:
         """The geometry of all documents that were added.

@@ -26,6 +26,8 @@ class Scale(NamedTuple):
 
     texts: Mapping[str, tuple[int, int, int]]
     """Number of texts, and the range of their tokens."""
+    rows: tuple[int, int]
+    """Number and tokens of the texts of a single forward, without padding."""
     pictures: Mapping[tuple[int, int], int]
     """Number of pictures by width and height."""
     pairs: Mapping[str, tuple[int, int]]
@@ -40,8 +42,9 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(
-    texts={"captions": (1024, 20, 40), "mixed": (192, 20, 500), "long": (32, 1000, 2000)},
-    pictures={(640, 480): 64, (1024, 768): 32},
+    texts={"captions": (512, 20, 40), "mixed": (128, 20, 500), "long": (24, 1000, 2000)},
+    rows=(32, 512),
+    pictures={(640, 480): 64, (1024, 768): 24},
     pairs={"text query": (4, 50), "picture query": (2, 50), "few candidates": (20, 10)},
     vectors=(1_000_000, 3584),
     searches=(1, 64, 1000),
@@ -50,6 +53,7 @@ FULL = Scale(
 )
 TINY = Scale(
     texts={"captions": (6, 5, 9), "long": (2, 40, 60)},
+    rows=(2, 20),
     pictures={(96, 64): 3},
     pairs={"text query": (1, 4), "picture query": (1, 3)},
     vectors=(3000, 32),
@@ -120,7 +124,7 @@ def pictures(size: tuple[int, int], count: int, seed: int) -> list[bytes]:
 
 def rounds(
     ways: Mapping[str, Callable[[Any], Any]],
-    few: Any,
+    warm_up: Any,
     fresh: Callable[[int], Any],
     repeats: int,
     limit: float,
@@ -129,7 +133,7 @@ def rounds(
 
     Args:
         ways: What is compared, by name.
-        few: Inputs for a warm-up.
+        warm_up: Inputs of a first round that does not count.
         fresh: Gives the inputs of a round by its number.
         repeats: The most rounds.
         limit: Seconds.
@@ -151,7 +155,7 @@ def rounds(
         return time.perf_counter() - begin
 
     for name in ways:
-        run(name, few)  # warm up
+        run(name, warm_up)
     warm = time.perf_counter()
     for repeat in range(repeats):
         given = fresh(repeat)

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freeret.search import exact
-from freeret.search.exact import Block, top_k
+from freeret.search.exact import Block, resident, top_k
 from gpu_parts.run import Results, Run
 from probes.geometry import unit
 
 TOP, ROWS = 100, 2**15
-"""Hits of a query, and rows of a block."""
+"""Hits of a query, and rows of a tile."""
 PART = "freeret on the CPU, a tenth of the vectors"
 
 
@@ -26,11 +25,7 @@ def searching(run: Run) -> Iterator[Results]:
     for tile in vectors.split(ROWS):
         tile.copy_(unit(torch.randn(len(tile), dimension, generator=rng, device=device)))
     ids = [f"{place:08}" for place in range(count)]
-    blocks = [
-        Block(ids[start : start + ROWS], vectors[start : start + ROWS])
-        for start in range(0, count, ROWS)
-    ]
-    searches = ways(blocks, device)
+    searches = ways(Block(ids, vectors), device)
     yield {"vectors": count, "dimension": dimension, "top": TOP}
 
     copied = vectors.to(device)
@@ -51,20 +46,16 @@ def searching(run: Run) -> Iterator[Results]:
         yield {f"{many} queries": found}
 
 
-def ways(blocks: list[Block], device: str) -> dict[str, Callable[[Tensor], Any]]:
+def ways(block: Block, device: str) -> dict[str, Callable[[Tensor], Any]]:
     """Ways to search with FreeRet: on a GPU from copies and streamed, on the CPU a part."""
-    search: Any = exact
-    if device == "cpu" or not hasattr(search, "resident"):
-        return {"freeret on the CPU": lambda queries: top_k(blocks, queries, TOP)}
-    copies = search.resident(blocks, device)
+    if device == "cpu":
+        return {"freeret on the CPU": lambda queries: top_k([block], queries, TOP)}
+    copies, tenth = resident([block], device), max(1, len(block.ids) // 10)
+    part = Block(block.ids[:tenth], block.vectors[:tenth])
     return {
-        "freeret, copies on the GPU": lambda queries: search.top_k(
-            copies, queries, TOP, device=device
-        ),
-        "freeret, streamed to the GPU": lambda queries: search.top_k(
-            blocks, queries, TOP, device=device
-        ),
-        PART: lambda queries: top_k(blocks[: max(1, len(blocks) // 10)], queries, TOP),
+        "freeret, copies on the GPU": lambda queries: top_k(copies, queries, TOP, device=device),
+        "freeret, streamed to the GPU": lambda queries: top_k([block], queries, TOP, device=device),
+        PART: lambda queries: top_k([part], queries, TOP),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from common import median
 from freeret.embedder import Embedder
 from gpu_parts.others import encoded, plain_vectors, rendered, sentence_transformer
 from gpu_parts.run import (
@@ -19,7 +20,7 @@ from gpu_parts.run import (
     tower_flops,
     useful_tokens,
 )
-from probes import ControlPrompt
+from probes import ControlPrompt, record
 
 PROMPT = ControlPrompt()
 
@@ -27,11 +28,12 @@ PROMPT = ControlPrompt()
 def embedding_texts(run: Run) -> Iterator[Results]:
     """Texts per second."""
     weights = run.made.text_weights - run.made.last_mlp
+    yield {"one forward of equal rows": forward(run, weights)}
     for name, (count, low, high), seconds in run.each(run.scale.texts):
         given = texts(run.made, count, low, high)
         rows = run.backbone.rows([PROMPT.apply(text) for text in given])
         useful = useful_tokens([[row.ids for row in rows]])
-        times = timed(run, lambda _, given=given: given, (8, 32), seconds)
+        times = timed(run, given, lambda _, given=given: given, 32, seconds)
         ways = summary(times, count, {"of_gemm_peak": 2.0 * weights * useful}, run.peak)
         tokens = sum(map(len, rows))
         yield {name: {"texts": count, "tokens": tokens, "useful_tokens": useful, "ways": ways}}
@@ -41,9 +43,10 @@ def embedding_pictures(run: Run) -> Iterator[Results]:
     """Pictures per second; every round has its own pictures, so that none is cached."""
     weights = run.made.text_weights - run.made.last_mlp
     for number, (size, count, seconds) in enumerate(run.each(run.scale.pictures)):
-        first, second = run.backbone.rows([PROMPT.apply(p) for p in pictures(size, 2, 900)])
-        useful = useful_tokens([[first.ids, *[second.ids] * (count - 1)]])
-        language, tower = 2.0 * weights * useful, tower_flops(run.made, first.ids) * count
+        [row] = run.backbone.rows([PROMPT.apply(picture) for picture in pictures(size, 1, 900)])
+        shared = row.ids.index(run.made.image_token)
+        useful = len(row) * count - shared * (count - 1)
+        language, tower = 2.0 * weights * useful, tower_flops(run.made, row.ids) * count
         flops = {
             "of_gemm_peak": language + tower,
             "language_model_of_gemm_peak": language,
@@ -55,12 +58,12 @@ def embedding_pictures(run: Run) -> Iterator[Results]:
         ) -> list[bytes]:
             return pictures(size, count, seed=100 * number + repeat)
 
-        times = timed(run, fresh, (8,), seconds * 0.8)
+        times = timed(run, fresh(98)[:8], fresh, 8, seconds * 0.8)
         name = "×".join(map(str, size))
         yield {
             name: {
                 "pictures": count,
-                "tokens_of_one": first.ids.count(run.made.image_token),
+                "tokens_of_one": row.ids.count(run.made.image_token),
                 "useful_tokens": useful,
                 "ways": summary(times, count, flops, run.peak),
             }
@@ -70,24 +73,47 @@ def embedding_pictures(run: Run) -> Iterator[Results]:
             yield {f"{name}, busy": busy(lambda: embedder.encode(given))}  # noqa: B023
 
 
+def forward(run: Run, weights: int) -> Results:
+    """What the model's own forward reaches in a large batch without padding: a trace up to
+    `attn[-1]` of rows that are tokenised already."""
+    count, length = run.scale.rows
+    batch = run.backbone.encode(texts(run.made, count, length, length))
+    times = []
+    for _ in range(run.scale.repeats + 1):
+        start = time.perf_counter()
+        record(run.backbone, batch, "attn[-1]")["attn[-1]"].float().cpu()
+        times.append(time.perf_counter() - start)
+    work = 2.0 * weights * sum(batch.lengths)
+    return {
+        "tokens": sum(batch.lengths),
+        "seconds": times[1:],
+        "of_gemm_peak": work / median(times[1:]) / run.peak,
+    }
+
+
 def timed(
-    run: Run, fresh: Callable[[int], Sequence[Any]], sizes: Sequence[int], seconds: float
+    run: Run,
+    warm_up: Sequence[Any],
+    fresh: Callable[[int], Sequence[Any]],
+    size: int,
+    seconds: float,
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
     """`rounds` of all ways, each of which gets the items themselves."""
     embedder, other = Embedder(run.backbone), sentence_transformer(run.made)
 
-    def plain(size: int) -> Callable[[Sequence[Any]], Any]:
-        return lambda items: plain_vectors(run.made, prepared(items), size)
-
     def prepared(items: Sequence[Any]) -> list[Any]:
         return [rendered(run.made, PROMPT.apply(item)) for item in items]
 
-    ways: dict[str, Callable[[Sequence[Any]], Any]] = {OURS: embedder.encode}
-    ways |= {f"transformers, {size} a batch": plain(size) for size in sizes}
-    ways[f"sentence-transformers, {sizes[-1]} a batch"] = lambda items: encoded(
-        other, prepared(items), sizes[-1]
-    )
-    return rounds(ways, fresh(98)[:8], fresh, run.scale.repeats, seconds)
+    ways: dict[str, Callable[[Sequence[Any]], Any]] = {
+        OURS: embedder.encode,
+        f"transformers, {size} a batch": lambda items: plain_vectors(
+            run.made, prepared(items), size
+        ),
+        f"sentence-transformers, {size} a batch": lambda items: encoded(
+            other, prepared(items), size
+        ),
+    }
+    return rounds(ways, warm_up, fresh, run.scale.repeats, seconds)
 
 
 def busy(work: Callable[[], Any]) -> Results:
@@ -95,7 +121,7 @@ def busy(work: Callable[[], Any]) -> Results:
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
         start = time.perf_counter()
         work()
         torch.cuda.synchronize()

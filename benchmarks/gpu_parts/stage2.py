@@ -59,7 +59,8 @@ def reranking(run: Run) -> Iterator[Results]:
         ways: dict[str, Any] = {OURS: freeret} | {
             f"whole prompts, {n} a batch": lambda given, n=n: whole(given, n) for n in sizes
         }
-        times = rounds(ways, [pairs(99)[0][:4]], pairs, run.scale.repeats, seconds)
+        warm_up = pairs(99)[:1] if kind.startswith("picture") else pairs(99)
+        times = rounds(ways, warm_up, pairs, run.scale.repeats, seconds)
 
         few = [some[:10] for some in pairs(98)]
         ours, theirs = freeret(few), whole(few, sizes[0])

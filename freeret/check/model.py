@@ -1,7 +1,6 @@
 """Checks of the model itself: anatomy, weights, attention, batch invariance, throughput."""
 
 import torch
-from transformers.utils import is_flash_attn_2_available
 
 from freeret.check.agreement import SITE, agreement, alone, noise, states, tolerance
 from freeret.check.line import Check, tried
@@ -71,29 +70,27 @@ def _attention(backbone: Backbone) -> Check:
     parts = {"language model": text, **towers}
     used = {name: getattr(part, IMPLEMENTATION, None) for name, part in parts.items()}
     listed = ", ".join(f"{name} {implementation}" for name, implementation in used.items())
-    slow = without_flash(towers.get("vision"), backbone.device, is_flash_attn_2_available())
+    slow = per_window(towers.get("vision"), backbone.device)
     return Check("attention", f"{listed}: {slow}" if slow else listed, "note" if slow else "ok")
 
 
-def without_flash(tower: object, device: torch.device, installed: bool) -> str:
-    """Say what the lack of flash-attn costs a vision tower on a device.
+def per_window(tower: object, device: torch.device) -> str:
+    """Say what it costs where a vision tower attends to one window of a picture at a time.
 
     Args:
         tower: The config of the vision tower, or None.
         device: Device of the model.
-        installed: Whether flash-attn can be imported.
 
     Returns:
         The cost and the remedy in words; empty if there is no cost.
     """
     windowed = all(hasattr(tower, setting) for setting in WINDOWED)
     used = str(getattr(tower, IMPLEMENTATION, None))
-    if device.type != "cuda" or not windowed or used.startswith("flash"):
+    if device.type != "cuda" or not windowed or used == "sdpa" or used.startswith("flash"):
         return ""
-    remedy = "load it with flash_attention_2" if installed else "install flash-attn"
     return (
         "the vision tower launches one attention kernel per window of a picture, thousands in all, "
-        f"and the GPU idles between them; {remedy}, which takes one call for all windows"
+        "and the GPU idles between them; load it with sdpa, which takes one call for all windows"
     )
 
 

@@ -142,6 +142,7 @@ def _print_estimate(needs: "Estimate", pairs: int) -> None:
         f"disk {_size(needs.disk)}; memory {_size(needs.memory)} for all vectors "
         f"(a search reads from the disk what does not fit), {_size(needs.weights)} for the weights"
     )
+    say(f"a store takes {needs.written_per_second:,.0f} items per second from all devices together")
     if needs.price is not None:
         say(f"estimated price: {needs.price:,.2f}")
     if needs.unreadable:

@@ -2,15 +2,18 @@
 
 Items are counted by modality signature from the listing and the rows of tables; no picture is
 opened for that. A seeded sample of each signature goes through the real processor, for its tokens,
-and as much of it through the model as a second of measuring needs. Then the formula of
-`freeret/scale/sizing.py` holds.
+and as much of it through the model as a second of measuring needs. One commit to a new store is
+timed. Then the formula of `freeret/scale/sizing.py` holds.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
 
 from freeret.embedder import Embedder
 from freeret.recipe import Recipe
@@ -19,7 +22,9 @@ from freeret.reranker import Reranker
 from freeret.scale.sizing import Sizing, rate
 from freeret.sources import tables
 from freeret.sources.files import PDF, File, Listing, page_count
-from freeret.store.payload import pack
+from freeret.store.indexing import BLOCK
+from freeret.store.payload import Record, pack
+from freeret.store.table import Store
 from probes import Backbone, Item, as_item
 from probes.errors import BadItem
 from probes.media.formats import kind_of
@@ -58,6 +63,8 @@ class Estimate:
     unreadable: int
     """Sampled items that cannot be read; the others stand for them."""
     hours: float
+    written_per_second: float
+    """Items that one store takes, one commit at a time, however many devices there are."""
     disk: int
     memory: int
     """To search without reading from the disk, beside the model."""
@@ -113,7 +120,8 @@ def estimate(
         parts.append(part)
         disk += Sizing(count, part.items_per_second, embedder.dimension, payload).disk
         readable += [item for item, _ in sample]
-    hours = sum(part.hours for part in parts)
+    written = _written_per_second(embedder.dimension)
+    hours = sum(part.hours for part in parts) + Sizing(sum(counts.values()), written, 0).hours
     pairs = rerank_hours = None
     if rerank and queries and readable:
         pairs = _pairs_per_second(backbone, recipe, readable)
@@ -125,6 +133,7 @@ def estimate(
         parts=parts,
         unreadable=bad,
         hours=hours,
+        written_per_second=written,
         disk=disk,
         memory=4 * embedder.dimension * sum(counts.values()),
         weights=weights,
@@ -204,24 +213,52 @@ def _measured(
     def passing(sample: list[list[Row]]) -> int:
         return sum(len(row) - shared for some in sample for row in some)
 
-    tokens = passing(rows) / len(items)
+    lengths = [passing([some]) for some in rows]
+    tokens = sum(lengths) / len(lengths)
     embedder.encode_rows(rows[:1])  # the first forward traces, and proves the shared prefix
-    waiting = list(items[1:] or items)
+    waiting = list(zip(items, lengths, strict=True))
+    waiting = waiting[1:] or waiting
 
-    def some(number: int) -> list[Item]:
+    def some(number: int) -> list[tuple[Item, int]]:
         taken, waiting[:] = waiting[:number], waiting[number:]
         return taken
 
-    def embed(chosen: Sequence[Item]) -> int:
-        fresh = [embedder.rows(item) for item in chosen]
-        embedder.encode_rows(fresh)
-        return passing(fresh)
+    def embed(chosen: Sequence[tuple[Item, int]]) -> int:
+        embedder.encode([item for item, _ in chosen])
+        return sum(length for _, length in chosen)
 
+    _forget_media(embedder.backbone)
     speed = rate(some, embed, 1, (len(waiting) + 1) // 2) / tokens
     packed = map(pack, items)
     written = sum(len(p.parts) + sum(map(len, p.blobs)) + len(p.metadata) for p in packed)
     part = Part(signature, count, tokens, speed, Sizing(count, speed, 0).hours)
     return part, ROW_BYTES + written // len(items)
+
+
+def _forget_media(backbone: Backbone) -> None:
+    """Empty the cache of media: in a corpus every picture is new, and is read and processed."""
+    if backbone.encoder.perception is not None:
+        backbone.encoder.perception.cache.clear()
+
+
+def _written_per_second(dimension: int) -> float:
+    """Items that a new store takes in a second, committed as Ray's actors do: block by block."""
+    vector = np.ones(dimension, np.float32)
+    with TemporaryDirectory() as folder:
+        store = Store.create(folder, {}, dimension)
+
+        def rows(number: int) -> list[Record]:
+            start = len(store)
+            ids = [f"{start + place:09}" for place in range(number)]
+            return [Record(id, "0" * 64, "text", "[]", [], "{}", vector) for id in ids]
+
+        store.write(rows(1))  # the first commit makes the indexes
+
+        def commit(records: Sequence[Record]) -> int:
+            store.write(records, store.version)
+            return len(records)
+
+        return rate(rows, commit, BLOCK, BLOCK)
 
 
 def _pairs_per_second(backbone: Backbone, recipe: Recipe, items: list[Item]) -> float:
@@ -231,6 +268,7 @@ def _pairs_per_second(backbone: Backbone, recipe: Recipe, items: list[Item]) -> 
     judge.predict([(query, items[0])])
 
     def predict(chosen: Sequence[Item]) -> int:
+        _forget_media(backbone)
         judge.predict([(query, item) for item in chosen])
         return len(chosen)
 

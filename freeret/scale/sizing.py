@@ -2,10 +2,12 @@
 
 For texts, items/s = tokens/s / tokens per text. Only tokens that pass through the model count: the
 shared prefix is computed once per batch. Pictures, clips and sounds go through a processor and a
-tower too, so their items/s are measured. For reranking, the items are pairs of query and candidate.
+tower too, so their items/s are measured. A store takes one commit at a time, which bounds the items
+that any number of devices can write. For reranking, the items are pairs of query and candidate.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,10 +36,14 @@ class Sizing:
     payload: int = 250
     """Bytes per item on disk beside its vector: id, hash, text or path, metadata."""
     devices: int = 1
+    written_per_second: float = math.inf
+    """Items that one store takes, from all devices together: `freeret estimate` prints it."""
 
     @property
     def hours(self) -> float:
-        return self.items / (self.items_per_second * self.devices) / 3600
+        """Of devices that embed while others write."""
+        rate = min(self.items_per_second * self.devices, self.written_per_second)
+        return self.items / rate / 3600
 
     @property
     def disk(self) -> int:

@@ -2,11 +2,13 @@
 
 Raw vectors stay in the store; the geometry is fitted on all of them and kept until the store
 changes. Vectors that fit the memory budget are mapped once and kept too; a larger store is scanned
-from disk, block by block. Results are the same.
+from disk, block by block. If the backbone is on a GPU, candidates are found there, in a copy of the
+kept vectors where it fits. Results are the same.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from freeret.embedder import Embedder
 from freeret.hits import Hit, Hits
 from freeret.recipe import Recipe
 from freeret.search import MEMORY, Index, ann
-from freeret.search.exact import Block, top_k
+from freeret.search.exact import Block, resident, top_k
 from freeret.search.geometry import fit_geometry, reference_of
 from freeret.search.scan import apply_filter, block_rows, map_rows, scan
 from freeret.store.filters import EVERYTHING, Selection
@@ -57,9 +59,10 @@ class Corpus:
         self.reference = reference_of(embedder, progress=progress)
         self._geometry: tuple[int, Geometry] | None = None
         """The geometry, with the version of the store that it was fitted on."""
-        self._mapped: tuple[int, list[Loaded]] | None = None
-        """All vectors in the geometry by signature, with the version of the store; None while they
-        have not been needed, or exceed the budget."""
+        self.device = _search_device(embedder.backbone.device)
+        self._mapped: tuple[int, list[tuple[Loaded, Tensor | None]]] | None = None
+        """All vectors in the geometry by signature, with their copies on a GPU that they fit, and
+        the version of the store; None while they have not been needed, or exceed the budget."""
 
     # -- geometry ------------------------------------------------------------------------------
 
@@ -156,7 +159,8 @@ class Corpus:
     ) -> list[Hits]:
         """Exact hits of mapped queries."""
         blocks = self._blocks(geometry, selection, len(queries))
-        return self._as_hits(top_k(blocks, queries, top_n, geometry.calibration(queries)))
+        calibration = geometry.calibration(queries)
+        return self._as_hits(top_k(blocks, queries, top_n, calibration, device=self.device))
 
     def _blocks(self, geometry: Geometry, selection: Selection, queries: int) -> Iterable[Block]:
         """All selected items in the geometry, from memory or from the disk."""
@@ -168,8 +172,12 @@ class Corpus:
             return scan(store, geometry, rows, selection)
         mapped = self._mapped
         if mapped is None or mapped[0] != store.version:
-            mapped = self._mapped = (store.version, map_rows(store.vectors(), geometry))
-        return [apply_filter(part, selection) for part in mapped[1]]
+            mapped = self._mapped = None  # frees the memory of the copies for new ones
+            parts = map_rows(store.vectors(), geometry)
+            blocks = resident([apply_filter(part) for part in parts], self.device)
+            copies = [block.copy for block in blocks]
+            mapped = self._mapped = store.version, list(zip(parts, copies, strict=True))
+        return [apply_filter(part, selection, copy) for part, copy in mapped[1]]
 
     def _rows(self, queries: int) -> int:
         return block_rows(self.store.dimension, queries, self.memory * 2**30)
@@ -197,3 +205,8 @@ class Corpus:
         ids = sorted({id for ranking in rankings for id, _ in ranking})
         items = dict(zip(ids, self.store.items(ids), strict=True))
         return [Hits(Hit(id, s, s, None, items[id]) for id, s in ranking) for ranking in rankings]
+
+
+def _search_device(backbone: torch.device) -> torch.device:
+    """A GPU that the backbone is on, else the CPU."""
+    return backbone if backbone.type == "cuda" else torch.device("cpu")

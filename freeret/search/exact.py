@@ -108,8 +108,8 @@ def product_error(dtype: torch.dtype, dimension: int) -> float:
 
 
 def resident(blocks: Sequence[Block], device: torch.device | str) -> list[Block]:
-    """The blocks with copies of their vectors on a GPU, in float16, if all fit in its free memory.
-    They are unchanged if not, or on a CPU."""
+    """The blocks with copies of their vectors on a GPU, if all fit in its free memory. They are
+    unchanged if not, or on a CPU."""
     device, dtype = torch.device(device), number_format(device)
     needed = sum(block.vectors.numel() for block in blocks) * dtype.itemsize
     if device.type != "cuda" or needed > SHARE * free_bytes(device):
@@ -127,8 +127,9 @@ def _copied(vectors: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor
 
 def _staged(vectors: Tensor, device: torch.device) -> Tensor:
     """Vectors on the device. From pinned memory they are copied while the CPU goes on."""
-    pinned = vectors.pin_memory() if device.type == "cuda" and not vectors.is_cuda else vectors
-    return pinned.to(device, non_blocking=True)
+    if device.type == "cuda" and not vectors.is_cuda:
+        vectors = vectors.pin_memory()
+    return vectors.to(device, non_blocking=True)
 
 
 def _candidates(

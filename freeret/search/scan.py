@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from freeret.search.exact import Block
 from freeret.store.filters import EVERYTHING, Selection
@@ -45,12 +47,26 @@ def map_rows(loaded: Loaded, geometry: Geometry) -> list[Loaded]:
     ]
 
 
-def apply_filter(part: Loaded, selection: Selection = EVERYTHING) -> Block:
-    """The selected ones of mapped rows of one modality signature."""
+def apply_filter(
+    part: Loaded, selection: Selection = EVERYTHING, copy: Tensor | None = None
+) -> Block:
+    """The selected ones of mapped rows of one modality signature.
+
+    Args:
+        part: The rows.
+        selection: The items that are searched.
+        copy: Their vectors on a GPU, if they are there (`freeret.search.exact.resident`).
+    """
     signature = part.signature
-    if not selection.takes_signature(signature):
-        part = part.take(np.empty(0, int))
-    elif selection.filter is not None:
-        passing = [selection.takes_metadata(metadata) for metadata in part.metadata]
-        part = part.take(np.flatnonzero(passing))
-    return Block(Texts(part.columns["id"]), part.vectors, signature)
+    if not selection.takes_signature(signature) or selection.filter is not None:
+        places = _passing(part, selection)
+        part = part.take(places)
+        copy = None if copy is None else copy[torch.from_numpy(places).to(copy.device)]
+    return Block(Texts(part.columns["id"]), part.vectors, signature, copy)
+
+
+def _passing(part: Loaded, selection: Selection) -> np.ndarray:
+    """The places of the rows that pass; metadata is not read where the signature decides."""
+    if not selection.takes_signature(part.signature):
+        return np.empty(0, int)
+    return np.flatnonzero([selection.takes_metadata(metadata) for metadata in part.metadata])

@@ -24,9 +24,9 @@ PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds to wait before each retry of a commit that lost a race, with 50% jitter."""
 BY_ID = "id_idx"
 """Name of the index on `id`."""
-UNINDEXED = 2**16
-"""Rows after which the index on `id` is built again, from the ids alone. Every look-up and merge
-reads the ids of all rows that have come since."""
+UNINDEXED = 2**14
+"""Rows after which the index on `id` is built again, from the ids alone; in a large store, 1/64 of
+its rows. Every look-up and merge reads the ids of all rows that have come since."""
 LOST_RACE = re.compile(
     r"commit conflict|concurrent (transaction|writers|commit)|please retry|not found: \S+\.lance/",
     re.IGNORECASE,
@@ -116,11 +116,13 @@ def create_table(database: Any, location: str | Path, name: str, schema: pa.Sche
 
 
 def index_ids(table: Any, location: str | Path) -> None:
-    """Index the column `id`, unless an index covers all but UNINDEXED rows. One process does it."""
+    """Index the column `id`, unless an index covers all but a few rows. One process does it."""
 
     def lags() -> bool:
         index = table.index_stats(BY_ID)
-        return index is None or index.num_unindexed_rows > UNINDEXED
+        return index is None or index.num_unindexed_rows > max(
+            UNINDEXED, index.num_indexed_rows // 64
+        )
 
     with storage_errors(location):
         if not lags():

@@ -10,7 +10,7 @@ import contextlib
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -29,7 +29,7 @@ from probes import Item, as_item
 from probes.arguments import check_choice
 from probes.errors import BadItem, BadSetting
 from probes.items import several
-from probes.model.batches.ahead import ahead, row_blocks
+from probes.model.batches.ahead import ahead, media_bytes, row_blocks
 from probes.model.encoding import Row
 
 T = TypeVar("T")
@@ -170,14 +170,15 @@ def index_items(
     first = next(stream, None)
     if first is None:  # no bar where there is nothing to do
         return done
+    stream = chain([first], stream)
 
     def commit() -> None:
         nonlocal committed
         entries = embedded.copy()
         embedded.clear()  # they are not tried again
-        absent = [entry.absent for entry in entries if entry.absent is not None]
-        all_new = len(absent) == len(entries) and absent
-        written = store.write([e.record for e in entries], min(absent) if all_new else None)
+        versions = [entry.absent for entry in entries if entry.absent is not None]
+        absent = min(versions, default=None) if len(versions) == len(entries) else None
+        written = store.write([entry.record for entry in entries], absent)
         done.added += written.added
         done.replaced += written.replaced
         committed = time.monotonic()
@@ -185,9 +186,7 @@ def index_items(
 
     with (
         tqdm(total=total, desc="indexing", unit="item", disable=not progress) as bar,
-        closing(
-            _tokenised(store, embedder, chain([first], stream), done, on_error, bar)
-        ) as entries,
+        closing(_tokenised(store, embedder, stream, done, on_error, bar)) as entries,
     ):
         try:
             for block in row_blocks(embedder.backbone, entries, lambda entry: entry.rows):
@@ -223,7 +222,7 @@ def _tokenised(
     done: Indexed,
     on_error: str,
     bar: tqdm,
-) -> Iterator[Entry]:
+) -> Generator[Entry, None, None]:
     """The new or changed items of a stream with their rows, which are made in threads."""
 
     def tokenise(entry: Entry) -> Entry | tuple[Entry, BadItem]:
@@ -233,7 +232,7 @@ def _tokenised(
             return entry, error
 
     def nbytes(made: Entry | tuple[Entry, BadItem]) -> int:
-        return sum(row.nbytes for row in made.rows) if isinstance(made, Entry) else 0
+        return media_bytes(made.rows) if isinstance(made, Entry) else 0
 
     with (
         closing(_changed(store, stream, done, on_error, bar)) as changed,
@@ -250,7 +249,7 @@ def _tokenised(
 
 def _changed(
     store: Store, stream: Iterable[tuple[int, Any]], done: Indexed, on_error: str, bar: tqdm
-) -> Iterator[Entry]:
+) -> Generator[Entry, None, None]:
     """The items of a stream that the store does not hold as they are now. They are read and hashed
     in threads, and compared block by block."""
     with closing(ahead(_read, stream, nbytes=_held)) as read:
@@ -322,7 +321,7 @@ def _still_exists(source: str) -> bool:
     return "://" in source or Path(source).exists() or Path(file_of(source)).exists()
 
 
-def media_bytes(placed: Any) -> int:
+def payload_bytes(placed: Any) -> int:
     """Bytes of the in-memory media of an item, bare or as a pair of place and item."""
     item = placed[1] if isinstance(placed, tuple) else placed
     media = item.media if isinstance(item, Item) else ()
@@ -330,7 +329,7 @@ def media_bytes(placed: Any) -> int:
 
 
 def blocks(
-    stream: Iterable[T], size: int = BLOCK, nbytes: Callable[[T], int] = media_bytes
+    stream: Iterable[T], size: int = BLOCK, nbytes: Callable[[T], int] = payload_bytes
 ) -> Iterator[list[T]]:
     """Split a stream into blocks of at most `size` values, or about HELD bytes.
 

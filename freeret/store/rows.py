@@ -61,7 +61,8 @@ class Loaded:
 
     def take(self, places: np.ndarray) -> "Loaded":
         """The rows at these places."""
-        return Loaded(self.columns.take(pa.array(places)), self.vectors[torch.from_numpy(places)])
+        rows = torch.from_numpy(places)
+        return Loaded(self.columns.take(pa.array(places)), self.vectors.index_select(0, rows))
 
 
 class Texts(Sequence[str]):

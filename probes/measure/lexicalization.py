@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
 
 NO_TURN = 0.9
 """A step with α of at least 0.9 (at most 26°) does not count as a turn."""
-LENS_BLOCK = 1 << 23
-"""Logits that the lens computes at once."""
 LATE = 11
 """Number of sites, counted from the end, whose states the diagnostic may take over: by default it
 compares these."""
@@ -284,8 +281,11 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
             raise FreeRetError("the trace kept no logits")
         word = states.logits.argmax(-1)
         stream = torch.stack([states[site].float().cpu() for site in sites], dim=1)
-        ranks, probabilities = _lens(backbone, stream[:, 1:-1], states.logits, word)
-        before, after = stream[:, :-1].double(), stream[:, 1:].double()
+        lens = [_find_word(backbone.lens(states[site], site), word) for site in sites[1:-1]]
+        lens.append(_find_word(states.logits, word))
+        ranks, probabilities = (torch.stack(values, dim=1) for values in zip(*lens, strict=True))
+        wide = stream.double()
+        before, after = wide[:, :-1], wide[:, 1:]
         rows_of_words = backbone.word_rows(word).cpu().double()[:, None]
         alpha = torch.cosine_similarity(before, after, dim=-1)  # [batch, sites - 1]
         beta = torch.cosine_similarity(after, rows_of_words, dim=-1)
@@ -330,35 +330,12 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
     )
 
 
-def _lens(
-    backbone: Backbone,
-    stream: Float[Tensor, "rows sites hidden"],
-    final: Float[Tensor, "rows vocabulary"],
-    word: Int[Tensor, " rows"],
-) -> tuple[Tensor, Tensor]:
-    """Rank (1 is the top) and probability of each row's word at sites before the final norm, and
-    in the model's own logits, `[rows, sites + 1]`. The LM head reads the states of many sites at
-    once, since it is the cheaper per state the more there are."""
-    rows, sites = stream.shape[:2]
-    size = max(1, LENS_BLOCK // final.shape[1])
-    states, words = stream.flatten(0, 1), word.repeat_interleave(sites)
-    ranks, probabilities = zip(
-        *(
-            _find_word(backbone.lens(block, "embed"), ids)
-            for block, ids in zip(states.split(size), words.split(size), strict=True)
-        ),
-        strict=True,
-    )
-    last = _find_word(final, word)
-    inner = (torch.cat(values).reshape(rows, sites) for values in (ranks, probabilities))
-    return tuple(torch.cat([a, b[:, None]], dim=1) for a, b in zip(inner, last, strict=True))
-
-
 def _find_word(logits: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank and probability of each row's word."""
-    word = word.to(logits.device)[:, None]  # the head may be on another device than the input
-    rank = (logits > logits.gather(1, word)).sum(1, dtype=torch.int32) + 1
-    return rank.cpu(), logits.softmax(1).gather(1, word)[:, 0].cpu()
+    """Rank (1 is the top) and probability of each row's word."""
+    word = word.to(logits.device)  # the head may be on another device than the input
+    score = logits.gather(1, word[:, None])
+    rank = (logits > score).sum(1) + 1
+    return rank.cpu(), (score[:, 0] - logits.logsumexp(1)).exp().cpu()
 
 
 def _rounded(values: ndarray) -> list[float]:

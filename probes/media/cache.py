@@ -81,6 +81,12 @@ class Cache:
             with self._lock:
                 del self._in_the_making[key]
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self.size = 0
+
     def put(self, key: str, value: Processed) -> None:
         with self._lock:
             if key in self._entries:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from freeret.check import Check, check
 from freeret.check.agreement import agreement, alone, distance, noise, perturbed, tolerance
 from freeret.check.line import tried
-from freeret.check.model import checks, without_flash
+from freeret.check.model import checks, per_window
 from freeret.check.text import COMPARED, CUE, STRINGS, tokenizer_file
 from freeret.scale import sizing
 from probes import Backbone
@@ -304,17 +304,18 @@ def test_a_second_equation_that_does_not_hold_is_a_note(tiny: Callable[[str], Ba
 
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-WINDOWED = SimpleNamespace(window_size=112, fullatt_block_indexes=[7], _attn_implementation="sdpa")
+WINDOWED: dict[str, Any] = {"window_size": 112, "fullatt_block_indexes": [7]}
 
 
-def test_windows_without_flash_attention_are_said_on_cuda_alone() -> None:
-    assert "install flash-attn" in without_flash(WINDOWED, CUDA, False)
-    assert "flash_attention_2" in without_flash(WINDOWED, CUDA, True)
-    assert without_flash(WINDOWED, CPU, False) == ""
-    assert without_flash(SimpleNamespace(_attn_implementation="sdpa"), CUDA, False) == ""
-    assert without_flash(None, CUDA, False) == ""
-    flash = SimpleNamespace(**{**vars(WINDOWED), "_attn_implementation": "flash_attention_2"})
-    assert without_flash(flash, CUDA, True) == ""
+def test_one_attention_call_per_window_is_said_on_cuda_alone() -> None:
+    def said(device: torch.device, implementation: str, **settings: Any) -> str:
+        tower = SimpleNamespace(_attn_implementation=implementation, **settings)
+        return per_window(tower, device)
+
+    assert "load it with sdpa" in said(CUDA, "eager", **WINDOWED)
+    assert said(CPU, "eager", **WINDOWED) == said(CUDA, "eager") == ""
+    assert said(CUDA, "sdpa", **WINDOWED) == said(CUDA, "flash_attention_2", **WINDOWED) == ""
+    assert per_window(None, CUDA) == ""
 
 
 def test_every_part_names_its_attention(tiny: Callable[[str], Backbone]) -> None:

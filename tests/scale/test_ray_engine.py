@@ -235,6 +235,17 @@ def test_an_actor_embeds_what_is_not_stored(store: Path, model: Path) -> None:
     assert Store.open(store).vectors().ids == ["a", "b"]
 
 
+def test_an_actor_looks_up_the_ids_of_its_block_and_no_others(
+    store: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    plain = Store.hashes
+    monkeypatch.setattr(Store, "hashes", lambda self, ids: asked.append(ids) or plain(self, ids))
+    block = [{"id": "b", "text": "two"}, {"id": "c", "text": "three"}]
+    assert outcome(actor(store, model), block) == Indexed(added=2)
+    assert asked == [["b", "c"]]
+
+
 def test_two_actors_given_the_same_block_store_it_once(store: Path, model: Path) -> None:
     """As when the first one died after its commit, before Ray had heard of it."""
     block = [{"id": "b", "text": "two"}, {"id": "c", "text": "three"}]

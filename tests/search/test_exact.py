@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from freeret.search.exact import Block, top_k
+from freeret.search import exact
+from freeret.search.exact import TILE, Block, product_error, resident, top_k
 from freeret.search.geometry import fit_geometry
 from freeret.search.scan import block_rows, scan
 from freeret.store.filters import Selection, passes, to_sql
@@ -79,6 +80,143 @@ def test_scores_nearer_than_float32_are_ordered_in_float64() -> None:
     ids = [f"{k:02}" for k in range(40)]
     [found] = top_k(cut(ids, near, [7, 13]), query, 10)
     assert [id for id, _ in found] == by_hand(ids, near, query[0], 10)
+
+
+# ------------------------------------------------------------------------------ half precision
+
+
+@st.composite
+def near_duplicates(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """Queries, and documents that lie around them: equal, zero, orthogonal, and nearer than any
+    number format of 16 bits can tell."""
+    size = draw(st.sampled_from([3, 16, 200]))
+    noise = torch.Generator().manual_seed(draw(st.integers(0, 9)))
+    queries = unit(torch.randn(3, size, generator=noise))
+    distances = draw(
+        st.lists(st.sampled_from([0.0, 1e-7, 1e-5, 1e-3, 1.0, 1e9]), min_size=1, max_size=40)
+    )
+    rows = torch.stack(
+        [
+            queries[n % 2] + distance * torch.randn(size, generator=noise) / size**0.5
+            for n, distance in enumerate(distances)
+        ]
+    )
+    rows[draw(st.integers(0, len(rows) - 1))] = 0
+    return queries, unit(rows)
+
+
+def brute_force(
+    blocks: list[Block], queries: Tensor, count: int, affine: dict[str, Affine]
+) -> list[list[tuple[str, float]]]:
+    """All scores in float64."""
+    found = []
+    for place, query in enumerate(queries):
+        pairs = []
+        for ids, vectors, signature, _ in blocks:
+            cosines = (vectors.double() * query.double()).sum(1).tolist()
+            gain, shift = (float(a[place]) for a in affine.get(signature, ([1.0] * 3, [0.0] * 3)))
+            best = sorted(zip(ids, cosines, strict=True), key=lambda p: (-p[1], p[0]))
+            pairs += [(id, gain * cosine + shift) for id, cosine in best]
+        found.append(sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:count])
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("copied", [False, True])
+@given(
+    made=near_duplicates(),
+    top=st.integers(1, 50),
+    tile=st.sampled_from([9, 60, 10**6]),
+    calibrated=st.booleans(),
+)
+def test_half_precision_finds_the_same_scores_as_float64(
+    dtype: torch.dtype, copied: bool, made: tuple[Tensor, Tensor], top: int, tile: int,
+    calibrated: bool,
+) -> None:  # fmt: skip
+    """Whatever rounds in the products, and whether the vectors are rounded before or meanwhile."""
+    queries, vectors = made
+    ids = [f"{(k * 7919) % 10007:05}" for k in range(len(vectors))]
+    half = len(ids) // 2
+    blocks = [
+        Block(ids[rows], vectors[rows], signature, vectors[rows].to(dtype) if copied else None)
+        for rows, signature in ((slice(half), "text"), (slice(half, None), "image"))
+    ]
+    affine = {
+        "text": Affine(torch.tensor([0.5, 2.0, 1.0]), torch.tensor([0.1, -0.3, 0.0])),
+        "image": Affine(torch.tensor([1.5, 1.0, 0.7]), torch.tensor([-0.2, 0.4, 0.2])),
+    }
+    affine = affine if calibrated else {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TILE, "cpu", tile)
+        found = top_k(blocks, queries, top, affine, dtype=dtype)
+    assert found == brute_force(blocks, queries, top, affine)
+
+
+@given(
+    made=near_duplicates(),
+    dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+)
+def test_the_error_of_a_product_is_bounded(made: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
+    queries, vectors = made
+    products = queries.to(dtype).float() @ vectors.to(dtype).float().T
+    exact = queries.double() @ vectors.double().T
+    assert (products - exact).abs().max() <= product_error(dtype, queries.shape[1])
+
+
+def test_the_worst_rounding_is_within_the_bound() -> None:
+    """All components of both vectors are rounded the same way, as far as they can be."""
+    for dtype in (torch.float16, torch.bfloat16):
+        # Just below the middle between 2**-3 and the next number, and rounded down to 2**-3.
+        component = 2**-3 * (1 + 0.499 * torch.finfo(dtype).eps)
+        vector = torch.full((64,), component, dtype=torch.double)
+        lost = vector @ vector - vector.to(dtype).double() @ vector.to(dtype).double()
+        bound = product_error(dtype, 64)
+        assert 0.95 * bound < lost < bound, dtype
+
+
+def test_a_candidate_is_scored_once_in_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many products a block takes, few more pairs are scored than are asked for."""
+    scored: list[int] = []
+    dots = exact._dots
+
+    def watched(wide: Tensor, rows: Tensor, places: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        scored.append(len(places))
+        return dots(wide, rows, places, columns)
+
+    monkeypatch.setattr(exact, "_dots", watched)
+    monkeypatch.setitem(TILE, "cpu", 5 * 200)
+    ids, vectors = corpus(9000)
+    queries = unit(torch.randn(5, SIZE, generator=torch.Generator().manual_seed(1)))
+    for dtype in (torch.float32, torch.float16):
+        scored.clear()
+        top_k([Block(ids, vectors)], queries, 20, dtype=dtype)
+        assert 100 <= sum(scored) < 150
+
+
+class Watched(Sequence[str]):
+    """Ids that count how often one is read."""
+
+    def __init__(self, ids: list[str]):
+        self.ids, self.reads = ids, 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, place: Any) -> Any:
+        self.reads += 1
+        return self.ids[place]
+
+
+def test_ids_are_read_of_candidates_alone() -> None:
+    ids, vectors = corpus(5000)
+    watched = Watched(ids)
+    top_k([Block(watched, vectors)], vectors[:3], 10)
+    assert 30 <= watched.reads < 50
+
+
+def test_vectors_stay_where_they_are_without_a_gpu() -> None:
+    block = Block(["a"], torch.ones(1, 3))
+    assert [kept.copy for kept in resident([block], "cpu")] == [None]
 
 
 # --------------------------------------------------------------------------------- the store

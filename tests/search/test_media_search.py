@@ -15,6 +15,7 @@ from freeret.retriever import FreeRet
 from freeret.store.table import Store
 from probes.items import Item
 from probes.measure.framing import FRAMES, Labels
+from probes.media.perception import Perception
 from probes.model.backbone import Backbone
 from tests.commands import run
 from tests.media.test_perception import counted
@@ -44,6 +45,30 @@ def test_fifty_candidates_are_looked_at_fifty_times(tmp_path: Path) -> None:
             assert len({hit.id for hit in hits}) == 50
             assert all(hit.stage2_score is not None for hit in hits)
         assert len(runs) == 50
+
+
+def test_unchanged_pictures_are_neither_decoded_nor_processed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their hashes say that they are stored, before their rows are made."""
+    prepared: list[int] = []
+    plain = Perception.pieces
+    monkeypatch.setattr(
+        Perception, "pieces", lambda self, *a: prepared.append(1) or plain(self, *a)
+    )
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(4):
+        PICTURES[i].save(folder / f"{i}.png")
+    retriever = FreeRet(fresh("llava"), RECIPE)
+    assert retriever.index(folder, tmp_path / "store").added == 4
+    before = len(prepared)
+    assert before > 0
+    assert retriever.index(folder).unchanged == 4
+    assert len(prepared) == before
+    PICTURES[9].save(folder / "0.png")
+    assert (done := retriever.index(folder)).replaced == 1, done
+    assert len(prepared) == before + 1
 
 
 @torch.no_grad()

@@ -5,10 +5,9 @@ Those release the interpreter's lock for most of their time, so that threads suf
 """
 
 import math
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -37,14 +36,14 @@ def ahead(
     *,
     nbytes: Callable[[R], int] = lambda result: 0,
     threads: int | None = None,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Map in threads, ahead of whoever reads the results, in the order of the values.
 
     Args:
         function: Called in several threads at once, outside of every lock.
         values: Read by the thread that asks for results.
         nbytes: Bytes that a result holds while it waits.
-        threads: Their number; by default one for each core that this process may use.
+        threads: Their number; by default that of torch, which an actor sets to its share of cores.
 
     Yields:
         The result for each value.
@@ -78,7 +77,7 @@ def ahead(
 
     waiting: deque[tuple[int, Future[R]]] = deque()
     own = torch.get_num_threads()
-    with ThreadPoolExecutor(threads or cores(), initializer=_single, initargs=(own,)) as pool:
+    with ThreadPoolExecutor(threads or own, initializer=_single, initargs=(own,)) as pool:
         try:
             for place, value in enumerate(values):
                 waiting.append((place, pool.submit(work, place, value)))
@@ -96,16 +95,11 @@ def ahead(
 def _single(own: int) -> None:
     """Start no threads of torch beneath this one. The number that is set holds for this thread and
     for threads that have not started yet, for which another thread sets it back."""
+    torch.get_num_threads()  # the first call in a thread sets it to that of the process
     torch.set_num_threads(1)
     restoring = threading.Thread(target=torch.set_num_threads, args=(own,))
     restoring.start()
     restoring.join()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def row_blocks(

@@ -1,0 +1,103 @@
+"""Rows that several measurements read are computed once, and their states are those that each would
+have computed itself."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from probes.data import paraphrases
+from probes.measure.fusion import Fusion, rerank_gain
+from probes.measure.lexicalization import curves_by_prompt
+from probes.measure.paraphrases import DiagnosticScore, diagnose, select_extraction
+from probes.model.backbone import Backbone
+from probes.model.batches import memory, states
+from probes.model.batches.memory import remember, remembered_states, remembering
+from probes.model.batches.states import last_states
+from probes.model.sites import all_sites, late_sites
+from probes.prompts import NAMED
+from tests.samples import items_for
+
+Tiny = Callable[[str], Backbone]
+LAST = "norm"
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, ...]]:
+    """How often the states of each row were computed, by its tokens."""
+    counts: Counter[tuple[int, ...]] = Counter()
+
+    def counting(run: Callable) -> Callable:
+        def counted(backbone: Backbone, rows: Any, *args: Any, **kwargs: Any) -> Any:
+            counts.update(tuple(row.ids) for row in rows)
+            return run(backbone, rows, *args, **kwargs)
+
+        return counted
+
+    counted_run = counting(states.run_batches)
+    for module in ("model.batches.states", "measure.lexicalization"):
+        monkeypatch.setattr(f"probes.{module}.run_batches", counted_run)
+    return counts
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = paraphrases()[:6]
+    for module in ("paraphrases", "lexicalization", "fusion"):
+        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
+
+
+@pytest.mark.usefixtures("few")
+def test_parts_of_a_report_compute_no_row_twice(
+    tiny: Tiny, computed: Counter[tuple[int, ...]]
+) -> None:
+    backbone = tiny("llama")
+
+    def measure() -> tuple[list[DiagnosticScore], list[Fusion]]:
+        curves_by_prompt(backbone)
+        scores = diagnose(backbone)
+        return scores, rerank_gain(backbone, select_extraction(scores), "yes_no")
+
+    with remembering():
+        shared = measure()
+    assert set(computed.values()) == {1}
+    assert len(computed) == 6 * (len(NAMED) * 3 + 1), "texts under each prompt, and running text"
+    computed.clear()
+    apart = measure()
+    assert max(computed.values()) == 3
+    for together, alone in zip(shared, apart, strict=True):
+        assert [repr(result) for result in together] == [repr(result) for result in alone]
+
+
+def test_states_are_taken_from_memory_where_all_their_sites_are_known(
+    tiny: Tiny, computed: Counter[tuple[int, ...]]
+) -> None:
+    backbone = tiny("llama")
+    rows = [backbone.row(NAMED["e5v"].apply(text)) for text in ("bread", "the moon", "a cat")]
+    late, every = late_sites(2), list(map(str, all_sites(backbone)))
+    expected = last_states(backbone, rows, every)
+    with remembering():
+        remembered_states(backbone, rows[:2], late)
+        computed.clear()
+        found = remembered_states(backbone, rows[::-1], ["mlp[-1]", LAST])
+        assert set(computed) == {tuple(rows[2].ids)}
+        wanted = expected[:, [every.index(f"mlp[{backbone.num_layers - 1}]"), every.index(LAST)]]
+        torch.testing.assert_close(found, wanted.flip(0), atol=1e-5, rtol=1e-5)
+        computed.clear()
+        found = remembered_states(backbone, rows, ["embed", *late])
+        assert len(computed) == 3, "no state at `embed` was kept"
+    computed.clear()
+    remembered_states(backbone, rows, late)
+    assert len(computed) == 3, "the memory ends with its context"
+
+
+def test_pictures_with_the_same_tokens_are_not_mistaken(tiny: Tiny) -> None:
+    """The placeholders of two pictures of a size are the same tokens."""
+    backbone = tiny("qwen2-vl")
+    row = backbone.row(items_for("qwen2-vl")["picture"])
+    with remembering():
+        remember([row], [*all_sites(backbone)[-1:]], torch.zeros(1, 1, backbone.hidden_size))
+        assert memory._memory.get() == {}
+        assert remembered_states(backbone, [row], [LAST]).abs().max() > 0
