@@ -150,7 +150,7 @@ def test_a_model_that_ignores_its_cache_does_not_share() -> None:
     backbone = Backbone.load(model, tokenizer=tokenizer())
     forward = model.model.forward
 
-    def forgetful(*args, cache=None, past_key_values=None, attention_mask=None, **kwargs):
+    def forgetful(*args, attention_mask, cache=None, past_key_values=None, **kwargs):
         width = kwargs["input_ids"].shape[1] if "input_ids" in kwargs else args[0].shape[1]
         return forward(*args, attention_mask=attention_mask[..., -width:], **kwargs)
 

@@ -58,9 +58,11 @@ def _try(backbone: Backbone, kind: Modality) -> str | None:
         return f"rows with {kind} cannot be tried: {error}"
     length = len(common_prefix(rows))
     try:
+        prefix = Prefix(backbone, rows[0], length)
+        prefix.layers  # noqa: B018  computed first, for the reason why it may fail
         whole = torch.cat([_states(backbone, backbone.collate([row])) for row in rows])
         packs = [Pack.of(backbone.encoder, some, length) for some in (rows[:-1], rows[-1:])]
-        shared = _states(backbone, Prefix(backbone, rows[0], length).collate(packs))
+        shared = _states(backbone, prefix.collate(packs))
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
         return f"{type(backbone.model).__name__} cannot continue a cache: {error}"
     error = ((whole - shared).norm(dim=-1) / whole.norm(dim=-1)).max().item()
