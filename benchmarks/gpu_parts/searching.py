@@ -13,7 +13,7 @@ from gpu_parts.run import Results, Run
 from probes.geometry import unit
 
 TOP, ROWS = 100, 2**15
-"""Hits of a query, and rows of a block."""
+"""Hits of a query, and rows of a tile."""
 PART = "freeret on the CPU, a tenth of the vectors"
 
 
@@ -25,11 +25,7 @@ def searching(run: Run) -> Iterator[Results]:
     for tile in vectors.split(ROWS):
         tile.copy_(unit(torch.randn(len(tile), dimension, generator=rng, device=device)))
     ids = [f"{place:08}" for place in range(count)]
-    blocks = [
-        Block(ids[start : start + ROWS], vectors[start : start + ROWS])
-        for start in range(0, count, ROWS)
-    ]
-    searches = ways(blocks, device)
+    searches = ways(Block(ids, vectors), device)
     yield {"vectors": count, "dimension": dimension, "top": TOP}
 
     copied = vectors.to(device)
@@ -50,15 +46,16 @@ def searching(run: Run) -> Iterator[Results]:
         yield {f"{many} queries": found}
 
 
-def ways(blocks: list[Block], device: str) -> dict[str, Callable[[Tensor], Any]]:
+def ways(block: Block, device: str) -> dict[str, Callable[[Tensor], Any]]:
     """Ways to search with FreeRet: on a GPU from copies and streamed, on the CPU a part."""
     if device == "cpu":
-        return {"freeret on the CPU": lambda queries: top_k(blocks, queries, TOP)}
-    copies = resident(blocks, device)
+        return {"freeret on the CPU": lambda queries: top_k([block], queries, TOP)}
+    copies, tenth = resident([block], device), max(1, len(block.ids) // 10)
+    part = Block(block.ids[:tenth], block.vectors[:tenth])
     return {
         "freeret, copies on the GPU": lambda queries: top_k(copies, queries, TOP, device=device),
-        "freeret, streamed to the GPU": lambda queries: top_k(blocks, queries, TOP, device=device),
-        PART: lambda queries: top_k(blocks[: max(1, len(blocks) // 10)], queries, TOP),
+        "freeret, streamed to the GPU": lambda queries: top_k([block], queries, TOP, device=device),
+        PART: lambda queries: top_k([part], queries, TOP),
     }
 
 

@@ -170,14 +170,15 @@ def index_items(
     first = next(stream, None)
     if first is None:  # no bar where there is nothing to do
         return done
+    stream = chain([first], stream)
 
     def commit() -> None:
         nonlocal committed
         entries = embedded.copy()
         embedded.clear()  # they are not tried again
-        absent = [entry.absent for entry in entries if entry.absent is not None]
-        all_new = len(absent) == len(entries) and absent
-        written = store.write([e.record for e in entries], min(absent) if all_new else None)
+        versions = [entry.absent for entry in entries if entry.absent is not None]
+        absent = min(versions, default=None) if len(versions) == len(entries) else None
+        written = store.write([entry.record for entry in entries], absent)
         done.added += written.added
         done.replaced += written.replaced
         committed = time.monotonic()
@@ -185,9 +186,7 @@ def index_items(
 
     with (
         tqdm(total=total, desc="indexing", unit="item", disable=not progress) as bar,
-        closing(
-            _tokenised(store, embedder, chain([first], stream), done, on_error, bar)
-        ) as entries,
+        closing(_tokenised(store, embedder, stream, done, on_error, bar)) as entries,
     ):
         try:
             for block in row_blocks(embedder.backbone, entries, lambda entry: entry.rows):

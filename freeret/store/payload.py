@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, get_type_hints
 
@@ -52,14 +52,14 @@ class Record:
     parts: str
     blobs: list[bytes]
     metadata: str
-    vector: Float[np.ndarray, " hidden"] | None = None
-    """None until the item is embedded."""
+    vector: Float[np.ndarray, " hidden"] = field(default_factory=lambda: np.empty(0, np.float32))
+    """Empty until the item is embedded."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of its payload and vector, but for a few short columns."""
-        vector = 0 if self.vector is None else self.vector.nbytes
-        return len(self.parts) + sum(map(len, self.blobs)) + len(self.metadata) + vector
+        blobs = sum(map(len, self.blobs))
+        return len(self.parts) + blobs + len(self.metadata) + self.vector.nbytes
 
 
 def record_schema(dimension: int, metadata: dict[bytes, bytes]) -> pa.Schema:

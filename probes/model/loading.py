@@ -56,7 +56,8 @@ class Loading:
     max_tokens: int | None = None
     """Most tokens of one prompt, its item included; longer texts are cut at their end."""
     token_budget: int | None = None
-    """Padded tokens of one batch: fewer where memory runs out, more where a GPU is not busy."""
+    """Most padded tokens of one batch; by default 2,048 on a CPU, and 16,384 on a GPU or as many as
+    its free memory allows. Results differ by float rounding only."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):

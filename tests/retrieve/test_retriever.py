@@ -407,6 +407,25 @@ def test_a_stream_is_taken_in_block_by_block(
     assert again == Indexed(added=5 * BLOCK - kept, unchanged=kept)
 
 
+@pytest.mark.parametrize(("bound", "value"), [("COMMIT_BYTES", 1), ("COMMIT_SECONDS", 0)])
+def test_a_commit_is_due_by_bytes_or_by_seconds(
+    bound: str, value: int, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[int] = []
+    plain = Store.write
+    monkeypatch.setattr(
+        Store, "write", lambda self, rows, *a: commits.append(len(rows)) or plain(self, rows, *a)
+    )
+    monkeypatch.setattr(backbone, "loading", replace(backbone.loading, token_budget=1))
+    FreeRet(backbone, PLAIN).index(texts(12), tmp_path / "one")
+    assert [n for n in commits if n] == [12], "a small corpus is one commit"
+    commits.clear()
+    monkeypatch.setattr(indexing, bound, value)
+    FreeRet(backbone, PLAIN).index(texts(12), tmp_path / "many")
+    assert len([n for n in commits if n]) > 3
+    assert sum(commits) == len(Store.open(tmp_path / "many")) == 12
+
+
 # ----------------------------------------------------------------------------- load and save
 
 
