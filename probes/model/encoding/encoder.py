@@ -67,8 +67,7 @@ class Row:
 
     @functools.cached_property
     def contents(self) -> list[int]:
-        """The token ids, in which the placeholders of different media differ: rows begin alike as
-        far as their contents do."""
+        """The token ids, in which the placeholders of different media differ."""
         contents = list(self.ids)
         for piece, (start, stop) in zip(self.media, self.spans, strict=True):
             contents[start:stop] = [-1 - abs(hash(piece.key))] * (stop - start)
@@ -95,8 +94,7 @@ class Batch:
     lengths: list[int]
     """Tokens of each row that are computed: no padding, and nothing that it shares."""
     ends: list[tuple[int, int]] | None = None
-    """Where the last token of each row is, as row and column of the inputs; None if it is in the
-    last column of a row of its own."""
+    """Row and column of the last token of each row; None if it ends a row of the inputs."""
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} rows, up to {max(self.lengths, default=0)} tokens)"
@@ -143,10 +141,11 @@ class Encoder:
         types = self.perception.types_name if self.perception is not None else None
         self.counts_positions = self.mrope and types == "mm_token_type_ids"
         self.media_follow_prefix = self.counts_positions if self.mrope else types is None
-        """Whether rows with media can continue a cached prefix: Gemma's masks and Qwen2.5-Omni's
-        positions are made for whole rows only."""
+        """Whether rows with media can share: Gemma's masks, Qwen2.5-Omni's positions forbid it."""
         self.opening = self.perception.opening() if self.perception is not None else ""
-        self._placeholders = functools.lru_cache(maxsize=64)(self._placeholders_uncached)
+        self._placeholders = functools.lru_cache(maxsize=64)(
+            lambda text: sum(t in self.media_ids for t in self.tokenizer(text)["input_ids"])
+        )
         self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
 
     # -- one row -----------------------------------------------------------------------------
@@ -216,12 +215,8 @@ class Encoder:
         """First and last placeholder, plus one, of each medium in a row."""
         places = [i for i, id in enumerate(ids) if id in self.media_ids] if pieces else []
         counts = (self._placeholders(piece.processed.text) for piece in pieces)
-        ends = itertools.pairwise([0, *itertools.accumulate(counts)])
+        ends = itertools.pairwise(itertools.accumulate(counts, initial=0))
         return tuple((places[start], places[stop - 1] + 1) for start, stop in ends)
-
-    def _placeholders_uncached(self, text: str) -> int:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return sum(id in self.media_ids for id in ids)
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
