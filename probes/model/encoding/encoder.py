@@ -188,7 +188,7 @@ class Encoder:
             )
         contents = self._fit(contents, skeleton, name, pieces)
         row = self._splice(skeleton, per_token, contents, name)
-        return replace(row, media=tuple(pieces), spans=self._places(row.ids, pieces))
+        return replace(row, media=tuple(pieces), spans=self._media_spans(row.ids, pieces))
 
     def _with_media(
         self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
@@ -211,8 +211,7 @@ class Encoder:
                 log.warning("%s: its media are scaled down, %d to %d tokens", name, needed, now)
         return pieces, ids, self._spans(ids, text)
 
-    def _places(self, ids: list[int], pieces: list[Piece]) -> tuple[tuple[int, int], ...]:
-        """First and last placeholder, plus one, of each medium in a row."""
+    def _media_spans(self, ids: list[int], pieces: list[Piece]) -> tuple[tuple[int, int], ...]:
         places = [i for i, id in enumerate(ids) if id in self.media_ids] if pieces else []
         counts = (self._placeholders(piece.processed.text) for piece in pieces)
         ends = itertools.pairwise(itertools.accumulate(counts, initial=0))
