@@ -88,10 +88,11 @@ class Encoder:
         types = self.perception.types_name if self.perception is not None else None
         self.counts_positions = self.mrope and types == "mm_token_type_ids"
         self.media_follow_prefix = self.counts_positions if self.mrope else types is None
-        """Whether rows with media can continue a cached prefix: Gemma's masks and Qwen2.5-Omni's
-        positions are made for whole rows only."""
+        """Whether rows with media can share: Gemma's masks, Qwen2.5-Omni's positions forbid it."""
         self.opening = self.perception.opening() if self.perception is not None else ""
-        self._placeholders = functools.lru_cache(maxsize=64)(self._placeholders_uncached)
+        self._placeholders = functools.lru_cache(maxsize=64)(
+            lambda text: sum(t in self.media_ids for t in self.tokenizer(text)["input_ids"])
+        )
         self._text_skeleton = functools.lru_cache(maxsize=256)(self._text_skeleton_uncached)
 
     # -- one row -----------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Encoder:
             )
         contents = self._fit(contents, skeleton, name, pieces)
         row = self._splice(skeleton, per_token, contents, name)
-        return replace(row, media=tuple(pieces), spans=self._places(row.ids, pieces))
+        return replace(row, media=tuple(pieces), spans=self._media_spans(row.ids, pieces))
 
     def _with_media(
         self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
@@ -157,16 +158,11 @@ class Encoder:
                 log.warning("%s: its media are scaled down, %d to %d tokens", name, needed, now)
         return pieces, ids, self._spans(ids, text)
 
-    def _places(self, ids: list[int], pieces: list[Piece]) -> tuple[tuple[int, int], ...]:
-        """First and last placeholder, plus one, of each medium in a row."""
+    def _media_spans(self, ids: list[int], pieces: list[Piece]) -> tuple[tuple[int, int], ...]:
         places = [i for i, id in enumerate(ids) if id in self.media_ids] if pieces else []
         counts = (self._placeholders(piece.processed.text) for piece in pieces)
-        ends = itertools.pairwise([0, *itertools.accumulate(counts)])
+        ends = itertools.pairwise(itertools.accumulate(counts, initial=0))
         return tuple((places[start], places[stop - 1] + 1) for start, stop in ends)
-
-    def _placeholders_uncached(self, text: str) -> int:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return sum(id in self.media_ids for id in ids)
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
