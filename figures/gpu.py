@@ -2,7 +2,8 @@
 
     python figures/gpu.py
 
-Reads benchmarks/results/gpu.json (`python benchmarks/gpu.py`); writes figures/gpu.png and .svg.
+Reads benchmarks/results/gpu.json (`python benchmarks/gpu.py`); writes figures/gpu.png and .svg,
+and prints the rates.
 Parts that were not measured are left out.
 """
 
@@ -70,6 +71,15 @@ def draw(ax: Axes, bars: Bars, label: str, height: Height, text: Callable[[Any],
     ax.margins(y=0.12)
 
 
+def print_table(model: str, bars: Bars) -> None:
+    """The rates as Markdown, for docs/results.md."""
+    print(f"| {model} | {' | '.join(WAYS)} | share of the GEMM peak |\n{'|---' * 5}|")
+    for name, ways in bars.items():
+        rates = [f"{ways[way]['per_second']:.3g}/s" if way in ways else "" for way in WAYS]
+        share = f"{ways['freeret']['of_gemm_peak']:.0%}" if "freeret" in ways else ""
+        print(f"| {' '.join(name.split())} | {' | '.join(rates)} | {share} |")
+
+
 def relative_rate(figures: Any, ways: Mapping[str, Any]) -> float:
     """The rate as a multiple of that of transformers, if it was measured."""
     return figures["per_second"] / ways.get("transformers", figures)["per_second"]
@@ -85,6 +95,7 @@ def main() -> None:
     figure = Figure(figsize=(11.0, 0.6 + 5.0 * len(measured)), layout="constrained")
     axes = figure.subplots(2 * len(measured), 1, squeeze=False)[:, 0]
     for (name, bars), rates, shares in zip(measured.items(), axes[::2], axes[1::2], strict=True):
+        print_table(name, bars)
         draw(rates, bars, "rate, that of\ntransformers = 1", relative_rate,
              lambda figures: f"{figures['per_second']:.3g}/s")  # fmt: skip
         rates.set_title(f"{name}, random weights, {data['machine']['device']}")
