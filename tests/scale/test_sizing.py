@@ -20,6 +20,14 @@ def test_the_formula_by_hand() -> None:
     assert Sizing(10**6, 1000.0 / 36, dimension=576, devices=8).hours == pytest.approx(1.25)
 
 
+def test_a_store_bounds_what_devices_write() -> None:
+    """64 devices at 100 items/s, and a store that takes 1,000 items/s: ten times as long."""
+    many = Sizing(10**6, 100.0, dimension=576, devices=64, written_per_second=1000.0)
+    assert many.hours == pytest.approx(10**6 / 1000 / 3600)
+    few = Sizing(10**6, 100.0, dimension=576, devices=2, written_per_second=1000.0)
+    assert few.hours == pytest.approx(10**6 / 200 / 3600)
+
+
 def test_what_rows_share_is_not_counted(smollm2: Backbone) -> None:
     embedder = Embedder(smollm2, prompt="prompteol")
     rows = [embedder.rows(Item(text))[0] for text in ("one two three", "four five")]

@@ -387,6 +387,7 @@ def test_an_estimate_counts_all_and_embeds_a_sample(
     [part] = made["parts"]
     assert (part["signature"], part["items"]) == ("text", 301)
     assert part["hours"] == pytest.approx(301 / part["items_per_second"] / 3600)
+    assert made["hours"] == pytest.approx(part["hours"] + 301 / made["written_per_second"] / 3600)
     assert made["memory"] == 301 * 4 * 64
     assert made["disk"] > made["memory"]
     assert made["rerank_hours"] == pytest.approx(500 / made["pairs_per_second"] / 3600)
@@ -399,8 +400,14 @@ def test_an_estimate_counts_all_and_embeds_a_sample(
 
 
 def test_an_estimate_reads_pictures_through_the_processor(
-    mixed: FreeRet, model: Path, tmp_path: Path
+    mixed: FreeRet, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    perception = mixed.backbone.encoder.perception
+    assert perception is not None
+    process, calls = perception.media.process, list[str]()
+    monkeypatch.setattr(
+        perception.media, "process", lambda kind, *how: calls.append(kind) or process(kind, *how)
+    )
     for number in range(5):
         size = 28 * (2 + number)
         Image.new("RGB", (size, size), (number, 0, 0)).save(tmp_path / f"{number}.png")
@@ -411,6 +418,7 @@ def test_an_estimate_reads_pictures_through_the_processor(
     [part] = made.parts
     assert (part.signature, part.items, made.unreadable) == ("image", 6, 1)
     assert part.tokens > 4
+    assert len(calls) > 5  # those that are timed are processed again, none is in the cache
     with pytest.raises(BadItem, match="smolsight"):
         estimate(Backbone.load(model), listing)
 
