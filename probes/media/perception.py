@@ -40,7 +40,7 @@ from probes.media.cache import Cache, Processed
 from probes.media.processing import READERS, ROUTES, MediaProcessor, View, content_digest
 from probes.media.segments import segmented, whole_sequences
 from probes.media.sources import MediaOptions, label_media, open_part
-from probes.media.towers import Towers, cast, merge
+from probes.media.towers import Towers, cast, merge, to_device
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,9 @@ class Perception:
                 tensors.setdefault(key, []).append(tensor)
             for kind, output in encoded.features.items():
                 features.setdefault(kind, []).append(output)
-        inputs: dict[str, Any] = {k: _pad_cat(values).to(device) for k, values in tensors.items()}
+        inputs: dict[str, Any] = {
+            key: to_device(_pad_cat(values), device) for key, values in tensors.items()
+        }
         if features:
             inputs["mm_encoder_outputs"] = {
                 kind: merge(outputs, device) for kind, outputs in features.items()

@@ -103,7 +103,7 @@ class Towers:
         accepted = inspect.signature(tower).parameters
         inputs = [{**one.positions, **one.tensors} for one in media]
         joined = {
-            key: torch.cat([given[key] for given in inputs]).to(device)
+            key: to_device(torch.cat([given[key] for given in inputs]), device)
             for key in inputs[0]
             if key in accepted
         }
@@ -131,6 +131,13 @@ def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
         key: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for key, tensor in tensors.items()
     }
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Inputs on the device. A GPU is not waited for, so that a batch is prepared while the one
+    before it is computed; such copies start from memory that is pinned."""
+    pinned = tensor.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def _alike(media: Sequence[Processed]) -> list[list[int]]:

@@ -111,9 +111,9 @@ def test_only_large_blocks_are_worth_a_measurement(tiny: Tiny) -> None:
     embed = backbone.model.get_input_embeddings()
     handle = embed.register_forward_hook(lambda _, args, __: shapes.append(args[0].shape))
     try:
-        assert cost.fixed_cost(backbone, cost.LARGE * CPU.budget) == CPU.fixed
+        assert cost.fixed_cost(backbone, CPU.large) == CPU.fixed
         assert shapes == []
-        first = cost.fixed_cost(backbone, cost.LARGE * CPU.budget + 1)
+        first = cost.fixed_cost(backbone, CPU.large + 1)
         assert shapes == [(1, cost.WIDTH)] * 2 + [(CPU.sample // cost.WIDTH, cost.WIDTH)] * 2
         assert cost.fixed_cost(backbone) == cost.fixed_cost(backbone, 10**6) == first
         assert len(shapes) == 4

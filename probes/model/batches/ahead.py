@@ -22,12 +22,14 @@ from probes.model.encoding import Row
 T = TypeVar("T")
 R = TypeVar("R")
 
-WAITING = 256
+WAITING = 1024
 """Most results that wait for the model."""
 WAITING_BYTES = 2**28
 """Most bytes of media in the results that wait, and in a block of rows."""
 BATCHES = 16
 """Batches in a block of rows: enough that rows of like lengths meet."""
+BLOCK_TOKENS = 2**16
+"""Most tokens of a block: while the first is computed, the rows of the next are made."""
 
 
 def ahead(
@@ -115,7 +117,7 @@ def row_blocks(
     Yields:
         Consecutive values, at least one.
     """
-    most = BATCHES * budget(backbone)
+    most = min(BATCHES * budget(backbone), BLOCK_TOKENS)
     block: list[T] = []
     tokens, held = 0, dict[str, int]()  # a medium that several rows hold is in memory once
     for value in values:

@@ -33,11 +33,13 @@ class Batching(NamedTuple):
     """Cost of a batch beside its tokens, where it has not been measured."""
     sample: int
     """Tokens of the larger of the two forwards that are measured; the smaller has WIDTH."""
+    large: int
+    """Blocks of more tokens than this are worth the measurement."""
 
 
-CPU = Batching(2048, 64.0, 128)
+CPU = Batching(2048, 64.0, 128, 8192)
 """Measured on two cores with a model of 135M; its throughput is flat around this budget."""
-GPU = Batching(16_384, 2048.0, 4096)
+GPU = Batching(16_384, 2048.0, 4096, 16_384)
 """Launching the kernels of a forward takes as long as 900 tokens of a 7B model on an H100, and as
 4,000 tokens of a 2B model (estimates)."""
 STATES = 64
@@ -46,9 +48,6 @@ WIDTH = 8
 """Tokens of a row of a forward that is measured."""
 REPEATS = 2
 """Forwards of each size that are measured; the faster one counts."""
-LARGE = 4
-"""Blocks of more tokens than this many budgets are large: measuring takes a few percent of their
-time."""
 
 _budgets: WeakKeyDictionary[Backbone, int] = WeakKeyDictionary()
 _fixed_costs: WeakKeyDictionary[Backbone, float] = WeakKeyDictionary()
@@ -77,7 +76,7 @@ def fixed_cost(backbone: Backbone, tokens: int = 0) -> float:
             measured, unless it has been already; before few, the default of the device holds.
     """
     defaults = _defaults(backbone)
-    if backbone not in _fixed_costs and tokens > LARGE * defaults.budget:
+    if backbone not in _fixed_costs and tokens > defaults.large:
         _fixed_costs[backbone] = _measured(backbone, defaults)
     return _fixed_costs.get(backbone, defaults.fixed)
 

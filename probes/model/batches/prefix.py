@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from probes.media.towers import to_device
 from probes.model.backbone import Backbone
 from probes.model.batches.packing import Pack, common, visible
 from probes.model.encoding import Batch, Row
@@ -76,7 +77,7 @@ class Prefix:
             for pack, start in zip(packs, starts, strict=True)
         ]
         depths = [[0] * start + pack.depths for pack, start in zip(packs, starts, strict=True)]
-        exits, depths = (torch.tensor(v, device=backbone.device) for v in (exits, depths))
+        exits, depths = (to_device(torch.tensor(v), backbone.device) for v in (exits, depths))
         if encoder.mrope and not encoder.counts_positions:
             inputs["position_ids"] = depths.expand(3, -1, -1)
         elif encoder.wants_positions:

@@ -23,6 +23,7 @@ from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.items import Item, Part
 from probes.media.perception import Perception, Piece
 from probes.media.sources import MediaOptions
+from probes.media.towers import to_device
 from probes.model.encoding.fitting import fit_media, shares
 from probes.model.encoding.plain import PlainTokenizer
 from probes.model.encoding.rows import Batch, Row
@@ -296,16 +297,15 @@ class Encoder:
 
     # -- many rows ---------------------------------------------------------------------------
 
-    def collate(self, rows: Sequence[Row], device: Any) -> Batch:
+    def collate(self, rows: Sequence[Row], device: torch.device) -> Batch:
         """Left-pad rows to one batch, with the features of their media."""
         if not rows:
             raise BadSetting("nothing to encode: give at least one item")
         width = max(len(row) for row in rows)
 
         def pad(values: Sequence[Sequence[int]], fill: int) -> Tensor:
-            return torch.tensor(
-                [[fill] * (width - len(v)) + list(v) for v in values], device=device
-            )
+            padded = [[fill] * (width - len(v)) + list(v) for v in values]
+            return to_device(torch.tensor(padded), device)
 
         inputs: dict[str, Any] = {
             "input_ids": pad([row.ids for row in rows], self.pad_id),
@@ -321,7 +321,7 @@ class Encoder:
                 row.positions if row.positions is not None else self.positions(row) for row in rows
             ]
             padded = [nn.functional.pad(p, (width - p.shape[1], 0)) for p in positions]
-            inputs["position_ids"] = torch.stack(padded, dim=1).to(device)
+            inputs["position_ids"] = to_device(torch.stack(padded, dim=1), device)
         elif self.wants_positions:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
         return Batch(inputs, [len(row) for row in rows])
