@@ -34,7 +34,7 @@ from mutation import Mutant, mutants
 ROOT = Path(__file__).parent.parent
 TESTS: dict[str, tuple[str, ...]] = {
     "probes/model/backbone.py": ("lens", "bad_calls"),
-    "probes/model/batches/states.py": ("states",),
+    "probes/model/batches/packing.py": ("prefix", "batching"),
     "probes/model/batches/run.py": ("batching", "prefix", "states"),
     "probes/model/batches/cost.py": ("batching",),
     "probes/measure/paraphrases.py": ("diagnostic", "recipe"),

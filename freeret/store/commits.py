@@ -27,6 +27,8 @@ BY_ID = "id_idx"
 UNINDEXED = 2**14
 """Rows after which the index on `id` is built again, from the ids alone; in a large store, 1/64 of
 its rows. Every look-up and merge reads the ids of all rows that have come since."""
+COMPACTED = 256
+"""Commits before the first compaction of a long run: a commit writes the list of all fragments."""
 LOST_RACE = re.compile(
     r"commit conflict|concurrent (transaction|writers|commit)|please retry|not found: \S+\.lance/",
     re.IGNORECASE,
@@ -133,6 +135,19 @@ def index_ids(table: Any, location: str | Path) -> None:
             lambda: lags() and table.create_index("id", config=BTree(), name=BY_ID),
             table,
         )
+
+
+def compaction_due(before: int, version: int) -> bool:
+    """Whether a long run is compacted after a commit: after COMPACTED versions, twice that, four
+    times and so on, and in the end every 16 · COMPACTED. Compaction writes most rows again, and old
+    files stay for a day, so that compaction at equal intervals would fill the disk.
+
+    Args:
+        before: Version after the last commit of this process.
+        version: Version now.
+    """
+    interval = min(max(COMPACTED, 2 ** (version.bit_length() - 1)), 16 * COMPACTED)
+    return version // interval > before // interval
 
 
 def compact(table: Any, location: str | Path) -> None:

@@ -25,6 +25,7 @@ from freeret.store.commits import (
     check_place,
     commit,
     compact,
+    compaction_due,
     create_table,
     index_ids,
     open_table,
@@ -50,8 +51,6 @@ RECORDED = ("recipe", "loading", "backbone.versions", "backbone.model", "backbon
 """Keys of the identity that are recorded but decide no vector."""
 IDS = 10_000
 """Ids looked up per query. LanceDB parses the whole query, which takes kilobytes per id."""
-COMPACTED = 256
-"""Commits before the first compaction of a long run: a commit writes the list of all fragments."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +183,7 @@ class Store:
         if not records:
             return Written(0, 0)
         data = pa.Table.from_pylist([vars(record) for record in records], schema=self.table.schema)
+        before = self._last
         with alone(self.location, ITEMS, "write") as locked:
             self.refresh()
             if self.version != self._last:
@@ -195,7 +195,7 @@ class Store:
                 done = self._commit(lambda: self._upsert().execute(data))
                 self._last = done.version
                 written = Written(done.num_inserted_rows, done.num_updated_rows)
-        if _compaction_due(self._last):  # whoever else writes gets another number
+        if compaction_due(before, self._last):
             self.compact()
         else:
             index_ids(self.table, self.location)
@@ -383,14 +383,6 @@ class Store:
     def _commit(self, write: Callable[[], T]) -> T:
         """`commit` on top of the latest version of the items."""
         return commit(self.location, write, self.table)
-
-
-def _compaction_due(version: int) -> bool:
-    """Whether a long run is compacted at this version: at COMPACTED, twice that, four times and so
-    on, and in the end every 16 · COMPACTED. Compaction writes most rows again, and old files stay
-    for a day, so that compaction at equal intervals would fill the disk."""
-    interval = max(COMPACTED, 2 ** (version.bit_length() - 1))
-    return version % min(interval, 16 * COMPACTED) == 0
 
 
 def _conditions(ids: Sequence[str]) -> list[str]:

@@ -270,7 +270,8 @@ def test_frames_are_measured_in_the_order_given(tiny: Tiny, monkeypatch: Any) ->
     biases = framing_bias(backbone, [FRAMES["yes_no"], FRAMES["mcq"]])
     assert [bias.frame for bias in biases] == ["yes_no", "mcq"]
     for bias in biases:
-        assert bias.margin == pytest.approx(content_free_margin(backbone, FRAMES[bias.frame]))
+        alone = content_free_margin(backbone, FRAMES[bias.frame])
+        assert bias.margin == pytest.approx(alone, abs=1e-5), "other batches, other rounding"
 
 
 def bias(name: str, *area: float) -> FrameBias:

@@ -284,7 +284,7 @@ def test_a_forged_probe_of_a_medium_is_text(tiny: Tiny) -> None:
     forged = "\ue002image\ue003 <image>"
     row = made.row(Prompted(user=(text(forged), Part("image", picture()))))
     image = made.tokenizer.convert_tokens_to_ids("<image>")
-    assert row.ids.count(image) == row.media[0].text.count("<image>")
+    assert row.ids.count(image) == row.media[0].processed.text.count("<image>")
     assert forged in made.tokenizer.decode(row.ids)
 
 

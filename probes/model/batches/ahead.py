@@ -51,7 +51,8 @@ def ahead(
         The result for each value.
 
     Raises:
-        What `function` raises, at the place of the value; what waits behind it is dropped.
+        What `function` raises, at the place of the value; what waits behind it is dropped. What
+        `values` raise comes after the results of all values before it.
     """
     gate = threading.Condition()
     held, wanted = 0, 0.0  # bytes that wait; the place of the result that is asked for
@@ -77,16 +78,26 @@ def ahead(
             gate.notify_all()
         return result
 
+    broken: list[Exception] = []
+
+    def given() -> Iterator[T]:
+        try:
+            yield from values
+        except Exception as error:  # after the results of the values that came before
+            broken.append(error)
+
     waiting: deque[tuple[int, Future[R]]] = deque()
     own = torch.get_num_threads()
     with ThreadPoolExecutor(threads or own, initializer=_single, initargs=(own,)) as pool:
         try:
-            for place, value in enumerate(values):
+            for place, value in enumerate(given()):
                 waiting.append((place, pool.submit(work, place, value)))
                 if len(waiting) == WAITING:
                     yield first()
             while waiting:
                 yield first()
+            if broken:
+                raise broken[0]
         finally:
             with gate:
                 wanted = math.inf
