@@ -94,7 +94,8 @@ def check_curves(name: str, backbone: Backbone, model: Any, prompts: Sequence[An
         ranks = quantity.startswith("rank")
         middle = statistics.median if ranks else statistics.fmean
         expected = np.array([middle(column) for column in values.T.tolist()])
-        close = {"rtol": 1e-4, "atol": 1e-5, "err_msg": quantity}
+        # Rounding may exchange two words whose logits are all but equal.
+        close = {"rtol": 1e-4, "atol": 1 if ranks else 1e-5, "err_msg": quantity}
         np.testing.assert_allclose(found.mean, expected, **close)
         bounds = (median_interval if ranks else mean_interval)(values, 3)
         np.testing.assert_allclose(found.low, bounds.low, **close)

@@ -177,12 +177,12 @@ def test_single_parts_are_measured_and_reused_by_a_whole_report(
     assert {path.name for path in out.iterdir()} == figures | {"framing.json", "synonyms.json"}
     backbone = Backbone.load(model)
     assert not report_path(backbone).exists(), "it is no whole report"
-    with pytest.raises(BadFile, match=r"holds framing only; give diagnostic\.json"):
+    with pytest.raises(BadFile, match=r"holds framing only; give curves\.json"):
         ProbeReport.load(out / "framing.json")
     measured.clear()
     request.getfixturevalue("undrawn")
     assert run("probe", model, "--out", out) == 0
-    assert measured == ["diagnostic", "reranking", "curves", "injection"]
+    assert measured == ["curves", "diagnostic", "reranking", "injection"]
     kept = read_parts(out / "synonyms.json", ["synonyms"])["synonyms"]
     assert ProbeReport.load(out / "report.json").synonyms == kept
 
