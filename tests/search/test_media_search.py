@@ -1,7 +1,7 @@
 """Pictures and videos are indexed, found and judged, and each is looked at once."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from freeret.retriever import FreeRet
 from freeret.store.table import Store
 from probes.items import Item
 from probes.measure.framing import FRAMES, Labels
+from probes.media.cache import Processed
 from probes.media.perception import Perception
+from probes.media.towers import Towers
 from probes.model.backbone import Backbone
 from tests.commands import run
-from tests.media.test_perception import counted
 from tests.media.test_videos import film as film_file
 from tests.models import MULTIMODAL
 from tests.samples import film, picture, png
@@ -33,18 +34,26 @@ def fresh(name: str) -> Backbone:
     return Backbone.load(model, processor=processor)
 
 
-def test_fifty_candidates_are_looked_at_fifty_times(tmp_path: Path) -> None:
+def test_fifty_candidates_are_looked_at_fifty_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By indexing them, and never again: not for any query, and not for any pair."""
-    backbone = fresh("llava")
-    retriever = FreeRet(backbone, RECIPE)
-    with counted(backbone) as runs:
-        retriever.index([{"id": f"p{i:02}", "image": p} for i, p in enumerate(PICTURES)], tmp_path)
-        assert len(runs) == 50
-        for query in ("the word", "one of the image", {"image": PICTURES[7], "text": "user"}):
-            hits = retriever.search(query, top_n=50, rerank=50)
-            assert len({hit.id for hit in hits}) == 50
-            assert all(hit.stage2_score is not None for hit in hits)
-        assert len(runs) == 50
+    encoded: list[str] = []
+    plain = Towers.encode
+
+    def counted(towers: Towers, media: Sequence[Processed], device: Any) -> list[Processed]:
+        encoded.extend(one.text for one in media)
+        return plain(towers, media, device)
+
+    monkeypatch.setattr(Towers, "encode", counted)
+    retriever = FreeRet(fresh("llava"), RECIPE)
+    retriever.index([{"id": f"p{i:02}", "image": p} for i, p in enumerate(PICTURES)], tmp_path)
+    assert len(encoded) == 50 + 2, "with two on which the shared prefix is tried"
+    for query in ("the word", "one of the image", {"image": PICTURES[7], "text": "user"}):
+        hits = retriever.search(query, top_n=50, rerank=50)
+        assert len({hit.id for hit in hits}) == 50
+        assert all(hit.stage2_score is not None for hit in hits)
+    assert len(encoded) == 50 + 2
 
 
 def test_unchanged_pictures_are_neither_decoded_nor_processed_again(
