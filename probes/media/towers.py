@@ -136,8 +136,9 @@ def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Inputs on the device. A GPU is not waited for, so that a batch is prepared while the one
     before it is computed; such copies start from memory that is pinned."""
-    pinned = tensor.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else tensor
-    return pinned.to(device, non_blocking=True)
+    if device.type == "cuda" and torch.cuda.is_available():
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _alike(media: Sequence[Processed]) -> list[list[int]]:
