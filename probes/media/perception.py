@@ -25,9 +25,10 @@ A kind that a family does not read is a BadItem before anything is rendered: the
 would drop it silently.
 """
 
+import functools
 import inspect
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -170,8 +171,12 @@ class Perception:
         counted = [piece.processed.positions for piece in pieces]
         for key in {key for positions in counted for key in positions}:
             row[key] = _pad_cat([positions[key] for positions in counted if key in positions])
-        accepted = inspect.signature(count).parameters
-        return count(**{key: value for key, value in row.items() if key in accepted})[0][:, 0]
+        return count(**{k: v for k, v in row.items() if k in self._counted_from})[0][:, 0]
+
+    @functools.cached_property
+    def _counted_from(self) -> Collection[str]:
+        """The names under which the model takes what it counts positions from."""
+        return inspect.signature(self.model.base_model.get_rope_index).parameters.keys()
 
     def opening(self) -> str:
         """What the processor writes before every prompt (Molmo2: a first token that neither its

@@ -130,15 +130,17 @@ def row_blocks(
     """
     most = min(BATCHES * budget(backbone), BLOCK_TOKENS)
     block: list[T] = []
-    tokens, held = 0, dict[str, int]()  # a medium that several rows hold is in memory once
+    tokens, held, media = 0, 0, set[str]()  # a medium that several rows hold is in memory once
     for value in values:
         block.append(value)
         for row in rows(value):
             tokens += len(row)
-            held |= {piece.key: piece.processed.size for piece in row.media}
-        if tokens >= most or sum(held.values()) >= WAITING_BYTES:
+            for piece in row.media:
+                held += 0 if piece.key in media else piece.processed.size
+                media.add(piece.key)
+        if tokens >= most or held >= WAITING_BYTES:
             yield block
-            block, tokens, held = [], 0, {}
+            block, tokens, held, media = [], 0, 0, set()
     if block:
         yield block
 
