@@ -49,6 +49,9 @@ class Recipe:
     decides among the reranked."""
     task: str | None = None
     """The task prior, a key of `probes.prompts.TASKS` or free text; None: the prompt's default."""
+    lexical: float = 0.0
+    """Weight of the standardised lexical score against the standardised stage-1 score; 0: hits are
+    found by vectors alone."""
     reasons: tuple[str, ...] = field(
         default=("the paper's fixed choice",), compare=False, repr=False
     )

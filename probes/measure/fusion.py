@@ -65,11 +65,16 @@ def fuse(
         Fused scores, float64; higher is better.
     """
     second = np.asarray(margins, dtype=float)
-    if weight is None:
-        return second
-    first = np.asarray(stage1, dtype=float)
-    spread = first.std()
-    return (first - first.mean()) / (spread if spread > 0 else 1.0) + weight * second
+    return second if weight is None else standardise(stage1) + weight * second
+
+
+def standardise(
+    scores: Sequence[float] | Float[np.ndarray, " candidates"],
+) -> Float[np.ndarray, " candidates"]:
+    """The scores of one query's candidates with mean 0 and deviation 1; zeros if all are equal."""
+    values = np.asarray(scores, dtype=float)
+    spread = values.std()
+    return (values - values.mean()) / (spread if spread > 0 else 1.0)
 
 
 def rerank_gain(
