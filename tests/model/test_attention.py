@@ -44,7 +44,7 @@ def test_attention_is_that_which_the_model_returns(name: str, position: int, tin
 @pytest.mark.parametrize("name", MULTIMODAL)
 def test_attention_to_media_is_that_which_the_model_returns(name: str, tiny: Tiny) -> None:
     backbone = tiny(name)
-    batch = backbone.encode(items_for(name))
+    batch = backbone.encode(list(items_for(name).values()))
     (weights,) = record_attention(backbone, batch, [1])
     torch.testing.assert_close(weights, returned(name, batch)[1][:, :, -1])
 
