@@ -13,10 +13,11 @@ from probes import FRAMES, DiagnosticScore, ProbeReport, Site
 from probes.errors import BadFile
 from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
+from probes.measure.diagnostic.hybrid import mean_gains
+from probes.measure.diagnostic.scores import select_extraction, within_one_standard_error
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import Fusion
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
-from probes.measure.paraphrases import select_extraction, within_one_standard_error
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
 
@@ -50,8 +51,8 @@ class Recipe:
     task: str | None = None
     """The task prior, a key of `probes.prompts.TASKS` or free text; None: the prompt's default."""
     lexical: float = 0.0
-    """Weight of the standardised lexical score against the standardised stage-1 score; 0: hits are
-    found by vectors alone."""
+    """Weight of the lexical score (BM25) against the standardised stage-1 score; 0: hits are found
+    by vectors alone."""
     reasons: tuple[str, ...] = field(
         default=("the paper's fixed choice",), compare=False, repr=False
     )
@@ -106,6 +107,7 @@ class Recipe:
     def from_report(cls, report: ProbeReport) -> "Recipe":
         """The recipe that a report supports, each part with a sentence that quotes the figures."""
         extraction, why_extraction = _choose_extraction(report)
+        lexical, why_lexical = _choose_lexical(report)
         frame, fusion, why_frame = _choose_frame(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
@@ -114,9 +116,12 @@ class Recipe:
             geometry=extraction.geometry,
             frame=frame,
             fusion=fusion,
+            task=extraction.task,
+            lexical=lexical,
             reasons=(
                 _describe_lexicalization(report, extraction.prompt),
                 *why_extraction,
+                *why_lexical,
                 reranking,
             ),
             why_not_reranked=why_frame if frame is None else "",
@@ -215,7 +220,9 @@ def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]
         f"{chosen.geometry}, a sentence ranks its paraphrase with a mean reciprocal rank of "
         f"{chosen.reciprocal_rank}; with the E5-V extraction {reference.reciprocal_rank}, with the "
         f"paper's control prompt read at {PAPER_SITE} {paper.reciprocal_rank}.",
+        *_describe_passages(chosen, reference, paper),
         *_describe_pictures(chosen, reference, paper),
+        *_describe_task(report, chosen),
     ]
     if len(peers) > 1:
         among = f"the mean reciprocal ranks of {len(peers)} sites are within one standard error"
@@ -226,6 +233,33 @@ def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]
         )
         reasons.append(f"Site: {among} of the best, and {choice}.")
     return chosen, reasons
+
+
+def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:
+    """Weight of the lexical score, 0 where words gain nothing beyond noise; and why."""
+    gains = mean_gains(report.hybrid)
+    if not gains:
+        return 0.0, []
+    # The highest lower bound: the largest of several noisy means is biased upward.
+    weight = max(gains, key=lambda w: gains[w].low)
+    if gains[weight].low <= 0:
+        weight = max(gains, key=lambda w: gains[w].mean)
+        reason = (
+            f"No lexical score: its largest gain in mean reciprocal rank (weight {weight:g}), "
+            f"{gains[weight]}, does not exceed noise."
+        )
+        return 0.0, [reason]
+    sets = (
+        f"{gain.queries} {gain.reciprocal_rank}, {gain.over_vectors.mean:+.3f} over vectors alone "
+        f"and {gain.over_words.mean:+.3f} over words alone"
+        for gain in report.hybrid
+        if gain.weight == weight
+    )
+    reason = (
+        f"Lexical score: BM25 with weight {weight:g} changes the mean reciprocal rank by "
+        f"{gains[weight]} ({'; '.join(sets)})."
+    )
+    return weight, [reason]
 
 
 def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
@@ -277,8 +311,8 @@ def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
 
 
 def _find(report: ProbeReport, prompt: str, site: str, geometry: str) -> DiagnosticScore:
-    wanted = (prompt, site, geometry)
-    return next(s for s in report.diagnostic if (s.prompt, s.site, s.geometry) == wanted)
+    wanted = (prompt, None, site, geometry)
+    return next(s for s in report.diagnostic if (s.prompt, s.task, s.site, s.geometry) == wanted)
 
 
 def _describe_pictures(
@@ -289,5 +323,32 @@ def _describe_pictures(
     return [
         f"Scenes: a caption ranks its picture with a mean reciprocal rank of {chosen.pictures}; "
         f"with the E5-V extraction {reference.pictures}, with the paper's choice {paper.pictures}. "
-        "Texts and pictures have equal weight in the choice."
+        "Paraphrases, passages and scenes have equal weight in the choice."
+    ]
+
+
+def _describe_passages(
+    chosen: DiagnosticScore, reference: DiagnosticScore, paper: DiagnosticScore
+) -> list[str]:
+    if chosen.passages is None:
+        return []
+    return [
+        f"Passages: a question or a request ranks its passage with a mean reciprocal rank of "
+        f"{chosen.passages}; with the E5-V extraction {reference.passages}, with the paper's "
+        f"choice {paper.passages}."
+    ]
+
+
+def _describe_task(report: ProbeReport, chosen: DiagnosticScore) -> list[str]:
+    """What the wordings of the control prompt with other tasks reach, where it is chosen."""
+    best: dict[str, float] = {}
+    for score in report.diagnostic:
+        if prompt_kind(score.prompt) == "control":
+            best[score.wording] = max(score.quality, best.get(score.wording, 0.0))
+    if chosen.wording not in best or len(best) == 1:
+        return []
+    others = (f"{name} {quality:.3f}" for name, quality in best.items() if name != chosen.wording)
+    return [
+        f"Task: the best extraction with the {chosen.wording} prompt has a quality (the mean of "
+        f"these reciprocal ranks) of {best[chosen.wording]:.3f}, with {', with '.join(others)}."
     ]

@@ -14,21 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from probes.data import paraphrases
-from probes.items import Item
+from probes.measure.diagnostic.scores import DiagnosticScore
+from probes.measure.diagnostic.sets import answer_ranks, scored_set
 from probes.measure.framing import FRAMES, judge
-from probes.measure.paraphrases import (
-    DiagnosticScore,
-    diagnostic_in_geometry,
-    embed_diagnostic,
-    ranks_on_diagonal,
-)
 from probes.model.backbone import Backbone
-from probes.prompts import NAMED
 from probes.stats import Interval, mean_interval
 
 SENTENCES, CANDIDATES = 50, 5
@@ -98,18 +90,12 @@ def rerank_gain(
         One entry per weight, over the first SENTENCES sentences of the paraphrase set; the pool of
         stage 1 holds all its paraphrases and near-misses.
     """
-    vectors = embed_diagnostic(
-        backbone, NAMED[extraction.prompt], [extraction.site], progress=progress
-    )
-    at_site = {column: states[:, 0] for column, states in vectors.items()}
-    sentences, partners, near = diagnostic_in_geometry(extraction.geometry, at_site)
-    scores = sentences[:SENTENCES] @ torch.cat([partners, near]).T
+    found, scores = scored_set(backbone, extraction, "paraphrases", progress=progress)
+    scores = scores[:SENTENCES]
     candidates = scores.topk(CANDIDATES).indices
-    rows = paraphrases()
-    texts = [row["paraphrase"] for row in rows] + [row["near_miss"] for row in rows]
     pairs = [
-        (Item(row["sentence"]), Item(texts[place]))
-        for row, places in zip(rows, candidates.tolist(), strict=False)
+        (query, found.documents[place])
+        for query, places in zip(found.queries, candidates.tolist(), strict=False)
         for place in places
     ]
     bar = f"reranking, {frame}" if progress else None
@@ -139,7 +125,7 @@ def fusion_gains(
     Returns:
         One entry per weight of WEIGHTS.
     """
-    ranks = ranks_on_diagonal(scores)
+    ranks = answer_ranks(scores, np.arange(len(scores)))
     partner = candidates.numpy() == np.arange(len(candidates))[:, None]
     judged = partner.any(axis=1)
     stage1 = scores.gather(1, candidates).double().numpy()

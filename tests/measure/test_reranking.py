@@ -12,6 +12,7 @@ from freeret.recipe import Recipe
 from probes.data import paraphrases
 from probes.geometry import GeometryKind
 from probes.items import Item
+from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.framing import FRAMES
 from probes.measure.fusion import (
     CANDIDATES,
@@ -22,7 +23,6 @@ from probes.measure.fusion import (
     reciprocal_ranks,
     rerank_gain,
 )
-from probes.measure.paraphrases import DiagnosticScore
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
 from probes.stats import Interval, mean_interval
@@ -30,6 +30,7 @@ from tests.measure.test_diagnostic import TASK, by_hooks, mapped, same
 from tests.measure.test_framing import from_full_logits
 from tests.measure.test_report import frame_bias, make_report
 from tests.models import TEXT, tokenizer
+from tests.samples import few_texts
 
 Tiny = Callable[[str], Backbone]
 NO_INTERVAL = Interval(0.5, 0.5, 0.5)
@@ -110,9 +111,7 @@ def test_a_perfect_judge_is_chosen_and_a_judge_at_chance_is_not() -> None:
 
 
 def test_no_random_model_gets_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = paraphrases()[:30]
-    for module in ("paraphrases", "fusion"):
-        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
+    few_texts(monkeypatch, 30)
     setting = DiagnosticScore("control", "mlp[-1]", "none", *[NO_INTERVAL] * 3)
     for seed in range(5):
         torch.manual_seed(seed)
@@ -131,9 +130,8 @@ def test_no_random_model_gets_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gains_follow_their_definition(
     kind: GeometryKind, sentences: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few_texts(monkeypatch, 6)
     rows = paraphrases()[:6]
-    for module in ("paraphrases", "fusion"):
-        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
     monkeypatch.setitem(NAMED, "control", TASK)
     monkeypatch.setattr("probes.measure.fusion.SENTENCES", sentences)
     backbone, model, frame = tiny("llama"), TEXT["llama"].__wrapped__(), FRAMES["yes_no"]
