@@ -42,15 +42,16 @@ class Fusion:
 
 
 def fuse(
-    stage1: Sequence[float] | Float[np.ndarray, " candidates"],
-    margins: Sequence[float] | Float[np.ndarray, " candidates"],
+    stage1: Sequence[float] | Float[np.ndarray, "*queries candidates"],
+    margins: Sequence[float] | Float[np.ndarray, "*queries candidates"],
     weight: float | None,
-) -> Float[np.ndarray, " candidates"]:
-    """One query's candidates by both stages: standardised stage-1 score + weight · log-odds.
+) -> Float[np.ndarray, "*queries candidates"]:
+    """Each query's candidates by two scores: standardised stage-1 score + weight · log-odds.
 
     Args:
         stage1: Stage-1 scores. Equal ones standardise to 0.
-        margins: Log-odds of a match.
+        margins: Log-odds of a match, or BM25, which approximates them (Robertson and Zaragoza,
+            2009).
         weight: None leaves the log-odds alone to decide.
 
     Returns:
@@ -61,12 +62,12 @@ def fuse(
 
 
 def standardise(
-    scores: Sequence[float] | Float[np.ndarray, " candidates"],
-) -> Float[np.ndarray, " candidates"]:
-    """The scores of one query's candidates with mean 0 and deviation 1; zeros if all are equal."""
+    scores: Sequence[float] | Float[np.ndarray, "*queries candidates"],
+) -> Float[np.ndarray, "*queries candidates"]:
+    """The scores of each query's candidates with mean 0 and deviation 1; zeros if all are equal."""
     values = np.asarray(scores, dtype=float)
-    spread = values.std()
-    return (values - values.mean()) / (spread if spread > 0 else 1.0)
+    spread = values.std(-1, keepdims=True)
+    return (values - values.mean(-1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
 
 
 def rerank_gain(
@@ -125,7 +126,7 @@ def fusion_gains(
     Returns:
         One entry per weight of WEIGHTS.
     """
-    ranks = answer_ranks(scores, np.arange(len(scores)))
+    ranks = answer_ranks(scores.numpy(), np.arange(len(scores)))
     partner = candidates.numpy() == np.arange(len(candidates))[:, None]
     judged = partner.any(axis=1)
     stage1 = scores.gather(1, candidates).double().numpy()

@@ -7,13 +7,16 @@ each with the near-miss of the same sentence, which shares far more words with i
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from probes.geometry import GEOMETRY_KINDS, GeometryKind
+from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS, SETS, hybrid_ranks, word_scores
 from probes.measure.diagnostic.scores import DiagnosticScore
-from probes.measure.diagnostic.sets import SetName, SetStates, embed_set, sets_for
+from probes.measure.diagnostic.sets import SetName, SetStates, embed_set, query_set, sets_for
 from probes.model.backbone import Backbone
 from probes.model.sites import late_sites
 from probes.prompts import NAMED, Prompt, as_prompt
-from probes.stats import Interval, mean_interval
+from probes.stats import Interval, mean_interval, mean_of_means
 
 TASKED: tuple[tuple[str, str], ...] = (("control", "question"),)
 """Prompts with a task in place of their default, which are measured beside those of NAMED."""
@@ -44,6 +47,7 @@ def diagnose(
     """
     sites = [sites] if isinstance(sites, str) else sites
     chosen = list(sites or late_sites(min(5, backbone.num_layers)))
+    words = {name: word_scores(query_set(name)) for name in SETS}
     scores = []
     for (name, task), prompt in _wordings(prompts).items():
         states: dict[SetName, SetStates] = {
@@ -51,7 +55,7 @@ def diagnose(
             for each in sets_for(backbone)
         }
         scores += [
-            _evaluate(name, task, site, kind, states, column, seed)
+            _evaluate(name, task, site, kind, states, column, words, seed)
             for column, site in enumerate(chosen)
             for kind in GEOMETRY_KINDS
         ]
@@ -78,13 +82,19 @@ def _evaluate(
     kind: GeometryKind,
     states: Mapping[SetName, SetStates],
     column: int,
+    words: Mapping[SetName, np.ndarray],
     seed: int,
 ) -> DiagnosticScore:
-    scores = {name: each.scores(kind, column) for name, each in states.items()}
+    scores = {n: each.scores(kind, column).double().numpy() for n, each in states.items()}
     ranks = {name: each.set.ranks(scores[name]) for name, each in states.items()}
 
     def reciprocal(name: SetName) -> Interval:
         return mean_interval(states[name].set.by_answer(1 / ranks[name]), seed)
+
+    def by_weight(weight: float) -> list[np.ndarray]:
+        return [hybrid_ranks(states[n].set, scores[n], words[n], weight) for n in SETS]
+
+    hybrid = max(map(by_weight, (0.0, *LEXICAL_WEIGHTS)), key=lambda sets: sum(map(np.mean, sets)))
 
     paraphrases = scores["paraphrases"]
     near_misses = paraphrases[:, states["paraphrases"].set.pool :]
@@ -94,8 +104,9 @@ def _evaluate(
         kind,
         mean_interval(ranks["paraphrases"] == 1, seed),
         reciprocal("paraphrases"),
-        mean_interval((paraphrases.diagonal() > near_misses.diagonal()).numpy(), seed),
+        mean_interval(paraphrases.diagonal() > near_misses.diagonal(), seed),
         reciprocal("passages"),
         reciprocal("scenes") if "scenes" in states else None,
+        mean_of_means([mean_interval(each, seed) for each in hybrid]),
         task,
     )

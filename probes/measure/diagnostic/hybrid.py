@@ -8,20 +8,18 @@ Paraphrases avoid the words of their sentence, and many questions use those of t
 weight must serve both. Pictures have no words, so scenes are left out.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from torch import from_numpy
 
 from probes.measure.diagnostic.lexical import lexical_scores
 from probes.measure.diagnostic.scores import DiagnosticScore
-from probes.measure.diagnostic.sets import QuerySet, SetName, answer_ranks, scored_set
+from probes.measure.diagnostic.sets import QuerySet, SetName, scored_set
 from probes.measure.fusion import fuse
 from probes.model.backbone import Backbone
-from probes.stats import Interval, mean_interval
+from probes.stats import Interval, mean_interval, mean_of_means
 
 SETS: tuple[SetName, ...] = ("paraphrases", "passages")
 LEXICAL_WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -60,16 +58,29 @@ def hybrid_gain(
     gains = []
     for name in SETS:
         found, scores = scored_set(backbone, extraction, name, progress=progress)
-        vectors = scores[:, : found.pool].double().numpy()
-        texts = [document.text for document in found.documents[: found.pool]]
-        words = lexical_scores([query.text for query in found.queries], texts)
-        gains += fusions(found, vectors, words, seed)
+        gains += fusions(found, scores.double().numpy(), word_scores(found), seed)
     return gains
+
+
+def word_scores(found: QuerySet) -> Float[np.ndarray, "queries pool"]:
+    """BM25 scores of the documents in the pool of a query set."""
+    texts = [document.text for document in found.documents[: found.pool]]
+    return lexical_scores([query.text for query in found.queries], texts)
+
+
+def hybrid_ranks(
+    found: QuerySet,
+    scores: Float[np.ndarray, "queries documents"],
+    words: Float[np.ndarray, "queries pool"],
+    weight: float,
+) -> Float[np.ndarray, " answers"]:
+    """Reciprocal ranks of the answers by stage-1 and lexical scores together."""
+    return found.by_answer(1 / found.ranks(fuse(scores[:, : found.pool], words, weight)))
 
 
 def fusions(
     found: QuerySet,
-    vectors: Float[np.ndarray, "queries pool"],
+    scores: Float[np.ndarray, "queries documents"],
     words: Float[np.ndarray, "queries pool"],
     seed: int = 0,
 ) -> list[Hybrid]:
@@ -77,19 +88,14 @@ def fusions(
 
     Args:
         found: The query set.
-        vectors: Stage-1 scores.
-        words: Lexical scores.
+        scores: Stage-1 scores.
+        words: BM25 scores.
         seed: Seed of the bootstrap intervals.
     """
-
-    def reciprocal(scores: Sequence[np.ndarray]) -> np.ndarray:
-        ranks = answer_ranks(from_numpy(np.stack(scores)), found.answers)
-        return found.by_answer(1 / ranks)
-
-    alone = reciprocal(list(vectors)), reciprocal(list(words))
+    alone = [found.by_answer(1 / found.ranks(each)) for each in (scores, words)]
     gains = []
     for weight in LEXICAL_WEIGHTS:
-        ranks = reciprocal([fuse(v, w, weight) for v, w in zip(vectors, words, strict=True)])
+        ranks = hybrid_ranks(found, scores, words, weight)
         over = (mean_interval(ranks - each, seed, level=LEVEL) for each in alone)
         gains.append(Hybrid(found.name, weight, mean_interval(ranks, seed), *over))
     return gains
@@ -99,14 +105,6 @@ def mean_gains(gains: Sequence[Hybrid]) -> dict[float, Interval]:
     """By weight, the gain over vectors alone: the mean over the query sets, which are independent
     of each other, with equal weights."""
     return {
-        weight: _mean([gain.over_vectors for gain in gains if gain.weight == weight])
+        weight: mean_of_means([gain.over_vectors for gain in gains if gain.weight == weight])
         for weight in dict.fromkeys(gain.weight for gain in gains)
     }
-
-
-def _mean(intervals: Sequence[Interval]) -> Interval:
-    """The mean of independent estimates."""
-    mean = sum(float(i.mean) for i in intervals) / len(intervals)
-    below = math.hypot(*(float(i.mean - i.low) for i in intervals)) / len(intervals)
-    above = math.hypot(*(float(i.high - i.mean) for i in intervals)) / len(intervals)
-    return Interval(mean, mean - below, mean + above)

@@ -1,12 +1,11 @@
 """How well an extraction retrieves, and which of several extractions is taken."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probes.geometry import GeometryKind
 from probes.model.sites import PAPER_SITE, Site
-from probes.stats import Interval
+from probes.stats import Interval, mean_of_means
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,9 @@ class DiagnosticScore:
     pictures: Interval | None = None
     """Mean reciprocal rank of a caption's picture among drawn scenes; None on a backbone that reads
     no pictures."""
+    hybrid: Interval | None = None
+    """Mean reciprocal rank of paraphrases and passages by vectors and words together, with the
+    weight of the lexical score that serves this extraction best; None without passages."""
     task: str | None = None
     """The task that the prompt states in place of its default; None: the default."""
 
@@ -38,20 +40,20 @@ class DiagnosticScore:
 
     @property
     def quality(self) -> float:
-        """The mean of the reciprocal ranks of paraphrases, passages and pictures, by which
-        extractions are ranked: it is less noisy than the precision."""
-        return sum(float(interval.mean) for interval in self._intervals) / len(self._intervals)
+        """The mean reciprocal rank with equal weights on texts and pictures, by which extractions
+        are ranked: it is less noisy than the precision. Texts are searched by vectors and words
+        together, since this is how a store is searched."""
+        return self._quality.mean
 
     @property
     def noise(self) -> float:
-        """Standard error of `quality`, the mean of up to three independent means."""
-        errors = [float(i.high - i.low) / 2 / 1.96 for i in self._intervals]
-        return math.hypot(*errors) / len(errors)
+        """Standard error of `quality`."""
+        return (self._quality.high - self._quality.low) / 2 / 1.96
 
     @property
-    def _intervals(self) -> list[Interval]:
-        measures = (self.reciprocal_rank, self.passages, self.pictures)
-        return [interval for interval in measures if interval is not None]
+    def _quality(self) -> Interval:
+        measures = (self.hybrid or self.reciprocal_rank, self.pictures)
+        return mean_of_means([interval for interval in measures if interval is not None])
 
 
 def within_one_standard_error(scores: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, from_numpy
+from torch import Tensor
 
 from probes.data import paraphrases, passages
 from probes.geometry import CorpusGeometry, GeometryKind
@@ -48,7 +48,7 @@ class QuerySet:
     """The number of documents, the first ones, among which an answer is ranked. The others are
     near-misses, which the answers are compared with apart."""
 
-    def ranks(self, scores: Float[Tensor, "queries documents"]) -> Float[np.ndarray, " queries"]:
+    def ranks(self, scores: Float[np.ndarray, "queries _"]) -> Float[np.ndarray, " queries"]:
         """The rank of each query's answer in the pool, 1 for the best."""
         return answer_ranks(scores[:, : self.pool], self.answers)
 
@@ -147,8 +147,8 @@ def scored_set(
 
 
 def answer_ranks(
-    scores: Float[Tensor, "queries pool"], answers: Int[np.ndarray, " queries"]
+    scores: Float[np.ndarray, "queries pool"], answers: Int[np.ndarray, " queries"]
 ) -> Float[np.ndarray, " queries"]:
     """The rank of each query's answer among all, 1 for the best; ties count against it."""
-    theirs = scores.gather(1, from_numpy(answers)[:, None])
-    return (scores >= theirs).sum(1).double().numpy()
+    theirs = scores[np.arange(len(answers)), answers]
+    return (scores >= theirs[:, None]).sum(1).astype(float)
