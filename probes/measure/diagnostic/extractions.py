@@ -47,7 +47,7 @@ def diagnose(
     """
     sites = [sites] if isinstance(sites, str) else sites
     chosen = list(sites or late_sites(min(5, backbone.num_layers)))
-    words = {name: word_scores(query_set(name)) for name in SETS}
+    words: dict[SetName, np.ndarray] = {name: word_scores(query_set(name)) for name in SETS}
     scores = []
     for (name, task), prompt in _wordings(prompts).items():
         states: dict[SetName, SetStates] = {
