@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 from filelock import FileLock
-from lancedb.index import BTree
+from lancedb.index import FTS, BTree
 
 from probes.errors import BadSetting, FreeRetError, StoreError
 
@@ -24,6 +24,8 @@ PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds to wait before each retry of a commit that lost a race, with 50% jitter."""
 BY_ID = "id_idx"
 """Name of the index on `id`."""
+BY_WORD = "words_idx"
+"""Name of the index on `words`."""
 UNINDEXED = 2**14
 """Rows after which the index on `id` is built again, from the ids alone; in a large store, 1/64 of
 its rows. Every look-up and merge reads the ids of all rows that have come since."""
@@ -137,6 +139,26 @@ def index_ids(table: Any, location: str | Path) -> None:
         )
 
 
+def index_words(table: Any, location: str | Path) -> None:
+    """Index the words of the column `words`, unless they are indexed or there is no such column, as
+    in a store of an earlier version. `compact` brings the index up to date; a search reads rows
+    that have come since one by one."""
+
+    def missing() -> bool:
+        return "words" in table.schema.names and table.index_stats(BY_WORD) is None
+
+    with storage_errors(location):
+        if not missing():
+            return
+    words = FTS(with_position=False, stem=True, remove_stop_words=True)
+    with alone(location, table.name):
+        commit(
+            location,
+            lambda: missing() and table.create_index("words", config=words, name=BY_WORD),
+            table,
+        )
+
+
 def compaction_due(before: int, version: int) -> bool:
     """Whether a long run is compacted after a commit: after COMPACTED versions, twice that, four
     times and so on, and in the end every 16 · COMPACTED. Compaction writes most rows again, and old
@@ -151,7 +173,7 @@ def compaction_due(before: int, version: int) -> bool:
 
 
 def compact(table: Any, location: str | Path) -> None:
-    """Merge the small fragments that many commits leave, and bring the index on `id` up to date.
+    """Merge the small fragments that many commits leave, and bring the indexes up to date.
 
     In a folder the first of several processes does it and the others find it done. On an object
     store, processes that begin together each do it, and one result stays.

@@ -28,13 +28,14 @@ from freeret.store.commits import (
     compaction_due,
     create_table,
     index_ids,
+    index_words,
     open_table,
     storage_errors,
 )
 from freeret.store.filters import Selection
 from freeret.store.fitted import GeometryTable
 from freeret.store.identity import differences, in_words
-from freeret.store.payload import UNPACKED, Record, record_schema, unpack
+from freeret.store.payload import UNPACKED, Record, record_schema, text_of, unpack
 from freeret.store.rows import LOADED, Loaded
 from probes.errors import NotStored, StoreError, StoreMismatch
 from probes.geometry import Geometry
@@ -98,6 +99,7 @@ class Store:
             store = cls(location, database, create_table(database, location, ITEMS, schema))
         store.require(identity)
         index_ids(store.table, location)
+        index_words(store.table, location)
         return store
 
     @classmethod
@@ -227,7 +229,12 @@ class Store:
 
     def take(self, other: "Store") -> None:
         """Copy all items of another store into this one."""
-        self._commit(lambda: self._upsert().execute(other.table.to_arrow()))
+        rows = other.table.to_arrow()
+        if "words" not in rows.schema.names:  # made by an earlier version
+            rows = rows.append_column(
+                "words", [[text_of(parts) for parts in rows["parts"].to_pylist()]]
+            )
+        self._commit(lambda: self._upsert().execute(rows))
 
     def compact(self) -> None:
         """Merge the small fragments that many commits leave, and index all ids; of several
