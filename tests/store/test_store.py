@@ -86,7 +86,7 @@ def test_items_come_in_the_order_asked_for(store: Store) -> None:
 
 
 def test_many_items_are_looked_up_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freeret.store.table.IDS", 7)
+    monkeypatch.setattr("freeret.store.filters.IDS", 7)
     ids = [f'it\'s {k}, "日"' for k in range(20)]
     store.write([made(id) for id in ids])
     for count in (1, 6, 7, 8, 14, 20):
@@ -150,7 +150,7 @@ def conditions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_no_query_names_more_ids_than_allowed(
     store: Store, conditions: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("freeret.store.table.IDS", 50)
+    monkeypatch.setattr("freeret.store.filters.IDS", 50)
     ids = [f"{k}" for k in range(230)]
     store.write([made(id) for id in ids])
     readers = [store.items, store.hashes, store.stored, store.vectors,
@@ -166,7 +166,7 @@ def test_ids_are_indexed_from_the_start_and_again_as_rows_come(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unindexed() -> int:
-        index = store.table.index_stats(commits.BY_ID)
+        index = store.table.index_stats(commits.BY_ID.name)
         return -1 if index is None else index.num_unindexed_rows
 
     assert unindexed() == 0
@@ -175,7 +175,7 @@ def test_ids_are_indexed_from_the_start_and_again_as_rows_come(
     assert unindexed() == 4
     store.write([made("e")])
     assert unindexed() == 0
-    store.table.drop_index(commits.BY_ID)
+    store.table.drop_index(commits.BY_ID.name)
     assert Store.open(store.location).items(["c"])[0].text == "text of c", "as of an older version"
     store.write([made("f")])
     assert unindexed() == 0
@@ -473,9 +473,9 @@ def test_an_item_is_stored_with_its_words_and_a_picture_has_those_of_its_caption
 
 def test_words_are_indexed_from_the_start_and_again_as_a_store_is_compacted(store: Store) -> None:
     store.write([replace(made(id), words="bread") for id in "abc"])
-    assert store.table.index_stats(commits.BY_WORD).num_unindexed_rows == 3
+    assert store.table.index_stats(commits.BY_WORD.name).num_unindexed_rows == 3
     store.compact()
-    covered = Store.create(store.location, IDENTITY, SIZE).table.index_stats(commits.BY_WORD)
+    covered = Store.create(store.location, IDENTITY, SIZE).table.index_stats(commits.BY_WORD.name)
     assert (covered.num_indexed_rows, covered.num_unindexed_rows) == (3, 0)
 
 
