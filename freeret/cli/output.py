@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +176,7 @@ def as_json(hit: "Hit", query: "Item | None" = None) -> str:
             "score": hit.score,
             "stage1_score": hit.stage1_score,
             "stage2_score": hit.stage2_score,
+            "legs": hit.legs and asdict(hit.legs),
             "text": hit.item.text,
             "media": [
                 {"kind": p.kind, "path": str(p.value) if isinstance(p.value, Path) else None}
