@@ -151,7 +151,6 @@ def messages() -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for announcing in ("freeret.reports", "freeret.evaluate.ablation", "probes.embedded"):
         logging.getLogger(announcing).setLevel(logging.INFO)
-    logging.getLogger("bm25s").setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show 日 is no reason to stop
         if hasattr(stream, "reconfigure"):

@@ -20,7 +20,7 @@ from freeret.recipe import Recipe
 from freeret.search import MEMORY, Index, Lexicality, ann
 from freeret.search.exact import Block, resident, top_k
 from freeret.search.geometry import fit_geometry, reference_of
-from freeret.search.hybrid import CANDIDATES, fuse_legs
+from freeret.search.hybrid import CANDIDATES, Candidate, fuse_legs, lowered
 from freeret.search.lexical import Lexical
 from freeret.search.scan import apply_filter, block_rows, map_rows, scan
 from freeret.store.filters import EVERYTHING, Selection
@@ -144,16 +144,16 @@ class Corpus:
         if not weight:
             return self._as_hits(nearest)
         leg = Lexical(self.store.table, self.store.location)
-        rankings = [
-            fuse_legs(
-                dict(near),
-                leg.best(text, depth, selection),
+        rankings = []
+        for query, near, text in zip(queries, nearest, words, strict=True):
+            candidates = fuse_legs(
+                dict(near[:CANDIDATES]),
+                leg.best(text, CANDIDATES, selection),
                 partial(self._cosines, geometry, query[None]),
                 partial(leg.scores, text),
                 weight,
-            )[:top_n]
-            for query, near, text in zip(queries, nearest, words, strict=True)
-        ]
+            )
+            rankings.append(_with_others(candidates, near)[:top_n])
         return self._as_hits(rankings)
 
     def _weight(self, lexical: Lexicality) -> float:
@@ -166,7 +166,7 @@ class Corpus:
             )
         if lexical == "off" or not self.store.has_words:
             return 0.0
-        return self.recipe.lexical or (1.0 if lexical == "on" else 0.0)
+        return self.recipe.lexical if lexical == "auto" else self.recipe.hybrid().lexical
 
     def similar(self, id: str, top_n: int, selection: Selection = EVERYTHING) -> Hits:
         """The items nearest to a stored one, which is not among them.
@@ -255,6 +255,16 @@ class Corpus:
             Hits(Hit(id, score, score, None, items[id], *legs) for id, score, *legs in ranking)
             for ranking in rankings
         ]
+
+
+def _with_others(
+    candidates: list[Candidate], nearest: Sequence[tuple[str, float]]
+) -> list[tuple[Any, ...]]:
+    """The candidates of a hybrid search, and below them the other ones of the nearest items."""
+    if not candidates:
+        return []
+    known, shift = {id for id, *_ in candidates}, lowered(candidates, nearest[0][1])
+    return [*candidates, *((id, s + shift) for id, s in nearest if id not in known)]
 
 
 def _search_device(backbone: torch.device) -> torch.device:
