@@ -140,6 +140,10 @@ class Recipe:
             provenance=None,
         )
 
+    def hybrid(self) -> "Recipe":
+        """The same recipe with a lexical leg: of weight 1 where it has none."""
+        return self if self.lexical else replace(self, lexical=1.0)
+
     def describe(self) -> str:
         """The recipe in one sentence for a reader who is new to all of it."""
         places = {

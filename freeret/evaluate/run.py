@@ -37,7 +37,16 @@ from probes.arguments import check_choice
 from probes.errors import BadSetting, FreeRetError, Mismatch
 
 log = logging.getLogger(__name__)
-PACKAGES = ("torch", "transformers", "nnsight", "numpy", "scipy", "ir-measures", "bm25s", "freeret")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "nnsight",
+    "numpy",
+    "scipy",
+    "ir-measures",
+    "lancedb",
+    "freeret",
+)
 QUERIES_AN_ACTOR = 8
 """Queries that each actor reranks before their margins are kept."""
 
