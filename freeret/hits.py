@@ -146,7 +146,8 @@ def fused(hits: Sequence[Hit], margins: Float[np.ndarray, " judged"], weight: fl
         replace(hit, score=floor + float(expit(f)), stage2_score=float(expit(m)))
         for hit, f, m in zip(head, scores, margins, strict=True)
     ]
-    return Hits([*sorted(judged, key=lambda hit: (-hit.score, hit.id)), *tail])
+    ranked = sorted(judged, key=lambda hit: (-hit.score, -hit.stage1_score, hit.id))
+    return Hits([*ranked, *tail])
 
 
 def answer_prompt(question: str, hits: Sequence[Hit]) -> Prompted:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from probes import FRAMES, DiagnosticScore, ProbeReport, Site
+from probes import DiagnosticScore, ProbeReport, Site
 from probes.errors import BadFile
 from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
@@ -17,6 +17,7 @@ from probes.measure.diagnostic.hybrid import mean_gains
 from probes.measure.diagnostic.scores import select_extraction, within_one_standard_error
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import Fusion
+from probes.measure.judges.named import JUDGES
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
@@ -200,7 +201,7 @@ class Recipe:
             Site.parse(recipe.site)
         except (ValidationError, ValueError) as error:
             raise BadFile(f"{source} is not a recipe ({wrong_field(error)})") from None
-        if recipe.prompt not in NAMED or recipe.frame not in (None, *FRAMES):
+        if recipe.prompt not in NAMED or recipe.frame not in (None, *JUDGES):
             raise BadFile(f"{source} names a prompt or frame that does not exist")
         return recipe
 
