@@ -16,8 +16,8 @@ from probes.geometry import GeometryKind
 from probes.measure.diagnostic.hybrid import mean_gains
 from probes.measure.diagnostic.scores import select_extraction, within_one_standard_error
 from probes.measure.framing import FrameBias, best_frame
-from probes.measure.fusion import Fusion
-from probes.measure.judges.named import JUDGES
+from probes.measure.fusion import gains_by_judge
+from probes.measure.judges.named import JUDGES, LIKELIHOOD
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
@@ -40,14 +40,15 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of both stages. `frame=None` means that there is no second stage."""
+    """The settings of both stages. `frame` names the judge of the second: a frame, "likelihood", or
+    None where there is no second stage."""
 
     prompt: str = "control"
     site: str = PAPER_SITE
     geometry: GeometryKind = "none"
     frame: str | None = "mcq"
     fusion: float | None = None
-    """Weight of stage 2's log-odds against the standardised stage-1 score; None: stage 2 alone
+    """Weight of stage 2's margins against the standardised stage-1 score; None: stage 2 alone
     decides among the reranked."""
     task: str | None = None
     """The task prior, a key of `probes.prompts.TASKS` or free text; None: the prompt's default."""
@@ -66,14 +67,16 @@ class Recipe:
     def __str__(self) -> str:
         """The recipe in two sentences."""
         task = f" and the task {self.task!r}" if self.task else ""
+        by_likelihood = self.frame == LIKELIHOOD
+        margin = "the gain in log-likelihood" if by_likelihood else "the log-odds of a match"
         order = (
-            "by p(match) alone"
+            f"by {margin} alone"
             if self.fusion is None
-            else f"by the standardised stage-1 score plus {self.fusion} times the log-odds of a "
-            "match"
+            else f"by the standardised stage-1 score plus {self.fusion} times {margin}"
         )
+        judge = self.frame if by_likelihood else f"the frame {self.frame}"
         stage2 = (
-            f"The model reranks the first hits with the frame {self.frame} and orders them {order}."
+            f"The model reranks the first hits by {judge} and orders them {order}."
             if self.frame
             else "Hits are not reranked."
         )
@@ -268,35 +271,44 @@ def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:
 
 
 def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
-    """Frame and fusion weight, or no frame where stage 2 does not earn its cost; and why."""
+    """Judge and fusion weight, or no judge where stage 2 does not earn its cost; and why."""
     best = best_frame(report.framing)
-    if not best.discriminates:
-        reason = (
-            f"the best frame, {best.frame}, separates matches from near-misses with an AUC of "
-            f"{best.auc}, an interval that includes chance (0.5)"
-        )
-        return None, None, reason
+    gains = gains_by_judge(report.reranking)
     # The highest lower bound: the largest of several noisy means is biased upward.
-    surest = max(report.reranking, key=lambda f: f.gain.low)
-    if surest.gain.low > 0:
-        return best.frame, surest.weight, _describe_fusion(best, surest)
-    largest = max(report.reranking, key=lambda f: f.gain.mean)
-    reason = (
-        f"the frame {best.frame} has an AUC of {best.auc}; the largest gain in mean reciprocal "
-        f"rank by reranking ({_weight(largest)}), {largest.gain}, does not exceed noise"
-    )
-    return None, None, reason
+    surest = max(gains, key=lambda tried: gains[tried].low, default=None)
+    if surest is not None and gains[surest].low > 0:
+        judge, weight = surest
+        about = _describe_frame(best) if judge == best.frame else f"by {judge}"
+        change = f"changes the mean reciprocal rank by {gains[surest]}{_by_set(report, surest)}"
+        return judge, weight, f"{about}; reranking ({_weight(weight)}) {change}"
+    reasons = [_describe_frame(best)]
+    for judge in dict.fromkeys(judge for judge, _ in gains):
+        largest = max((g for g in gains if g[0] == judge), key=lambda tried: gains[tried].mean)
+        reasons.append(
+            f"the largest gain in mean reciprocal rank by {judge} ({_weight(largest[1])}), "
+            f"{gains[largest]}, does not exceed noise"
+        )
+    return None, None, "; ".join(reasons)
 
 
-def _describe_fusion(bias: FrameBias, fusion: Fusion) -> str:
+def _describe_frame(bias: FrameBias) -> str:
+    chance = "" if bias.discriminates else ", an interval that includes chance (0.5)"
     return (
-        f"the frame {bias.frame} has an AUC of {bias.auc}; reranking the candidates of stage 1 "
-        f"({_weight(fusion)}) changes the mean reciprocal rank by {fusion.gain}"
+        f"the best frame, {bias.frame}, separates matches from near-misses with an AUC of "
+        f"{bias.auc}{chance}"
     )
 
 
-def _weight(fusion: Fusion) -> str:
-    return "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
+def _by_set(report: ProbeReport, tried: tuple[str, float | None]) -> str:
+    """The gain on each query set, where there are several."""
+    sets = [f for f in report.reranking if (f.frame, f.weight) == tried]
+    if len(sets) == 1:
+        return ""
+    return f" ({', '.join(f'{f.queries} {f.gain}' for f in sets)})"
+
+
+def _weight(weight: float | None) -> str:
+    return "stage 2 alone" if weight is None else f"weight {weight}"
 
 
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:

@@ -15,7 +15,7 @@ from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.display import svg_uri
 from probes.measure.diagnostic.scores import select_extraction
-from probes.measure.fusion import CANDIDATES, SENTENCES
+from probes.measure.fusion import CANDIDATES, QUERIES
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
 from probes.measure.parts import Panel
@@ -151,15 +151,16 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
     if report.reranking:
         yield Section(
             "Does reranking help?",
-            f"For {SENTENCES} sentences, the model judges the first {CANDIDATES} hits of stage 1. "
-            "The reciprocal rank is that among all paraphrases and near-misses, and so not "
-            "comparable to the ranks among 200 sentences above; a paraphrase that is not among "
-            "these hits keeps its rank. The gain is the change against stage 1, with an interval "
-            "corrected for the number of weights; if it includes 0, the gain is within noise. The "
-            "weight says how much the judgement counts beside stage 1.",
-            columns=["frame", "weight", "reciprocal rank", "gain"],
+            f"For {QUERIES} queries of a set, the model judges the first {CANDIDATES} hits of "
+            "stage 1: with the best frame, unless that is at chance, and by how much likelier a "
+            "hit makes the query. Near-misses are among the paraphrases, so that the ranks are not "
+            "comparable to those above; an answer that is not among these hits keeps its rank. "
+            "The gain is the change against stage 1, with an interval corrected for the number of "
+            "weights and judges; if it includes 0, the gain is within noise. The weight says how "
+            "much the judgement counts beside stage 1.",
+            columns=["judge", "query set", "weight", "reciprocal rank", "gain"],
             rows=[
-                [f.frame, "alone" if f.weight is None else f"{f.weight:g}",
+                [f.frame, f.queries, "alone" if f.weight is None else f"{f.weight:g}",
                  str(f.reciprocal_rank), str(f.gain)]
                 for f in report.reranking
             ],

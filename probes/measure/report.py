@@ -51,7 +51,8 @@ class ProbeReport:
     """By query set and weight of the lexical score."""
     injection: list[Injection]
     reranking: list[Fusion]
-    """Empty when no frame discriminates."""
+    """By judge, query set and weight. The judges are the best frame, unless it is at chance, and
+    the likelihood."""
     seed: int
     timings: dict[str, float]
     """Seconds spent on each part."""

@@ -14,8 +14,8 @@ from probes.measure.cost import tokens_of, work_of
 from probes.measure.diagnostic.extractions import diagnose
 from probes.measure.diagnostic.hybrid import hybrid_gain
 from probes.measure.diagnostic.scores import select_extraction
-from probes.measure.framing import best_frame, framing_bias
-from probes.measure.fusion import Fusion, rerank_gain
+from probes.measure.framing import framing_bias
+from probes.measure.fusion import Fusion, judges_of, rerank_gain
 from probes.measure.injection import injection_shifts
 from probes.measure.lexicalization import curves_by_prompt
 from probes.measure.parts import PARTS, PartName, with_needed
@@ -123,11 +123,13 @@ def kept_parts(
 
 
 def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fusion]:
-    """Gains of reranking with the best frame; none where no frame discriminates."""
-    frame = best_frame(report["framing"])
-    if not frame.discriminates:
-        return []
-    return rerank_gain(backbone, select_extraction(report["diagnostic"]), frame.frame, seed=seed)
+    """Gains of reranking by each judge that is worth measuring."""
+    extraction = select_extraction(report["diagnostic"])
+    return [
+        gain
+        for judge in judges_of(report["framing"])
+        for gain in rerank_gain(backbone, extraction, judge, seed=seed)
+    ]
 
 
 _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {

@@ -25,7 +25,7 @@ from probes.model.batches.prefix import _computed_last
 from probes.model.batches.states import states_of
 from probes.model.encoding import Batch
 from probes.model.sites import Site, all_sites
-from probes.model.trace import _read, _place, _traced, _traced_model, record
+from probes.model.trace import _place, _read, _traced, _traced_model, record
 from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import items_for
 

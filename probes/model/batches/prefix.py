@@ -132,7 +132,7 @@ def _cache_name(backbone: Backbone) -> str:
 
 
 def common_prefix(rows: Sequence[Row]) -> list[int]:
-    """The tokens that begin every row; those that are read are left of each, and no medium is cut."""
+    """The tokens that begin every row; those that are read are left out, and no medium is cut."""
     if len(rows) < 2:
         return []
     # All rows share what the lexicographically first and last share.

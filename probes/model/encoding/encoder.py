@@ -98,9 +98,7 @@ class Encoder:
 
     # -- one row -----------------------------------------------------------------------------
 
-    def row(
-        self, source: "Item | Prompted", name: str | None = None, *, reserved: int = 0
-    ) -> Row:
+    def row(self, source: "Item | Prompted", name: str | None = None, *, reserved: int = 0) -> Row:
         """Tokenise an item as it is, or a prompted exchange.
 
         Where the row would leave fewer than `reserved` tokens of `max_tokens`, media are scaled
