@@ -28,10 +28,9 @@ from torch import Tensor, nn
 
 from probes.errors import UnsupportedBackbone
 
-MIXERS = (
-    *("self_attn", "attn", "attention", "self_attention"),
-    *("linear_attn", "conv", "mamba", "temporal_block"),
-)
+ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+"""Names of a module that mixes positions by attention weights."""
+MIXERS = (*ATTENTION, "linear_attn", "conv", "mamba", "temporal_block")
 """Names of the module that mixes positions; the layers of a model may have different ones."""
 
 
@@ -123,6 +122,17 @@ def resolve(model: Any, inputs: dict[str, Tensor]) -> Anatomy:
         notes=() if output_error <= flow.tolerance else (_output_note(output_error),),
     )
     return _confirm_logits(anatomy, _logit_scales(text_config), head, flow)
+
+
+def attention_modules(model: Any, anatomy: Anatomy) -> dict[int, str]:
+    """The dotted path of the attention of each layer that has one."""
+    layers = model.get_submodule(anatomy.layers)
+    return {
+        index: f"{anatomy.layers}.{index}.{name}"
+        for index, layer in enumerate(layers)
+        for name, _ in layer.named_children()
+        if name in ATTENTION
+    }
 
 
 @dataclass

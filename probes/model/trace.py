@@ -1,4 +1,4 @@
-"""Record the states of a forward pass at the positions that are read, of most rows the last one.
+"""Record the states of a forward pass where they are read, or the attention of a position.
 
 Only this file imports nnsight.
 """
@@ -15,9 +15,9 @@ from jaxtyping import Float
 from nnsight._c import mount, unmount
 from torch import Tensor
 
-from probes.errors import BadSetting, NotRecorded
+from probes.errors import BadSetting, NotRecorded, UnsupportedBackbone
 from probes.media.silence import silence
-from probes.model.anatomy import Anatomy
+from probes.model.anatomy import Anatomy, attention_modules
 from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.sites import Site, as_sites
@@ -131,6 +131,66 @@ def _trace(backbone: Backbone, batch: Batch, sites: list[Site]) -> list[Tensor]:
             states.append(_read(module.input if end == "input" else module.output, rows, at))
         tracer.stop()
     return states
+
+
+def record_attention(
+    backbone: Backbone, batch: Batch, layers: Sequence[int], *, position: int = -1
+) -> list[Float[Tensor, "batch heads tokens"]]:
+    """Run one forward pass and keep the attention weights of one position in some layers.
+
+    The pass ends after the deepest of the layers.
+
+    Args:
+        backbone: The model to read.
+        batch: Whole rows, as `backbone.encode` and `backbone.collate` make them.
+        layers: Layers in ascending order, counted from the start.
+        position: The position that attends, counted from the end of the rows.
+
+    Returns:
+        For each layer what each head gives to each token, float32 on the device of the layer; over
+        the tokens of a row it sums to 1, or less where the model has an attention sink.
+
+    Raises:
+        UnsupportedBackbone: A layer has no attention, or does not return its weights.
+        OutOfMemory: The batch does not fit in memory.
+    """
+    modules = attention_modules(backbone.model, backbone.anatomy)
+    if missing := [layer for layer in layers if layer not in modules]:
+        raise UnsupportedBackbone(f"layer {missing[0]} of {backbone.name} has no attention weights")
+    traced: Any = _traced_model(backbone)
+    places = [traced.get(modules[layer]) for layer in layers]
+    with backbone.lock, torch.no_grad(), _returning_weights(backbone):
+        try:
+            with traced.trace(use_cache=False, **batch.inputs) as tracer:
+                weights = nnsight.save([])
+                for place in places:
+                    weights.append(_weights_at(place.output, position))
+                tracer.stop()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
+    if None in weights:
+        raise UnsupportedBackbone(
+            f"{type(backbone.model).__name__} does not return its attention weights"
+        )
+    return weights
+
+
+def _weights_at(output: Any, position: int) -> Tensor | None:
+    """A copy of the weights of a position, which attention returns as its second output."""
+    weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+    return None if weights is None else weights[:, :, position].float().clone()
+
+
+@contextmanager
+def _returning_weights(backbone: Backbone) -> Iterator[None]:
+    """Compute attention step by step: fused kernels do not return its weights."""
+    config = backbone.model.config.get_text_config(decoder=True)
+    fused = config._attn_implementation
+    config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = fused
 
 
 def _place(traced: Any, anatomy: Anatomy, site: Site) -> tuple[Any, Literal["input", "output"]]:

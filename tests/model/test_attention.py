@@ -1,0 +1,80 @@
+"""Recorded attention is the one that the model itself returns, in every family."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from probes.errors import UnsupportedBackbone
+from probes.model.anatomy import attention_modules
+from probes.model.backbone import Backbone
+from probes.model.encoding import Batch
+from probes.model.trace import record, record_attention
+from tests.models import MULTIMODAL, TEXT
+from tests.samples import items_for
+
+Tiny = Callable[[str], Backbone]
+TEXTS = ["the word", "one of the other words", "of"]
+
+
+def returned(name: str, batch: Batch) -> list[Tensor]:
+    """The attention weights of a fresh copy of the model, by its own account."""
+    built: Any = (TEXT | MULTIMODAL)[name].__wrapped__()
+    model = built[0] if isinstance(built, tuple) else built
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        outputs = model.eval()(**batch.inputs, use_cache=False, output_attentions=True)
+    return list(outputs.attentions)
+
+
+@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("position", [-1, -2])
+def test_attention_is_that_which_the_model_returns(name: str, position: int, tiny: Tiny) -> None:
+    backbone = tiny(name)
+    layers = list(range(backbone.num_layers))
+    batch = backbone.encode(TEXTS)
+    found = record_attention(backbone, batch, layers, position=position)
+    for weights, expected in zip(found, returned(name, batch), strict=True):
+        torch.testing.assert_close(weights, expected[:, :, position])
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_attention_to_media_is_that_which_the_model_returns(name: str, tiny: Tiny) -> None:
+    backbone = tiny(name)
+    batch = backbone.encode(list(items_for(name).values()))
+    (weights,) = record_attention(backbone, batch, [1])
+    torch.testing.assert_close(weights, returned(name, batch)[1][:, :, -1])
+
+
+def test_states_are_the_same_before_and_after(tiny: Tiny) -> None:
+    backbone = tiny("qwen3")
+    batch = backbone.encode(TEXTS)
+    before = record(backbone, batch, ["norm"])["norm"]
+    implementation = backbone.model.config._attn_implementation
+    record_attention(backbone, batch, [0])
+    assert backbone.model.config._attn_implementation == implementation == "sdpa"
+    assert torch.equal(record(backbone, batch, ["norm"])["norm"], before)
+
+
+def test_nothing_runs_after_the_deepest_layer(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    layers = backbone.model.get_submodule(backbone.anatomy.layers)
+    ran: list[int] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, place=place: ran.append(place))
+        for place, layer in enumerate(layers)
+    ]
+    record_attention(backbone, backbone.encode(TEXTS), [0])
+    for handle in handles:
+        handle.remove()
+    assert ran == [0]
+
+
+def test_a_layer_without_attention_is_an_error(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    with pytest.raises(UnsupportedBackbone, match="layer 99 of"):
+        record_attention(backbone, backbone.encode(TEXTS), [99])
+    assert 99 not in attention_modules(backbone.model, backbone.anatomy)
