@@ -5,7 +5,7 @@ A list of hits is a list; in a notebook it shows thumbnails, in a terminal a lin
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
@@ -27,16 +27,39 @@ SHOWN = 20
 
 
 @dataclass(frozen=True)
+class Legs:
+    """The scores and ranks of a hit in both legs of a hybrid search."""
+
+    cosine: float
+    """In the store's geometry, on one scale for all modalities."""
+    cosine_rank: int | None
+    """From 1; None for a hit that is not among the nearest items, and was found by its words."""
+    bm25: float
+    """0 where no word of the query is among those of the item."""
+    bm25_rank: int | None
+    """From 1; None for a hit that was found by its vector."""
+
+    def __str__(self) -> str:
+        """Both legs in words, such as `cosine 0.412 (rank 3), BM25 7.1 (rank 1)`."""
+        ranks = [f" (rank {r})" if r else "" for r in (self.cosine_rank, self.bm25_rank)]
+        return f"cosine {self.cosine:.3f}{ranks[0]}, BM25 {self.bm25:.1f}{ranks[1]}"
+
+
+@dataclass(frozen=True)
 class Hit:
-    """One result. `score` orders the list: reranked hits score above 1, others as in stage 1."""
+    """One result. `score` orders the list: reranked hits score above 1 and above all others, which
+    score as in stage 1."""
 
     id: str
     score: float
     stage1_score: float
-    """Cosine in the store's geometry, on one scale for all modalities."""
+    """Cosine in the store's geometry, on one scale for all modalities; in a hybrid search the
+    standardised cosine plus the weighted standardised BM25 score (`freeret.search.hybrid`)."""
     stage2_score: float | None
     """p(match), or None when the hit was not reranked."""
     item: Item
+    legs: Legs | None = None
+    """How each leg scores the hit; None when the search had no lexical leg."""
 
     def _repr_html_(self) -> str:
         return Hits([self])._repr_html_()
@@ -82,6 +105,7 @@ class Hits(list[Hit]):
                 "score": hit.score,
                 "stage1_score": hit.stage1_score,
                 "stage2_score": hit.stage2_score,
+                "bm25": hit.legs and hit.legs.bm25,
                 "text": hit.item.text,
                 "signature": hit.item.signature,
                 **{f"metadata.{key}": value for key, value in hit.item.metadata.items()},
@@ -117,11 +141,13 @@ def fused(hits: Sequence[Hit], margins: Float[np.ndarray, " judged"], weight: fl
     """
     head, tail = hits[: len(margins)], hits[len(margins) :]
     scores = fuse([hit.stage1_score for hit in head], margins, weight)
+    floor = max([1.0, *(hit.score for hit in tail)])
     judged = [
-        Hit(hit.id, 1 + float(expit(f)), hit.stage1_score, float(expit(m)), hit.item)
+        replace(hit, score=floor + float(expit(f)), stage2_score=float(expit(m)))
         for hit, f, m in zip(head, scores, margins, strict=True)
     ]
-    return Hits([*sorted(judged, key=lambda hit: (-hit.score, hit.id)), *tail])
+    ranked = sorted(judged, key=lambda hit: (-hit.score, -hit.stage1_score, hit.id))
+    return Hits([*ranked, *tail])
 
 
 def answer_prompt(question: str, hits: Sequence[Hit]) -> Prompted:

@@ -14,8 +14,8 @@ from probes.errors import BadSetting, StoreError
 from probes.files import read_json
 
 SYSTEMS = (
-    "recipe", "paper", "e5v", "e5v-whiten", "prompteol", "metaeol", "hierarchical", "realign",
-    "echo", "mean", "last", "bm25",
+    "recipe", "hybrid", "paper", "e5v", "e5v-whiten", "prompteol", "metaeol", "hierarchical",
+    "realign", "echo", "mean", "last", "bm25",
 )  # fmt: skip
 
 

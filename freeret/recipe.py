@@ -9,14 +9,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from probes import FRAMES, DiagnosticScore, ProbeReport, Site
+from probes import DiagnosticScore, ProbeReport, Site
 from probes.errors import BadFile
 from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
+from probes.measure.diagnostic.hybrid import mean_gains
+from probes.measure.diagnostic.scores import select_extraction, within_one_standard_error
 from probes.measure.framing import FrameBias, best_frame
-from probes.measure.fusion import Fusion
+from probes.measure.fusion import gains_by_judge
+from probes.measure.judges.named import JUDGES, LIKELIHOOD
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
-from probes.measure.paraphrases import select_extraction, within_one_standard_error
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
 
@@ -38,20 +40,21 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of both stages. `frame=None` means that there is no second stage."""
+    """The settings of both stages. `frame` names the judge of the second: a frame, "likelihood", or
+    None where there is no second stage."""
 
     prompt: str = "control"
     site: str = PAPER_SITE
     geometry: GeometryKind = "none"
     frame: str | None = "mcq"
     fusion: float | None = None
-    """Weight of stage 2's log-odds against the standardised stage-1 score; None: stage 2 alone
+    """Weight of stage 2's margins against the standardised stage-1 score; None: stage 2 alone
     decides among the reranked."""
     task: str | None = None
     """The task prior, a key of `probes.prompts.TASKS` or free text; None: the prompt's default."""
     lexical: float = 0.0
-    """Weight of the standardised lexical score against the standardised stage-1 score; 0: hits are
-    found by vectors alone."""
+    """Weight of the lexical score (BM25) against the standardised stage-1 score; 0: hits are found
+    by vectors alone."""
     reasons: tuple[str, ...] = field(
         default=("the paper's fixed choice",), compare=False, repr=False
     )
@@ -64,14 +67,16 @@ class Recipe:
     def __str__(self) -> str:
         """The recipe in two sentences."""
         task = f" and the task {self.task!r}" if self.task else ""
+        by_likelihood = self.frame == LIKELIHOOD
+        margin = "the gain in log-likelihood" if by_likelihood else "the log-odds of a match"
         order = (
-            "by p(match) alone"
+            f"by {margin} alone"
             if self.fusion is None
-            else f"by the standardised stage-1 score plus {self.fusion} times the log-odds of a "
-            "match"
+            else f"by the standardised stage-1 score plus {self.fusion} times {margin}"
         )
+        judge = self.frame if by_likelihood else f"the frame {self.frame}"
         stage2 = (
-            f"The model reranks the first hits with the frame {self.frame} and orders them {order}."
+            f"The model reranks the first hits by {judge} and orders them {order}."
             if self.frame
             else "Hits are not reranked."
         )
@@ -106,6 +111,7 @@ class Recipe:
     def from_report(cls, report: ProbeReport) -> "Recipe":
         """The recipe that a report supports, each part with a sentence that quotes the figures."""
         extraction, why_extraction = _choose_extraction(report)
+        lexical, why_lexical = _choose_lexical(report)
         frame, fusion, why_frame = _choose_frame(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
@@ -114,9 +120,12 @@ class Recipe:
             geometry=extraction.geometry,
             frame=frame,
             fusion=fusion,
+            task=extraction.task,
+            lexical=lexical,
             reasons=(
                 _describe_lexicalization(report, extraction.prompt),
                 *why_extraction,
+                *why_lexical,
                 reranking,
             ),
             why_not_reranked=why_frame if frame is None else "",
@@ -134,6 +143,10 @@ class Recipe:
             why_not_reranked=f"on {measured}, {self.why_not_reranked}",
             provenance=None,
         )
+
+    def hybrid(self) -> "Recipe":
+        """The same recipe with a lexical leg: of weight 1 where it has none."""
+        return self if self.lexical else replace(self, lexical=1.0)
 
     def describe(self) -> str:
         """The recipe in one sentence for a reader who is new to all of it."""
@@ -191,7 +204,7 @@ class Recipe:
             Site.parse(recipe.site)
         except (ValidationError, ValueError) as error:
             raise BadFile(f"{source} is not a recipe ({wrong_field(error)})") from None
-        if recipe.prompt not in NAMED or recipe.frame not in (None, *FRAMES):
+        if recipe.prompt not in NAMED or recipe.frame not in (None, *JUDGES):
             raise BadFile(f"{source} names a prompt or frame that does not exist")
         return recipe
 
@@ -215,7 +228,9 @@ def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]
         f"{chosen.geometry}, a sentence ranks its paraphrase with a mean reciprocal rank of "
         f"{chosen.reciprocal_rank}; with the E5-V extraction {reference.reciprocal_rank}, with the "
         f"paper's control prompt read at {PAPER_SITE} {paper.reciprocal_rank}.",
+        *_describe_passages(chosen, reference, paper),
         *_describe_pictures(chosen, reference, paper),
+        *_describe_task(report, chosen),
     ]
     if len(peers) > 1:
         among = f"the mean reciprocal ranks of {len(peers)} sites are within one standard error"
@@ -228,36 +243,72 @@ def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]
     return chosen, reasons
 
 
-def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
-    """Frame and fusion weight, or no frame where stage 2 does not earn its cost; and why."""
-    best = best_frame(report.framing)
-    if not best.discriminates:
-        reason = (
-            f"the best frame, {best.frame}, separates matches from near-misses with an AUC of "
-            f"{best.auc}, an interval that includes chance (0.5)"
-        )
-        return None, None, reason
+def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:
+    """Weight of the lexical score, 0 where words gain nothing beyond noise; and why."""
+    gains = mean_gains(report.hybrid)
+    if not gains:
+        return 0.0, []
     # The highest lower bound: the largest of several noisy means is biased upward.
-    surest = max(report.reranking, key=lambda f: f.gain.low)
-    if surest.gain.low > 0:
-        return best.frame, surest.weight, _describe_fusion(best, surest)
-    largest = max(report.reranking, key=lambda f: f.gain.mean)
+    weight = max(gains, key=lambda w: gains[w].low)
+    if gains[weight].low <= 0:
+        weight = max(gains, key=lambda w: gains[w].mean)
+        reason = (
+            f"No lexical score: its largest gain in mean reciprocal rank (weight {weight:g}), "
+            f"{gains[weight]}, does not exceed noise."
+        )
+        return 0.0, [reason]
+    sets = (
+        f"{gain.queries} {gain.reciprocal_rank}, {gain.over_vectors.mean:+.3f} over vectors alone "
+        f"and {gain.over_words.mean:+.3f} over words alone"
+        for gain in report.hybrid
+        if gain.weight == weight
+    )
     reason = (
-        f"the frame {best.frame} has an AUC of {best.auc}; the largest gain in mean reciprocal "
-        f"rank by reranking ({_weight(largest)}), {largest.gain}, does not exceed noise"
+        f"Lexical score: BM25 with weight {weight:g} changes the mean reciprocal rank by "
+        f"{gains[weight]} ({'; '.join(sets)})."
     )
-    return None, None, reason
+    return weight, [reason]
 
 
-def _describe_fusion(bias: FrameBias, fusion: Fusion) -> str:
+def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
+    """Judge and fusion weight, or no judge where stage 2 does not earn its cost; and why."""
+    best = best_frame(report.framing)
+    gains = gains_by_judge(report.reranking)
+    # The highest lower bound: the largest of several noisy means is biased upward.
+    surest = max(gains, key=lambda tried: gains[tried].low, default=None)
+    if surest is not None and gains[surest].low > 0:
+        judge, weight = surest
+        about = _describe_frame(best) if judge == best.frame else f"by {judge}"
+        change = f"changes the mean reciprocal rank by {gains[surest]}{_by_set(report, surest)}"
+        return judge, weight, f"{about}; reranking ({_weight(weight)}) {change}"
+    reasons = [_describe_frame(best)]
+    for judge in dict.fromkeys(judge for judge, _ in gains):
+        largest = max((g for g in gains if g[0] == judge), key=lambda tried: gains[tried].mean)
+        reasons.append(
+            f"the largest gain in mean reciprocal rank by {judge} ({_weight(largest[1])}), "
+            f"{gains[largest]}, does not exceed noise"
+        )
+    return None, None, "; ".join(reasons)
+
+
+def _describe_frame(bias: FrameBias) -> str:
+    chance = "" if bias.discriminates else ", an interval that includes chance (0.5)"
     return (
-        f"the frame {bias.frame} has an AUC of {bias.auc}; reranking the candidates of stage 1 "
-        f"({_weight(fusion)}) changes the mean reciprocal rank by {fusion.gain}"
+        f"the best frame, {bias.frame}, separates matches from near-misses with an AUC of "
+        f"{bias.auc}{chance}"
     )
 
 
-def _weight(fusion: Fusion) -> str:
-    return "stage 2 alone" if fusion.weight is None else f"weight {fusion.weight}"
+def _by_set(report: ProbeReport, tried: tuple[str, float | None]) -> str:
+    """The gain on each query set, where there are several."""
+    sets = [f for f in report.reranking if (f.frame, f.weight) == tried]
+    if len(sets) == 1:
+        return ""
+    return f" ({', '.join(f'{f.queries} {f.gain}' for f in sets)})"
+
+
+def _weight(weight: float | None) -> str:
+    return "stage 2 alone" if weight is None else f"weight {weight}"
 
 
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
@@ -277,8 +328,8 @@ def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
 
 
 def _find(report: ProbeReport, prompt: str, site: str, geometry: str) -> DiagnosticScore:
-    wanted = (prompt, site, geometry)
-    return next(s for s in report.diagnostic if (s.prompt, s.site, s.geometry) == wanted)
+    wanted = (prompt, None, site, geometry)
+    return next(s for s in report.diagnostic if (s.prompt, s.task, s.site, s.geometry) == wanted)
 
 
 def _describe_pictures(
@@ -289,5 +340,32 @@ def _describe_pictures(
     return [
         f"Scenes: a caption ranks its picture with a mean reciprocal rank of {chosen.pictures}; "
         f"with the E5-V extraction {reference.pictures}, with the paper's choice {paper.pictures}. "
-        "Texts and pictures have equal weight in the choice."
+        "Paraphrases, passages and scenes have equal weight in the choice."
+    ]
+
+
+def _describe_passages(
+    chosen: DiagnosticScore, reference: DiagnosticScore, paper: DiagnosticScore
+) -> list[str]:
+    if chosen.passages is None:
+        return []
+    return [
+        f"Passages: a question or a request ranks its passage with a mean reciprocal rank of "
+        f"{chosen.passages}; with the E5-V extraction {reference.passages}, with the paper's "
+        f"choice {paper.passages}."
+    ]
+
+
+def _describe_task(report: ProbeReport, chosen: DiagnosticScore) -> list[str]:
+    """What the wordings of the control prompt with other tasks reach, where it is chosen."""
+    best: dict[str, float] = {}
+    for score in report.diagnostic:
+        if prompt_kind(score.prompt) == "control":
+            best[score.wording] = max(score.quality, best.get(score.wording, 0.0))
+    if chosen.wording not in best or len(best) == 1:
+        return []
+    others = (f"{name} {quality:.3f}" for name, quality in best.items() if name != chosen.wording)
+    return [
+        f"Task: the best extraction with the {chosen.wording} prompt has a quality (the mean of "
+        f"these reciprocal ranks) of {best[chosen.wording]:.3f}, with {', with '.join(others)}."
     ]

@@ -24,7 +24,7 @@ from probes.data import REPORTS
 from probes.embedded import default_cache
 from probes.errors import BadFile
 from probes.measure.cost import picture_tokens, work_of
-from probes.measure.paraphrases import SCENES, scene_items
+from probes.measure.diagnostic.sets import SCENES, query_set
 from probes.measure.parts import PARTS, PartName, with_needed
 from probes.measure.report import decisive, read_parts
 from probes.measure.run import DTYPES, kept_parts, probe_parts
@@ -173,7 +173,7 @@ def seconds_of(backbone: Backbone, parts: Collection[PartName]) -> float:
     seconds = sum(work_of(backbone, part) for part in parts) / throughput
     if "image" in backbone.modalities and "diagnostic" in parts:
         # Each picture goes through processor and tower once, through the model for every prompt.
-        scenes = cycle(scene_items()["picture", "document"])
+        scenes = cycle(query_set("scenes").documents)
         rate = items_per_second(backbone, lambda _: next(scenes))
         seconds += SCENES * max(0.0, 1 / rate - picture_tokens(backbone) / throughput)
     return seconds

@@ -1,11 +1,15 @@
 """Stage 2: the same model judges query and candidate together; the score is p(match).
 
     Reranker(backbone, frame="mcq").rank("query", ["document", …], top_k=10)
+    Reranker(backbone, frame="likelihood")         for models that cannot answer the question
 
 The model is asked whether the candidate matches, and p(match) is the softmax over its logits of the
 two labels, such as p("A") of a multiple-choice question (arXiv 2509.24621, §3.3). All prompts of a
 query share a prefix (in the default layout: instruction, options, query), which is computed once,
 several queries share forwards, and only the label rows of the LM head are read.
+
+A small model, or one without instruction tuning, answers at chance and may still predict the query
+better after a matching candidate: `probes.measure.judges.likelihood`.
 """
 
 import itertools
@@ -22,6 +26,7 @@ from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.measure.framing import SWAPPED, Layout, content_free_margin, judge
+from probes.measure.judges.named import JUDGES, judged_by
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,12 @@ class Ranked:
 
 
 class Reranker:
-    """Judges pairs of query and candidate with one frame.
+    """Judges pairs of query and candidate with one frame, or by likelihood.
 
     Args:
         backbone: The model.
-        frame: The wording of question and labels: a name in FRAMES, or a frame.
+        frame: The wording of question and labels: a name in FRAMES, or a frame; or "likelihood",
+            to which the other settings do not apply.
         order: "swap" averages the log-odds of both orders of the options, which cancels a
             preference for a position.
         calibrate: Subtract the log-odds of content-free inputs (contextual calibration, Zhao et
@@ -48,7 +54,8 @@ class Reranker:
         layout: Whether the options stand before the pair or after it.
 
     Raises:
-        BadSetting: There is no such frame, order or layout, or the frame has no swapped version.
+        BadSetting: There is no such frame, order or layout, the frame has no swapped version, or
+            one of these is set for the likelihood.
     """
 
     def __init__(
@@ -60,23 +67,30 @@ class Reranker:
         calibrate: bool = False,
         layout: Layout = "options first",
     ):
-        if not isinstance(frame, Frame) and frame not in FRAMES:
-            raise BadSetting(f"there is no frame {frame!r}; frames: {', '.join(FRAMES)}")
+        if not isinstance(frame, Frame) and frame not in JUDGES:
+            raise BadSetting(f"there is no frame {frame!r}; frames: {', '.join(JUDGES)}")
         check_choice("order", order, ("plain", "swap"))
         check_choice("layout", layout, get_args(Layout))
-        frame = frame if isinstance(frame, Frame) else FRAMES[frame]
         self.backbone = backbone
         self.layout: Layout = layout
+        self.shift = 0.0
+        self.name = frame.name if isinstance(frame, Frame) else frame
+        if not isinstance(frame, Frame) and frame not in FRAMES:
+            if order == "swap" or calibrate or layout != "options first":
+                raise BadSetting(f"order, calibrate and layout are of frames, not of {frame!r}")
+            self.frames: list[Frame] = []
+            return
+        frame = frame if isinstance(frame, Frame) else FRAMES[frame]
         if order == "swap" and frame.name not in SWAPPED:
             raise BadSetting(f"frame {frame.name!r} has no swapped version; add one to SWAPPED")
         self.frames = [frame] + ([SWAPPED[frame.name]] if order == "swap" else [])
-        self.shift = 0.0
         if calibrate:
             margins = [content_free_margin(backbone, f, None, layout) for f in self.frames]
             self.shift = float(np.mean(margins))
 
     def __repr__(self) -> str:
-        return f"Reranker({self.backbone!r}, {', '.join(frame.name for frame in self.frames)})"
+        names = ", ".join(frame.name for frame in self.frames) or self.name
+        return f"Reranker({self.backbone!r}, {names})"
 
     @classmethod
     def from_recipe(cls, backbone: Backbone, recipe: Recipe) -> "Reranker":
@@ -88,7 +102,8 @@ class Reranker:
     def margins(
         self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
     ) -> Float[np.ndarray, " pairs"]:
-        """Log-odds of a match: log p(match) - log p(no match).
+        """Log-odds of a match: log p(match) - log p(no match). By likelihood, the gain of the
+        query's log-probability per token, in nats.
 
         Args:
             pairs: (query, candidate) pairs of anything that `as_item` reads. Consecutive pairs of
@@ -106,6 +121,8 @@ class Reranker:
             raise BadItem("`pairs` is not a list of (query, candidate) pairs")
         items = [(as_item(query), as_item(candidate)) for query, candidate in pairs]
         bar = "reranking" if progress else None
+        if not self.frames:
+            return judged_by(self.name, self.backbone, items, progress=bar)
         return self.combine(
             [judge(self.backbone, f, items, layout=self.layout, progress=bar) for f in self.frames]
         )
@@ -117,7 +134,8 @@ class Reranker:
     def predict(
         self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
     ) -> Float[np.ndarray, " pairs"]:
-        """p(match) of each pair, in [0, 1]: good for ranking, not a calibrated probability.
+        """p(match) of each pair, the sigmoid of its margin: good for ranking, not a calibrated
+        probability.
 
         Args:
             pairs: As for `margins`.

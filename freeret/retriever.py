@@ -27,7 +27,7 @@ from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker
 from freeret.scale import Engine
-from freeret.search import MEMORY, Index
+from freeret.search import MEMORY, Index, Lexicality
 from freeret.search.ann import Recall
 from freeret.search.corpus import Corpus
 from freeret.search.geometry import example_vectors
@@ -223,16 +223,11 @@ class FreeRet:
         return done
 
     def fit(self) -> None:
-        """Compact the store and fit its geometry. `index` does this itself, except for a shard."""
+        """Compact the store and fit its geometry, as `index` does, except for a shard."""
         self.corpus.fit()
 
     def delete(self, ids: str | Sequence[str] = (), *, filter: Filter | None = None) -> int:
-        """Remove items; returns how many were removed.
-
-        Args:
-            ids: The ids of the items.
-            filter: Instead of ids, metadata as in `search`.
-        """
+        """Remove items by their ids or by a filter, as in `search`; returns how many there were."""
         ids = [ids] if isinstance(ids, str) else list(ids)
         if filter is None:
             return self.corpus.store.delete(ids)
@@ -259,6 +254,7 @@ class FreeRet:
         ann: bool = False,
         task: str | None = None,
         kinds: str | Sequence[str] | None = None,
+        lexical: Lexicality = "auto",
     ) -> Hits:
         """The best items for one query. Exact search over float32 vectors; ties break by id.
 
@@ -274,6 +270,8 @@ class FreeRet:
                 the recipe's. Documents stay as they were indexed.
             kinds: Search only items that hold at least one of these: `text`, `image`, `video`,
                 `audio`. A picture with a caption holds an image and a text. Scores stay the same.
+            lexical: Whether the words of the query are searched for too (`freeret.search.hybrid`):
+                "auto" where the recipe gives them a weight, "on" with that weight or 1, or "off".
 
         Returns:
             Hits, best first.
@@ -282,8 +280,11 @@ class FreeRet:
             BadItem: The query cannot be read.
             BadSetting: `task` is given and the recipe's prompt states no task; `filter` is no
                 filter, or one of `kinds` is no kind.
+            StoreError: `lexical` is "on", and the store was made before stores kept words.
         """
-        [hits] = self.search_many([query], top_n, rerank, filter, ann=ann, task=task, kinds=kinds)
+        [hits] = self.search_many(
+            [query], top_n, rerank, filter, ann=ann, task=task, kinds=kinds, lexical=lexical
+        )
         return hits
 
     def search_many(
@@ -296,6 +297,7 @@ class FreeRet:
         ann: bool = False,
         task: str | None = None,
         kinds: str | Sequence[str] | None = None,
+        lexical: Lexicality = "auto",
         raw: Float[Tensor, "queries hidden"] | None = None,
     ) -> list[Hits]:
         """`search` for many queries at once, with its arguments, in one pass over the store.
@@ -309,12 +311,13 @@ class FreeRet:
         """
         check_count("top_n", top_n)
         check_count("rerank", rerank, least=0)
-        items, selection = as_queries(queries), Selection.of(filter, kinds)
-        corpus = self.corpus
+        items, selection, corpus = as_queries(queries), Selection.of(filter, kinds), self.corpus
         if raw is None:
             raw = self.embedder.for_task(task).encode_query(items)
-        signatures = [item.signature for item in items]
-        hits = corpus.search(raw, signatures, top_n, selection, approximate=ann)
+        words, signatures = [item.text for item in items], [item.signature for item in items]
+        hits = corpus.search(
+            raw, signatures, top_n, selection, words=words, lexical=lexical, approximate=ann
+        )
         if not rerank:
             return hits
         return [self._rerank(q, h, rerank) if h else h for q, h in zip(items, hits, strict=True)]
@@ -329,14 +332,8 @@ class FreeRet:
     ) -> Hits:
         """The items nearest to a stored one, by its stored vector: no forward is needed.
 
-        Args:
-            id: The item, which is not among the hits; the other arguments are those of `search`.
-
-        Returns:
-            Hits, best first.
-
-        Raises:
-            NotStored: There is no such item.
+        The item itself is not among the hits; the other arguments are those of `search`. Raises
+        NotStored.
         """
         check_count("top_n", top_n)
         return self.corpus.similar(id, top_n, Selection.of(filter, kinds))
@@ -377,6 +374,7 @@ class FreeRet:
         filter: Filter | None = None,
         task: str | None = None,
         kinds: str | Sequence[str] | None = None,
+        lexical: Lexicality = "auto",
         max_new_tokens: int = 128,
     ) -> Answer:
         """Retrieve as `search` does, then generate from the hits with the same weights.
@@ -395,6 +393,6 @@ class FreeRet:
         check_count("top_n", top_n)
         check_count("max_new_tokens", max_new_tokens)
         hits = self.search(
-            question, max(top_n, rerank), rerank, filter, task=task, kinds=kinds
-        )[:top_n]  # fmt: skip
+            question, max(top_n, rerank), rerank, filter, task=task, kinds=kinds, lexical=lexical
+        )[:top_n]
         return Answer(self.backbone.generate(answer_prompt(question, hits), max_new_tokens), hits)

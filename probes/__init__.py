@@ -7,6 +7,8 @@ from probes.lazy import lazy_names
 if TYPE_CHECKING:
     from probes.geometry import Geometry
     from probes.items import Item, Part, as_item, as_items
+    from probes.measure.diagnostic.extractions import diagnose
+    from probes.measure.diagnostic.scores import DiagnosticScore
     from probes.measure.framing import FRAMES, Frame, FrameBias, framing_bias
     from probes.measure.lexicalization import (
         Curves,
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
         curves_by_prompt,
         lexicalization_curves,
     )
-    from probes.measure.paraphrases import DiagnosticScore, diagnose
     from probes.measure.report import ProbeReport
     from probes.measure.run import probe
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
@@ -40,7 +41,8 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "probes.model.backbone": "Backbone",
-        "probes.measure.paraphrases": "DiagnosticScore diagnose",
+        "probes.measure.diagnostic.extractions": "diagnose",
+        "probes.measure.diagnostic.scores": "DiagnosticScore",
         "probes.model.encoding": "Batch",
         "probes.measure.framing": "FRAMES Frame FrameBias framing_bias",
         "probes.geometry": "Geometry",

@@ -195,6 +195,7 @@ HIERARCHICAL = TemplatePrompt(
 
 NAMED: dict[str, Prompt] = {
     "control": ControlPrompt(),
+    "control, no task": ControlPrompt(task=None),
     "e5v": E5V,
     "prompteol": PROMPT_EOL,
     "hierarchical": HIERARCHICAL,

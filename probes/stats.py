@@ -1,6 +1,7 @@
 """Means, medians, AUC and d′, each with a percentile bootstrap interval (95% by default)."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,14 @@ def mean_interval(
 ) -> Interval:
     """Mean over the first axis with its bootstrap interval, resampling that axis."""
     return _interval(np.mean, values, seed, level)
+
+
+def mean_of_means(intervals: Sequence[Interval]) -> Interval:
+    """The mean of independent means with equal weights; deviations add up in squares."""
+    mean = sum(float(i.mean) for i in intervals) / len(intervals)
+    below = math.hypot(*(float(i.mean - i.low) for i in intervals)) / len(intervals)
+    above = math.hypot(*(float(i.high - i.mean) for i in intervals)) / len(intervals)
+    return Interval(mean, mean - below, mean + above)
 
 
 def median_interval(values: Shaped[ndarray, "samples *shape"], seed: int = 0) -> Interval:

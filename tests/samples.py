@@ -4,8 +4,10 @@ import io
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from probes.data import paraphrases, passages
 from probes.items import Item, Part
 from tests.models import MULTIMODAL
 
@@ -70,3 +72,11 @@ def items_for(family: str) -> dict[str, Item]:
         for name, item in ITEMS.items()
         if {part.kind for part in item.media} <= READS[family]
     }
+
+
+def few_texts(monkeypatch: pytest.MonkeyPatch, sentences: int, long: int = 3) -> None:
+    """The probes over the first paraphrases and passages, to be quick."""
+    rows, texts = paraphrases()[:sentences], passages()[:long]
+    for module in ("diagnostic.sets", "lexicalization"):
+        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
+    monkeypatch.setattr("probes.measure.diagnostic.sets.passages", lambda: texts)

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import numpy as np
 import torch
 
 from freeret.retriever import FreeRet
-from freeret.store.table import Store
+from freeret.store.table import ITEMS, Store
 from probes import Backbone
 from tests.models import TEXT, tokenizer
 
@@ -35,3 +36,11 @@ def same_search(store: Path, reference: Path, backbone: Backbone) -> bool:
         and [hit.id for hit in found] == [hit.id for hit in wanted]
         and np.allclose(scores, right, rtol=0, atol=1e-5)
     )
+
+
+def without_words(store: Path) -> Path:
+    """Make a store like those of earlier versions, whose items have no words."""
+    database = lancedb.connect(str(store))
+    items = database.open_table(ITEMS).to_arrow()
+    database.create_table(ITEMS, items.drop_columns(["words"]), mode="overwrite")
+    return store

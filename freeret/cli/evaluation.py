@@ -99,8 +99,8 @@ def evaluate(
     are evaluated.
 
     Args:
-        system: The system: recipe, paper, e5v, e5v-whiten, prompteol, metaeol, hierarchical,
-            realign, echo, mean, last, bm25 or st:MODEL. May be given several times.
+        system: The system: recipe, hybrid, paper, e5v, e5v-whiten, prompteol, metaeol,
+            hierarchical, realign, echo, mean, last, bm25 or st:MODEL. May be given several times.
         out: Folder for one JSON file per run and one TREC run file per dataset.
         seed: Seed of the intervals and of the random samples.
     """

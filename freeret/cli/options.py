@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from freeret.scale import Engine
+from freeret.search import Lexicality
 from probes.errors import BadItem, BadSetting
 from probes.media.formats import Modality
 from probes.model.loading import Loading
@@ -75,6 +76,13 @@ Kinds = Annotated[
         negative=(),
         help="Only items that hold content of this kind; may be given several times for any of "
         "them. A picture with a caption holds an image and a text.",
+    ),
+]
+Hybrid = Annotated[
+    bool | None,
+    Parameter(
+        help="Search for the words of the query too, or by vectors alone; by default as the recipe "
+        "says. Each hit then has its cosine, its BM25 score and its rank by both.",
     ),
 ]
 Task = Annotated[
@@ -189,5 +197,7 @@ Moved = Annotated[
 Settings = Annotated[Loading, Parameter(name="*", parse=re.compile("^(?!images$|videos$)"))]
 """An option for each field of `Loading`, but not for mappings, which nobody would type."""
 AS_USUAL = Loading()
+LEXICAL: dict[bool | None, Lexicality] = {None: "auto", True: "on", False: "off"}
+"""The argument of `FreeRet.search` for each value of --hybrid."""
 ColumnNames = Annotated[Columns, Parameter(name="*")]
 USUAL_COLUMNS = Columns()

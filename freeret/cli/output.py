@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,6 @@ def messages() -> Iterator[None]:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for announcing in ("freeret.reports", "freeret.evaluate.ablation", "probes.embedded"):
         logging.getLogger(announcing).setLevel(logging.INFO)
-    logging.getLogger("bm25s").setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show 日 is no reason to stop
         if hasattr(stream, "reconfigure"):
@@ -175,6 +175,7 @@ def as_json(hit: "Hit", query: "Item | None" = None) -> str:
             "score": hit.score,
             "stage1_score": hit.stage1_score,
             "stage2_score": hit.stage2_score,
+            "legs": hit.legs and asdict(hit.legs),
             "text": hit.item.text,
             "media": [
                 {"kind": p.kind, "path": str(p.value) if isinstance(p.value, Path) else None}

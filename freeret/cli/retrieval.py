@@ -8,8 +8,10 @@ from cyclopts import App
 from freeret import preflight
 from freeret.cli.options import (
     AS_USUAL,
+    LEXICAL,
     Depth,
     Filters,
+    Hybrid,
     ImageField,
     Kinds,
     Memory,
@@ -61,6 +63,7 @@ def search(
     rerank: Depth = 0,
     filter: Filters = None,
     kind: Kinds = None,
+    hybrid: Hybrid = None,
     ann: bool = False,
     task: Task = None,
     memory: Memory = MEMORY,
@@ -100,8 +103,9 @@ def search(
         preflight.check_writable(html.parent)
     retriever = _open(store, model, loading, memory)
     hits = retriever.search_many(
-        items, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, ann=ann, task=task
-    )
+        items, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, ann=ann, task=task,
+        lexical=LEXICAL[hybrid],
+    )  # fmt: skip
     if not any(hits) and retriever.store is not None:
         note_why_no_items(retriever.store, selection)
     if html or open:
@@ -124,8 +128,12 @@ def _print_hits(query: "Item", hits: "Hits") -> None:
     if not hits:
         say(f"{title}: no hits")
         return
+    columns = ["score", "id", "content"]
     rows = [[f"{hit.score:.3f}", hit.id, summary(hit.item, CONTENT)] for hit in hits]
-    print_table(title, ["score", "id", "content"], rows)
+    if any(hit.legs for hit in hits):
+        columns.append("found by")
+        rows = [[*row, str(hit.legs or "")] for row, hit in zip(rows, hits, strict=True)]
+    print_table(title, columns, rows)
 
 
 def answer(
@@ -137,6 +145,7 @@ def answer(
     rerank: Depth = 0,
     filter: Filters = None,
     kind: Kinds = None,
+    hybrid: Hybrid = None,
     task: Task = None,
     model: Moved = None,
     loading: Settings = AS_USUAL,
@@ -159,8 +168,9 @@ def answer(
     retriever = _open(store, model, loading)
     try:
         made = retriever.answer(
-            question, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, task=task
-        )
+            question, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, task=task,
+            lexical=LEXICAL[hybrid],
+        )  # fmt: skip
     except StoreError as error:
         from freeret.store.hints import why_no_items
 

@@ -32,12 +32,21 @@ from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
 from freeret.evaluate.systems.vectors import System, VectorSystem
 from freeret.reranker import Reranker
-from probes import FRAMES
 from probes.arguments import check_choice
 from probes.errors import BadSetting, FreeRetError, Mismatch
+from probes.measure.judges.named import judge_prompt
 
 log = logging.getLogger(__name__)
-PACKAGES = ("torch", "transformers", "nnsight", "numpy", "scipy", "ir-measures", "bm25s", "freeret")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "nnsight",
+    "numpy",
+    "scipy",
+    "ir-measures",
+    "lancedb",
+    "freeret",
+)
 QUERIES_AN_ACTOR = 8
 """Queries that each actor reranks before their margins are kept."""
 
@@ -183,7 +192,7 @@ class _Work:
         documents = {document.id: document for document in dataset.documents}
         for query in dataset.queries:
             for id in run.get(query.id or "", {}):
-                prompted = FRAMES[system.recipe.frame].apply(query, documents[id])
+                prompted = judge_prompt(system.recipe.frame, query, documents[id])
                 signatures = f"{query.signature} → {documents[id].signature}"
                 return {signatures: [system.backbone.encoder.wording(prompted)]}
         return {}

@@ -103,8 +103,8 @@ def rerank_run(
 ) -> dict[str, dict[str, float]]:
     """Reorder the first `depth` candidates of each query by stage 2, above the others.
 
-    Ties break by id, as in `FreeRet.search`. A candidate without a margin stands below those that
-    have one, in stage 1's order.
+    Ties break by stage 1 and by id, as in `FreeRet.search`. A candidate without a margin stands
+    below those that have one, in stage 1's order.
 
     Args:
         run: The ranking of stage 1.
@@ -123,7 +123,9 @@ def rerank_run(
             continue
         judged = np.array([known[id] for id in head])
         fused = fuse([scores[id] for id in head], judged, fusion).tolist()
-        ranked = sorted(zip(head, fused, strict=True), key=lambda pair: (-pair[1], pair[0]))
+        ranked = sorted(
+            zip(head, fused, strict=True), key=lambda pair: (-pair[1], -scores[pair[0]], pair[0])
+        )
         lift = (scores[rest[0]] if rest else 0.0) + 1 - min(fused)
         lifted = {id: score + lift for id, score in ranked}
         reranked[query] = ordered(lifted | {id: scores[id] for id in rest})

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCardData
 from freeret.recipe import Recipe
 from probes import DiagnosticScore, ProbeReport
 from probes.embedded import ALIASES
-from probes.measure.paraphrases import select_extraction
+from probes.measure.diagnostic.scores import select_extraction
 from probes.model.sites import PAPER_SITE
 
 UPSTREAM = {
@@ -86,8 +86,8 @@ def _usage(recipe: Recipe, model: str, dtype: str) -> str:
     choice = ", ".join(
         f"{key}={json.dumps(value)}" if value is not None else f"{key}=None"
         for key, value in recipe.to_json().items()
-        if key in ("prompt", "site", "geometry", "frame", "fusion", "task")
-        and (key in ("prompt", "site", "geometry", "frame") or value is not None)
+        if key in ("prompt", "site", "geometry", "frame", "fusion", "task", "lexical")
+        and (key in ("prompt", "site", "geometry", "frame") or value != getattr(Recipe(), key))
     )
     named = json.dumps(model)
     imports, backbone = "import freeret", named
@@ -108,23 +108,25 @@ print(model.similarity(queries, documents))
 def _settings(report: ProbeReport, recipe: Recipe) -> str:
     """The recipe beside the two fixed extractions, on paraphrases and on scenes."""
     wanted = {
-        "this recipe": (recipe.prompt, recipe.site, recipe.geometry),
-        "the paper's control prompt": ("control", PAPER_SITE, "none"),
-        "the E5-V extraction": ("e5v", "norm", "none"),
+        "this recipe": (recipe.prompt, recipe.site, recipe.geometry, recipe.task),
+        "the paper's control prompt": ("control", PAPER_SITE, "none", None),
+        "the E5-V extraction": ("e5v", "norm", "none", None),
     }
     rows = [
         (name, setting)
         for name, choice in wanted.items()
         for setting in report.diagnostic
-        if (setting.prompt, setting.site, setting.geometry) == choice
+        if (setting.prompt, setting.site, setting.geometry, setting.task) == choice
     ]
-    sees = any(setting.pictures for _, setting in rows)
-    head = ["extraction", "paraphrase P@1", "reciprocal rank", *(["caption to picture"] * sees)]
+    long, sees = (any(getattr(s, f) for _, s in rows) for f in ("passages", "pictures"))
+    head = ["extraction", "paraphrase P@1", "reciprocal rank"]
+    head += ["question to passage"] * long + ["caption to picture"] * sees
     body = [
         [
             name,
             str(setting.precision),
             str(setting.reciprocal_rank),
+            *([str(setting.passages)] * long),
             *([str(setting.pictures)] * sees),
         ]
         for name, setting in rows

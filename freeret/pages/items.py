@@ -43,6 +43,8 @@ class HitCard:
     rank: int
     id: str
     score: str
+    legs: str
+    """The scores and ranks of both legs; empty where the search had no lexical leg."""
     judged: str
     """Both stages' scores; empty where the hit was not reranked."""
     metadata: dict[str, Any]
@@ -71,6 +73,7 @@ def hit_cards(hits: "Iterable[Hit]") -> list[HitCard]:
             rank,
             hit.id,
             f"{hit.score:.3f}",
+            str(hit.legs or ""),
             "" if hit.stage2_score is None else
             f"stage 1 {hit.stage1_score:.3f}, stage 2 p(match) {hit.stage2_score:.3f}",
             dict(hit.item.metadata),

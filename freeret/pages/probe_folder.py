@@ -82,7 +82,7 @@ def draw(
 
 def summary(report: ProbeReport, recipe: Recipe) -> str:
     """The recipe's reasons and the main tables, as Markdown."""
-    best = sorted(report.diagnostic, key=lambda s: -s.reciprocal_rank.mean)[:LISTED]
+    best = sorted(report.diagnostic, key=lambda s: -s.quality)[:LISTED]
     lines = [
         f"# {report.fingerprint['model']}",
         "",
@@ -92,10 +92,11 @@ def summary(report: ProbeReport, recipe: Recipe) -> str:
         "|---|---|---|---|",
         *(f"| {f.frame} | {f.skew:.2f} | {f.accuracy} | {f.auc} |" for f in report.framing),
         "",
-        "| prompt | site | geometry | paraphrase P@1 | reciprocal rank |",
-        "|---|---|---|---|---|",
+        "| prompt | site | geometry | paraphrase P@1 | reciprocal rank | of passages |",
+        "|---|---|---|---|---|---|",
         *(
-            f"| {s.prompt} | {s.site} | {s.geometry} | {s.precision} | {s.reciprocal_rank} |"
+            f"| {s.wording} | {s.site} | {s.geometry} | {s.precision} | {s.reciprocal_rank} "
+            f"| {s.passages or ''} |"
             for s in best
         ),
         "",

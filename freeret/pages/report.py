@@ -14,10 +14,10 @@ from freeret.pages.render import render
 from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.display import svg_uri
-from probes.measure.fusion import CANDIDATES, SENTENCES
+from probes.measure.diagnostic.scores import select_extraction
+from probes.measure.fusion import CANDIDATES, QUERIES
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
-from probes.measure.paraphrases import select_extraction
 from probes.measure.parts import Panel
 
 UNDER = {
@@ -118,32 +118,49 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         )
     if report.diagnostic:
         best = sorted(report.diagnostic, key=lambda s: -s.quality)[:LISTED]
-        sees = best[0].pictures is not None
+        measures = {"paraphrases": "reciprocal_rank", "passages": "passages", "scenes": "pictures"}
+        measured = {n: f for n, f in measures.items() if getattr(best[0], f) is not None}
         yield Section(
-            "Which prompt, site and geometry find the paraphrase?",
-            "Each cell is the mean reciprocal rank of the paraphrase among all 200 sentences, by "
-            "prompt and geometry (rows) and site (columns); the highest is framed. The table lists "
-            f"the best extractions{', by paraphrases and captions of pictures' if sees else ''}.",
+            "Which prompt, task, site and geometry retrieve best?",
+            "Each cell is a mean reciprocal rank, by prompt and geometry (rows) and site "
+            "(columns); the highest is framed. It is the mean over the query sets, which the table "
+            "lists one by one for the best extractions: a sentence ranks its paraphrase among 200, "
+            "a question or a request its passage among 120, a caption its picture among 100 drawn "
+            "scenes (where the backbone reads pictures).",
             [_chart("Reciprocal rank by extraction", plots.draw_diagnostic, report.diagnostic)],
-            ["prompt", "site", "geometry", "reciprocal rank", *(["pictures"] if sees else [])],
+            ["prompt", "site", "geometry", *measured],
             [
-                [s.prompt, s.site, s.geometry, str(s.reciprocal_rank)]
-                + ([str(s.pictures)] if sees else [])
+                [s.wording, s.site, s.geometry, *(str(getattr(s, f)) for f in measured.values())]
                 for s in best
             ],
         )
+    if report.hybrid:
+        yield Section(
+            "Do words help vectors?",
+            "Hybrid search adds the BM25 score, times a weight, to the standardised cosine. "
+            "Paraphrases avoid the words of their sentence, passages share words with their "
+            "questions. The gains are paired changes of the mean reciprocal rank, with intervals "
+            "corrected for the number of weights.",
+            columns=["query set", "weight", "reciprocal rank", "over vectors", "over words"],
+            rows=[
+                [h.queries, f"{h.weight:g}", str(h.reciprocal_rank), str(h.over_vectors),
+                 str(h.over_words)]
+                for h in report.hybrid
+            ],
+        )  # fmt: skip
     if report.reranking:
         yield Section(
             "Does reranking help?",
-            f"For {SENTENCES} sentences, the model judges the first {CANDIDATES} hits of stage 1. "
-            "The reciprocal rank is that among all paraphrases and near-misses, and so not "
-            "comparable to the ranks among 200 sentences above; a paraphrase that is not among "
-            "these hits keeps its rank. The gain is the change against stage 1, with an interval "
-            "corrected for the number of weights; if it includes 0, the gain is within noise. The "
-            "weight says how much the judgement counts beside stage 1.",
-            columns=["frame", "weight", "reciprocal rank", "gain"],
+            f"For {QUERIES} queries of a set, the model judges the first {CANDIDATES} hits of "
+            "stage 1: with the best frame, unless that is at chance, and by how much likelier a "
+            "hit makes the query. Near-misses are among the paraphrases, so that the ranks are not "
+            "comparable to those above; an answer that is not among these hits keeps its rank. "
+            "The gain is the change against stage 1, with an interval corrected for the number of "
+            "weights and judges; if it includes 0, the gain is within noise. The weight says how "
+            "much the judgement counts beside stage 1.",
+            columns=["judge", "query set", "weight", "reciprocal rank", "gain"],
             rows=[
-                [f.frame, "alone" if f.weight is None else f"{f.weight:g}",
+                [f.frame, f.queries, "alone" if f.weight is None else f"{f.weight:g}",
                  str(f.reciprocal_rank), str(f.gain)]
                 for f in report.reranking
             ],

@@ -7,6 +7,8 @@ kept vectors where it fits. Results are the same.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -15,15 +17,18 @@ from torch import Tensor
 from freeret.embedder import Embedder
 from freeret.hits import Hit, Hits
 from freeret.recipe import Recipe
-from freeret.search import MEMORY, Index, ann
+from freeret.search import MEMORY, Index, Lexicality, ann
 from freeret.search.exact import Block, resident, top_k
 from freeret.search.geometry import fit_geometry, reference_of
+from freeret.search.hybrid import CANDIDATES, Candidate, fuse_legs, lowered
+from freeret.search.lexical import Lexical
 from freeret.search.scan import apply_filter, block_rows, map_rows, scan
 from freeret.store.filters import EVERYTHING, Selection
 from freeret.store.rows import Loaded
 from freeret.store.table import Store
 from probes import Geometry
-from probes.errors import NotStored
+from probes.arguments import check_choice
+from probes.errors import NotStored, StoreError
 
 COPIES = 3
 """Copies of all vectors that exist at once while they are loaded and mapped."""
@@ -104,6 +109,8 @@ class Corpus:
         selection: Selection = EVERYTHING,
         *,
         approximate: bool = False,
+        words: Sequence[str] = (),
+        lexical: Lexicality = "off",
     ) -> list[Hits]:
         """The best items for each query, in one pass over the store. Ties break by id.
 
@@ -114,21 +121,52 @@ class Corpus:
             selection: The items that are searched.
             approximate: Score only the candidates of the approximate index; a selection with a
                 filter is searched exactly all the same.
+            words: The texts that the lexical leg searches for, one per query.
+            lexical: Whether there is a lexical leg (`freeret.search.hybrid`): "auto" where the
+                recipe gives it a weight, "on" with that weight or else 1, "off" never.
 
         Returns:
             Hits of each query, best first.
 
         Raises:
-            StoreError: The store cannot be read, or has no approximate index for its present items.
+            StoreError: The store cannot be read, has no approximate index for its present items, or
+                keeps no words and `lexical` is "on".
         """
+        weight = self._weight(lexical)
         geometry = self.geometry_for(signatures)
         queries = geometry.map(raw, signatures, "query")
-        if not approximate or selection.filter is not None:
-            return self._nearest(geometry, queries, top_n, selection)
-        indexed = self._signatures(geometry, selection)
-        return self._as_hits(
-            [self._approximate(geometry, query[None], top_n, indexed) for query in queries]
-        )
+        depth = max(top_n, CANDIDATES) if weight else top_n
+        if approximate and selection.filter is None:
+            indexed = self._signatures(geometry, selection)
+            nearest = [self._approximate(geometry, q[None], depth, indexed) for q in queries]
+        else:
+            nearest = self._nearest(geometry, queries, depth, selection)
+        if not weight:
+            return self._as_hits(nearest)
+        leg = Lexical(self.store.table, self.store.location)
+        rankings = []
+        for query, near, text in zip(queries, nearest, words, strict=True):
+            candidates = fuse_legs(
+                dict(near[:CANDIDATES]),
+                leg.best(text, CANDIDATES, selection),
+                partial(self._cosines, geometry, query[None]),
+                partial(leg.scores, text),
+                weight,
+            )
+            rankings.append(_with_others(candidates, near)[:top_n])
+        return self._as_hits(rankings)
+
+    def _weight(self, lexical: Lexicality) -> float:
+        """The weight of the lexical leg; 0 for none. Raises BadSetting, StoreError."""
+        check_choice("lexical", lexical, get_args(Lexicality))
+        if lexical == "on" and not self.store.has_words:
+            raise StoreError(
+                f"store {self.store.location} was made by an earlier version and keeps no words to "
+                "search for; index its items again into a new store, or search by vectors alone"
+            )
+        if lexical == "off" or not self.store.has_words:
+            return 0.0
+        return self.recipe.lexical if lexical == "auto" else self.recipe.hybrid().lexical
 
     def similar(self, id: str, top_n: int, selection: Selection = EVERYTHING) -> Hits:
         """The items nearest to a stored one, which is not among them.
@@ -141,7 +179,7 @@ class Corpus:
             raise NotStored(f"store {self.store.location} holds no item {id!r}")
         geometry = self.geometry()
         query = geometry.map(item.vectors, item.signatures, "document")
-        [hits] = self._nearest(geometry, query, top_n + 1, selection)
+        [hits] = self._as_hits(self._nearest(geometry, query, top_n + 1, selection))
         return Hits(hit for hit in hits if hit.id != id)[:top_n]
 
     def build_ann(self, kind: Index = "hnsw") -> ann.Recall:
@@ -156,11 +194,19 @@ class Corpus:
         queries: Float[Tensor, "queries hidden"],
         top_n: int,
         selection: Selection,
-    ) -> list[Hits]:
-        """Exact hits of mapped queries."""
+    ) -> list[list[tuple[str, float]]]:
+        """The items nearest to mapped queries, exactly."""
         blocks = self._blocks(geometry, selection, len(queries))
         calibration = geometry.calibration(queries)
-        return self._as_hits(top_k(blocks, queries, top_n, calibration, device=self.device))
+        return top_k(blocks, queries, top_n, calibration, device=self.device)
+
+    def _cosines(
+        self, geometry: Geometry, query: Float[Tensor, "1 hidden"], ids: Sequence[str]
+    ) -> dict[str, float]:
+        """Scores of a mapped query with these items, as `_nearest` gives them."""
+        parts = map_rows(self.store.vectors(ids), geometry) if ids else []
+        blocks = map(apply_filter, parts)
+        return dict(top_k(blocks, query, max(1, len(ids)), geometry.calibration(query))[0])
 
     def _blocks(self, geometry: Geometry, selection: Selection, queries: int) -> Iterable[Block]:
         """All selected items in the geometry, from memory or from the disk."""
@@ -201,10 +247,24 @@ class Corpus:
         blocks = [ann.ann_candidates(self.store, query[0], top_n, signature=s) for s in signatures]
         return top_k(blocks, query, top_n, geometry.calibration(query))[0]
 
-    def _as_hits(self, rankings: Sequence[Sequence[tuple[str, float]]]) -> list[Hits]:
-        ids = sorted({id for ranking in rankings for id, _ in ranking})
+    def _as_hits(self, rankings: Sequence[Sequence[tuple[Any, ...]]]) -> list[Hits]:
+        """Hits of rankings of id, score and, in a hybrid search, both legs."""
+        ids = sorted({id for ranking in rankings for id, *_ in ranking})
         items = dict(zip(ids, self.store.items(ids), strict=True))
-        return [Hits(Hit(id, s, s, None, items[id]) for id, s in ranking) for ranking in rankings]
+        return [
+            Hits(Hit(id, score, score, None, items[id], *legs) for id, score, *legs in ranking)
+            for ranking in rankings
+        ]
+
+
+def _with_others(
+    candidates: list[Candidate], nearest: Sequence[tuple[str, float]]
+) -> list[tuple[Any, ...]]:
+    """The candidates of a hybrid search, and below them the other ones of the nearest items."""
+    if not candidates:
+        return []
+    known, shift = {id for id, *_ in candidates}, lowered(candidates, nearest[0][1])
+    return [*candidates, *((id, s + shift) for id, s in nearest if id not in known)]
 
 
 def _search_device(backbone: torch.device) -> torch.device:

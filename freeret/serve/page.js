@@ -144,6 +144,11 @@ function card(hit, rank) {
     element("b", { textContent: rank }),
     element("span", { className: "score", textContent: hit.score.toFixed(3), title: "score" }),
     element("span", { textContent: hit.id }));
+  if (hit.legs) {
+    const { cosine, cosine_rank: near, bm25, bm25_rank: match } = hit.legs;
+    const rank = (place) => (place ? ` (rank ${place})` : "");
+    head.append(element("span", { className: "tag", textContent: `cosine ${cosine.toFixed(3)}${rank(near)}, BM25 ${bm25.toFixed(1)}${rank(match)}` }));
+  }
   if (hit.stage2_score !== null) {
     head.append(element("span", { className: "tag", textContent: `reranked: p(match) = ${hit.stage2_score.toFixed(2)}` }));
   }

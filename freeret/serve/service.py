@@ -16,6 +16,7 @@ from torch import Tensor
 from freeret.embedder import not_finite
 from freeret.hits import Hit, Hits, answer_prompt, fused
 from freeret.retriever import FreeRet
+from freeret.search import Lexicality
 from freeret.serve.worker import Worker
 from freeret.store.filters import Selection
 from freeret.store.hints import why_no_items
@@ -185,6 +186,7 @@ class Ranking:
     filter: dict[str, Any] | None
     kinds: tuple[str, ...]
     ann: bool
+    lexical: Lexicality = "auto"
 
     def __call__(self, calls: list[tuple[Item, Tensor]]) -> list[Hits]:
         if self.retriever.store is not None:
@@ -195,6 +197,7 @@ class Ranking:
             filter=self.filter,
             kinds=self.kinds,
             ann=self.ann,
+            lexical=self.lexical,
             raw=torch.cat([raw for _, raw in calls]),
         )
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 from filelock import FileLock
-from lancedb.index import BTree
+from lancedb.index import FTS, BTree
 
 from probes.errors import BadSetting, FreeRetError, StoreError
 
@@ -22,13 +23,31 @@ T = TypeVar("T")
 
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds to wait before each retry of a commit that lost a race, with 50% jitter."""
-BY_ID = "id_idx"
-"""Name of the index on `id`."""
 UNINDEXED = 2**14
-"""Rows after which the index on `id` is built again, from the ids alone; in a large store, 1/64 of
-its rows. Every look-up and merge reads the ids of all rows that have come since."""
+"""Rows after which the index of a column is built again, from this column alone. Every look-up,
+merge and lexical search reads the column of all rows that have come since."""
 COMPACTED = 256
 """Commits before the first compaction of a long run: a commit writes the list of all fragments."""
+
+
+@dataclass(frozen=True)
+class ColumnIndex:
+    """The index of a column of the items table."""
+
+    column: str
+    config: BTree | FTS
+    share: int
+    """In a large store the index is built again after 1/share of its rows instead of UNINDEXED."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.column}_idx"
+
+
+BY_ID = ColumnIndex("id", BTree(), 64)
+BY_WORD = ColumnIndex("words", FTS(with_position=False, stem=True, remove_stop_words=True), 1)
+"""English words are stemmed, and stop words left out."""
+INDEXES = (BY_ID, BY_WORD)
 LOST_RACE = re.compile(
     r"commit conflict|concurrent (transaction|writers|commit)|please retry|not found: \S+\.lance/",
     re.IGNORECASE,
@@ -117,13 +136,19 @@ def create_table(database: Any, location: str | Path, name: str, schema: pa.Sche
         return table
 
 
-def index_ids(table: Any, location: str | Path) -> None:
-    """Index the column `id`, unless an index covers all but a few rows. One process does it."""
+def index_columns(table: Any, location: str | Path) -> None:
+    """Index each column of INDEXES that the table has, unless its index covers all but a few rows.
+    One process does it."""
+    for index in INDEXES:
+        if index.column in table.schema.names:
+            _index(table, location, index)
 
+
+def _index(table: Any, location: str | Path, index: ColumnIndex) -> None:
     def lags() -> bool:
-        index = table.index_stats(BY_ID)
-        return index is None or index.num_unindexed_rows > max(
-            UNINDEXED, index.num_indexed_rows // 64
+        stats = table.index_stats(index.name)
+        return stats is None or stats.num_unindexed_rows > max(
+            UNINDEXED, stats.num_indexed_rows // index.share
         )
 
     with storage_errors(location):
@@ -132,7 +157,9 @@ def index_ids(table: Any, location: str | Path) -> None:
     with alone(location, table.name):
         commit(
             location,
-            lambda: lags() and table.create_index("id", config=BTree(), name=BY_ID),
+            lambda: (
+                lags() and table.create_index(index.column, config=index.config, name=index.name)
+            ),
             table,
         )
 
@@ -151,7 +178,7 @@ def compaction_due(before: int, version: int) -> bool:
 
 
 def compact(table: Any, location: str | Path) -> None:
-    """Merge the small fragments that many commits leave, and bring the index on `id` up to date.
+    """Merge the small fragments that many commits leave, and bring the indexes up to date.
 
     In a folder the first of several processes does it and the others find it done. On an object
     store, processes that begin together each do it, and one result stays.
@@ -160,7 +187,7 @@ def compact(table: Any, location: str | Path) -> None:
     def optimize() -> None:
         table.optimize(cleanup_older_than=timedelta(days=1))
 
-    index_ids(table, location)
+    index_columns(table, location)
     with alone(location, table.name):
         commit(location, optimize, table)  # indexes new fragments
         commit(location, optimize, table)  # merges them: only fragments that are indexed alike are

@@ -20,6 +20,8 @@ from probes.media.formats import MODALITIES
 from probes.metadata import as_metadata
 
 FOLDER = "folder"
+IDS = 10_000
+"""Ids looked up per query. LanceDB parses the whole query, which takes kilobytes per id."""
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 """Metadata that items must have (a list means any of its values), or a function of it."""
 
@@ -179,3 +181,9 @@ def to_sql(wanted: Filter) -> str | None:
         if quoted:
             clauses.append("(" + " OR ".join(f"contains(metadata, {q})" for q in quoted) + ")")
     return " AND ".join(clauses) or None
+
+
+def id_conditions(ids: Sequence[str]) -> list[str]:
+    """SQL conditions that together hold for these ids, each for at most IDS of them."""
+    quoted = ["'" + id.replace("'", "''") + "'" for id in ids]
+    return [f"id IN ({', '.join(quoted[i : i + IDS])})" for i in range(0, len(ids), IDS)]

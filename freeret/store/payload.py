@@ -54,12 +54,15 @@ class Record:
     metadata: str
     vector: Float[np.ndarray, " hidden"] = field(default_factory=lambda: np.empty(0, np.float32))
     """Empty until the item is embedded."""
+    words: str = ""
+    """The text that lexical search reads."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of its payload and vector, but for a few short columns."""
         blobs = sum(map(len, self.blobs))
-        return len(self.parts) + blobs + len(self.metadata) + self.vector.nbytes
+        texts = len(self.parts) + len(self.metadata) + len(self.words)
+        return texts + blobs + self.vector.nbytes
 
 
 def record_schema(dimension: int, metadata: dict[bytes, bytes]) -> pa.Schema:
@@ -76,7 +79,7 @@ def record_of(item: Item) -> Record:
     packed = pack(item)
     hash = content_hash(item, packed)
     id = item.id if item.id is not None else id_from(hash)
-    return Record(id, hash, item.signature, *with_place(item, packed))
+    return Record(id, hash, item.signature, *with_place(item, packed), words=item.text)
 
 
 class Packed(NamedTuple):

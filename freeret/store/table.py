@@ -1,10 +1,10 @@
 """Store: a LanceDB folder (or object-store URL) of items with their raw vectors.
 
 Every write is one atomic commit of LanceDB, retried when another process committed first. An index
-on `id` keeps look-ups and commits as fast in a large store as in a small one. The identity of what
-made the vectors is part of the table's schema, so the two can never part. Vectors are raw: the
-geometry is fitted on them and kept in a side table (`freeret.store.fitted`), so it can change
-without encoding again.
+on `id` keeps look-ups and commits as fast in a large store as in a small one; one on `words` serves
+lexical search. The identity of what made the vectors is part of the table's schema, so the two can
+never part. Vectors are raw: the geometry is fitted on them and kept in a side table
+(`freeret.store.fitted`), so it can change without encoding again.
 """
 
 import json
@@ -27,14 +27,14 @@ from freeret.store.commits import (
     compact,
     compaction_due,
     create_table,
-    index_ids,
+    index_columns,
     open_table,
     storage_errors,
 )
-from freeret.store.filters import Selection
+from freeret.store.filters import Selection, id_conditions
 from freeret.store.fitted import GeometryTable
 from freeret.store.identity import differences, in_words
-from freeret.store.payload import UNPACKED, Record, record_schema, unpack
+from freeret.store.payload import UNPACKED, Record, record_schema, text_of, unpack
 from freeret.store.rows import LOADED, Loaded
 from probes.errors import NotStored, StoreError, StoreMismatch
 from probes.geometry import Geometry
@@ -49,8 +49,6 @@ BLOCK_BYTES = 2**27
 """Bytes of vectors read at once unless a smaller block is asked for; larger ones are no faster."""
 RECORDED = ("recipe", "loading", "backbone.versions", "backbone.model", "backbone.revision")
 """Keys of the identity that are recorded but decide no vector."""
-IDS = 10_000
-"""Ids looked up per query. LanceDB parses the whole query, which takes kilobytes per id."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Store:
             database = lancedb.connect(str(location))
             store = cls(location, database, create_table(database, location, ITEMS, schema))
         store.require(identity)
-        index_ids(store.table, location)
+        index_columns(store.table, location)
         return store
 
     @classmethod
@@ -162,6 +160,11 @@ class Store:
         """Length of a vector."""
         return self.table.schema.field("vector").type.list_size
 
+    @property
+    def has_words(self) -> bool:
+        """Whether items are stored with their words; a store of an earlier version has none."""
+        return "words" in self.table.schema.names
+
     def refresh(self) -> None:
         """See what other processes have written since the store was opened."""
         with storage_errors(self.location):
@@ -198,14 +201,14 @@ class Store:
         if compaction_due(before, self._last):
             self.compact()
         else:
-            index_ids(self.table, self.location)
+            index_columns(self.table, self.location)
         return written
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove items, one commit per IDS of them; returns the number of items removed."""
         return sum(
             self._commit(lambda where=where: self.table.delete(where)).num_deleted_rows
-            for where in _conditions(ids)
+            for where in id_conditions(ids)
         )
 
     def remove_if_empty(self) -> bool:
@@ -227,7 +230,12 @@ class Store:
 
     def take(self, other: "Store") -> None:
         """Copy all items of another store into this one."""
-        self._commit(lambda: self._upsert().execute(other.table.to_arrow()))
+        rows = other.table.to_arrow()
+        if not other.has_words:
+            rows = rows.append_column(
+                "words", [[text_of(parts) for parts in rows["parts"].to_pylist()]]
+            )
+        self._commit(lambda: self._upsert().execute(rows))
 
     def compact(self) -> None:
         """Merge the small fragments that many commits leave, and index all ids; of several
@@ -285,7 +293,7 @@ class Store:
         Args:
             ids: The items; ids that are not stored are left out. None for all items.
         """
-        conditions = [None] if ids is None else _conditions(ids) or ["false"]
+        conditions = [None] if ids is None else id_conditions(ids) or ["false"]
         parts = [self._columns(*LOADED, where=where) for where in conditions]
         rows = pa.concat_tables(parts)
         return Loaded.read(rows.sort_by("id"))
@@ -308,7 +316,7 @@ class Store:
     def items(self, ids: Sequence[str]) -> list[Item]:
         """Stored items in the order of `ids`. Raises NotStored, naming the first missing id."""
         items: dict[str, Item] = {}
-        for where in _conditions(ids):
+        for where in id_conditions(ids):
             rows = self._columns(*UNPACKED, where=where).to_pylist()
             items |= {row["id"]: unpack(**row) for row in rows}
         if missing := [id for id in ids if id not in items]:
@@ -371,7 +379,7 @@ class Store:
         self, column: str, ids: Sequence[str] | None, within: str | None = None
     ) -> Iterator[tuple[str, Any]]:
         """Id and one column, of all items, of these ids, or of those within a condition."""
-        for where in [within] if ids is None else _conditions(ids):
+        for where in [within] if ids is None else id_conditions(ids):
             query = self.table.search().select(["id", column]).limit(None)
             for batch in self.stream(query.where(where) if where else query):
                 yield from zip(batch["id"].to_pylist(), batch[column].to_pylist(), strict=True)
@@ -383,9 +391,3 @@ class Store:
     def _commit(self, write: Callable[[], T]) -> T:
         """`commit` on top of the latest version of the items."""
         return commit(self.location, write, self.table)
-
-
-def _conditions(ids: Sequence[str]) -> list[str]:
-    """SQL conditions that together hold for these ids, each for at most IDS of them."""
-    quoted = ["'" + id.replace("'", "''") + "'" for id in ids]
-    return [f"id IN ({', '.join(quoted[i : i + IDS])})" for i in range(0, len(ids), IDS)]

@@ -24,6 +24,13 @@ def matches() -> list[dict[str, Any]]:
 
 
 @functools.cache
+def passages() -> list[dict[str, str]]:
+    """120 rows: group, passage (about 170 words), question and request, two queries that only this
+    passage of its group answers. Each of the 20 groups holds six passages on one subject."""
+    return _jsonl("passages.jsonl")
+
+
+@functools.cache
 def synonyms() -> list[dict[str, str]]:
     """500 rows: kind, a, b, pos. 250 synonym pairs, and 250 control pairs of the same words."""
     with (files(__name__) / "synonyms.csv").open(encoding="utf-8") as file:

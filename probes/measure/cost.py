@@ -5,9 +5,11 @@ The unit is a token of text that passes through the language model.
 
 from torch import nn
 
+from probes.measure.diagnostic.extractions import TASKED
+from probes.measure.diagnostic.sets import SCENES, query_set
 from probes.measure.lexicalization import PROMPT_KINDS, curve_prompts, curve_sites
-from probes.measure.paraphrases import SCENES, scene_items
 from probes.measure.parts import PartName
+from probes.measure.reference import captions
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
 
@@ -15,6 +17,7 @@ TOKENS: dict[PartName, int] = {
     "framing": 30_200,
     "curves": 12_500,
     "diagnostic": 54_000,
+    "hybrid": 0,
     "reranking": 5_000,
     "synonyms": 7_400,
     "injection": 8_700,
@@ -41,16 +44,16 @@ def picture_tokens(backbone: Backbone) -> int:
     """Tokens of a row with a picture of the diagnostic; 0 for a backbone that reads no pictures."""
     if "image" not in backbone.modalities:
         return 0
-    pictures = scene_items()["picture", "document"]
-    return len(backbone.row(NAMED["prompteol"].apply(pictures[0])))
+    picture = query_set("scenes").documents[0]
+    return len(backbone.row(NAMED["prompteol"].apply(picture)))
 
 
 def _tokens_of_scenes(backbone: Backbone) -> int:
     """Tokens of the diagnostic's scenes: each picture and each caption under every prompt."""
     if "image" not in backbone.modalities:
         return 0
-    captions = sum(len(items) for (name, _), items in scene_items().items() if name != "picture")
-    return len(NAMED) * (SCENES * picture_tokens(backbone) + captions * CAPTION)
+    rows = SCENES * picture_tokens(backbone) + (SCENES + len(captions())) * CAPTION
+    return (len(NAMED) + len(TASKED)) * rows
 
 
 def _lens(backbone: Backbone) -> float:

@@ -1,65 +1,65 @@
-"""The gain of reranking over stage 1 alone, measured on the paraphrase set with the best frame.
+"""The gain of reranking over stage 1 alone, measured for each judge that may earn its cost.
 
-At the extraction that the diagnostic supports, the first candidates of the first 50 sentences are
-judged and the two scores fused at several weights: standardised stage-1 score + w · log-odds. A
-weight is accepted only if its paired gain per sentence excludes zero.
+At the extraction that the diagnostic supports, the first candidates of some queries of each set are
+judged and the two scores fused at several weights: standardised stage-1 score + w · margin. A
+weight is accepted only if its paired gain, the mean over the query sets, exceeds noise.
 
-Several weights are tried, so the intervals of their gains are Bonferroni-corrected: together they
-hold with 95%, and a judge at chance shows a spurious gain at some weight with probability about
-2.5%. The frame needs no such correction: it is chosen on other texts, the labelled pairs of
-`framing_bias`.
+Several weights and judges are tried, so the intervals of their gains are Bonferroni-corrected:
+together they hold with 95%, and judges at chance show a spurious gain at some weight with
+probability about 2.5%. The frame needs no such correction: the best one is chosen on other texts,
+the labelled pairs of `framing_bias`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, from_numpy
 
-from probes.data import paraphrases
-from probes.items import Item
-from probes.measure.framing import FRAMES, judge
-from probes.measure.paraphrases import (
-    DiagnosticScore,
-    diagnostic_in_geometry,
-    embed_diagnostic,
-    ranks_on_diagonal,
-)
+from probes.measure.diagnostic.scores import DiagnosticScore
+from probes.measure.diagnostic.sets import SetName, answer_ranks, scored_set
+from probes.measure.framing import FrameBias, best_frame
+from probes.measure.judges.named import LIKELIHOOD, judged_by
 from probes.model.backbone import Backbone
-from probes.prompts import NAMED
-from probes.stats import Interval, mean_interval
+from probes.stats import Interval, mean_interval, mean_of_means
 
-SENTENCES, CANDIDATES = 50, 5
+SETS: tuple[SetName, ...] = ("paraphrases", "passages")
+QUERIES, CANDIDATES = 50, 5
 WEIGHTS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, None)
-"""Weights of the log-odds; None leaves stage 2 alone to decide."""
-GAIN_LEVEL = 100 - 5 / len(WEIGHTS)
-"""Confidence level of the interval of each weight's gain, in percent."""
+"""Weights of the margins; None leaves stage 2 alone to decide."""
+TRIED = 2
+"""Judges that are tried at most: the best frame and the likelihood."""
+GAIN_LEVEL = 100 - 5 / (TRIED * len(WEIGHTS))
+"""Confidence level of the interval of each gain, in percent."""
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """Mean reciprocal rank of the partner after reranking, and its gain over stage 1."""
+    """Mean reciprocal rank of the answer after reranking, and its gain over stage 1, on one query
+    set."""
 
     frame: str
+    """The judge: a frame, or "likelihood"."""
     weight: float | None
     reciprocal_rank: Interval
     gain: Interval
     """Mean paired difference to stage 1 alone, with an interval at GAIN_LEVEL."""
+    queries: SetName = "paraphrases"
 
 
 def fuse(
-    stage1: Sequence[float] | Float[np.ndarray, " candidates"],
-    margins: Sequence[float] | Float[np.ndarray, " candidates"],
+    stage1: Sequence[float] | Float[np.ndarray, "*queries candidates"],
+    margins: Sequence[float] | Float[np.ndarray, "*queries candidates"],
     weight: float | None,
-) -> Float[np.ndarray, " candidates"]:
-    """One query's candidates by both stages: standardised stage-1 score + weight · log-odds.
+) -> Float[np.ndarray, "*queries candidates"]:
+    """Each query's candidates by two scores: standardised stage-1 score + weight · margin.
 
     Args:
         stage1: Stage-1 scores. Equal ones standardise to 0.
-        margins: Log-odds of a match.
-        weight: None leaves the log-odds alone to decide.
+        margins: Log-odds of a match, or what approximates them: the gain in log-likelihood, or
+            BM25 (Robertson and Zaragoza, 2009).
+        weight: None leaves the margins alone to decide.
 
     Returns:
         Fused scores, float64; higher is better.
@@ -69,18 +69,25 @@ def fuse(
 
 
 def standardise(
-    scores: Sequence[float] | Float[np.ndarray, " candidates"],
-) -> Float[np.ndarray, " candidates"]:
-    """The scores of one query's candidates with mean 0 and deviation 1; zeros if all are equal."""
+    scores: Sequence[float] | Float[np.ndarray, "*queries candidates"],
+) -> Float[np.ndarray, "*queries candidates"]:
+    """The scores of each query's candidates with mean 0 and deviation 1; zeros if all are equal."""
     values = np.asarray(scores, dtype=float)
-    spread = values.std()
-    return (values - values.mean()) / (spread if spread > 0 else 1.0)
+    spread = values.std(-1, keepdims=True)
+    return (values - values.mean(-1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
+
+
+def judges_of(framing: Sequence[FrameBias]) -> list[str]:
+    """The judges that are worth measuring: the best frame, unless it is at chance, and the
+    likelihood."""
+    best = best_frame(framing)
+    return [*([best.frame] if best.discriminates else []), LIKELIHOOD]
 
 
 def rerank_gain(
     backbone: Backbone,
     extraction: DiagnosticScore,
-    frame: str,
+    judge: str,
     *,
     seed: int = 0,
     progress: bool = False,
@@ -90,72 +97,84 @@ def rerank_gain(
     Args:
         backbone: The model that embeds and judges.
         extraction: The extraction of stage 1.
-        frame: A name in FRAMES.
+        judge: A name in `probes.measure.judges.named.JUDGES`.
         seed: Seed of the bootstrap intervals.
         progress: Whether to show a bar.
 
     Returns:
-        One entry per weight, over the first SENTENCES sentences of the paraphrase set; the pool of
-        stage 1 holds all its paraphrases and near-misses.
+        One entry per query set of SETS and weight, over QUERIES queries of the set, evenly spaced.
     """
-    vectors = embed_diagnostic(
-        backbone, NAMED[extraction.prompt], [extraction.site], progress=progress
-    )
-    at_site = {column: states[:, 0] for column, states in vectors.items()}
-    sentences, partners, near = diagnostic_in_geometry(extraction.geometry, at_site)
-    scores = sentences[:SENTENCES] @ torch.cat([partners, near]).T
-    candidates = scores.topk(CANDIDATES).indices
-    rows = paraphrases()
-    texts = [row["paraphrase"] for row in rows] + [row["near_miss"] for row in rows]
-    pairs = [
-        (Item(row["sentence"]), Item(texts[place]))
-        for row, places in zip(rows, candidates.tolist(), strict=False)
-        for place in places
-    ]
-    bar = f"reranking, {frame}" if progress else None
-    margins = judge(backbone, FRAMES[frame], pairs, progress=bar).reshape(candidates.shape)
-    return fusion_gains(frame, scores, candidates, margins, seed)
+    gains = []
+    for name in SETS:
+        found, scores = scored_set(backbone, extraction, name, progress=progress)
+        count = len(found.queries)
+        picks = np.linspace(0, count - 1, min(count, QUERIES)).astype(int)
+        scores = scores[from_numpy(picks)]
+        candidates = scores.topk(min(CANDIDATES, scores.shape[1])).indices.numpy()
+        pairs = [
+            (found.queries[query], found.documents[place])
+            for query, places in zip(picks, candidates, strict=True)
+            for place in places
+        ]
+        bar = f"reranking, {judge}, {name}" if progress else None
+        margins = judged_by(judge, backbone, pairs, progress=bar).reshape(candidates.shape)
+        answers = found.answers[picks]
+        gains += fusion_gains(judge, name, scores, answers, candidates, margins, seed)
+    return gains
 
 
 def fusion_gains(
-    frame: str,
+    judge: str,
+    queries: SetName,
     scores: Float[Tensor, "queries pool"],
-    candidates: Int[Tensor, "queries candidates"],
+    answers: Int[np.ndarray, " queries"],
+    candidates: Int[np.ndarray, "queries candidates"],
     margins: Float[np.ndarray, "queries candidates"],
     seed: int = 0,
 ) -> list[Fusion]:
     """The reciprocal ranks that reranking leads to, and their gain over stage 1, at each weight.
 
-    As in `search(rerank=5)` only the candidates change places: a partner that is not among them
-    keeps its stage-1 rank. The gain is therefore zero where stage 1 missed the partner.
+    As in `search(rerank=5)` only the candidates change places: an answer that is not among them
+    keeps its stage-1 rank. The gain is therefore zero where stage 1 missed the answer.
 
     Args:
-        frame: The name of the frame that gave the margins.
-        scores: Stage-1 scores of the pool; the partner of query i stands at place i.
+        judge: The name of the judge that gave the margins.
+        queries: The name of the query set.
+        scores: Stage-1 scores of the pool.
+        answers: The place in the pool of each query's answer.
         candidates: Places in the pool of each query's highest scores.
-        margins: Log-odds of a match of each candidate.
+        margins: Margins of each candidate.
         seed: Seed of the bootstrap intervals.
 
     Returns:
         One entry per weight of WEIGHTS.
     """
-    ranks = ranks_on_diagonal(scores)
-    partner = candidates.numpy() == np.arange(len(candidates))[:, None]
-    judged = partner.any(axis=1)
-    stage1 = scores.gather(1, candidates).double().numpy()
+    ranks = answer_ranks(scores.numpy(), answers)
+    answer = candidates == answers[:, None]
+    judged = answer.any(axis=1)
+    stage1 = scores.gather(1, from_numpy(candidates)).double().numpy()
     fusions = []
     for weight in WEIGHTS:
         fused = np.stack([fuse(s, m, weight) for s, m in zip(stage1, margins, strict=True)])
         reranked = 1 / ranks
-        reranked[judged] = reciprocal_ranks(fused[judged], partner[judged])
+        reranked[judged] = reciprocal_ranks(fused[judged], answer[judged])
         gain = mean_interval(reranked - 1 / ranks, seed, level=GAIN_LEVEL)
-        fusions.append(Fusion(frame, weight, mean_interval(reranked, seed), gain))
+        fusions.append(Fusion(judge, weight, mean_interval(reranked, seed), gain, queries))
     return fusions
+
+
+def gains_by_judge(fusions: Sequence[Fusion]) -> dict[tuple[str, float | None], Interval]:
+    """The gain of each judge at each weight: the mean over the query sets, which are independent of
+    each other, with equal weights."""
+    return {
+        key: mean_of_means([f.gain for f in fusions if (f.frame, f.weight) == key])
+        for key in dict.fromkeys((f.frame, f.weight) for f in fusions)
+    }
 
 
 def reciprocal_ranks(
     scores: Float[np.ndarray, "queries candidates"],
-    partner: Bool[np.ndarray, "queries candidates"],
+    answer: Bool[np.ndarray, "queries candidates"],
 ) -> Float[np.ndarray, " queries"]:
-    """1 / rank of the partner among the candidates; ties count against it."""
-    return 1 / (scores >= scores[partner][:, None]).sum(1)
+    """1 / rank of the answer among the candidates; ties count against it."""
+    return 1 / (scores >= scores[answer][:, None]).sum(1)

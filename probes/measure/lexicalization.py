@@ -38,7 +38,7 @@ from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
 from probes.model.sites import Site, all_sites
 from probes.model.trace import record
-from probes.prompts import E5V, ControlPrompt, Prompt, Prompted, Source, as_prompt
+from probes.prompts import E5V, NAMED, ControlPrompt, Prompt, Prompted, Source, as_prompt
 from probes.stats import Interval, mean_interval, median_interval
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def curve_prompts(kind: str) -> list[Source]:
 
 def prompt_kind(prompt: str) -> str:
     """The kind in PROMPT_KINDS that is closest to a prompt of `probes.NAMED`."""
-    return "control" if prompt == "control" else "word"
+    return "control" if isinstance(NAMED[prompt], ControlPrompt) else "word"
 
 
 def curves_by_prompt(

@@ -8,12 +8,18 @@ from typing import Any, Literal, get_args
 
 from probes.arguments import check_choice
 
-PartName = Literal["framing", "curves", "diagnostic", "reranking", "synonyms", "injection"]
+PartName = Literal[
+    "framing", "curves", "diagnostic", "hybrid", "reranking", "synonyms", "injection"
+]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 """The parts of a report in the order in which they are measured: the diagnostic takes states of
-sentences from the curves, and reranking from the diagnostic."""
-NEEDS: dict[str, tuple[PartName, ...]] = {"reranking": ("framing", "diagnostic")}
-"""Reranking is measured with the best frame and at the extraction that the diagnostic supports."""
+sentences from the curves, and hybrid search and reranking from the diagnostic."""
+NEEDS: dict[str, tuple[PartName, ...]] = {
+    "hybrid": ("diagnostic",),
+    "reranking": ("framing", "diagnostic"),
+}
+"""Both are measured at the extraction that the diagnostic supports, reranking with the best
+frame."""
 PROMPT_KINDS: dict[str, str] = {
     "word": "asked for a word (E5-V's prompt)",
     "control": "control prompt",

@@ -13,11 +13,12 @@ from pydantic import TypeAdapter
 from probes.arguments import check_choice
 from probes.errors import BadFile
 from probes.files import read_format, write_json, wrong_field
+from probes.measure.diagnostic.hybrid import Hybrid
+from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.framing import FrameBias
 from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
-from probes.measure.paraphrases import DiagnosticScore
 from probes.measure.parts import PARTS, PartName
 from probes.measure.summary import key_figures, part_table, report_html
 from probes.measure.synonyms import SynonymSimilarity
@@ -25,11 +26,12 @@ from probes.measure.synonyms import SynonymSimilarity
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FORMAT = 2
+FORMAT = 3
 _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
     "diagnostic": TypeAdapter(list[DiagnosticScore]),
+    "hybrid": TypeAdapter(list[Hybrid]),
     "injection": TypeAdapter(list[Injection]),
     "reranking": TypeAdapter(list[Fusion]),
 }
@@ -45,9 +47,12 @@ class ProbeReport:
     synonyms: list[SynonymSimilarity]
     framing: list[FrameBias]
     diagnostic: list[DiagnosticScore]
+    hybrid: list[Hybrid]
+    """By query set and weight of the lexical score."""
     injection: list[Injection]
     reranking: list[Fusion]
-    """Empty when no frame discriminates."""
+    """By judge, query set and weight. The judges are the best frame, unless it is at chance, and
+    the likelihood."""
     seed: int
     timings: dict[str, float]
     """Seconds spent on each part."""
@@ -73,8 +78,8 @@ class ProbeReport:
         """A part of the report as a pandas data frame.
 
         Args:
-            part: `synonyms`, `framing`, `diagnostic`, `injection` or `reranking`, with a row per
-                figure; or `curves`, with a row per kind of prompt, curve and layer.
+            part: `synonyms`, `framing`, `diagnostic`, `hybrid`, `injection` or `reranking`, with
+                a row per figure; or `curves`, with a row per kind of prompt, curve and layer.
 
         Returns:
             A data frame in which an interval NAME has the columns NAME, NAME_low and NAME_high.

@@ -11,11 +11,13 @@ from tqdm.auto import tqdm
 
 from probes.errors import BadFile
 from probes.measure.cost import tokens_of, work_of
-from probes.measure.framing import best_frame, framing_bias
-from probes.measure.fusion import Fusion, rerank_gain
+from probes.measure.diagnostic.extractions import diagnose
+from probes.measure.diagnostic.hybrid import hybrid_gain
+from probes.measure.diagnostic.scores import select_extraction
+from probes.measure.framing import framing_bias
+from probes.measure.fusion import Fusion, judges_of, rerank_gain
 from probes.measure.injection import injection_shifts
 from probes.measure.lexicalization import curves_by_prompt
-from probes.measure.paraphrases import diagnose, select_extraction
 from probes.measure.parts import PARTS, PartName, with_needed
 from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
 from probes.measure.synonyms import synonym_similarity
@@ -121,16 +123,21 @@ def kept_parts(
 
 
 def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fusion]:
-    """Gains of reranking with the best frame; none where no frame discriminates."""
-    frame = best_frame(report["framing"])
-    if not frame.discriminates:
-        return []
-    return rerank_gain(backbone, select_extraction(report["diagnostic"]), frame.frame, seed=seed)
+    """Gains of reranking by each judge that is worth measuring."""
+    extraction = select_extraction(report["diagnostic"])
+    return [
+        gain
+        for judge in judges_of(report["framing"])
+        for gain in rerank_gain(backbone, extraction, judge, seed=seed)
+    ]
 
 
 _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {
     "framing": lambda backbone, _, seed: framing_bias(backbone, seed=seed),
     "diagnostic": lambda backbone, _, seed: diagnose(backbone, seed=seed),
+    "hybrid": lambda backbone, report, seed: hybrid_gain(
+        backbone, select_extraction(report["diagnostic"]), seed=seed
+    ),
     "reranking": _rerank,
     "curves": lambda backbone, _, seed: curves_by_prompt(backbone, seed=seed),
     "synonyms": lambda backbone, _, seed: synonym_similarity(backbone, seed=seed),
@@ -157,7 +164,7 @@ def _bar(
         @contextmanager
         def within(part: PartName) -> Iterator[None]:
             end = bar.n + work[part]
-            per_token = work[part] / tokens_of(backbone, part)
+            per_token = work[part] / max(1, tokens_of(backbone, part))
             bar.set_postfix_str(part)
             with listening(lambda count: bar.update(min(count * per_token, end - bar.n))):
                 yield

@@ -5,9 +5,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from probes.display import data_frame, picture, table
+from probes.measure.diagnostic.scores import select_extraction
 from probes.measure.framing import best_frame
 from probes.measure.lexicalization import Curves
-from probes.measure.paraphrases import select_extraction
 from probes.measure.parts import PROMPT_KINDS
 from probes.stats import Interval
 
@@ -28,7 +28,7 @@ def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
         yield f"turn of the last two steps, {PROMPT_KINDS[kind]}", f"{curves.turn} ({figures})"
     if report.diagnostic:
         best = select_extraction(report.diagnostic)
-        place = f"prompt {best.prompt} at {best.site}, geometry {best.geometry}"
+        place = f"prompt {best.wording} at {best.site}, geometry {best.geometry}"
         yield "best extraction", f"{place}: reciprocal rank {best.reciprocal_rank}"
     if report.synonyms:
         most = max(report.synonyms, key=lambda s: s.separation.mean)

@@ -1,4 +1,4 @@
-"""Record the states of a forward pass at the last position, or the attention of a position.
+"""Record the states of a forward pass where they are read, or the attention of a position.
 
 Only this file imports nnsight.
 """
@@ -39,7 +39,8 @@ _traced: WeakKeyDictionary[Backbone, Traced] = WeakKeyDictionary()
 
 @dataclass(frozen=True, eq=False)
 class States(Mapping[Site, Tensor]):
-    """States recorded in one forward: a mapping from sites to tensors `[batch, hidden]`.
+    """States recorded in one forward: a mapping from sites to tensors `[batch, hidden]`, or, where
+    a row of the batch is read at several positions, `[positions, hidden]`, row after row.
 
     Sites come in order of execution, with layers counted from the start. Negative layer indices
     work too: `states["attn[-1]"]`.
@@ -82,7 +83,8 @@ def record(
     *,
     logits: bool = False,
 ) -> States:
-    """Run one forward pass and keep the state of each site at the last position.
+    """Run one forward pass and keep the state of each site at the last position, or where
+    `Batch.read` says.
 
     The pass ends after the deepest site: for `attn[-1]` the last MLP and the final norm do not run.
 
@@ -121,13 +123,12 @@ def _trace(backbone: Backbone, batch: Batch, sites: list[Site]) -> list[Tensor]:
     traced: Any = _traced_model(backbone)  # nnsight's tracers have no useful types
     places = [_place(traced, backbone.anatomy, site) for site in sites]
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
-    rows, width = inputs["input_ids"].shape
-    ends = batch.ends or [(row, width - 1) for row in range(rows)]
-    at = torch.tensor(ends, device=backbone.device)
+    rows = len(inputs["input_ids"])
+    at = torch.tensor([place for places in batch.read for place in places], device=backbone.device)
     with traced.trace(**inputs) as tracer:
         states = nnsight.save([])
         for module, end in places:
-            states.append(_last(module.input if end == "input" else module.output, rows, at))
+            states.append(_read(module.input if end == "input" else module.output, rows, at))
         tracer.stop()
     return states
 
@@ -216,10 +217,10 @@ def _traced_model(backbone: Backbone) -> Traced:
     return _traced[backbone]
 
 
-def _last(value: Any, rows: int, ends: Tensor) -> Tensor:
-    """A copy of the positions in `ends`; a view would keep the whole tensor alive."""
+def _read(value: Any, rows: int, places: Tensor) -> Tensor:
+    """A copy of the states at some places; a view would keep the whole tensor alive."""
     value = value[0] if isinstance(value, tuple) else value
-    row, column = ends.to(value.device).T
+    row, column = places.to(value.device).T
     # OPT's MLP reads [batch·time, hidden].
     return value.reshape(rows, -1, value.shape[-1])[row, column]
 

@@ -28,8 +28,8 @@ from probes.plots.style import (
 from probes.stats import Interval
 
 if TYPE_CHECKING:
+    from probes.measure.diagnostic.scores import DiagnosticScore
     from probes.measure.framing import FrameBias
-    from probes.measure.paraphrases import DiagnosticScore
     from probes.measure.synonyms import SynonymSimilarity
 
 SYNONYMS: Look = {"color": COLOURS[2], "linestyle": "-", "marker": "^"}
@@ -138,8 +138,8 @@ def draw_diagnostic(
     legend: bool = True,
     note: bool = True,
 ) -> Axes:
-    """Draw the mean reciprocal rank of every extraction as a heatmap: a row for each prompt and
-    geometry, a column for each site.
+    """Draw the mean reciprocal rank of every extraction over the query sets as a heatmap: a row for
+    each prompt and geometry, a column for each site.
 
     Args:
         scores: What `diagnose` returned, or one of them.
@@ -158,13 +158,11 @@ def draw_diagnostic(
 
     ax = new_axes() if ax is None else ax
     rows = rows_of(scores, "reciprocal_rank", "results of diagnose")
-    extractions = list(dict.fromkeys((s.prompt, s.geometry) for s in rows))
+    extractions = list(dict.fromkeys((s.wording, s.geometry) for s in rows))
     sites = list(dict.fromkeys(s.site for s in rows))
     table = np.full((len(extractions), len(sites)), np.nan)
     for s in rows:
-        table[extractions.index((s.prompt, s.geometry)), sites.index(s.site)] = (
-            s.reciprocal_rank.mean
-        )
+        table[extractions.index((s.wording, s.geometry)), sites.index(s.site)] = s.quality
     letters = 0.8 * rcParams["xtick.labelsize"]
     names = 10 * letters / 72  # the y labels, which the axes make room for later
     fits = (inches(ax) - names) / len(sites) > 2.3 * letters / 72

@@ -13,26 +13,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from probes.data import paraphrases
+from probes.data import paraphrases, passages
 from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.items import Item
-from probes.measure.paraphrases import (
+from probes.measure.diagnostic.extractions import diagnose
+from probes.measure.diagnostic.scores import DiagnosticScore
+from probes.measure.diagnostic.sets import (
     SCENES,
-    SIDES,
-    DiagnosticScore,
-    diagnose,
-    diagnostic_in_geometry,
-    embed_diagnostic,
-    scene_items,
+    QuerySet,
+    SetStates,
+    answer_ranks,
+    embed_set,
+    query_set,
+    scored_set,
+    sets_for,
 )
-from probes.measure.paraphrases import ranks_on_diagonal as ranks
-from probes.measure.reference import captions as reference_captions
+from probes.measure.reference import _MAKERS, no_reference
 from probes.model.backbone import Backbone
 from probes.prompts import E5V, PROMPT_EOL, ControlPrompt, Prompt, Side
 from probes.stats import Interval, mean_interval
 from tests.model.test_trace import reference
 from tests.models import MULTIMODAL, TEXT
-from tests.samples import picture
+from tests.samples import few_texts, picture
 
 Tiny = Callable[[str], Backbone]
 Array = np.ndarray
@@ -40,12 +42,12 @@ TASK = ControlPrompt(task="question")
 """Says one thing to a query and another to a document."""
 
 
+SENTENCES, PASSAGES = 9, 4
+
+
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    few = paraphrases()[:9]
-    for module in ("paraphrases", "fusion"):
-        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: few)
-    return few
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_texts(monkeypatch, SENTENCES, PASSAGES)
 
 
 def unit(vectors: Array) -> Array:
@@ -97,17 +99,24 @@ def same(found: Interval, values: Array, seed: int) -> None:
 # ------------------------------------------------------------------------------ worked by hand
 
 
-VECTORS = {
-    "sentence": [[3.0, 0.0], [0.0, 1.0], [2.0, 2.0]],
-    "paraphrase": [[2.0, 0.0], [5.0, 5.0], [0.0, 3.0]],
-    "near_miss": [[1.0, 0.0], [7.0, 0.0], [-1.0, 0.0]],
-}
+def paired(queries: list[list[float]], documents: list[list[float]], pool: int) -> SetStates:
+    """States at a single site of a set in which query i is answered by document i."""
+    found = QuerySet(
+        "paraphrases",
+        [Item("q") for _ in queries],
+        [Item("d") for _ in documents],
+        np.arange(len(queries)) % pool,
+        pool,
+    )
+    raw = (torch.tensor(side)[:, None] for side in (queries, documents))
+    return SetStates(found, *raw, no_reference)
 
 
-def test_ties_count_against_the_partner() -> None:
+def test_ties_count_against_the_answer() -> None:
     scores = torch.tensor([[0.5, 0.5, 0.2], [0.1, 0.9, 0.3], [0.7, 0.8, 0.6]])
-    assert ranks(scores).tolist() == [2, 1, 3]
-    assert ranks(torch.zeros(4, 4)).tolist() == [4, 4, 4, 4]
+    assert answer_ranks(scores, np.arange(3)).tolist() == [2, 1, 3]
+    assert answer_ranks(scores, np.array([2, 2, 1])).tolist() == [3, 2, 1]
+    assert answer_ranks(torch.zeros(4, 4), np.arange(4)).tolist() == [4, 4, 4, 4]
 
 
 def test_figures_worked_by_hand(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,58 +125,83 @@ def test_figures_worked_by_hand(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> 
     So the ranks are 1, 2 and 3 (a tie counts against). By raw dot products the first sentence
     would find the second, long paraphrase. The first near-miss scores as its paraphrase does.
     """
-    vectors = {name: torch.tensor(values)[:, None] for name, values in VECTORS.items()}
-    monkeypatch.setattr("probes.measure.paraphrases.embed_diagnostic", lambda *_, **__: vectors)
+    sentences = [[3.0, 0.0], [0.0, 1.0], [2.0, 2.0]]
+    paraphrases = [[2.0, 0.0], [5.0, 5.0], [0.0, 3.0]]
+    near_misses = [[1.0, 0.0], [7.0, 0.0], [-1.0, 0.0]]
+    states = {
+        "paraphrases": paired(sentences, paraphrases + near_misses, 3),
+        # Two queries each: the first passage ranks 1 and 2, the second 1 and 1.
+        "passages": paired(
+            [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]], 2
+        ),
+    }
+    monkeypatch.setattr(
+        "probes.measure.diagnostic.extractions.embed_set",
+        lambda _, __, name, *___, **____: states[name],
+    )
     found = diagnose(tiny("llama"), {"a name": E5V}, ["norm"])
-    assert [(s.prompt, s.site, s.geometry) for s in found] == [
-        ("a name", "norm", kind) for kind in GEOMETRY_KINDS
+    assert [(s.prompt, s.task, s.site, s.geometry) for s in found] == [
+        ("a name", None, "norm", kind) for kind in GEOMETRY_KINDS
     ]
     plain = found[0]
     assert plain.precision.mean == pytest.approx(1 / 3)
     assert plain.reciprocal_rank.mean == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
     assert plain.beats_near_miss.mean == pytest.approx(2 / 3)
+    assert plain.passages is not None
+    assert plain.passages.mean == pytest.approx((1 + 1 / 2 + 1 + 1) / 4)
     assert plain.pictures is None
-    assert plain.quality == plain.reciprocal_rank.mean
+    assert plain.quality == pytest.approx((plain.reciprocal_rank.mean + plain.passages.mean) / 2)
+
+
+def test_queries_with_the_same_answer_are_resampled_together() -> None:
+    found = paired([[1.0]] * 4, [[1.0]] * 2, 2).set
+    assert found.by_answer(np.array([1.0, 0.5, 0.0, 0.25])).tolist() == [0.5, 0.375]
 
 
 @pytest.mark.parametrize("kind", GEOMETRY_KINDS)
 def test_near_misses_are_part_of_the_corpus(kind: GeometryKind) -> None:
     """Mean and covariance are those of paraphrases and near-misses together, as unit vectors."""
     rng = np.random.default_rng(3)
-    raw = {name: rng.normal(size=(7, 5)) * rng.uniform(1, 9, (7, 1)) + 2 for name in SIDES}
-    found = diagnostic_in_geometry(
-        kind, {name: torch.tensor(v, dtype=torch.float) for name, v in raw.items()}
-    )
-    expected = mapped(kind, np.concatenate([raw["paraphrase"], raw["near_miss"]]))
-    for name, vectors in zip(("sentence", "paraphrase", "near_miss"), found, strict=True):
-        np.testing.assert_allclose(vectors.numpy(), expected(raw[name]), atol=1e-4)
+
+    def drawn(count: int) -> Array:
+        return rng.normal(size=(count, 5)) * rng.uniform(1, 9, (count, 1)) + 2
+
+    queries, documents = drawn(7), drawn(14)
+    found = paired(queries.tolist(), documents.tolist(), 7).scores(kind, 0).numpy()
+    transform = mapped(kind, documents)
+    np.testing.assert_allclose(found, transform(queries) @ transform(documents).T, atol=1e-4)
     if kind != "none":
-        without = mapped(kind, raw["paraphrase"])(raw["sentence"])
-        assert np.abs(without - found[0].numpy()).max() > 0.01
+        without = mapped(kind, documents[:7])
+        assert np.abs(without(queries) @ without(documents).T - found).max() > 0.01
 
 
 # --------------------------------------------------------------------------- against plain hooks
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("prompt", [E5V, TASK], ids=["e5v", "task"])
-def test_every_setting_follows_its_definition(
-    prompt: Prompt, rows: list[dict[str, str]], tiny: Tiny
-) -> None:
+def test_every_setting_follows_its_definition(prompt: Prompt, tiny: Tiny) -> None:
     backbone, model = tiny("llama"), TEXT["llama"].__wrapped__()
     sites = ["attn[-2]", "mlp[3]", "norm"]
     found = diagnose(backbone, {"named": prompt}, sites, seed=6)
     assert [(s.prompt, s.site, s.geometry) for s in found] == [
         ("named", site, kind) for site in sites for kind in GEOMETRY_KINDS
     ]
+    rows, long = paraphrases()[:SENTENCES], passages()[:PASSAGES]
     states = {
-        name: by_hooks("llama", backbone, model, prompt, [Item(row[name]) for row in rows], side)
-        for name, side in (("sentence", "query"), ("paraphrase", "document"),
-                           ("near_miss", "document"))
-    }  # fmt: skip
+        column: by_hooks("llama", backbone, model, prompt, [Item(r[column]) for r in texts], side)
+        for texts, columns in (
+            (rows, {"sentence": "query", "paraphrase": "document", "near_miss": "document"}),
+            (long, {"question": "query", "request": "query", "passage": "document"}),
+        )
+        for column, side in columns.items()
+    }
     for setting in found:
         raw = {name: at[setting.site.replace("[-2]", "[2]")] for name, at in states.items()}
         transform = mapped(setting.geometry, np.concatenate([raw["paraphrase"], raw["near_miss"]]))
-        sentence, partner, near = (transform(raw[name]) for name in raw)
+        sentence, partner, near = (
+            transform(raw[n]) for n in ("sentence", "paraphrase", "near_miss")
+        )
         scores = sentence @ partner.T
         rank = rank_of_partner(scores)
         assert len(set(rank)) > 1
@@ -176,91 +210,138 @@ def test_every_setting_follows_its_definition(
         beats = [scores[i, i] > sentence[i] @ near[i] for i in range(len(rows))]
         same(setting.beats_near_miss, np.array(beats, dtype=float), 6)
         assert setting.pictures is None
+        assert setting.passages is not None
+        transform = mapped(setting.geometry, raw["passage"])
+        pool = transform(raw["passage"])
+        asked = [rank_of_partner(transform(raw[n]) @ pool.T) for n in ("question", "request")]
+        same(setting.passages, (1 / asked[0] + 1 / asked[1]) / 2, 6)
 
 
-def test_sentences_are_queries_and_paraphrases_are_documents(
-    rows: list[dict[str, str]], tiny: Tiny
-) -> None:
+@pytest.mark.usefixtures("few")
+def test_states_of_a_set_are_those_of_its_sides(tiny: Tiny) -> None:
     backbone, model = tiny("qwen2"), TEXT["qwen2"].__wrapped__()
-    found = embed_diagnostic(backbone, TASK, ["mlp[1]", "attn[3]"])
-    assert list(found) == ["sentence", "paraphrase", "near_miss"]
-    for name, side in SIDES.items():
-        items = [Item(row[name]) for row in rows]
+    found = embed_set(backbone, TASK, "paraphrases", ["mlp[1]", "attn[3]"])
+    sides: list[tuple[Tensor, list[Item], Side]] = [
+        (found.queries, found.set.queries, "query"),
+        (found.documents, found.set.documents, "document"),
+    ]
+    for raw, items, side in sides:
         states = by_hooks("qwen2", backbone, model, TASK, items, side)
         expected = np.stack([states["mlp[1]"], states["attn[3]"]], axis=1)
-        np.testing.assert_allclose(found[name].numpy(), expected, rtol=1e-3, atol=1e-4)
-    assert SIDES == {"sentence": "query", "paraphrase": "document", "near_miss": "document"}
+        np.testing.assert_allclose(raw.numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_prompts_and_sites_by_default(rows: list[dict[str, str]], tiny: Tiny) -> None:
+def test_every_query_stands_with_its_answer() -> None:
+    rows, long = paraphrases(), passages()
+    found = query_set("paraphrases")
+    assert (len(found.queries), len(found.documents), found.pool) == (200, 400, 200)
+    for i, row in enumerate(rows):
+        assert found.queries[i].text == row["sentence"]
+        assert found.documents[found.answers[i]].text == row["paraphrase"]
+        assert found.documents[found.pool + i].text == row["near_miss"]
+    found = query_set("passages")
+    assert (len(found.queries), len(found.documents), found.pool) == (240, 120, 120)
+    asked = {
+        q.text: found.documents[a].text for q, a in zip(found.queries, found.answers, strict=True)
+    }
+    assert asked == {row[kind]: row["passage"] for row in long for kind in ("question", "request")}
+
+
+def test_passages_are_long_and_stand_in_groups_of_six() -> None:
+    groups = [row["group"] for row in passages()]
+    assert {groups.count(group) for group in groups} == {6}
+    assert len(groups) == len({row["passage"] for row in passages()}) == 120
+    assert all(130 <= len(row["passage"].split()) <= 230 for row in passages())
+
+
+@pytest.mark.usefixtures("few")
+def test_prompts_tasks_and_sites_by_default(tiny: Tiny) -> None:
     found = diagnose(tiny("llama"))
-    prompts = ["control", "e5v", "prompteol", "hierarchical"]
+    prompts = [
+        ("control", None), ("control, no task", None), ("e5v", None), ("prompteol", None),
+        ("hierarchical", None), ("control", "question"),
+    ]  # fmt: skip
     sites = [f"{kind}[{layer}]" for layer in (-4, -3, -2, -1) for kind in ("attn", "mlp")]
-    assert [(s.prompt, s.site, s.geometry) for s in found] == [
+    assert [((s.prompt, s.task), s.site, s.geometry) for s in found] == [
         (prompt, site, kind)
         for prompt in prompts
         for site in [*sites, "norm"]
         for kind in GEOMETRY_KINDS
     ]
+    asked = {
+        s.wording: s.reciprocal_rank for s in found if (s.site, s.geometry) == ("norm", "none")
+    }
+    assert len({str(interval) for interval in asked.values()}) > 3, "a task would change nothing"
 
 
-def test_captions_retrieve_their_pictures(
-    rows: list[dict[str, str]], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("few")
+def test_a_set_is_scored_under_the_task_of_the_extraction(tiny: Tiny) -> None:
+    backbone, none = tiny("llama"), Interval(0, 0, 0)
+    by_task = {}
+    for task in (None, "question"):
+        extraction = DiagnosticScore("control", "mlp[-1]", "centre", none, none, none, task=task)
+        found, by_task[task] = scored_set(backbone, extraction, "passages")
+        prompt = ControlPrompt() if task is None else ControlPrompt(task=task)
+        states = embed_set(backbone, prompt, "passages", ["norm", "mlp[-1]"])
+        torch.testing.assert_close(by_task[task], states.scores("centre", 1))
+        assert found.name == "passages"
+    assert (by_task[None] - by_task["question"]).abs().max() > 1e-4
+
+
+@pytest.mark.usefixtures("few")
+def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the geometry of the pictures, with queries around the mean of sentences and captions."""
     backbone, model = tiny("llava"), MULTIMODAL["llava"].__wrapped__()[0]
     captions = ["the word", "one of the image", "a user", "Yes", "summary of the system"]
-    scenes: dict[tuple[str, Side], list[Item]] = {
-        ("caption", "query"): [Item(text) for text in captions],
-        ("picture", "document"): [Item(images=[picture(seed=i)]) for i in range(5)],
-        ("reference caption", "query"): [Item("No"), Item("one word")],
-    }
-    monkeypatch.setattr("probes.measure.paraphrases.scene_items", lambda: scenes)
+    pictures = [Item(images=[picture(seed=i)]) for i in range(5)]
+    asking = {"sentences": [Item("a cat"), Item("the image")], "captions": [Item("No")]}
+    scenes = QuerySet("scenes", [Item(c) for c in captions], pictures, np.arange(5), 5)
+    monkeypatch.setattr("probes.measure.diagnostic.sets._scenes", lambda: scenes)
+    monkeypatch.setattr("probes.geometry.FEW", 5)
+    for name, items in asking.items():
+        monkeypatch.setitem(_MAKERS, name, lambda items=items: items)
     found = diagnose(backbone, {"named": TASK}, ["attn[-1]"], seed=2)
-    at = {
-        name: by_hooks("llava", backbone, model, TASK, items, side)["attn[3]"]
-        for (name, side), items in scenes.items()
-    }
-    sentences = [Item(row["sentence"]) for row in rows]
-    at["sentence"] = by_hooks("llava", backbone, model, TASK, sentences, "query")["attn[3]"]
-    asked = unit(np.concatenate([at["sentence"], at["reference caption"]])).mean(0)
+    texts, sides = [Item(c) for c in captions], ("query", "document", "query")
+    at = [
+        by_hooks("llava", backbone, model, TASK, items, side)["attn[3]"]
+        for items, side in zip((texts, pictures, sum(asking.values(), [])), sides, strict=True)
+    ]
+    asked = unit(at[2]).mean(0)
     differ = set()
     for setting in found:
-        pool = mapped(setting.geometry, at["picture"])(at["picture"])
-        queries = mapped(setting.geometry, at["picture"], asked)(at["caption"])
+        pool = mapped(setting.geometry, at[1])(at[1])
+        queries = mapped(setting.geometry, at[1], asked)(at[0])
         rank = rank_of_partner(queries @ pool.T)
         assert setting.pictures is not None
+        assert setting.passages is not None
         same(setting.pictures, 1 / rank, 2)
-        assert setting.quality == pytest.approx(
-            (setting.reciprocal_rank.mean + setting.pictures.mean) / 2
-        )
-        wrong = mapped(setting.geometry, at["picture"])(at["caption"])
+        measures = (setting.reciprocal_rank, setting.passages, setting.pictures)
+        assert setting.quality == pytest.approx(sum(m.mean for m in measures) / 3)
+        wrong = mapped(setting.geometry, at[1])(at[0])
         differ.add(rank_of_partner(wrong @ pool.T).tolist() == rank.tolist())
     assert False in differ, "the mean of the pictures would pass for that of the queries"
 
 
 def test_scenes_are_embedded_by_models_that_read_pictures(tiny: Tiny) -> None:
-    assert tiny("llama").modalities == ["text"]
-    scenes = scene_items()
-    assert len(scenes["caption", "query"]) == len(scenes["picture", "document"]) == SCENES == 100
-    assert scenes["reference caption", "query"] == reference_captions()
-    assert all(item.signature == "image" for item in scenes["picture", "document"])
-    assert len({item.text for item in scenes["caption", "query"]}) == 100
+    assert sets_for(tiny("llama")) == ["paraphrases", "passages"]
+    assert sets_for(tiny("llava")) == ["paraphrases", "passages", "scenes"]
+    scenes = query_set("scenes")
+    assert len(scenes.queries) == len(scenes.documents) == SCENES == 100
+    assert all(item.signature == "image" for item in scenes.documents)
+    assert len({item.text for item in scenes.queries}) == 100
 
 
 def test_real_paraphrases_are_retrieved(smollm2: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """PromptEOL retrieves the paraphrase among fifteen; a near-miss shares more words and wins."""
-    few = paraphrases()[:15]
-    monkeypatch.setattr("probes.measure.paraphrases.paraphrases", lambda: few)
+    few_texts(monkeypatch, 15, 2)
     found: dict[str, DiagnosticScore] = {
         s.geometry: s for s in diagnose(smollm2, {"eol": PROMPT_EOL}, ["attn[-1]"])
     }
     assert found["none"].reciprocal_rank.mean > 0.8
     assert found["none"].beats_near_miss.mean < 0.3
-    vectors: dict[str, Tensor] = embed_diagnostic(smollm2, PROMPT_EOL, ["attn[-1]"])
-    raw = {name: v[:, 0].double().numpy() for name, v in vectors.items()}
-    documents = np.concatenate([raw["paraphrase"], raw["near_miss"]])
+    raw = embed_set(smollm2, PROMPT_EOL, "paraphrases", ["attn[-1]"])
+    sentences, documents = (side[:, 0].double().numpy() for side in (raw.queries, raw.documents))
     for kind in GEOMETRY_KINDS:
         transform = mapped(kind, documents)
-        rank = rank_of_partner(transform(raw["sentence"]) @ transform(raw["paraphrase"]).T)
+        rank = rank_of_partner(transform(sentences) @ transform(documents[:15]).T)
         same(found[kind].reciprocal_rank, 1 / rank, 0)

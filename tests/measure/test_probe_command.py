@@ -15,7 +15,7 @@ import pytest
 
 from freeret.reports import parts_folder, report_path, seconds_of
 from probes import Backbone, ProbeReport, probe
-from probes.data import matches, paraphrases
+from probes.data import matches
 from probes.errors import BadFile, BadSetting
 from probes.measure.parts import PARTS, part_names, with_needed
 from probes.measure.report import read_parts, write_parts
@@ -26,6 +26,7 @@ from tests.command.test_cli import own_lines
 from tests.commands import run
 from tests.measure.test_report import make_report, plain
 from tests.models import TEXT, tokenizer
+from tests.samples import few_texts
 from tests.stores import save_tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -41,9 +42,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, probes over a few of their rows, and a machine of known speed."""
     monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 1000.0)
-    rows, pairs = paraphrases()[:6], sorted(matches(), key=lambda r: (r["query"], r["match"]))[:8]
-    for module in ("paraphrases", "lexicalization", "fusion"):
-        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
+    few_texts(monkeypatch, 6)
+    pairs = sorted(matches(), key=lambda r: (r["query"], r["match"]))[:8]
     for module in ("framing", "injection"):
         monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)
     return tmp_path / "cache"

@@ -15,19 +15,21 @@ from freeret.recipe import Recipe
 from freeret.reports import known_report, named_recipe, report_of, report_path
 from freeret.retriever import FreeRet
 from probes import Backbone, MediaOptions, ProbeReport, probe
-from probes.data import REPORTS, matches, paraphrases
+from probes.data import REPORTS, matches
 from probes.embedded import ALIASES
 from probes.errors import BadFile
+from probes.measure.diagnostic.hybrid import Hybrid
+from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.framing import FrameBias
 from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
-from probes.measure.paraphrases import DiagnosticScore
 from probes.measure.parts import PARTS
 from probes.measure.run import _MEASURES, DTYPES
 from probes.measure.synonyms import SynonymSimilarity
 from probes.stats import Interval, mean_interval
 from tests.models import MULTIMODAL, TEXT, tokenizer
+from tests.samples import few_texts
 from tests.stores import save_tiny
 
 LAYERS = 4
@@ -65,7 +67,8 @@ def frame_bias(name: str, area: float, half: float = 0.05) -> FrameBias:
 
 
 def make_report(**changes: Any) -> ProbeReport:
-    """A whole report, in which the recipe is prompteol at mlp[-1], whitened, with true_false."""
+    """A whole report, in which the recipe is prompteol at mlp[-1], whitened, with true_false, and
+    words have a weight of 0.2."""
     report = ProbeReport(
         fingerprint={"model": "made-up", "layers": LAYERS, "versions": {"torch": "2"}},
         curves={"word": curves(0.1), "control": curves(0.2), "text": curves(0.8, 0.3)},
@@ -79,6 +82,15 @@ def make_report(**changes: Any) -> ProbeReport:
             setting("control", "attn[-1]", "none", 0.60),
             setting("prompteol", "mlp[-1]", "whiten", 0.80),
             setting("prompteol", "norm", "whiten", 0.60),
+        ],
+        hybrid=[
+            Hybrid(queries, weight, around(0.9), around(vectors), around(0.05))
+            for queries, weight, vectors in [
+                ("paraphrases", 0.2, 0.00),
+                ("paraphrases", 0.5, -0.10),
+                ("passages", 0.2, 0.06),
+                ("passages", 0.5, 0.07),
+            ]
         ],
         injection=[Injection("mcq", "claim", around(0.3), 0.25)],
         reranking=[
@@ -145,14 +157,23 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         ProbeReport.load(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '{"format": 1}', '{"format": 2}', "\xff"])
+@pytest.mark.parametrize("text", ["[]", "null", '{"format": 2}', '{"format": 3}', "\xff"])
 def test_a_file_of_another_format_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(BadFile, match=r"report\.json"):
         ProbeReport.load(tmp_path / "report.json")
 
 
-SAVED = ("fingerprint", "curves", "synonyms", "framing", "diagnostic", "injection", "seed")
+SAVED = (
+    "fingerprint",
+    "curves",
+    "synonyms",
+    "framing",
+    "diagnostic",
+    "hybrid",
+    "injection",
+    "seed",
+)
 
 
 @pytest.mark.parametrize("key", SAVED)
@@ -180,9 +201,8 @@ def test_a_part_of_another_kind_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probes over a few of their rows, to be quick."""
-    rows, pairs = paraphrases()[:10], sorted(matches(), key=lambda r: (r["query"], r["match"]))[:12]
-    for module in ("paraphrases", "lexicalization", "fusion"):
-        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
+    few_texts(monkeypatch, 10)
+    pairs = sorted(matches(), key=lambda r: (r["query"], r["match"]))[:12]
     for module in ("framing", "injection"):
         monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)
 

@@ -12,17 +12,20 @@ from freeret.recipe import Recipe
 from probes.data import paraphrases
 from probes.geometry import GeometryKind
 from probes.items import Item
+from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.framing import FRAMES
 from probes.measure.fusion import (
     CANDIDATES,
+    SETS,
     WEIGHTS,
     Fusion,
     fuse,
     fusion_gains,
+    gains_by_judge,
+    judges_of,
     reciprocal_ranks,
     rerank_gain,
 )
-from probes.measure.paraphrases import DiagnosticScore
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
 from probes.stats import Interval, mean_interval
@@ -30,6 +33,7 @@ from tests.measure.test_diagnostic import TASK, by_hooks, mapped, same
 from tests.measure.test_framing import from_full_logits
 from tests.measure.test_report import frame_bias, make_report
 from tests.models import TEXT, tokenizer
+from tests.samples import few_texts
 
 Tiny = Callable[[str], Backbone]
 NO_INTERVAL = Interval(0.5, 0.5, 0.5)
@@ -60,7 +64,10 @@ def gains(scores: np.ndarray, judge: Callable[[int, int], float]) -> list[Fusion
     stage1 = torch.tensor(scores)
     candidates = stage1.topk(CANDIDATES).indices
     margins = [[judge(q, place) for place in row] for q, row in enumerate(candidates.tolist())]
-    return fusion_gains("mcq", stage1, candidates, np.array(margins))
+    answers = np.arange(len(scores))
+    return fusion_gains(
+        "mcq", "paraphrases", stage1, answers, candidates.numpy(), np.array(margins)
+    )
 
 
 def chosen_frame(fusions: list[Fusion]) -> str | None:
@@ -109,10 +116,25 @@ def test_a_perfect_judge_is_chosen_and_a_judge_at_chance_is_not() -> None:
     assert lucky <= 2, "2.5% are expected"
 
 
+def test_a_gain_is_the_mean_over_the_query_sets() -> None:
+    """Independent errors of 0.03 and 0.04 make 0.05, of the mean half as much."""
+    sets = [
+        Fusion("likelihood", 0.5, NO_INTERVAL, Interval(0.1, 0.07, 0.13), "paraphrases"),
+        Fusion("mcq", 0.5, NO_INTERVAL, Interval(0.3, 0.2, 0.4), "paraphrases"),
+        Fusion("likelihood", 0.5, NO_INTERVAL, Interval(0.02, -0.02, 0.06), "passages"),
+    ]
+    gains = gains_by_judge(sets)
+    np.testing.assert_allclose(gains["likelihood", 0.5], (0.06, 0.035, 0.085))
+    np.testing.assert_allclose(gains["mcq", 0.5], (0.3, 0.2, 0.4))
+
+
+def test_a_frame_at_chance_is_not_measured() -> None:
+    assert judges_of([frame_bias("mcq", 0.52), frame_bias("yes_no", 0.5)]) == ["likelihood"]
+    assert judges_of([frame_bias("mcq", 0.8), frame_bias("yes_no", 0.7)]) == ["mcq", "likelihood"]
+
+
 def test_no_random_model_gets_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = paraphrases()[:30]
-    for module in ("paraphrases", "fusion"):
-        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
+    few_texts(monkeypatch, 30)
     setting = DiagnosticScore("control", "mlp[-1]", "none", *[NO_INTERVAL] * 3)
     for seed in range(5):
         torch.manual_seed(seed)
@@ -121,25 +143,30 @@ def test_no_random_model_gets_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
             num_attention_heads=2, num_key_value_heads=2,
         )  # fmt: skip
         backbone = Backbone.load(Qwen2ForCausalLM(config).eval(), tokenizer=tokenizer())
-        assert chosen_frame(rerank_gain(backbone, setting, "mcq")) is None, seed
+        for judge in ("mcq", "likelihood"):
+            assert chosen_frame(rerank_gain(backbone, setting, judge)) is None, (seed, judge)
 
 
 # ------------------------------------------------------------------------ against the plain model
 
 
-@pytest.mark.parametrize(("kind", "sentences"), [("none", 50), ("centre", 4), ("whiten", 50)])
+@pytest.mark.parametrize(
+    ("kind", "picks"),
+    [("none", [0, 1, 2, 3, 4, 5]), ("centre", [0, 1, 3, 5]), ("whiten", [0, 1, 2, 3, 4, 5])],
+)
 def test_gains_follow_their_definition(
-    kind: GeometryKind, sentences: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    kind: GeometryKind, picks: list[int], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few_texts(monkeypatch, 6)
     rows = paraphrases()[:6]
-    for module in ("paraphrases", "fusion"):
-        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
     monkeypatch.setitem(NAMED, "control", TASK)
-    monkeypatch.setattr("probes.measure.fusion.SENTENCES", sentences)
+    monkeypatch.setattr("probes.measure.fusion.QUERIES", len(picks))
     backbone, model, frame = tiny("llama"), TEXT["llama"].__wrapped__(), FRAMES["yes_no"]
     setting = DiagnosticScore("control", "mlp[-2]", kind, NO_INTERVAL, NO_INTERVAL, NO_INTERVAL)
     found = rerank_gain(backbone, setting, "yes_no", seed=8)
-    assert [(f.frame, f.weight) for f in found] == [("yes_no", weight) for weight in WEIGHTS]
+    expected = [("yes_no", queries, weight) for queries in SETS for weight in WEIGHTS]
+    assert [(f.frame, f.queries, f.weight) for f in found] == expected
+    found = [fusion for fusion in found if fusion.queries == "paraphrases"]
 
     def states(name: str, side: str) -> np.ndarray:
         items = [Item(row[name]) for row in rows]
@@ -151,8 +178,8 @@ def test_gains_follow_their_definition(
     scores = transform(states("sentence", "query")) @ transform(pool).T
     alone, fused = [], {weight: [] for weight in WEIGHTS}
     missed = 0
-    for query, row in enumerate(rows[:sentences]):
-        first = scores[query]
+    for query in picks:
+        row, first = rows[query], scores[query]
         candidates = sorted(range(12), key=lambda place: -first[place])[:5]
         alone.append(1 / sum(first >= first[query]))
         if query not in candidates:
@@ -173,6 +200,6 @@ def test_gains_follow_their_definition(
         ranks = np.array(fused[fusion.weight])
         same(fusion.reciprocal_rank, ranks, 8)
         gain = ranks - np.array(alone)
-        expected = mean_interval(gain, 8, level=100 - 5 / 7)
+        expected = mean_interval(gain, 8, level=100 - 5 / 14)
         np.testing.assert_allclose(list(fusion.gain), list(expected), atol=1e-6)
     assert {np.sign(f.gain.mean) for f in found} - {0.0}, "a gain of the other sign would pass"

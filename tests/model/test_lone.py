@@ -21,9 +21,9 @@ from freeret.store.table import Store
 from probes import FRAMES, lexicalization_curves, record
 from probes.errors import BadItem, BadSetting
 from probes.items import Item, as_item, as_items, several
+from probes.measure.diagnostic.extractions import diagnose
 from probes.measure.framing import as_frames, framing_bias
 from probes.measure.injection import injection_shifts
-from probes.measure.paraphrases import diagnose
 from probes.model.backbone import Backbone
 from probes.model.sites import Site, as_sites
 from probes.prompts import E5V
@@ -91,11 +91,11 @@ def test_a_diagnostic_takes_names(
 ) -> None:
     asked = []
 
-    def embed(_: Any, prompt: Any, sites: list[str], **__: Any) -> Any:
+    def embed(_: Any, prompt: Any, __: str, sites: list[str], **___: Any) -> Any:
         asked.append((prompt, sites))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("probes.measure.paraphrases.embed_diagnostic", embed)
+    monkeypatch.setattr("probes.measure.diagnostic.extractions.embed_set", embed)
     with pytest.raises(KeyboardInterrupt):
         diagnose(tiny("llama"), prompts, "norm")
     assert asked == [(E5V, ["norm"])]

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from probes.data import paraphrases
+from probes.measure.diagnostic.extractions import TASKED, diagnose
+from probes.measure.diagnostic.hybrid import Hybrid, hybrid_gain
+from probes.measure.diagnostic.scores import DiagnosticScore, select_extraction
 from probes.measure.fusion import Fusion, rerank_gain
 from probes.measure.lexicalization import curves_by_prompt
-from probes.measure.paraphrases import DiagnosticScore, diagnose, select_extraction
 from probes.model.backbone import Backbone
 from probes.model.batches import remembering as kept
 from probes.model.batches import states
@@ -19,7 +20,7 @@ from probes.model.batches.remembering import remember, remembered_states, rememb
 from probes.model.batches.states import last_states
 from probes.model.sites import all_sites, late_sites
 from probes.prompts import NAMED
-from tests.samples import items_for
+from tests.samples import few_texts, items_for
 
 Tiny = Callable[[str], Backbone]
 LAST = "norm"
@@ -45,9 +46,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, ...]]:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = paraphrases()[:6]
-    for module in ("paraphrases", "lexicalization", "fusion"):
-        monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
+    few_texts(monkeypatch, 6, 2)
 
 
 @pytest.mark.usefixtures("few")
@@ -56,18 +55,21 @@ def test_parts_of_a_report_compute_no_row_twice(
 ) -> None:
     backbone = tiny("llama")
 
-    def measure() -> tuple[list[DiagnosticScore], list[Fusion]]:
+    def measure() -> tuple[list[DiagnosticScore], list[Hybrid], list[Fusion]]:
         curves_by_prompt(backbone)
         scores = diagnose(backbone)
-        return scores, rerank_gain(backbone, select_extraction(scores), "yes_no")
+        chosen = select_extraction(scores)
+        return scores, hybrid_gain(backbone, chosen), rerank_gain(backbone, chosen, "yes_no")
 
     with remembering():
         shared = measure()
     assert set(computed.values()) == {1}
-    assert len(computed) == 6 * (len(NAMED) * 3 + 1), "texts under each prompt, and running text"
+    texts = 6 * 3 + 2 * 3
+    prompts = len(NAMED) + len(TASKED)
+    assert len(computed) == prompts * texts + 6, "texts under each prompt, and running text"
     computed.clear()
     apart = measure()
-    assert max(computed.values()) == 3
+    assert max(computed.values()) == 4
     for together, alone in zip(shared, apart, strict=True):
         assert [repr(result) for result in together] == [repr(result) for result in alone]
 

@@ -25,7 +25,7 @@ from probes.model.batches.prefix import _computed_last
 from probes.model.batches.states import states_of
 from probes.model.encoding import Batch
 from probes.model.sites import Site, all_sites
-from probes.model.trace import _last, _place, _traced, _traced_model, record
+from probes.model.trace import _place, _read, _traced, _traced_model, record
 from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import items_for
 
@@ -316,8 +316,8 @@ def test_the_state_is_the_first_of_several_outputs_of_a_layer() -> None:
     """Layers of some classes return a tuple: the state, then attention weights or a cache."""
     state, weights = torch.arange(12.0).reshape(2, 3, 2), torch.zeros(2, 5, 3, 3)
     ends = torch.tensor([(0, 2), (1, 2)])
-    assert torch.equal(_last((state, weights), 2, ends), state[:, 2])
-    assert torch.equal(_last(state.reshape(6, 2), 2, ends), state[:, 2])
+    assert torch.equal(_read((state, weights), 2, ends), state[:, 2])
+    assert torch.equal(_read(state.reshape(6, 2), 2, ends), state[:, 2])
 
 
 def test_threads_do_not_disturb_each_other(tiny: Tiny) -> None:

@@ -191,6 +191,31 @@ def test_where_nothing_gains_the_largest_gain_is_quoted() -> None:
         assert str(large.gain) in recipe.why_not_reranked
 
 
+def test_the_likelihood_reranks_where_no_frame_can_tell() -> None:
+    framing = [frame_bias("mcq", 0.52, half=0.05)]
+    sure = [
+        Fusion("likelihood", 0.5, around(0.8), around(0.07, half=0.02), "paraphrases"),
+        Fusion("likelihood", 0.5, around(0.8), around(0.01, half=0.02), "passages"),
+    ]
+    recipe = chosen(framing=framing, reranking=sure)
+    assert (recipe.frame, recipe.fusion, recipe.why_not_reranked) == ("likelihood", 0.5, "")
+    for fusion in sure:
+        assert str(fusion.gain) in recipe.reasons[-1]
+    assert "by likelihood and orders them by" in str(recipe)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_every_judge_that_was_tried_is_quoted_where_none_gains() -> None:
+    tried = [
+        Fusion("likelihood", 0.5, around(0.8), around(0.01, half=0.02)),
+        Fusion("true_false", 0.2, around(0.8), around(0.0, half=0.02)),
+    ]
+    recipe = chosen(reranking=tried)
+    assert recipe.frame is None
+    for fusion in tried:
+        assert f"by {fusion.frame} (weight {fusion.weight}), {fusion.gain}" in recipe.reasons[-1]
+
+
 def test_the_surest_gain_is_chosen_not_the_largest() -> None:
     large = Fusion("true_false", None, around(0.9), around(0.08, half=0.07))
     sure = Fusion("true_false", 2.0, around(0.88), around(0.06, half=0.03))

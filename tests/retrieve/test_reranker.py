@@ -14,8 +14,9 @@ from PIL import Image
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, Frame, Item
-from probes.errors import BadItem, UnsupportedBackbone
+from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.measure.framing import CONTENT_FREE, SWAPPED, Labels
+from probes.measure.judges.likelihood import likelihood
 from tests.models import TEXT, tokenizer
 
 Tiny = Callable[[str], Backbone]
@@ -159,6 +160,19 @@ def test_a_recipe_without_a_frame_is_not_reranked_by(tiny: Tiny) -> None:
 def test_an_unknown_frame_is_refused(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="no frame 'nonsense'; frames: mcq"):
         Reranker(tiny("llama"), "nonsense")
+
+
+def test_a_likelihood_reranks_and_takes_no_settings_of_frames(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    reranker = Reranker.from_recipe(backbone, Recipe(frame="likelihood"))
+    expected = likelihood(backbone, [(Item(QUERY), Item(c)) for c in CANDIDATES])
+    np.testing.assert_allclose(reranker.margins(asked(CANDIDATES)), expected, atol=1e-5)
+    best = reranker.rank(QUERY, CANDIDATES)[0]
+    assert best.index == int(np.argmax(expected))
+    assert best.score == pytest.approx(1 / (1 + np.exp(-expected.max())))
+    for setting in ({"order": "swap"}, {"calibrate": True}, {"layout": "options last"}):
+        with pytest.raises(BadSetting, match="of frames, not of 'likelihood'"):
+            Reranker(backbone, "likelihood", **setting)
 
 
 def test_an_own_frame_works_and_cannot_be_swapped(tiny: Tiny) -> None:

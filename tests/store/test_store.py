@@ -1,6 +1,7 @@
 """The store gives back what was put in, knows what made it, and replaces whole or not at all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from freeret.search.geometry import fit_geometry
 from freeret.store import commits
-from freeret.store.payload import Record, content_hash, pack, unpack
+from freeret.store.payload import Record, content_hash, pack, record_of, unpack
 from freeret.store.rows import matrix
 from freeret.store.table import Store
 from probes import Geometry, Item
@@ -22,6 +23,7 @@ from probes.errors import BadItem, NotStored, StoreError, StoreMismatch
 from probes.geometry import GeometryKind
 from probes.items import Part
 from probes.measure.reference import no_reference
+from tests.stores import without_words
 
 IDENTITY: dict[str, Any] = {
     "backbone": {"model": "m", "weights": "abc", "versions": {"torch": "2.14", "nnsight": "0.8"}},
@@ -84,7 +86,7 @@ def test_items_come_in_the_order_asked_for(store: Store) -> None:
 
 
 def test_many_items_are_looked_up_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freeret.store.table.IDS", 7)
+    monkeypatch.setattr("freeret.store.filters.IDS", 7)
     ids = [f'it\'s {k}, "日"' for k in range(20)]
     store.write([made(id) for id in ids])
     for count in (1, 6, 7, 8, 14, 20):
@@ -148,7 +150,7 @@ def conditions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_no_query_names_more_ids_than_allowed(
     store: Store, conditions: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("freeret.store.table.IDS", 50)
+    monkeypatch.setattr("freeret.store.filters.IDS", 50)
     ids = [f"{k}" for k in range(230)]
     store.write([made(id) for id in ids])
     readers = [store.items, store.hashes, store.stored, store.vectors,
@@ -164,7 +166,7 @@ def test_ids_are_indexed_from_the_start_and_again_as_rows_come(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unindexed() -> int:
-        index = store.table.index_stats(commits.BY_ID)
+        index = store.table.index_stats(commits.BY_ID.name)
         return -1 if index is None else index.num_unindexed_rows
 
     assert unindexed() == 0
@@ -173,7 +175,7 @@ def test_ids_are_indexed_from_the_start_and_again_as_rows_come(
     assert unindexed() == 4
     store.write([made("e")])
     assert unindexed() == 0
-    store.table.drop_index(commits.BY_ID)
+    store.table.drop_index(commits.BY_ID.name)
     assert Store.open(store.location).items(["c"])[0].text == "text of c", "as of an older version"
     store.write([made("f")])
     assert unindexed() == 0
@@ -457,3 +459,34 @@ def test_a_column_of_vectors_is_read_where_it_lies(rows: slice, chunks: int) -> 
     column = pa.chunked_array([part] * chunks) if chunks > 1 else part
     expected = np.arange(15, dtype=np.float32).reshape(5, 3)[rows]
     np.testing.assert_array_equal(matrix(column), np.concatenate([expected] * chunks))
+
+
+# ------------------------------------------------------------------------------------- words
+
+
+def test_an_item_is_stored_with_its_words_and_a_picture_has_those_of_its_caption() -> None:
+    picture = Image.new("RGB", (4, 4))
+    assert record_of(Item("stale bread")).words == "stale bread"
+    assert record_of(Item(parts=[Part("image", picture), Part("text", "a cat")])).words == "a cat"
+    assert record_of(Item(images=[picture])).words == ""
+
+
+def test_words_are_indexed_from_the_start_and_again_as_a_store_is_compacted(store: Store) -> None:
+    store.write([replace(made(id), words="bread") for id in "abc"])
+    assert store.table.index_stats(commits.BY_WORD.name).num_unindexed_rows == 3
+    store.compact()
+    covered = Store.create(store.location, IDENTITY, SIZE).table.index_stats(commits.BY_WORD.name)
+    assert (covered.num_indexed_rows, covered.num_unindexed_rows) == (3, 0)
+
+
+def test_a_store_made_without_words_is_still_written_and_copied_with_them(
+    store: Store, tmp_path: Path
+) -> None:
+    store.write([made("a")])
+    store = Store.create(without_words(Path(store.location)), IDENTITY, SIZE)
+    store.write([made("b")])
+    store.compact()
+    assert [item.text for item in store.items(["a", "b"])] == ["text of a", "text of b"]
+    copy = Store.create(tmp_path / "copy", IDENTITY, SIZE)
+    copy.take(store)
+    assert copy.table.to_arrow()["words"].to_pylist() == ["text of a", "text of b"]

@@ -37,7 +37,7 @@ LAYERS = 5
 STAGE1, RECIPE = "stage 1 alone", "recipe"
 """Names of rows beside the frames."""
 PRIORS: dict[str, ControlPrompt] = {
-    "no task": ControlPrompt(task=None),
+    "control, no task": ControlPrompt(task=None),
     "no grounding": ControlPrompt(grounding=False),
     "no denoising": ControlPrompt(denoise=False),
     "no prior": ControlPrompt(task=None, grounding=False, denoise=False),

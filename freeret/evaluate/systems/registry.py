@@ -3,6 +3,7 @@
 | name                | what it is                                                             |
 |---------------------|------------------------------------------------------------------------|
 | `recipe`            | what the probes chose for this backbone, or a recipe file              |
+| `hybrid`            | the recipe with a lexical leg, of weight 1 where it names none         |
 | `paper`             | FreeRet as the paper fixes it: control prompt, h^Attn_L, A/B question  |
 | `e5v`               | E5-V (arXiv 2407.12580): its prompt, read at the final norm            |
 | `prompteol`         | PromptEOL (arXiv 2307.16645)                                           |
@@ -12,18 +13,16 @@
 | `e5v-whiten`        | the E5-V extraction in this project's whitening                        |
 | `echo`              | Echo (arXiv 2402.15449): the text twice, averaged over the second      |
 | `mean`, `last`      | no prompt: the mean of all positions, the last position                |
-| `bm25`              | BM25 over words                                                        |
+| `bm25`              | BM25 over stemmed words: the lexical leg by itself                     |
 | `st:NAME`           | a sentence-transformers model by its name                              |
 """
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-import bm25s
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,6 +33,7 @@ from freeret.evaluate.rankings import Ranking, to_run
 from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.systems.pooling import Pooled
 from freeret.evaluate.systems.vectors import ByVectors, Prompts, System, by_signature
+from freeret.evaluate.systems.words import indexed_words, lexical_scores
 from freeret.extras import require
 from freeret.preflight import check_systems
 from freeret.recipe import Recipe
@@ -41,8 +41,6 @@ from probes import Backbone, Item, TemplatePrompt
 from probes.errors import BadSetting
 from probes.geometry import GeometryKind
 from probes.prompts import Prompt, Side, as_prompt
-
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every step when imported
 
 META_EOL: list[str | Prompt] = [
     TemplatePrompt(f"metaeol: {what}", before=f'{ask}\nInput: "', after='"\nIn one word: ')
@@ -100,7 +98,7 @@ class PromptedSystem(ByVectors):
 
 @dataclass(frozen=True)
 class BM25:
-    """BM25 (k1 = 1.5, b = 0.75) over words, English stopwords left out."""
+    """BM25 over stemmed English words: the lexical leg of a store by itself."""
 
     name: str = "bm25"
     backbone: None = None
@@ -117,27 +115,14 @@ class BM25:
         for item in (*dataset.queries, *dataset.documents):
             if item.media:
                 raise BadSetting(f"BM25 reads text, and {item.name} holds {item.media[0].kind}")
-        index = bm25s.BM25()
-        index.index(self._words(dataset.documents), show_progress=False)
-        words = self._words(dataset.queries)
-
-        def score(query: int, places: Tensor | None) -> Tensor:
-            known = [word for word in words[query] if word in index.vocab_dict]
-            scores = index.get_scores(known) if known else np.zeros(len(dataset.documents))
-            values = torch.from_numpy(np.asarray(scores, dtype=np.float32))
-            return values if places is None else values[places]
-
-        return to_run(dataset, score)
+        with indexed_words(dataset.documents) as words:
+            return to_run(dataset, lexical_scores(dataset, words))
 
     def prompts_for(self, dataset: Dataset) -> Prompts:
         return {}
 
     def identity(self) -> dict[str, Any]:
-        return {"library": "bm25s", "version": version("bm25s"), "stopwords": "en"}
-
-    def _words(self, items: Sequence[Item]) -> list[list[str]]:
-        texts = [item.text for item in items]
-        return bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)  # type: ignore[return-value]
+        return {"library": "lancedb", "version": version("lancedb"), "stemmed": True}
 
 
 @dataclass(frozen=True)
@@ -209,6 +194,8 @@ def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Rec
     match name.split(":", 1):
         case ["recipe"]:
             return PromptedSystem.of(name, backbone(), recipe())
+        case ["hybrid"]:
+            return PromptedSystem.of(name, backbone(), recipe().hybrid())
         case ["paper"]:
             return PromptedSystem.of(name, backbone(), Recipe.paper())
         case ["mean" | "last" | "echo" | "realign" as pooling]:

@@ -12,6 +12,7 @@ from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.rankings import Ranking, to_run
 from freeret.evaluate.skipping import Skipped, encode_good
 from freeret.evaluate.systems.realign import whiten_apart
+from freeret.evaluate.systems.words import hybrid_scores, indexed_words
 from freeret.recipe import Recipe
 from probes import Backbone, Item
 from probes.geometry import CorpusGeometry, GeometryKind
@@ -107,7 +108,8 @@ class ByVectors:
             return self.encode(items, side, dataset.task, progress=progress)
 
         good, queries, documents = encode_sides(encode, dataset, skipped)
-        return rank(good, queries, documents, self.geometry, reference_vectors(encode))
+        lexical = self.recipe.lexical if self.recipe else 0.0
+        return rank(good, queries, documents, self.geometry, reference_vectors(encode), lexical)
 
 
 def encode_sides(
@@ -148,6 +150,7 @@ def rank(
     documents: Float[Tensor, "documents hidden"],
     kind: Space,
     reference: Reference,
+    lexical: float = 0.0,
 ) -> dict[str, dict[str, float]]:
     """Rank as the retriever does over a store of these documents.
 
@@ -159,6 +162,7 @@ def rank(
             ranking does not depend on the other queries.
         reference: Vectors of the bundled reference items, for modalities with too few documents and
             for those of queries that the documents lack.
+        lexical: Weight of the lexical leg; 0 for a ranking by vectors alone.
 
     Returns:
         Query id -> document id -> score.
@@ -179,7 +183,7 @@ def rank(
     a, b = geometry.map(queries, signatures, "query"), geometry.map(documents, pool, "document")
     calibration = geometry.calibration(a)
 
-    def score(query: int, places: Int[Tensor, " pool"] | None) -> Float[Tensor, " pool"]:
+    def cosine(query: int, places: Int[Tensor, " pool"] | None) -> Float[Tensor, " pool"]:
         indices = range(len(pool)) if places is None else places.tolist()
         cosines = (b if places is None else b[places]) @ a[query]
         if not calibration:
@@ -189,4 +193,7 @@ def rank(
         )
         return gains * cosines + shifts
 
-    return to_run(dataset, score)
+    if not lexical:
+        return to_run(dataset, cosine)
+    with indexed_words(dataset.documents) as words:
+        return to_run(dataset, hybrid_scores(dataset, words, cosine, lexical))

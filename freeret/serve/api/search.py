@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from freeret.hits import Hit
+from freeret.hits import Hit, Legs
+from freeret.search import Lexicality
 from freeret.serve.api.content import picture
 from freeret.serve.api.errors import as_response
 from freeret.serve.api.items import ItemView, view
@@ -42,6 +43,9 @@ class SearchRequest(Strict):
     )
     kinds: list[str] = Field(default=[], description="text, image, video or audio; none means all.")
     task: str | None = None
+    lexical: Lexicality = Field(
+        default="auto", description="Whether the words of the text are searched for too."
+    )
     ann: bool = Field(default=False, description="Score only candidates of the approximate index.")
 
 
@@ -59,6 +63,7 @@ class AnswerRequest(Strict):
     max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 128
     stream: bool = False
     task: str | None = None
+    lexical: Lexicality = "auto"
 
 
 class HitView(ItemView):
@@ -67,6 +72,7 @@ class HitView(ItemView):
     score: float
     stage1_score: float
     stage2_score: float | None
+    legs: Legs | None
 
 
 class Hits(BaseModel):
@@ -102,9 +108,12 @@ def routes(service: Service) -> APIRouter:
         top_n: Annotated[int, Query(ge=1, le=MOST)] = 10,
         rerank: Annotated[int, Query(ge=0, le=MOST)] = 0,
         kind: Annotated[list[str], Query()] = [],  # noqa: B006
+        lexical: Lexicality = "auto",
     ) -> Hits:
         """Search for a text by a link."""
-        return await search(SearchRequest(text=q, top_n=top_n, rerank=rerank, kinds=kind))
+        return await search(
+            SearchRequest(text=q, top_n=top_n, rerank=rerank, kinds=kind, lexical=lexical)
+        )
 
     @router.post("/similar")
     async def similar(request: SimilarRequest) -> Hits:
@@ -131,6 +140,7 @@ def routes(service: Service) -> APIRouter:
             top_n=max(request.top_n, request.rerank),
             rerank=request.rerank,
             task=request.task,
+            lexical=request.lexical,
         )
         hits = (await _search(service, retrieval))[: request.top_n]
         pieces = service.generate(request.question, hits, request.max_tokens)
@@ -158,6 +168,7 @@ async def _search(service: Service, request: SearchRequest) -> list[Hit]:
         request.filter,
         tuple(request.kinds),
         request.ann,
+        request.lexical,
     )
     query = Item(parts=parts, id="query")
     hits = await service.search(query, ranking, request.rerank, request.task)
@@ -205,6 +216,7 @@ def _hit(hit: Hit) -> HitView:
         score=hit.score,
         stage1_score=hit.stage1_score,
         stage2_score=hit.stage2_score,
+        legs=hit.legs,
     )
 
 

@@ -34,8 +34,8 @@ class Pack:
     """Position of each token in its own row."""
     exits: list[int]
     """For each token, the place of the first one after it that does not descend from it."""
-    ends: list[int]
-    """Place of the last token of each row."""
+    read: list[list[int]]
+    """For each row, the places of the tokens whose states are read."""
     lengths: list[int]
     """Tokens that each row adds to those before it."""
 
@@ -43,7 +43,7 @@ class Pack:
     def of(cls, encoder: Encoder, rows: Sequence[Row], skip: int) -> "Pack":
         """Pack rows, in lexicographic order of their contents, without the first `skip` tokens,
         which are the same in all."""
-        ids, depths, exits, ends, lengths = [], [], [], [], []
+        ids, depths, exits, read, lengths = [], [], [], [], []
         per_token: dict[str, list[int]] = {name: [] for row in rows for name in row.per_token}
         positions, media = [], []
         path: list[int] = []  # places of the tokens of the latest row
@@ -65,14 +65,14 @@ class Pack:
             ]
             if encoder.counts_positions:
                 positions.append(encoder.positions(row)[:, shared:])
-            ends.append(path[-1])
+            read.append(path[-row.read :])
             lengths.append(len(row) - shared)
             before = row.contents
         for place in path:
             exits[place] = len(ids)
         joined = torch.cat(positions, dim=1) if positions else None
         whole = Row(ids, per_token, tuple(media), positions=joined)
-        return cls(whole, depths, exits, ends, lengths)
+        return cls(whole, depths, exits, read, lengths)
 
 
 def visible(exits: Tensor) -> Tensor:

@@ -87,12 +87,12 @@ class Prefix:
             inputs[_cache_name(backbone)] = DynamicCache(
                 [tuple(t.expand(count, -1, -1, -1) for t in layer) for layer in self.layers]
             )
-        ends = [
-            (number, start + end)
+        read = [
+            [(number, start + place) for place in places]
             for number, (pack, start) in enumerate(zip(packs, starts, strict=True))
-            for end in pack.ends
+            for places in pack.read
         ]
-        return Batch(inputs, [n for pack in packs for n in pack.lengths], ends)
+        return Batch(inputs, [n for pack in packs for n in pack.lengths], read)
 
     def _masks(self, exits: Tensor, depths: Tensor) -> Tensor | dict[str, Tensor]:
         """The additive attention mask `[packs, 1, tokens, prefix + tokens]`, or that of each kind
@@ -132,10 +132,10 @@ def _cache_name(backbone: Backbone) -> str:
 
 
 def common_prefix(rows: Sequence[Row]) -> list[int]:
-    """The tokens that begin every row; at least one is left of each, and no medium is cut."""
+    """The tokens that begin every row; those that are read are left out, and no medium is cut."""
     if len(rows) < 2:
         return []
     # All rows share what the lexicographically first and last share.
     first, last = (choose(rows, key=lambda row: row.contents) for choose in (min, max))
-    length = min(common(first.contents, last.contents), min(map(len, rows)) - 1)
+    length = min(common(first.contents, last.contents), min(len(row) - row.read for row in rows))
     return first.ids[: min([length, *(a for a, b in first.spans if a < length < b)])]

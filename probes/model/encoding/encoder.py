@@ -98,12 +98,14 @@ class Encoder:
 
     # -- one row -----------------------------------------------------------------------------
 
-    def row(self, source: "Item | Prompted", name: str | None = None) -> Row:
+    def row(self, source: "Item | Prompted", name: str | None = None, *, reserved: int = 0) -> Row:
         """Tokenise an item as it is, or a prompted exchange.
 
-        Where the row would exceed `max_tokens`, media are scaled down and text is cut at its end,
-        with a logged warning. Raises BadItem, which names the item, when content cannot be encoded.
+        Where the row would leave fewer than `reserved` tokens of `max_tokens`, media are scaled
+        down and text is cut at its end, with a logged warning. Raises BadItem, which names the
+        item, when content cannot be encoded.
         """
+        limit = self.max_tokens - reserved
         if isinstance(source, Item):
             name = name or source.name
             source = Prompted(user=source.parts)
@@ -124,7 +126,9 @@ class Encoder:
             # Before rendering, since templates silently drop media that their model does not read.
             pieces = self.perception.pieces(media, name)
             rendered = self.opening + self.render(marked, source.system, source.prefill)
-            pieces, ids, skeleton = self._with_media(self.perception, rendered, pieces, contents)
+            pieces, ids, skeleton = self._with_media(
+                self.perception, rendered, pieces, contents, limit
+            )
             per_token = self.perception.token_types(ids)
         else:
             skeleton = self._text_skeleton(marked, source.system, source.prefill, raw)
@@ -134,21 +138,26 @@ class Encoder:
                 "the chat template does not write the content it is given: all items would be the "
                 "same row; give the tokenizer or processor another chat_template"
             )
-        contents = self._fit(contents, skeleton, name, pieces)
+        contents = self._fit(contents, skeleton, name, pieces, limit)
         row = self._splice(skeleton, per_token, contents, name)
         return replace(row, media=tuple(pieces), spans=self._media_spans(row.ids, pieces))
 
     def _with_media(
-        self, perception: Perception, rendered: str, pieces: list[Piece], texts: list[str]
+        self,
+        perception: Perception,
+        rendered: str,
+        pieces: list[Piece],
+        texts: list[str],
+        limit: int,
     ) -> tuple[list[Piece], list[int], list["Span"]]:
         """Expand the placeholders of a rendered prompt and tokenise it. Media are scaled down where
         they leave too little room for the texts, for which at most half of the room beside the
         prompt is kept."""
         text = perception.expand(rendered, pieces)
         ids = self._tokenize_rendered(text)
-        if len(ids) + 4 * sum(map(len, texts)) > self.max_tokens:  # at most 4 tokens per character
+        if len(ids) + 4 * sum(map(len, texts)) > limit:  # at most 4 tokens per character
             needed = sum(self._count(piece.processed.text) for piece in pieces)
-            content = self.max_tokens - (len(ids) - needed)
+            content = limit - (len(ids) - needed)
             room = content - min(sum(map(self._count, texts)), content // 2)
             if needed > room:
                 pieces = fit_media(perception, pieces, room, self._count)
@@ -257,16 +266,21 @@ class Encoder:
         return Row(ids, extras)
 
     def _fit(
-        self, contents: list[str], skeleton: list[Span], name: str, pieces: list[Piece]
+        self,
+        contents: list[str],
+        skeleton: list[Span],
+        name: str,
+        pieces: list[Piece],
+        limit: int,
     ) -> list[str]:
-        """Cut the longest contents at their end, so that the row has at most `max_tokens`."""
+        """Cut the longest contents at their end, so that the row has at most `limit` tokens."""
         fixed = sum(len(span.ids) for span in skeleton)
-        if 4 * sum(map(len, contents)) + fixed <= self.max_tokens:  # at most 4 tokens per character
+        if 4 * sum(map(len, contents)) + fixed <= limit:  # at most 4 tokens per character
             return contents
-        room = self.max_tokens - fixed
+        room = limit - fixed
         if room <= 0:
             which = "prompt and media need" if pieces else "prompt alone needs"
-            raise BadItem(f"{name}: its {which} {fixed} of {self.max_tokens} tokens")
+            raise BadItem(f"{name}: its {which} {fixed} of {limit} tokens")
         encoded = [self.plain.encode(text) for text in contents]
         fitted = list(contents)
         for i, share in enumerate(shares([len(encoding.ids) for encoding in encoded], room)):
@@ -324,7 +338,11 @@ class Encoder:
             inputs["position_ids"] = to_device(torch.stack(padded, dim=1), device)
         elif self.wants_positions:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
-        return Batch(inputs, [len(row) for row in rows])
+        read = [
+            [(number, column) for column in range(width - row.read, width)]
+            for number, row in enumerate(rows)
+        ]
+        return Batch(inputs, [len(row) for row in rows], read)
 
 
 def _mark(user: tuple) -> tuple:

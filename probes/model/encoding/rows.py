@@ -1,7 +1,8 @@
 """Rows of tokens, and batches of rows."""
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -20,6 +21,8 @@ class Row:
         spans: First and last placeholder, plus one, of each medium.
         positions: M-RoPE positions `[axes, length]` where they are not those of this row alone,
             since it is the end of a longer row.
+        targets: Tokens that the model is to predict at its end, the last of which is not part of
+            the row. The state before each of them is read.
     """
 
     ids: list[int]
@@ -27,6 +30,7 @@ class Row:
     media: tuple[Piece, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
     positions: Tensor | None = field(default=None, compare=False)
+    targets: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -35,6 +39,17 @@ class Row:
     def nbytes(self) -> int:
         """Bytes of its processed media."""
         return sum(piece.processed.size for piece in self.media)
+
+    def predicting(self, ids: Sequence[int]) -> "Row":
+        """The row at whose end the model predicts these tokens, of which there is at least one."""
+        added = len(ids) - 1
+        per_token = {name: values + [0] * added for name, values in self.per_token.items()}
+        return replace(self, ids=[*self.ids, *ids[:-1]], per_token=per_token, targets=tuple(ids))
+
+    @property
+    def read(self) -> int:
+        """Number of tokens at its end whose states are read."""
+        return max(1, len(self.targets))
 
     @functools.cached_property
     def contents(self) -> list[int]:
@@ -54,12 +69,15 @@ class Batch:
     """The model's keyword arguments."""
     lengths: list[int]
     """Tokens of each row that are computed: no padding, and nothing that it shares."""
-    ends: list[tuple[int, int]] | None = None
-    """Where the last token of each row is, as row and column of the inputs; None if it is in the
-    last column of a row of its own."""
+    read: list[list[tuple[int, int]]]
+    """For each row, the tokens whose states are read, as row and column of the inputs."""
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} rows, up to {max(self.lengths, default=0)} tokens)"
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def by_row(self, states: Tensor) -> list[Tensor]:
+        """The states of each row, `[read, …]`, from those of the batch, which are row after row."""
+        return list(states.split([len(places) for places in self.read]))

@@ -1,0 +1,110 @@
+"""The gain of hybrid search: words beside vectors, over either of them alone.
+
+At the extraction that the diagnostic supports, the BM25 score of every document is added to its
+standardised stage-1 score at several weights, as hybrid search adds it. BM25 approximates log-odds
+of relevance (Robertson and Zaragoza, 2009) and is fused as those of stage 2 are: standardised
+itself, it would be largest where a single document shares a single word with the query.
+Paraphrases avoid the words of their sentence, and many questions use those of their passage: a
+weight must serve both. Pictures have no words, so scenes are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from probes.measure.diagnostic.lexical import lexical_scores
+from probes.measure.diagnostic.scores import DiagnosticScore
+from probes.measure.diagnostic.sets import QuerySet, SetName, scored_set
+from probes.measure.fusion import fuse
+from probes.model.backbone import Backbone
+from probes.stats import Interval, mean_interval, mean_of_means
+
+SETS: tuple[SetName, ...] = ("paraphrases", "passages")
+LEXICAL_WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+LEVEL = 100 - 5 / len(LEXICAL_WEIGHTS)
+"""Confidence level of the interval of each weight's gain, in percent (Bonferroni)."""
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """Mean reciprocal rank by vectors and words together, on one query set."""
+
+    queries: SetName
+    weight: float
+    """Weight of the lexical score against the standardised stage-1 score."""
+    reciprocal_rank: Interval
+    over_vectors: Interval
+    """Mean paired difference to vectors alone, with an interval at LEVEL."""
+    over_words: Interval
+    """Mean paired difference to words alone, with an interval at LEVEL."""
+
+
+def hybrid_gain(
+    backbone: Backbone, extraction: DiagnosticScore, *, seed: int = 0, progress: bool = False
+) -> list[Hybrid]:
+    """Measure hybrid search at each weight of LEXICAL_WEIGHTS.
+
+    Args:
+        backbone: The model that embeds.
+        extraction: The extraction of stage 1.
+        seed: Seed of the bootstrap intervals.
+        progress: Whether to show progress bars.
+
+    Returns:
+        One entry per query set of SETS and weight.
+    """
+    gains = []
+    for name in SETS:
+        found, scores = scored_set(backbone, extraction, name, progress=progress)
+        gains += fusions(found, scores.double().numpy(), word_scores(found), seed)
+    return gains
+
+
+def word_scores(found: QuerySet) -> Float[np.ndarray, "queries pool"]:
+    """BM25 scores of the documents in the pool of a query set."""
+    texts = [document.text for document in found.documents[: found.pool]]
+    return lexical_scores([query.text for query in found.queries], texts)
+
+
+def hybrid_ranks(
+    found: QuerySet,
+    scores: Float[np.ndarray, "queries documents"],
+    words: Float[np.ndarray, "queries pool"],
+    weight: float,
+) -> Float[np.ndarray, " answers"]:
+    """Reciprocal ranks of the answers by stage-1 and lexical scores together."""
+    return found.by_answer(1 / found.ranks(fuse(scores[:, : found.pool], words, weight)))
+
+
+def fusions(
+    found: QuerySet,
+    scores: Float[np.ndarray, "queries documents"],
+    words: Float[np.ndarray, "queries pool"],
+    seed: int = 0,
+) -> list[Hybrid]:
+    """The reciprocal ranks that both scores together lead to, at each weight.
+
+    Args:
+        found: The query set.
+        scores: Stage-1 scores.
+        words: BM25 scores.
+        seed: Seed of the bootstrap intervals.
+    """
+    alone = [found.by_answer(1 / found.ranks(each)) for each in (scores, words)]
+    gains = []
+    for weight in LEXICAL_WEIGHTS:
+        ranks = hybrid_ranks(found, scores, words, weight)
+        over = (mean_interval(ranks - each, seed, level=LEVEL) for each in alone)
+        gains.append(Hybrid(found.name, weight, mean_interval(ranks, seed), *over))
+    return gains
+
+
+def mean_gains(gains: Sequence[Hybrid]) -> dict[float, Interval]:
+    """By weight, the gain over vectors alone: the mean over the query sets, which are independent
+    of each other, with equal weights."""
+    return {
+        weight: mean_of_means([gain.over_vectors for gain in gains if gain.weight == weight])
+        for weight in dict.fromkeys(gain.weight for gain in gains)
+    }

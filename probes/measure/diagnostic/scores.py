@@ -1,0 +1,90 @@
+"""How well an extraction retrieves, and which of several extractions is taken."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from probes.geometry import GeometryKind
+from probes.model.sites import PAPER_SITE, Site
+from probes.stats import Interval, mean_of_means
+
+
+@dataclass(frozen=True)
+class DiagnosticScore:
+    """Retrieval quality of an extraction: a prompt with its task, a site and a geometry."""
+
+    prompt: str
+    site: str
+    geometry: GeometryKind
+    precision: Interval
+    """Precision@1 of a sentence's paraphrase among all paraphrases."""
+    reciprocal_rank: Interval
+    """Mean reciprocal rank of a sentence's paraphrase among all paraphrases."""
+    beats_near_miss: Interval
+    """Share of sentences whose paraphrase scores above the near-miss."""
+    passages: Interval | None = None
+    """Mean reciprocal rank of the passage that a question or a request asks for; None in a report
+    that was measured without passages."""
+    pictures: Interval | None = None
+    """Mean reciprocal rank of a caption's picture among drawn scenes; None on a backbone that reads
+    no pictures."""
+    hybrid: Interval | None = None
+    """Mean reciprocal rank of paraphrases and passages by vectors and words together, with the
+    weight of the lexical score that serves this extraction best; None without passages."""
+    task: str | None = None
+    """The task that the prompt states in place of its default; None: the default."""
+
+    @property
+    def wording(self) -> str:
+        """The prompt, with its task where that is not the default."""
+        return self.prompt if self.task is None else f"{self.prompt}, {self.task}"
+
+    @property
+    def quality(self) -> float:
+        """The mean reciprocal rank with equal weights on texts and pictures, by which extractions
+        are ranked: it is less noisy than the precision. Texts are searched by vectors and words
+        together, since this is how a store is searched."""
+        return self._quality.mean
+
+    @property
+    def noise(self) -> float:
+        """Standard error of `quality`."""
+        return (self._quality.high - self._quality.low) / 2 / 1.96
+
+    @property
+    def _quality(self) -> Interval:
+        measures = (self.hybrid or self.reciprocal_rank, self.pictures)
+        return mean_of_means([interval for interval in measures if interval is not None])
+
+
+def within_one_standard_error(scores: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
+    """The extractions with the prompt, task and geometry of the best one whose quality is within
+    one standard error of its quality, the best one first."""
+    best = max(scores, key=lambda s: s.quality)
+    peers = [
+        s
+        for s in scores
+        if (s.prompt, s.task, s.geometry) == (best.prompt, best.task, best.geometry)
+        and s.quality >= best.quality - best.noise
+    ]
+    return sorted(peers, key=lambda s: -s.quality)
+
+
+def select_extraction(scores: Sequence[DiagnosticScore]) -> DiagnosticScore:
+    """The extraction that the diagnostic supports, by the one-standard-error rule (Breiman et al.,
+    1984).
+
+    Prompt, task and geometry are those of the highest quality. Of the sites whose quality is within
+    one standard error of it, the one closest to the paper's attn[-1] is taken: the paper's evidence
+    for that site is broader than this short diagnostic.
+
+    Args:
+        scores: What `diagnose` returned.
+
+    Returns:
+        One of `scores`. Reranking is measured at this extraction, and the recipe uses it.
+    """
+    paper = Site.parse(PAPER_SITE).distance_to_end
+    return min(
+        within_one_standard_error(scores),
+        key=lambda s: (abs(Site.parse(s.site).distance_to_end - paper), -s.quality),
+    )
