@@ -1,4 +1,4 @@
-"""Record the states of a forward pass where they are read, or the attention of a position.
+"""Record the states of a forward pass where they are read, or the attention of these positions.
 
 Only this file imports nnsight.
 """
@@ -124,7 +124,7 @@ def _trace(backbone: Backbone, batch: Batch, sites: list[Site]) -> list[Tensor]:
     places = [_place(traced, backbone.anatomy, site) for site in sites]
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
     rows = len(inputs["input_ids"])
-    at = torch.tensor([place for places in batch.read for place in places], device=backbone.device)
+    at = _places(backbone, batch)
     with traced.trace(**inputs) as tracer:
         states = nnsight.save([])
         for module, end in places:
@@ -134,9 +134,9 @@ def _trace(backbone: Backbone, batch: Batch, sites: list[Site]) -> list[Tensor]:
 
 
 def record_attention(
-    backbone: Backbone, batch: Batch, layers: Sequence[int], *, position: int = -1
-) -> list[Float[Tensor, "batch heads tokens"]]:
-    """Run one forward pass and keep the attention weights of one position in some layers.
+    backbone: Backbone, batch: Batch, layers: Sequence[int]
+) -> list[Float[Tensor, "positions heads tokens"]]:
+    """Run one forward pass and keep the attention weights of the positions in `Batch.read`.
 
     The pass ends after the deepest of the layers.
 
@@ -144,11 +144,11 @@ def record_attention(
         backbone: The model to read.
         batch: Whole rows, as `backbone.encode` and `backbone.collate` make them.
         layers: Layers in ascending order, counted from the start.
-        position: The position that attends, counted from the end of the rows.
 
     Returns:
-        For each layer what each head gives to each token, float32 on the device of the layer; over
-        the tokens of a row it sums to 1, or less where the model has an attention sink.
+        For each layer what each head gives to each token of the row, row after row, float32 on the
+        device of the layer. The weights of a head sum to 1, or to less where the model has an
+        attention sink.
 
     Raises:
         UnsupportedBackbone: A layer has no attention, or does not return its weights.
@@ -159,26 +159,37 @@ def record_attention(
         raise UnsupportedBackbone(f"layer {missing[0]} of {backbone.name} has no attention weights")
     traced: Any = _traced_model(backbone)
     places = [traced.get(modules[layer]) for layer in layers]
+    at = _places(backbone, batch)
     with backbone.lock, torch.no_grad(), _returning_weights(backbone):
         try:
             with traced.trace(use_cache=False, **batch.inputs) as tracer:
                 weights = nnsight.save([])
                 for place in places:
-                    weights.append(_weights_at(place.output, position))
+                    weights.append(_weights_at(place.output, at))
                 tracer.stop()
         except torch.OutOfMemoryError as error:
             raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
-    if None in weights:
+    if any(recorded is None for recorded in weights):
         raise UnsupportedBackbone(
             f"{type(backbone.model).__name__} does not return its attention weights"
         )
     return weights
 
 
-def _weights_at(output: Any, position: int) -> Tensor | None:
-    """A copy of the weights of a position, which attention returns as its second output."""
+def _places(backbone: Backbone, batch: Batch) -> Tensor:
+    """Row and column of every position that is read, `[positions, 2]`."""
+    return torch.tensor(
+        [place for places in batch.read for place in places], device=backbone.device
+    )
+
+
+def _weights_at(output: Any, places: Tensor) -> Tensor | None:
+    """A copy of the weights of some places, which attention returns as its second output."""
     weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-    return None if weights is None else weights[:, :, position].float().clone()
+    if weights is None:
+        return None
+    row, column = places.to(weights.device).T
+    return weights[row, :, column].float()
 
 
 @contextmanager

@@ -10,14 +10,12 @@ from probes.items import Item
 from probes.measure.judges.heads import (
     HEADS,
     Head,
-    _candidate,
-    _closing,
+    _around,
     attention_scores,
-    heads_prompt,
-    log_attention,
     relevance_heads,
     relevance_of,
 )
+from probes.measure.judges.likelihood import likelihood_prompt, predicted_row
 from probes.model.backbone import Backbone
 from tests.models import TEXT, tokenizer
 from tests.samples import picture
@@ -31,42 +29,35 @@ PAIRS = [
     ("<|im_end|>", "<|im_start|>user"),
 ]
 ITEMS = [(Item(query), Item(candidate)) for query, candidate in PAIRS]
-
-
-def rows_of(backbone: Backbone, query: Item, candidate: Item):
-    return backbone.row(heads_prompt(query, candidate)), backbone.row(heads_prompt(query))
+RANDOM = np.random.default_rng
 
 
 @pytest.mark.parametrize("chat", [True, False])
-@pytest.mark.parametrize(("query", "candidate"), PAIRS[:3])
-def test_the_candidate_is_found_in_its_row(query: str, candidate: str, chat: bool) -> None:
+@pytest.mark.parametrize("candidate", [candidate for _, candidate in PAIRS])
+def test_the_candidate_is_found_in_its_row(candidate: str, chat: bool) -> None:
     backbone = Backbone.load(TEXT["llama"](), tokenizer=tokenizer(chat=chat))
-    row, without = rows_of(backbone, Item(query), Item(candidate))
-    found = row.ids[_candidate(row, without)]
-    assert backbone.tokenizer.decode(found).strip() == candidate
-    before = row.ids[: len(row) - _closing(backbone)]
-    assert backbone.tokenizer.decode(before).endswith(f"Query: {query}")
-
-
-def test_a_candidate_that_imitates_the_prompt_is_never_empty(tiny: Tiny) -> None:
-    for query, candidate in ITEMS:
-        row, without = rows_of(tiny("llama"), query, candidate)
-        place = _candidate(row, without)
-        assert 0 < len(row.ids[place]) <= len(row) - len(without) + 1
+    opening, closing = _around(backbone)
+    ids = backbone.row(likelihood_prompt(Item(candidate))).ids
+    assert backbone.tokenizer.decode(ids[opening:-closing]).strip() == candidate.strip()
 
 
 def test_scores_are_the_mean_log_attention_of_the_heads(tiny: Tiny) -> None:
     backbone, heads = tiny("qwen2"), [Head(1, 1), Head(0, 2)]
     model = TEXT["qwen2"].__wrapped__()
     model.set_attn_implementation("eager")
+    opening, closing = _around(backbone)
     expected = []
     for query, candidate in ITEMS:
-        row, without = rows_of(backbone, query, candidate)
+        prompt = backbone.row(likelihood_prompt(candidate)).ids
+        row = [*prompt, *backbone.encoder.plain.tokenize(f" {query.text}")[:-1]]
         with torch.no_grad():
-            weights = model(torch.tensor([row.ids]), output_attentions=True).attentions
-        end, place = len(row) - _closing(backbone) - 1, _candidate(row, without)
-        sums = [weights[layer][0, head, end, place].sum().log() for layer, head in heads]
-        expected.append(float(torch.stack(sums).mean()))
+            weights = model(torch.tensor([row]), output_attentions=True).attentions
+        place = slice(opening, len(prompt) - closing)
+        logs = [
+            weights[layer][0, head, len(prompt) - 1 :, place].sum(-1).log().mean()
+            for layer, head in heads
+        ]
+        expected.append(float(torch.stack(logs).mean()))
     np.testing.assert_allclose(attention_scores(backbone, ITEMS, heads), expected, rtol=1e-4)
 
 
@@ -77,39 +68,58 @@ def test_a_score_does_not_depend_on_its_batch(tiny: Tiny) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
-def test_pictures_are_candidates_too(tiny: Tiny) -> None:
-    backbone = tiny("smolvlm")
-    pair = (Item("the word"), Item(images=[picture()]))
-    row, without = rows_of(backbone, *pair)
+def test_a_picture_is_attended_to_from_either_side(tiny: Tiny) -> None:
+    """Where the query is a picture, its candidate is the text that is predicted."""
+    backbone, heads = tiny("smolvlm"), [Head(0, 0)]
+    image, words = Item(images=[picture()]), Item("the word")
+    forth, back, none = attention_scores(
+        backbone, [(words, image), (image, words), (image, image)], heads
+    )
+    assert forth == pytest.approx(back)
+    assert forth < 0 == none
+    row, (opening, closing) = predicted_row(backbone, (image, words)), _around(backbone)
     ((start, stop),) = row.spans
-    place = range(len(row))[_candidate(row, without)]
-    assert place.start <= start < stop <= place.stop < len(row)
-    assert log_attention(backbone, [pair], [0, 1]).shape[:2] == (1, 2)
+    assert opening <= start < stop <= len(row) - len(row.targets) + 1 - closing
 
 
-def test_the_head_that_tells_matches_apart_is_chosen_first() -> None:
-    noise = np.random.default_rng(0).normal(size=(100, 4, 5))
-    noise[:, 2, 3] += 1.5
-    found = relevance_of(noise, [0, 1, 4, 5])
+def test_no_pairs_have_no_scores(tiny: Tiny) -> None:
+    assert attention_scores(tiny("llama"), [], [Head(0, 0)]).shape == (0,)
+
+
+def test_the_head_that_knows_relevance_is_chosen_first() -> None:
+    near, far = RANDOM(0).normal(size=(100, 4, 5)), RANDOM(1).normal(size=(50, 2, 4, 5))
+    near[:, 2, 3] += 1.5
+    far[:, :, 2, 3] += 1.5
+    found = relevance_of(near, far, [0, 1, 4, 5])
     assert found.chosen[0] == Head(4, 3)
     best = max(found.heads, key=lambda score: score.beats_near_miss.mean)
     assert (best.layer, best.head) == (4, 3)
     assert found.discriminates
 
 
+def test_a_head_that_looks_away_from_the_words_of_the_query_is_not_chosen() -> None:
+    """It prefers a match to a near-miss, which repeats the query, and anything to a near-miss."""
+    near, far = RANDOM(0).normal(size=(100, 4, 5)), RANDOM(1).normal(size=(50, 2, 4, 5))
+    near[:, 2, 3] += 9.0
+    far[:, 1, 2, 3] -= 9.0
+    assert Head(2, 3) not in relevance_of(near, far, range(4)).chosen
+
+
 def test_heads_that_are_best_by_chance_are_not_believed() -> None:
     """The best of 400 heads at chance prefers the match for 60 queries of 100 and more."""
     for seed in range(5):
-        noise = np.random.default_rng(seed).normal(size=(100, 20, 20))
-        found = relevance_of(noise, range(20))
+        near, far = RANDOM(seed).normal(size=(100, 20, 20)), RANDOM(9).normal(size=(50, 2, 20, 20))
+        found = relevance_of(near, far, range(20))
         assert max(score.beats_near_miss.mean for score in found.heads) > 0.6
         assert not found.discriminates
 
 
-def test_a_head_that_sees_no_difference_is_chosen_last() -> None:
-    differences = np.random.default_rng(0).normal(size=(100, 1, HEADS + 1)) - 1.0
-    differences[:, 0, 2] = 0.0
-    assert Head(0, 2) not in relevance_of(differences, [0]).chosen
+def test_a_head_that_sees_no_difference_is_no_better_than_chance() -> None:
+    near, far = RANDOM(0).normal(size=(100, 1, HEADS + 1)), np.ones((50, 2, 1, HEADS + 1))
+    near[:, :, :] += 1.0
+    near[:, 0, 2] = 0.0
+    far += RANDOM(1).normal(size=far.shape)
+    assert Head(0, 2) not in relevance_of(near, far, [0]).chosen
 
 
 def test_every_head_of_a_backbone_is_scored(tiny: Tiny) -> None:

@@ -1,13 +1,18 @@
 """Which attention heads know relevance, and a judge made of them.
 
-A language model that answers at chance whether two texts match may still look from a query back to
-the text that matches it. In a row "Candidate: … Query: …", let a_h(j) be the attention that the
-last token of the query gives to token j in head h. Then
+A language model that answers at chance whether two texts match may still look back, while it reads
+a query, at a text that matches it. Let a_h(i, j) be the attention that position i gives to token j
+in head h, and let the query of n tokens follow the candidate. Then
 
-    margin = 1/|H| · Σ_{h∈H} log Σ_{j∈candidate} a_h(j)
+    margin = 1/|H| · Σ_{h∈H} 1/n · Σ_i log Σ_{j∈candidate} a_h(i, j)
 
-Attention as a reranker: arXiv 2410.02642; only with the heads that tell matches from near-misses:
-arXiv 2510.02219. Heads are chosen on the project's labelled pairs.
+Attention as a reranker: arXiv 2410.02642; only with the heads that tell relevant texts from others:
+arXiv 2510.02219. The rows are those of the likelihood: every position is one that predicts a token
+of the query.
+
+Heads are chosen on the project's own texts. A match must get more attention than a near-miss, and
+both a paraphrase and a near-miss more than a text on another subject: heads that only pass the
+first test may look away from whatever repeats the words of the query.
 """
 
 from collections.abc import Sequence
@@ -19,8 +24,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.data import matches
+from probes.data import matches, paraphrases
 from probes.items import Item
+from probes.measure.judges.likelihood import likelihood_prompt, predicted_row, predicted_text
 from probes.model.anatomy import attention_modules
 from probes.model.backbone import Backbone
 from probes.model.batches.ahead import blockwise
@@ -28,14 +34,14 @@ from probes.model.batches.packing import common
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
 from probes.model.trace import record_attention
-from probes.prompts import Prompted
 from probes.stats import Interval, mean_interval
 
 HEADS = 4
 """Number of heads that judge."""
+SENTENCES = slice(100, 150)
+"""The sentences that heads are chosen on; the gain of reranking is measured on others."""
 LEAST = 1e-12
 """Attention below this counts as this much, so that its logarithm is finite."""
-INSTRUCTION = "Find what matches the query."
 
 
 class Head(NamedTuple):
@@ -47,12 +53,15 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadScore:
-    """How well a head tells matches from near-misses."""
+    """How well a head tells relevant texts from others."""
 
     layer: int
     head: int
     beats_near_miss: Interval
     """Share of queries that attend more to their match than to their near-miss."""
+    beats_unrelated: Interval
+    """Share of paraphrases and near-misses that their sentence attends to more than to a text on
+    another subject."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +70,17 @@ class RelevanceHeads:
 
     heads: list[HeadScore]
     chosen: list[Head]
-    """The heads of the judge, the best first, chosen on all labelled pairs."""
+    """The heads of the judge, the best first."""
     beats_near_miss: Interval
-    """Share of queries whose match has the larger margin. Each half of the queries is judged by the
-    heads that are best on the other half."""
+    """As of a head, for the margin of the judge. Each half of the texts is judged by the heads that
+    are best on the other half."""
+    beats_unrelated: Interval
+    """The same."""
 
     @property
     def discriminates(self) -> bool:
-        """Whether the interval of the judge lies above chance, 0.5."""
-        return self.beats_near_miss.low > 0.5
+        """Whether both intervals of the judge lie above chance, 0.5."""
+        return min(self.beats_near_miss.low, self.beats_unrelated.low) > 0.5
 
 
 def attention_scores(
@@ -88,77 +99,29 @@ def attention_scores(
         progress: Title of a progress bar; None shows no bar.
 
     Returns:
-        The margin of each pair, the mean log attention in nats, float64.
+        The margin of each pair, mean log attention in nats, float64. It is at most 0, and 0 for a
+        pair of media without text.
 
     Raises:
         BadItem: An item cannot be read.
         UnsupportedBackbone: The model does not return its attention weights.
     """
     layers = sorted({head.layer for head in heads})
-    logs = log_attention(backbone, pairs, layers, progress=progress)
-    at = [(layers.index(layer), head) for layer, head in heads]
-    return np.mean([logs[:, layer, head] for layer, head in at], axis=0)
-
-
-def log_attention(
-    backbone: Backbone,
-    pairs: Sequence[tuple[Item, Item]],
-    layers: Sequence[int],
-    *,
-    progress: str | None = None,
-) -> Float[np.ndarray, "pairs layers heads"]:
-    """The logarithm of the attention that the end of each query gives to its candidate, float64."""
-    closing = _closing(backbone)
-
-    def make(pair: tuple[Item, Item]) -> list[Row]:
-        query, candidate = pair
-        return [
-            backbone.row(heads_prompt(query, candidate), candidate.name),
-            backbone.row(heads_prompt(query), query.name),
-        ]
-
-    def forward(batch: Batch) -> list[Tensor]:
-        weights = record_attention(backbone, batch, layers, position=-1 - closing)
-        return list(torch.stack([layer.cpu() for layer in weights], dim=1))
-
-    def run(made: list[Sequence[Row]], bar: str | None) -> Tensor:
-        rows = [row for row, _ in made]
-        weights = run_batches(backbone, rows, forward, share_prefix=False, progress=bar)
-        logs = [
-            attention[..., _candidate(*pair)].sum(-1).double().clamp_min(LEAST).log()
-            for attention, pair in zip(weights, made, strict=True)
-        ]
-        return torch.stack(logs) if logs else torch.empty(0, len(layers), 0).double()
-
-    return blockwise(backbone, make, pairs, run, progress).numpy()
-
-
-def heads_prompt(query: Item, candidate: Item | None = None) -> Prompted:
-    """The exchange that holds a pair, or a query without a candidate."""
-    parts = () if candidate is None else candidate.parts
-    user = (f"{INSTRUCTION}\n\nCandidate: ", *parts, "\n\nQuery: ", *query.parts)
-    return Prompted(user=user)
-
-
-def _candidate(row: Row, without: Row) -> slice:
-    """The place of the candidate, counted from the end: what a row without it lacks."""
-    start = common(row.contents, without.contents)
-    after = common(row.contents[:start:-1], without.contents[::-1])
-    return slice(start - len(row), -after)
-
-
-def _closing(backbone: Backbone) -> int:
-    """The number of tokens that the chat template writes after the query."""
-    first, second = (backbone.row(heads_prompt(Item(text))).ids[::-1] for text in ("a", "1"))
-    return common(first, second)
+    asked = {i: a for i, pair in enumerate(pairs) if (a := predicted_text(*pair)) is not None}
+    margins = np.zeros(len(pairs))
+    if asked:
+        logs = _log_attention(backbone, list(asked.values()), layers, progress=progress)
+        at = [(layers.index(layer), head) for layer, head in heads]
+        margins[list(asked)] = np.mean([logs[:, layer, head] for layer, head in at], axis=0)
+    return margins
 
 
 def relevance_heads(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> RelevanceHeads:
-    """Find the heads that attend more to a match than to a near-miss, on the labelled pairs.
+    """Find the heads that attend to relevant texts, on the project's labelled pairs and sentences.
 
     Args:
         backbone: The model to measure.
-        seed: Seed of the bootstrap intervals, which resample queries.
+        seed: Seed of the bootstrap intervals, which resample queries and sentences.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -168,38 +131,102 @@ def relevance_heads(backbone: Backbone, *, seed: int = 0, progress: bool = False
         UnsupportedBackbone: The model does not return its attention weights.
     """
     layers = sorted(attention_modules(backbone.model, backbone.anatomy))
-    rows = sorted(matches(), key=lambda row: (row["query"], row["match"]))
-    pairs = [(Item(row["query"]), Item(row["candidate"])) for row in rows]
-    logs = log_attention(backbone, pairs, layers, progress="heads" if progress else None)
-    real = np.array([row["match"] for row in rows])
-    return relevance_of(logs[real] - logs[~real], layers, seed)
+    labelled = sorted(matches(), key=lambda row: (row["query"], row["match"]))
+    triples = paraphrases()[SENTENCES]
+    others = [*triples[1:], triples[0]]
+    texts = [(row["query"], row["candidate"]) for row in labelled]
+    for column, rows in (("paraphrase", triples), ("near_miss", triples), ("paraphrase", others)):
+        texts += [(t["sentence"], row[column]) for t, row in zip(triples, rows, strict=True)]
+    asked = [(Item(candidate), Item(query)) for query, candidate in texts]
+    logs = _log_attention(backbone, asked, layers, progress="heads" if progress else None)
+    miss, match = logs[: len(labelled) : 2], logs[1 : len(labelled) : 2]
+    same, near, other = np.split(logs[len(labelled) :], 3)
+    return relevance_of(match - miss, np.stack([same - other, near - other], 1), layers, seed)
 
 
 def relevance_of(
-    differences: Float[np.ndarray, "queries layers heads"], layers: Sequence[int], seed: int = 0
+    near: Float[np.ndarray, "queries layers heads"],
+    far: Float[np.ndarray, "sentences both layers heads"],
+    layers: Sequence[int],
+    seed: int = 0,
 ) -> RelevanceHeads:
-    """Score heads by the log attention of each query to its match less that to its near-miss."""
-    wins = mean_interval(differences > 0, seed)
+    """Score heads by differences of log attention, and choose the best.
+
+    Args:
+        near: That of each query to its match less that to its near-miss.
+        far: That of each sentence to its paraphrase, and to its near-miss, less that to a text on
+            another subject.
+        layers: The layers that these are of.
+        seed: Seed of the bootstrap intervals.
+    """
+    places = [Head(layer, head) for layer in layers for head in range(near.shape[-1])]
+    near, far = near.reshape(len(near), -1), far.reshape(*far.shape[:2], -1)
+    intervals = (mean_interval(near > 0, seed), mean_interval((far > 0).mean(1), seed))
     scores = [
-        HeadScore(layer, head, Interval(*(float(values[place, head]) for values in wins)))
-        for place, layer in enumerate(layers)
-        for head in range(differences.shape[2])
+        HeadScore(*place, *(Interval(*(float(end[i]) for end in ends)) for ends in intervals))
+        for i, place in enumerate(places)
     ]
-    flat = differences.reshape(len(differences), -1)
-    judged = np.empty(len(flat))
+    near_margins, far_margins = np.empty(near.shape[0]), np.empty(far.shape[:2])
     for half in (0, 1):
-        judged[half::2] = flat[half::2][:, best_heads(flat[1 - half :: 2])].mean(1)
-    chosen = [Head(scores[i].layer, scores[i].head) for i in best_heads(flat)]
-    return RelevanceHeads(scores, chosen, mean_interval(judged > 0, seed))
+        best = best_heads(near[1 - half :: 2], far[1 - half :: 2])
+        near_margins[half::2] = near[half::2][:, best].mean(-1)
+        far_margins[half::2] = far[half::2][..., best].mean(-1)
+    return RelevanceHeads(
+        scores,
+        [places[i] for i in best_heads(near, far)],
+        mean_interval(near_margins > 0, seed),
+        mean_interval((far_margins > 0).mean(1), seed),
+    )
 
 
 def best_heads(
-    differences: Float[np.ndarray, "queries heads"],
+    near: Float[np.ndarray, "queries heads"], far: Float[np.ndarray, "sentences both heads"]
 ) -> Int[np.ndarray, " best"]:
-    """The HEADS heads whose mean difference is largest for its standard deviation, the best first.
-    Heads whose differences do not vary, which see no candidate, come last."""
-    spread = differences.std(0)
-    effect = np.divide(
-        differences.mean(0), spread, out=np.full(spread.shape, -np.inf), where=spread > 0
-    )
-    return np.argsort(-effect, kind="stable")[:HEADS]
+    """The HEADS heads whose weaker effect is largest, the best first. An effect is the mean of the
+    differences divided by their standard deviation; without any difference it is 0."""
+    effects = []
+    for differences in (near, far[:, 0], far[:, 1]):
+        spread = differences.std(0)
+        effects.append(differences.mean(0) / np.where(spread > 0, spread, np.inf))
+    return np.argsort(-np.min(effects, axis=0), kind="stable")[:HEADS]
+
+
+def _log_attention(
+    backbone: Backbone,
+    asked: Sequence[tuple[Item | None, Item]],
+    layers: Sequence[int],
+    *,
+    progress: str | None = None,
+) -> Float[np.ndarray, "asked layers heads"]:
+    """The log attention that the positions which predict a text give to what it is predicted from,
+    their mean, float64."""
+    opening, closing = _around(backbone)
+
+    def of_row(weights: Tensor, start: int, stop: int) -> Tensor:
+        given = weights[..., start : max(stop, start + 1)].sum(-1)
+        return given.clamp_min(LEAST).log().mean(0).to(backbone.device)
+
+    def forward(batch: Batch) -> list[Tensor]:
+        width = batch.inputs["input_ids"].shape[1]
+        starts = [width - length + opening for length in batch.lengths]
+        stops = [places[0][1] + 1 - closing for places in batch.read]
+        by_layer = [
+            list(map(of_row, batch.by_row(weights), starts, stops))
+            for weights in record_attention(backbone, batch, layers)
+        ]
+        return [torch.stack(layers) for layers in zip(*by_layer, strict=True)]
+
+    def run(made: list[Sequence[Row]], bar: str | None) -> Tensor:
+        rows = [row for (row,) in made]
+        logs = run_batches(backbone, rows, forward, share_prefix=False, progress=bar)
+        return torch.stack(logs).double().cpu()
+
+    return blockwise(
+        backbone, lambda pair: [predicted_row(backbone, pair)], asked, run, progress
+    ).numpy()
+
+
+def _around(backbone: Backbone) -> tuple[int, int]:
+    """The numbers of tokens before a candidate, and after it up to the cue of the query."""
+    first, second = (backbone.row(likelihood_prompt(Item(text))).ids for text in ("the", "1"))
+    return common(first, second), common(first[::-1], second[::-1])

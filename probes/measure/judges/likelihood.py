@@ -51,7 +51,7 @@ def likelihood(
     Raises:
         BadItem: An item cannot be read.
     """
-    asked = {i: a for i, pair in enumerate(pairs) if (a := _asked(*pair)) is not None}
+    asked = {i: a for i, pair in enumerate(pairs) if (a := predicted_text(*pair)) is not None}
     texts = list({text.text: text for _, text in asked.values()}.values())
     priors: list[Asked] = [(None, text) for text in texts]
     found = log_likelihoods(backbone, [*asked.values(), *priors], progress=progress)
@@ -75,23 +75,14 @@ def likelihood_prompt(context: Item | None) -> Prompted:
 
 def pair_prompt(query: Item, candidate: Item) -> Prompted:
     """The exchange that precedes the text of a pair that is predicted."""
-    asked = _asked(query, candidate)
+    asked = predicted_text(query, candidate)
     return likelihood_prompt(asked and asked[0])
 
 
 def log_likelihoods(
     backbone: Backbone, asked: Sequence[Asked], *, progress: str | None = None
 ) -> Float[np.ndarray, " asked"]:
-    """The mean log-probability of the tokens of each text, in nats, float64. A text that fills more
-    than half of the context is cut."""
-
-    def make(pair: Asked) -> list[Row]:
-        context, text = pair
-        ids = backbone.encoder.plain.tokenize(f" {text.text}", text.name)
-        ids = ids[: backbone.encoder.max_tokens // 2]
-        name = text.name if context is None else context.name
-        row = backbone.encoder.row(likelihood_prompt(context), name, reserved=len(ids) - 1)
-        return [row.predicting(ids)]
+    """The mean log-probability of the tokens of each text, in nats, float64."""
 
     def forward(batch: Batch) -> list[Tensor]:
         return batch.by_row(record(backbone, batch, ["norm"])["norm"])
@@ -100,7 +91,20 @@ def log_likelihoods(
         rows = [row for (row,) in made]
         return _means(backbone, rows, run_batches(backbone, rows, forward, progress=bar))
 
-    return blockwise(backbone, make, asked, run, progress).numpy()
+    return blockwise(
+        backbone, lambda pair: [predicted_row(backbone, pair)], asked, run, progress
+    ).numpy()
+
+
+def predicted_row(backbone: Backbone, asked: Asked) -> Row:
+    """The row at whose end a text is predicted. A text that fills more than half of the context is
+    cut."""
+    context, text = asked
+    ids = backbone.encoder.plain.tokenize(f" {text.text}", text.name)
+    ids = ids[: backbone.encoder.max_tokens // 2]
+    name = text.name if context is None else context.name
+    row = backbone.encoder.row(likelihood_prompt(context), name, reserved=len(ids) - 1)
+    return row.predicting(ids)
 
 
 def _means(backbone: Backbone, rows: Sequence[Row], states: Sequence[Tensor]) -> Tensor:
@@ -118,7 +122,7 @@ def _means(backbone: Backbone, rows: Sequence[Row], states: Sequence[Tensor]) ->
     return torch.stack([values.mean() for values in by_row])
 
 
-def _asked(query: Item, candidate: Item) -> Asked | None:
+def predicted_text(query: Item, candidate: Item) -> Asked | None:
     """The text of a pair to predict, and what it is predicted from; None where both hold media."""
     if not query.media:
         return candidate, query
