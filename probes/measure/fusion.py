@@ -130,7 +130,7 @@ def rerank_gain(
     for name in SETS:
         found, scores = scored_set(backbone, extraction, name, progress=progress)
         count = len(found.queries)
-        picks = np.linspace(0, count - 1, min(count, QUERIES)).astype(int)
+        picks = np.arange(0, count, max(1, count // QUERIES))[:QUERIES]
         scores = scores[from_numpy(picks)]
         candidates = scores.topk(min(CANDIDATES, scores.shape[1])).indices.numpy()
         pairs = [

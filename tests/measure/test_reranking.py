@@ -183,7 +183,7 @@ def test_no_random_model_gets_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "picks"),
-    [("none", [0, 1, 2, 3, 4, 5]), ("centre", [0, 1, 3, 5]), ("whiten", [0, 1, 2, 3, 4, 5])],
+    [("none", [0, 1, 2, 3, 4, 5]), ("centre", [0, 2, 4]), ("whiten", [0, 1, 2, 3, 4, 5])],
 )
 def test_gains_follow_their_definition(
     kind: GeometryKind, picks: list[int], tiny: Tiny, monkeypatch: pytest.MonkeyPatch
