@@ -15,7 +15,7 @@ from scipy.special import expit
 from probes.display import data_frame, shortened
 from probes.errors import StoreError
 from probes.items import Item, as_item
-from probes.measure.fusion import fuse
+from probes.measure.fusion import fuse, undecided
 from probes.prompts import Prompted
 
 if TYPE_CHECKING:
@@ -131,6 +131,12 @@ class Answer:
         return part("pages/items.html", "answer", self.text, hit_cards(self.sources))
 
 
+def to_judge(hits: Sequence[Hit], count: int, cascade: float | None) -> Sequence[Hit]:
+    """The hits of one query that stage 2 judges: the first `count`, or none of them where the first
+    hit is so far ahead that the recipe's cascade leaves the query to stage 1."""
+    return hits[:count] if undecided([hit.stage1_score for hit in hits], cascade) else []
+
+
 def fused(hits: Sequence[Hit], margins: Float[np.ndarray, " judged"], weight: float | None) -> Hits:
     """Both stages together: the first hits ordered by `fuse`, then those that were not judged.
 
@@ -140,6 +146,8 @@ def fused(hits: Sequence[Hit], margins: Float[np.ndarray, " judged"], weight: fl
         weight: The weight of stage 2, or None for its judgement alone.
     """
     head, tail = hits[: len(margins)], hits[len(margins) :]
+    if not head:
+        return Hits(tail)
     scores = fuse([hit.stage1_score for hit in head], margins, weight)
     floor = max([1.0, *(hit.score for hit in tail)])
     judged = [

@@ -21,6 +21,7 @@ from probes.measure.judges.named import JUDGES, LIKELIHOOD
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
+from probes.stats import Interval, mean_of_means
 
 GEOMETRIES: dict[GeometryKind, str] = {
     "none": "cosine similarity",
@@ -50,6 +51,9 @@ class Recipe:
     fusion: float | None = None
     """Weight of stage 2's margins against the standardised stage-1 score; None: stage 2 alone
     decides among the reranked."""
+    cascade: float | None = None
+    """Largest lead of a query's first hit at which stage 2 judges it (see
+    `probes.measure.fusion.lead`), in standard deviations; None: all queries are judged."""
     task: str | None = None
     """The task prior, a key of `probes.prompts.TASKS` or free text; None: the prompt's default."""
     lexical: float = 0.0
@@ -112,7 +116,7 @@ class Recipe:
         """The recipe that a report supports, each part with a sentence that quotes the figures."""
         extraction, why_extraction = _choose_extraction(report)
         lexical, why_lexical = _choose_lexical(report)
-        frame, fusion, why_frame = _choose_frame(report)
+        frame, fusion, cascade, why_frame = _choose_frame(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
             prompt=extraction.prompt,
@@ -120,6 +124,7 @@ class Recipe:
             geometry=extraction.geometry,
             frame=frame,
             fusion=fusion,
+            cascade=cascade,
             task=extraction.task,
             lexical=lexical,
             reasons=(
@@ -270,8 +275,9 @@ def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:
     return weight, [reason]
 
 
-def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
-    """Judge and fusion weight, or no judge where stage 2 does not earn its cost; and why."""
+def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, float | None, str]:
+    """Judge, fusion weight and cascade, or no judge where stage 2 does not earn its cost; and
+    why."""
     best = best_frame(report.framing)
     gains = gains_by_judge(report.reranking)
     # The highest lower bound: the largest of several noisy means is biased upward.
@@ -280,7 +286,8 @@ def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
         judge, weight = surest
         about = _describe_frame(best) if judge == best.frame else f"by {judge}"
         change = f"changes the mean reciprocal rank by {gains[surest]}{_by_set(report, surest)}"
-        return judge, weight, f"{about}; reranking ({_weight(weight)}) {change}"
+        cascade, saving = _choose_cascade(report, surest, gains[surest])
+        return judge, weight, cascade, f"{about}; reranking ({_weight(weight)}) {change}{saving}"
     reasons = [_describe_frame(best)]
     for judge in dict.fromkeys(judge for judge, _ in gains):
         largest = max((g for g in gains if g[0] == judge), key=lambda tried: gains[tried].mean)
@@ -288,7 +295,7 @@ def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, str]:
             f"the largest gain in mean reciprocal rank by {judge} ({_weight(largest[1])}), "
             f"{gains[largest]}, does not exceed noise"
         )
-    return None, None, "; ".join(reasons)
+    return None, None, None, "; ".join(reasons)
 
 
 def _describe_frame(bias: FrameBias) -> str:
@@ -296,6 +303,23 @@ def _describe_frame(bias: FrameBias) -> str:
     return (
         f"the best frame, {bias.frame}, separates matches from near-misses with an AUC of "
         f"{bias.auc}{chance}"
+    )
+
+
+def _choose_cascade(
+    report: ProbeReport, tried: tuple[str, float | None], gain: Interval
+) -> tuple[float | None, str]:
+    """The lead beyond which no query of any set gained, and what it saves; None where skipping such
+    queries loses more than a tenth of the gain."""
+    sets = [f for f in report.reranking if (f.frame, f.weight) == tried]
+    leads = [f.lead for f in sets if f.lead is not None]
+    losses = [f.loss for f in sets if f.loss is not None]
+    if not leads or not losses or (loss := mean_of_means(losses)).mean < -gain.mean / 10:
+        return None, ""
+    shares = ", ".join(f"{f.judged:.0%} of the {f.queries}" for f in sets)
+    return max(leads), (
+        f"; queries whose first hit leads by more than {max(leads):.2f} standard deviations are "
+        f"not judged, which leaves {shares} to judge and changes the rank by {loss}"
     )
 
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from freeret.embedder import Embedder
-from freeret.hits import Answer, Hits, answer_prompt, fused
+from freeret.hits import Answer, Hits, answer_prompt, fused, to_judge
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker
@@ -356,7 +356,7 @@ class FreeRet:
         if self.recipe.frame is None:
             log.warning("not reranked: %s", self.recipe.why_not_reranked)
             return hits
-        pairs = [(query, hit.item) for hit in hits[:count]]
+        pairs = [(query, hit.item) for hit in to_judge(hits, count, self.recipe.cascade)]
         margins = self.reranker.margins(pairs, progress=self.progress)
         return fused(hits, margins, self.recipe.fusion)
 

@@ -164,8 +164,11 @@ class _Work:
             first.beside(dataset, "margins"), hashlib.sha256(identity.encode()).hexdigest()
         )
         earlier, start = file.seconds, time.perf_counter()
+        fusion, cascade = None, None
+        if self.system.recipe is not None:
+            fusion, cascade = self.system.recipe.fusion, self.system.recipe.cascade
         margins = judge_run(
-            dataset, run, self.reranker, depths[-1], kept=file,
+            dataset, run, self.reranker, depths[-1], cascade=cascade, kept=file,
             skipped=skipped if self.skip else None, together=self.together, progress=self.progress,
         )  # fmt: skip
         timing = self._timing(earlier + _since(start))
@@ -174,7 +177,8 @@ class _Work:
         if len(depths) > 1:
             timing["shared_by_depths"] = depths
         prompts = {**prompts, "pair": self._judge_prompt(dataset, run)}
-        fusion = self.system.recipe.fusion if self.system.recipe else None
+        if cascade is not None:
+            timing["queries_judged"] = sum(map(bool, margins.values()))
         for depth in depths:
             reranked = rerank_run(run, margins, depth, fusion)
             self.kept[depth].add(dataset, reranked, prompts, skipped, timing)
@@ -223,6 +227,7 @@ def _blank(system: System, depth: int, seed: int) -> Result:
             "depth": depth,
             "frame": system.recipe.frame,
             "fusion": system.recipe.fusion,
+            "cascade": system.recipe.cascade,
             "first_stage": {"run": system.name, **system.identity()},
         }
     return Result(

@@ -12,7 +12,7 @@ from freeret.evaluate.rankings import Run, ordered
 from freeret.evaluate.skipping import Skipped, work_on_good
 from probes import Item
 from probes.errors import BadItem
-from probes.measure.fusion import fuse
+from probes.measure.fusion import fuse, undecided
 
 Pair = tuple[Item, Item]
 
@@ -31,6 +31,7 @@ def judge_run(
     reranker: Judge,
     depth: int,
     *,
+    cascade: float | None = None,
     kept: MarginFile | None = None,
     skipped: list[Skipped] | None = None,
     together: int = 1,
@@ -43,6 +44,8 @@ def judge_run(
         run: The ranking of stage 1.
         reranker: Judges the pairs.
         depth: Candidates per query.
+        cascade: Only queries whose first candidate leads by at most this are judged (see
+            `probes.measure.fusion.lead`); None: all.
         kept: Margins of an earlier call, which are not measured again; new ones are added.
         skipped: Takes the pairs that cannot be judged. Without it the first of them raises BadItem.
         together: Queries per call of the reranker.
@@ -56,8 +59,9 @@ def judge_run(
     work: list[list[Pair]] = []
     for query in dataset.queries:
         known = margins.setdefault(query.id or "", {})
-        left = [id for id in list(run.get(query.id or "", {}))[:depth] if id not in known]
-        if left:
+        found = run.get(query.id or "", {})
+        left = [id for id in list(found)[:depth] if id not in known]
+        if left and undecided(list(found.values()), cascade):
             work.append([(query, documents[id]) for id in left])
     total = sum(map(len, work))
     with tqdm(total=total, desc="reranking", unit="pair", disable=not progress, delay=2) as bar:

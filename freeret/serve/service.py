@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from freeret.embedder import not_finite
-from freeret.hits import Hit, Hits, answer_prompt, fused
+from freeret.hits import Hit, Hits, answer_prompt, fused, to_judge
 from freeret.retriever import FreeRet
 from freeret.search import Lexicality
 from freeret.serve.worker import Worker
@@ -97,8 +97,10 @@ class Service:
         hits = await self.worker.submit(ranking, (query, raw))
         if not rerank or self.retriever.recipe.frame is None:
             return hits
-        margins = await self.margins([(query, hit.item) for hit in hits[:rerank]])
-        return fused(hits, margins, self.retriever.recipe.fusion)
+        recipe = self.retriever.recipe
+        judged = to_judge(hits, rerank, recipe.cascade)
+        margins = await self.margins([(query, hit.item) for hit in judged])
+        return fused(hits, margins, recipe.fusion)
 
     async def why_no_items(self, filter: dict[str, Any] | None, kinds: list[str]) -> str | None:
         """As `freeret.store.hints.why_no_items`."""

@@ -12,6 +12,7 @@ MODEL = ("weights", "architecture", "layers", "attn_site")
 OF_MODEL = ("tokenizer", "processor", "media", "max_tokens", "model", "revision")
 WORDS = {
     "attention": "attention implementation",
+    "cascade": "lead up to which queries are reranked",
     "depth": "depth of reranking",
     "depths": "depths of reranking",
     "frame": "frame of reranking",

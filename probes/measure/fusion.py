@@ -10,6 +10,7 @@ probability about 2.5%. The frame needs no such correction: the best one is chos
 the labelled pairs of `framing_bias`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,13 @@ class Fusion:
     gain: Interval
     """Mean paired difference to stage 1 alone, with an interval at GAIN_LEVEL."""
     queries: SetName = "paraphrases"
+    lead: float | None = None
+    """The largest lead (see `lead`) of a query whose answer moves up; None where none does."""
+    judged: float = 1.0
+    """Share of queries that are judged where those with a larger lead are not."""
+    loss: Interval | None = None
+    """Mean paired difference of the reciprocal rank when these are not judged, with a threshold
+    that was found on the other half of the queries."""
 
 
 def fuse(
@@ -75,6 +83,20 @@ def standardise(
     values = np.asarray(scores, dtype=float)
     spread = values.std(-1, keepdims=True)
     return (values - values.mean(-1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
+
+
+def lead(stage1: Sequence[float] | Float[np.ndarray, " candidates"]) -> float:
+    """How far the first of a query's candidates is ahead of the second, in standard deviations of
+    the first CANDIDATES of them, whose scores are in descending order; infinite for a lone one."""
+    first = standardise(stage1[:CANDIDATES])
+    return float(first[0] - first[1]) if len(first) > 1 else math.inf
+
+
+def undecided(
+    stage1: Sequence[float] | Float[np.ndarray, " candidates"], cascade: float | None
+) -> bool:
+    """Whether stage 2 judges a query: one whose `lead` is at most `cascade`, or any if None."""
+    return cascade is None or lead(stage1) <= cascade
 
 
 def judges_of(framing: Sequence[FrameBias]) -> list[str]:
@@ -108,7 +130,7 @@ def rerank_gain(
     for name in SETS:
         found, scores = scored_set(backbone, extraction, name, progress=progress)
         count = len(found.queries)
-        picks = np.linspace(0, count - 1, min(count, QUERIES)).astype(int)
+        picks = np.arange(0, count, max(1, count // QUERIES))[:QUERIES]
         scores = scores[from_numpy(picks)]
         candidates = scores.topk(min(CANDIDATES, scores.shape[1])).indices.numpy()
         pairs = [
@@ -153,14 +175,43 @@ def fusion_gains(
     answer = candidates == answers[:, None]
     judged = answer.any(axis=1)
     stage1 = scores.gather(1, from_numpy(candidates)).double().numpy()
+    leads = np.array([lead(scores) for scores in stage1])
     fusions = []
     for weight in WEIGHTS:
         fused = np.stack([fuse(s, m, weight) for s, m in zip(stage1, margins, strict=True)])
         reranked = 1 / ranks
         reranked[judged] = reciprocal_ranks(fused[judged], answer[judged])
-        gain = mean_interval(reranked - 1 / ranks, seed, level=GAIN_LEVEL)
-        fusions.append(Fusion(judge, weight, mean_interval(reranked, seed), gain, queries))
+        gains = reranked - 1 / ranks
+        threshold = _threshold(leads, gains)
+        fusions.append(
+            Fusion(
+                judge,
+                weight,
+                mean_interval(reranked, seed),
+                mean_interval(gains, seed, level=GAIN_LEVEL),
+                queries,
+                None if threshold == -math.inf else threshold,
+                float((leads <= threshold).mean()),
+                mean_interval(_losses(leads, gains), seed),
+            )
+        )
     return fusions
+
+
+def _threshold(leads: Float[np.ndarray, " queries"], gains: Float[np.ndarray, " queries"]) -> float:
+    """The largest lead of a query that gains; minus infinity if none does."""
+    return float(leads[gains > 0].max(initial=-math.inf))
+
+
+def _losses(
+    leads: Float[np.ndarray, " queries"], gains: Float[np.ndarray, " queries"]
+) -> Float[np.ndarray, " queries"]:
+    """What each query loses when only those up to the threshold of the other half are judged."""
+    losses = np.zeros(len(gains))
+    for half in (0, 1):
+        skipped = leads[half::2] > _threshold(leads[1 - half :: 2], gains[1 - half :: 2])
+        losses[half::2] = np.where(skipped, -gains[half::2], 0.0)
+    return losses
 
 
 def gains_by_judge(fusions: Sequence[Fusion]) -> dict[tuple[str, float | None], Interval]:
