@@ -2,9 +2,9 @@
 
 The candidates are the best CANDIDATES of each leg. Each has its exact cosine and its BM25 score,
 which is 0 where it shares no word with the query; the weighted BM25 score is added to the cosine,
-standardised over the candidates (`probes.measure.fusion.fuse`). All other items follow in the order of their cosines, so that
-the first hits do not depend on how many are asked for. A query without words, or with words that no
-item has, leaves the order of the vectors as it is.
+standardised over the candidates (`probes.measure.fusion.fuse`). All other items follow in the order
+of their cosines, so that the first hits do not depend on how many are asked for. A query without
+words, or with words that no item has, leaves the order of the vectors as it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
