@@ -18,12 +18,13 @@ from torch import Tensor
 
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
-from probes.arguments import check_choice
+from probes.arguments import check_choice, check_count
 from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
 from probes.model.batches.ahead import blockwise
 from probes.model.batches.states import last_states
 from probes.model.encoding import Row
+from probes.model.encoding.splitting import passages_of
 from probes.prompts import Prompt, Side, as_prompt, has_task
 
 
@@ -38,6 +39,8 @@ class Embedder:
         site: Where the state is read, such as `attn[-1]` or `norm`.
         prompt: A name in `probes.prompts.NAMED`, a prompt, or a list of them, whose unit vectors
             are averaged (MetaEOL, arXiv 2402.18458).
+        passage: Read documents of text in passages of about this many words, whose unit vectors are
+            averaged; None reads them whole.
 
     Raises:
         BadSetting: The backbone has no such site, there is no such prompt, or the list is empty.
@@ -48,6 +51,7 @@ class Embedder:
         backbone: Backbone,
         site: str | Site = "attn[-1]",
         prompt: str | Prompt | list[str | Prompt] = "control",
+        passage: int | None = None,
     ):
         self.backbone = backbone
         self.site = Site.parse(site)
@@ -55,6 +59,9 @@ class Embedder:
         self.prompts = [as_prompt(p) for p in (prompt if isinstance(prompt, list) else [prompt])]
         if not self.prompts:
             raise BadSetting("prompt is an empty list; name at least one")
+        if passage is not None:
+            check_count("passage", passage)
+        self.passage = passage
 
     def __repr__(self) -> str:
         return f"Embedder({self.backbone!r}, site='{self.site}', {self.prompts})"
@@ -62,7 +69,7 @@ class Embedder:
     @classmethod
     def from_recipe(cls, backbone: Backbone, recipe: Recipe) -> "Embedder":
         """Stage 1 of a recipe, its task prior included. Raises BadSetting as `for_task` does."""
-        return cls(backbone, recipe.site, recipe.prompt).for_task(recipe.task)
+        return cls(backbone, recipe.site, recipe.prompt, recipe.passage).for_task(recipe.task)
 
     def for_task(self, task: str | None) -> "Embedder":
         """The same extraction with another task prior.
@@ -82,7 +89,7 @@ class Embedder:
                 "use a recipe with the control prompt"
             )
         prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
-        return Embedder(self.backbone, self.site, prompts)
+        return Embedder(self.backbone, self.site, prompts, self.passage)
 
     def encode(
         self, items: Any, side: Side = "document", *, progress: bool = False
@@ -110,9 +117,16 @@ class Embedder:
         )
 
     def rows(self, item: Item, side: Side = "document") -> list[Row]:
-        """The item tokenised under each prompt. Raises BadItem with its id."""
+        """The item tokenised under each prompt, one row for each passage of it. Raises BadItem with
+        its id."""
+        cut = self.passage is not None and side == "document"
+        pieces = passages_of(item, self.passage) if cut else [item]
         try:
-            return [self.backbone.row(p.apply(item, side), item.name) for p in self.prompts]
+            return [
+                self.backbone.row(prompt.apply(piece, side), item.name)
+                for prompt in self.prompts
+                for piece in pieces
+            ]
         except BadItem as error:
             raise BadItem(str(error), error.item or item.id) from error
 
@@ -122,13 +136,17 @@ class Embedder:
         """Raw vectors of items that `rows` has tokenised; `progress` names the bar."""
         if not rows:
             return torch.empty(0, self.dimension)
-        by_prompt = [
-            last_states(self.backbone, column, [self.site], progress=progress)[:, 0]
-            for column in zip(*rows, strict=True)
-        ]
-        if len(by_prompt) == 1:
-            return by_prompt[0]
-        return torch.stack([unit(vectors) for vectors in by_prompt]).mean(0)
+        counts = [len(of_item) // len(self.prompts) for of_item in rows]
+        by_prompt = []
+        for number in range(len(self.prompts)):
+            of_prompt = [
+                row
+                for of_item, count in zip(rows, counts, strict=True)
+                for row in of_item[number * count : (number + 1) * count]
+            ]
+            states = last_states(self.backbone, of_prompt, [self.site], progress=progress)[:, 0]
+            by_prompt.append(states.split(counts))
+        return torch.stack([_mean(torch.cat(parts)) for parts in zip(*by_prompt, strict=True)])
 
     def encode_query(self, items: Any, *, progress: bool = False) -> Float[Tensor, "n hidden"]:
         """`encode` with the side "query"."""
@@ -165,7 +183,13 @@ class Embedder:
             "site": str(self.site.resolve(self.backbone.num_layers)),
             "prompts": [prompt.settings() for prompt in self.prompts],
             "truncate_dim": None,  # removed option; kept because existing stores record it
+            **({} if self.passage is None else {"passage": self.passage}),
         }
+
+
+def _mean(vectors: Float[Tensor, "n hidden"]) -> Float[Tensor, " hidden"]:
+    """The mean of unit vectors; a lone vector as it is."""
+    return vectors[0] if len(vectors) == 1 else unit(vectors).mean(0)
 
 
 def not_finite(items: Sequence[Item], vectors: Float[Tensor, "items hidden"]) -> dict[int, BadItem]:

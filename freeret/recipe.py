@@ -59,6 +59,9 @@ class Recipe:
     `probes.measure.fusion.lead`), in standard deviations; None: all queries are judged."""
     task: str | None = None
     """The task prior, a key of `probes.prompts.TASKS` or free text; None: the prompt's default."""
+    passage: int | None = None
+    """Documents of text are read in passages of about this many words, whose vectors are averaged;
+    None: they are read whole."""
     lexical: float = 0.0
     """Weight of the lexical score (BM25) against the standardised stage-1 score; 0: hits are found
     by vectors alone."""
@@ -87,9 +90,11 @@ class Recipe:
             if self.frame
             else "Hits are not reranked."
         )
+        cut = f" Long texts are read in passages of {self.passage} words." if self.passage else ""
+        words = f" and BM25 with weight {self.lexical:g}" if self.lexical else ""
         return (
             f"Vectors are read at {self.site} under the {self.prompt} prompt{task}, and compared "
-            f"by {GEOMETRIES[self.geometry]}. {stage2}"
+            f"by {GEOMETRIES[self.geometry]}{words}.{cut} {stage2}"
         )
 
     def _repr_html_(self) -> str:
@@ -118,6 +123,7 @@ class Recipe:
     def from_report(cls, report: ProbeReport) -> "Recipe":
         """The recipe that a report supports, each part with a sentence that quotes the figures."""
         extraction, why_extraction = _choose_extraction(report)
+        passage, why_passage = _choose_passage(report)
         lexical, why_lexical = _choose_lexical(report)
         frame, fusion, cascade, why_frame = _choose_frame(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
@@ -129,10 +135,12 @@ class Recipe:
             fusion=fusion,
             cascade=cascade,
             task=extraction.task,
+            passage=passage,
             lexical=lexical,
             reasons=(
                 _describe_lexicalization(report, extraction.prompt),
                 *why_extraction,
+                *why_passage,
                 *why_lexical,
                 reranking,
             ),
@@ -249,6 +257,21 @@ def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]
         )
         reasons.append(f"Site: {among} of the best, and {choice}.")
     return chosen, reasons
+
+
+def _choose_passage(report: ProbeReport) -> tuple[int | None, list[str]]:
+    """Words of the passages that documents are read in, None where that gains nothing beyond noise;
+    and why."""
+    if not report.splitting:
+        return None, []
+    surest = max(report.splitting, key=lambda one: one.gain.low)
+    accepted = surest.gain.low > 0
+    reason = (
+        f"{'Passages' if accepted else 'No passages'}: reading long texts in passages of "
+        f"{surest.words} words, whose vectors are averaged, changes the mean reciprocal rank by "
+        f"{surest.gain}{'' if accepted else ', which does not exceed noise'}."
+    )
+    return surest.words if accepted else None, [reason]
 
 
 def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:

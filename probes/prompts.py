@@ -185,6 +185,14 @@ PROMPT_EOL = TemplatePrompt(
 )
 """PromptEOL (arXiv 2307.16645): an opening quotation mark begins the model's turn."""
 
+TOPIC = TemplatePrompt(
+    "topic",
+    before='This {medium}: "',
+    after='" is about the following topic, in one word:',
+    prefill='"',
+)
+"""PromptEOL's form with a question for the topic, which sums up long texts better."""
+
 HIERARCHICAL = TemplatePrompt(
     "hierarchical",
     system="Given an input, summarise its meaning in one word.",
@@ -198,6 +206,7 @@ NAMED: dict[str, Prompt] = {
     "control, no task": ControlPrompt(task=None),
     "e5v": E5V,
     "prompteol": PROMPT_EOL,
+    "topic": TOPIC,
     "hierarchical": HIERARCHICAL,
 }
 """The prompts that have a name, which the diagnostic compares."""

@@ -9,12 +9,13 @@ from typing import Any, Literal, get_args
 from probes.arguments import check_choice
 
 PartName = Literal[
-    "framing", "curves", "diagnostic", "hybrid", "reranking", "synonyms", "injection"
+    "framing", "curves", "diagnostic", "splitting", "hybrid", "reranking", "synonyms", "injection"
 ]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 """The parts of a report in the order in which they are measured: the diagnostic takes states of
 sentences from the curves, and hybrid search and reranking from the diagnostic."""
 NEEDS: dict[str, tuple[PartName, ...]] = {
+    "splitting": ("diagnostic",),
     "hybrid": ("diagnostic",),
     "reranking": ("framing", "diagnostic"),
 }

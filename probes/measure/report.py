@@ -15,6 +15,7 @@ from probes.errors import BadFile
 from probes.files import read_format, write_json, wrong_field
 from probes.measure.diagnostic.hybrid import Hybrid
 from probes.measure.diagnostic.scores import DiagnosticScore
+from probes.measure.diagnostic.splitting import Splitting
 from probes.measure.framing import FrameBias
 from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection
@@ -31,6 +32,7 @@ _LISTS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
     "diagnostic": TypeAdapter(list[DiagnosticScore]),
+    "splitting": TypeAdapter(list[Splitting]),
     "hybrid": TypeAdapter(list[Hybrid]),
     "injection": TypeAdapter(list[Injection]),
     "reranking": TypeAdapter(list[Fusion]),
@@ -47,6 +49,8 @@ class ProbeReport:
     synonyms: list[SynonymSimilarity]
     framing: list[FrameBias]
     diagnostic: list[DiagnosticScore]
+    splitting: list[Splitting]
+    """By length of the passages that long documents are read in."""
     hybrid: list[Hybrid]
     """By query set and weight of the lexical score."""
     injection: list[Injection]

@@ -14,6 +14,7 @@ from probes.measure.cost import tokens_of, work_of
 from probes.measure.diagnostic.extractions import diagnose
 from probes.measure.diagnostic.hybrid import hybrid_gain
 from probes.measure.diagnostic.scores import select_extraction
+from probes.measure.diagnostic.splitting import splitting_gain
 from probes.measure.framing import framing_bias
 from probes.measure.fusion import Fusion, judges_of, rerank_gain
 from probes.measure.injection import injection_shifts
@@ -135,6 +136,9 @@ def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fu
 _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {
     "framing": lambda backbone, _, seed: framing_bias(backbone, seed=seed),
     "diagnostic": lambda backbone, _, seed: diagnose(backbone, seed=seed),
+    "splitting": lambda backbone, report, seed: splitting_gain(
+        backbone, select_extraction(report["diagnostic"]), seed=seed
+    ),
     "hybrid": lambda backbone, report, seed: hybrid_gain(
         backbone, select_extraction(report["diagnostic"]), seed=seed
     ),

@@ -261,7 +261,7 @@ def test_passages_are_long_and_stand_in_groups_of_six() -> None:
 def test_prompts_tasks_and_sites_by_default(tiny: Tiny) -> None:
     found = diagnose(tiny("llama"))
     prompts = [
-        ("control", None), ("control, no task", None), ("e5v", None), ("prompteol", None),
+        ("control", None), ("control, no task", None), ("e5v", None), ("prompteol", None), ("topic", None),
         ("hierarchical", None), ("control", "question"),
     ]  # fmt: skip
     sites = [f"{kind}[{layer}]" for layer in (-4, -3, -2, -1) for kind in ("attn", "mlp")]

@@ -19,6 +19,7 @@ from probes.data import REPORTS, matches
 from probes.embedded import ALIASES
 from probes.errors import BadFile
 from probes.measure.diagnostic.hybrid import Hybrid
+from probes.measure.diagnostic.splitting import Splitting
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.framing import FrameBias
 from probes.measure.fusion import Fusion
@@ -83,6 +84,7 @@ def make_report(**changes: Any) -> ProbeReport:
             setting("prompteol", "mlp[-1]", "whiten", 0.80),
             setting("prompteol", "norm", "whiten", 0.60),
         ],
+        splitting=[Splitting(50, around(0.9), around(0.06))],
         hybrid=[
             Hybrid(queries, weight, around(0.9), around(vectors), around(0.05))
             for queries, weight, vectors in [

@@ -78,7 +78,13 @@ class PromptedSystem(ByVectors):
     ) -> Tensor:
         """Raises BadItem, naming the item."""
         prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
-        return Embedder(self.backbone, self.site, prompts).encode(items, side, progress=progress)
+        embedder = Embedder(self.backbone, self.site, prompts, self.passage)
+        return embedder.encode(items, side, progress=progress)
+
+    @property
+    def passage(self) -> int | None:
+        """Words of the passages that documents are read in; None: they are read whole."""
+        return None if self.recipe is None else self.recipe.passage
 
     def prompts_for(self, dataset: Dataset) -> Prompts:
         prompts = [as_prompt(prompt, dataset.task) for prompt in self.prompts]
@@ -89,7 +95,7 @@ class PromptedSystem(ByVectors):
 
     def identity(self) -> dict[str, Any]:
         prompts: list[str | Prompt] = [as_prompt(prompt, ANY_TASK) for prompt in self.prompts]
-        stage1 = Embedder(self.backbone, self.site, prompts).identity()
+        stage1 = Embedder(self.backbone, self.site, prompts, self.passage).identity()
         recipe = None if self.recipe is None else self.recipe.to_json()
         if recipe is not None and recipe["frame"] is not None:
             del recipe["why_not_reranked"]
