@@ -26,7 +26,7 @@ def judged_by(
 
     Args:
         name: A frame, whose margin is the log-odds of a match, or "likelihood", whose margin is the
-            pointwise mutual information per token (see `probes.measure.judges.likelihood`).
+            pointwise mutual information (see `probes.measure.judges.likelihood`).
         backbone: The model that judges.
         pairs: Those of one query share what they begin with.
         progress: Title of a progress bar; None shows no bar.
