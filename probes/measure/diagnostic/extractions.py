@@ -12,7 +12,14 @@ import numpy as np
 from probes.geometry import GEOMETRY_KINDS
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS, SETS, hybrid_ranks, word_scores
 from probes.measure.diagnostic.scores import DiagnosticScore
-from probes.measure.diagnostic.sets import QuerySet, SetName, embed_set, query_set, sets_for
+from probes.measure.diagnostic.sets import (
+    QuerySet,
+    SetName,
+    SetStates,
+    embed_set,
+    query_set,
+    sets_for,
+)
 from probes.model.backbone import Backbone
 from probes.model.sites import late_sites
 from probes.prompts import NAMED, Prompt, as_prompt
@@ -47,16 +54,16 @@ def diagnose(
     """
     sites = [sites] if isinstance(sites, str) else sites
     chosen = list(sites or late_sites(min(5, backbone.num_layers)))
-    sets = {name: query_set(name) for name in sets_for(backbone)}
+    sets: dict[SetName, QuerySet] = {name: query_set(name) for name in sets_for(backbone)}
     words: dict[SetName, np.ndarray] = {name: word_scores(sets[name]) for name in SETS}
     found = []
     for (name, task), prompt in _wordings(prompts).items():
-        states = {
+        states: dict[SetName, SetStates] = {
             each: embed_set(backbone, prompt, each, chosen, progress=progress) for each in sets
         }
         for column, site in enumerate(chosen):
             for kind in GEOMETRY_KINDS:
-                scores = {
+                scores: dict[SetName, np.ndarray] = {
                     each: of.scores(kind, column).double().numpy() for each, of in states.items()
                 }
                 measures = _measures(sets, scores, words, seed)
