@@ -54,7 +54,7 @@ class Hit:
     score: float
     stage1_score: float
     """Cosine in the store's geometry, on one scale for all modalities; in a hybrid search the
-    standardised cosine plus the weighted standardised BM25 score (`freeret.search.hybrid`)."""
+    standardised cosine plus the weighted BM25 score (`freeret.search.hybrid`)."""
     stage2_score: float | None
     """p(match), or None when the hit was not reranked."""
     item: Item
