@@ -75,7 +75,7 @@ class Recipe:
         """The recipe in two sentences."""
         task = f" and the task {self.task!r}" if self.task else ""
         by_likelihood = self.frame == LIKELIHOOD
-        margin = "their pointwise mutual information" if by_likelihood else "the log-odds of a match"
+        margin = "the mutual information" if by_likelihood else "the log-odds of a match"
         order = (
             f"by {margin} alone"
             if self.fusion is None

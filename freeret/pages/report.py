@@ -152,9 +152,9 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         yield Section(
             "Does reranking help?",
             f"For {QUERIES} queries of a set, the model judges the first {CANDIDATES} hits of "
-            "stage 1: with the best frame, unless that is at chance, and by how much likelier query "
-            "and hit make each other. Near-misses are among the paraphrases, so that the ranks are not "
-            "comparable to those above; an answer that is not among these hits keeps its rank. "
+            "stage 1: with the best frame, unless that is at chance, and by how much likelier "
+            "query and hit make each other. Near-misses are among the paraphrases, so that the "
+            "ranks are not those above; an answer that is not among these hits keeps its rank. "
             "The gain is the change against stage 1, with an interval corrected for the number of "
             "weights and judges; if it includes 0, the gain is within noise. The weight says how "
             "much the judgement counts beside stage 1.",
