@@ -83,9 +83,10 @@ class Recipe:
             if self.frame
             else "Hits are not reranked."
         )
+        words = f", with {self.lexical:g} times BM25 beside it" if self.lexical else ""
         return (
             f"Vectors are read at {self.site} under the {self.prompt} prompt{task}, and compared "
-            f"by {GEOMETRIES[self.geometry]}. {stage2}"
+            f"by {GEOMETRIES[self.geometry]}{words}. {stage2}"
         )
 
     def _repr_html_(self) -> str:
