@@ -14,7 +14,11 @@ from probes.errors import BadFile
 from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
 from probes.measure.diagnostic.hybrid import mean_gains
-from probes.measure.diagnostic.scores import select_extraction, within_one_standard_error
+from probes.measure.diagnostic.scores import (
+    best_first,
+    select_extraction,
+    within_one_standard_error,
+)
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import gains_by_judge
 from probes.measure.judges.named import JUDGES, LIKELIHOOD
@@ -87,9 +91,10 @@ class Recipe:
             if self.frame
             else "Hits are not reranked."
         )
+        words = f", with {self.lexical:g} times BM25 beside it" if self.lexical else ""
         return (
             f"Vectors are read at {self.site} under the {self.prompt} prompt{task}, and compared "
-            f"by {GEOMETRIES[self.geometry]}. {stage2}"
+            f"by {GEOMETRIES[self.geometry]}{words}. {stage2}"
         )
 
     def _repr_html_(self) -> str:
@@ -367,7 +372,7 @@ def _describe_pictures(
     return [
         f"Scenes: a caption ranks its picture with a mean reciprocal rank of {chosen.pictures}; "
         f"with the E5-V extraction {reference.pictures}, with the paper's choice {paper.pictures}. "
-        "Paraphrases, passages and scenes have equal weight in the choice."
+        "Texts and pictures have equal weight in the choice."
     ]
 
 
@@ -376,23 +381,28 @@ def _describe_passages(
 ) -> list[str]:
     if chosen.passages is None:
         return []
+    others = (
+        f", with {name} {score.passages}"
+        for name, score in (("the E5-V extraction", reference), ("the paper's choice", paper))
+        if score.passages is not None  # the prompts that were best so far read passages
+    )
     return [
         f"Passages: a question or a request ranks its passage with a mean reciprocal rank of "
-        f"{chosen.passages}; with the E5-V extraction {reference.passages}, with the paper's "
-        f"choice {paper.passages}."
+        f"{chosen.passages}{''.join(others)}; with the best lexical weight the mean over "
+        f"paraphrases and passages is {chosen.hybrid}."
     ]
 
 
 def _describe_task(report: ProbeReport, chosen: DiagnosticScore) -> list[str]:
     """What the wordings of the control prompt with other tasks reach, where it is chosen."""
     best: dict[str, float] = {}
-    for score in report.diagnostic:
+    for score in best_first(report.diagnostic):
         if prompt_kind(score.prompt) == "control":
             best[score.wording] = max(score.quality, best.get(score.wording, 0.0))
     if chosen.wording not in best or len(best) == 1:
         return []
     others = (f"{name} {quality:.3f}" for name, quality in best.items() if name != chosen.wording)
     return [
-        f"Task: the best extraction with the {chosen.wording} prompt has a quality (the mean of "
-        f"these reciprocal ranks) of {best[chosen.wording]:.3f}, with {', with '.join(others)}."
+        f"Task: the best extraction with the {chosen.wording} prompt has a mean reciprocal "
+        f"rank over all query sets of {best[chosen.wording]:.3f}, with {', with '.join(others)}."
     ]
