@@ -17,7 +17,7 @@ from probes.measure.diagnostic.hybrid import mean_gains
 from probes.measure.diagnostic.scores import select_extraction, within_one_standard_error
 from probes.measure.framing import FrameBias, best_frame
 from probes.measure.fusion import gains_by_judge
-from probes.measure.judges.named import JUDGES, LIKELIHOOD
+from probes.measure.judges.named import LIKELIHOOD, check_judge
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.model.sites import PAPER_SITE
 from probes.prompts import NAMED
@@ -209,8 +209,12 @@ class Recipe:
             Site.parse(recipe.site)
         except (ValidationError, ValueError) as error:
             raise BadFile(f"{source} is not a recipe ({wrong_field(error)})") from None
-        if recipe.prompt not in NAMED or recipe.frame not in (None, *JUDGES):
-            raise BadFile(f"{source} names a prompt or frame that does not exist")
+        try:
+            if recipe.frame is not None:
+                check_judge(recipe.frame)
+            as_prompt(recipe.prompt)
+        except BadSetting as error:
+            raise BadFile(f"{source} names a prompt or frame that does not exist: {error}") from None
         return recipe
 
 

@@ -15,6 +15,8 @@ both a paraphrase and a near-miss more than a text on another subject: heads tha
 first test may look away from whatever repeats the words of the query.
 """
 
+import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.data import matches, paraphrases
+from probes.errors import UnsupportedBackbone
 from probes.items import Item
 from probes.measure.judges.likelihood import likelihood_prompt, predicted_row, predicted_text
 from probes.model.anatomy import attention_modules
@@ -36,10 +39,12 @@ from probes.model.encoding import Batch, Row
 from probes.model.trace import record_attention
 from probes.stats import Interval, mean_interval
 
+log = logging.getLogger(__name__)
+
 HEADS = 4
 """Number of heads that judge."""
-SENTENCES = slice(100, 150)
-"""The sentences that heads are chosen on; the gain of reranking is measured on others."""
+SENTENCES = slice(1, 100, 2)
+"""The paraphrase triples that heads are chosen on; the gain of reranking is measured on others."""
 LEAST = 1e-12
 """Attention below this counts as this much, so that its logarithm is finite."""
 
@@ -49,6 +54,9 @@ class Head(NamedTuple):
 
     layer: int
     head: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.head}"
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,25 @@ class RelevanceHeads:
     """The same."""
 
     @property
+    def judge(self) -> str:
+        """The name of the judge, such as `heads[15.7, 17.6]`."""
+        return f"heads[{', '.join(map(str, self.chosen))}]"
+
+    @property
     def discriminates(self) -> bool:
         """Whether both intervals of the judge lie above chance, 0.5."""
         return min(self.beats_near_miss.low, self.beats_unrelated.low) > 0.5
+
+
+NO_HEADS = RelevanceHeads([], [], Interval(0.5, 0.5, 0.5), Interval(0.5, 0.5, 0.5))
+"""Of a backbone without attention weights, and of a report that does not hold this part."""
+
+
+def heads_named(judge: str) -> list[Head]:
+    """The heads of a judge by its name; none for the name of any other judge."""
+    if not re.fullmatch(r"heads\[\d+\.\d+(, \d+\.\d+)*\]", judge):
+        return []
+    return [Head(*map(int, pair)) for pair in re.findall(r"(\d+)\.(\d+)", judge)]
 
 
 def attention_scores(
@@ -125,10 +149,8 @@ def relevance_heads(backbone: Backbone, *, seed: int = 0, progress: bool = False
         progress: Whether to show a progress bar.
 
     Returns:
-        A score for each head, and the judge of the best ones.
-
-    Raises:
-        UnsupportedBackbone: The model does not return its attention weights.
+        A score for each head, and the judge of the best ones; NO_HEADS, with a logged warning,
+        where the model does not return its attention weights.
     """
     layers = sorted(attention_modules(backbone.model, backbone.anatomy))
     labelled = sorted(matches(), key=lambda row: (row["query"], row["match"]))
@@ -138,7 +160,11 @@ def relevance_heads(backbone: Backbone, *, seed: int = 0, progress: bool = False
     for column, rows in (("paraphrase", triples), ("near_miss", triples), ("paraphrase", others)):
         texts += [(t["sentence"], row[column]) for t, row in zip(triples, rows, strict=True)]
     asked = [(Item(candidate), Item(query)) for query, candidate in texts]
-    logs = _log_attention(backbone, asked, layers, progress="heads" if progress else None)
+    try:
+        logs = _log_attention(backbone, asked, layers, progress="heads" if progress else None)
+    except UnsupportedBackbone as error:
+        log.warning("no heads are scored: %s", error)
+        return NO_HEADS
     miss, match = logs[: len(labelled) : 2], logs[1 : len(labelled) : 2]
     same, near, other = np.split(logs[len(labelled) :], 3)
     return relevance_of(match - miss, np.stack([same - other, near - other], 1), layers, seed)
