@@ -10,17 +10,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from probes import DiagnosticScore, ProbeReport, Site
-from probes.errors import BadFile
+from probes.errors import BadFile, BadSetting
 from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
 from probes.measure.diagnostic.hybrid import mean_gains
 from probes.measure.diagnostic.scores import select_extraction, within_one_standard_error
-from probes.measure.framing import FrameBias, best_frame
+from probes.measure.framing import FRAMES, FrameBias, best_frame
 from probes.measure.fusion import gains_by_judge
-from probes.measure.judges.named import LIKELIHOOD, check_judge
+from probes.measure.judges.named import check_judge, margin_of
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.model.sites import PAPER_SITE
-from probes.prompts import NAMED
+from probes.prompts import as_prompt
 from probes.stats import Interval, mean_of_means
 
 GEOMETRIES: dict[GeometryKind, str] = {
@@ -71,14 +71,13 @@ class Recipe:
     def __str__(self) -> str:
         """The recipe in two sentences."""
         task = f" and the task {self.task!r}" if self.task else ""
-        by_likelihood = self.frame == LIKELIHOOD
-        margin = "the gain in log-likelihood" if by_likelihood else "the log-odds of a match"
+        margin = margin_of(self.frame or "")
         order = (
             f"by {margin} alone"
             if self.fusion is None
             else f"by the standardised stage-1 score plus {self.fusion} times {margin}"
         )
-        judge = self.frame if by_likelihood else f"the frame {self.frame}"
+        judge = f"the frame {self.frame}" if self.frame in FRAMES else self.frame
         stage2 = (
             f"The model reranks the first hits by {judge} and orders them {order}."
             if self.frame
@@ -214,7 +213,9 @@ class Recipe:
                 check_judge(recipe.frame)
             as_prompt(recipe.prompt)
         except BadSetting as error:
-            raise BadFile(f"{source} names a prompt or frame that does not exist: {error}") from None
+            raise BadFile(
+                f"{source} names a prompt or frame that does not exist: {error}"
+            ) from None
         return recipe
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from probes.errors import BadSetting
 from probes.items import Item
 from probes.measure.framing import FRAMES, judge
-from probes.errors import BadSetting
 from probes.measure.judges.heads import attention_scores, heads_named
 from probes.measure.judges.likelihood import likelihood, pair_prompt
 from probes.model.backbone import Backbone
@@ -30,6 +30,13 @@ def check_judge(name: str) -> str:
             "and number such as 'heads[15.7, 17.6]'"
         )
     return name
+
+
+def margin_of(name: str) -> str:
+    """How sentences call the margin of a judge."""
+    if name == LIKELIHOOD:
+        return "the gain in log-likelihood"
+    return "the log attention" if heads_named(name) else "the log-odds of a match"
 
 
 def judged_by(
