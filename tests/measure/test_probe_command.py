@@ -44,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 1000.0)
     few_texts(monkeypatch, 6)
     pairs = sorted(matches(), key=lambda r: (r["query"], r["match"]))[:8]
-    for module in ("framing", "injection"):
+    for module in ("framing", "judges.heads", "injection"):
         monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)
     return tmp_path / "cache"
 

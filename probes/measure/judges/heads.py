@@ -42,8 +42,9 @@ from probes.stats import Interval, mean_interval
 
 log = logging.getLogger(__name__)
 
-HEADS = 4
-"""Number of heads that judge."""
+HEADS = 1
+"""Number of heads that judge. On SmolLM2-135M the best head prefers 46% of paraphrases to their
+near-misses, and the best four together 11%: more heads agree on the subject, not on the meaning."""
 SENTENCES = slice(1, 100, 2)
 """The paraphrase triples that heads are chosen on; the gain of reranking is measured on others."""
 LEAST = 1e-12
