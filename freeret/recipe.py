@@ -29,6 +29,9 @@ GEOMETRIES: dict[GeometryKind, str] = {
     "whiten": "cosine similarity after whitening",
 }
 
+LEXICAL = 0.2
+"""Weight of the lexical score where a search asks for one and the recipe names none."""
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -149,8 +152,8 @@ class Recipe:
         )
 
     def hybrid(self) -> "Recipe":
-        """The same recipe with a lexical leg: of weight 1 where it has none."""
-        return self if self.lexical else replace(self, lexical=1.0)
+        """The same recipe with a lexical leg: of weight LEXICAL where it has none."""
+        return self if self.lexical else replace(self, lexical=LEXICAL)
 
     def describe(self) -> str:
         """The recipe in one sentence for a reader who is new to all of it."""

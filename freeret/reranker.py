@@ -8,8 +8,8 @@ two labels, such as p("A") of a multiple-choice question (arXiv 2509.24621, §3.
 query share a prefix (in the default layout: instruction, options, query), which is computed once,
 several queries share forwards, and only the label rows of the LM head are read.
 
-A small model, or one without instruction tuning, answers at chance and may still predict the query
-better after a matching candidate: `probes.measure.judges.likelihood`.
+A small model, or one without instruction tuning, answers at chance and may still predict query
+and candidate better from each other: `probes.measure.judges.likelihood`.
 """
 
 import itertools
@@ -102,8 +102,8 @@ class Reranker:
     def margins(
         self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
     ) -> Float[np.ndarray, " pairs"]:
-        """Log-odds of a match: log p(match) - log p(no match). By likelihood, the gain of the
-        query's log-probability per token; by heads, the log attention to the candidate; in nats.
+        """Log-odds of a match: log p(match) - log p(no match). By likelihood, the pointwise mutual
+        information of query and candidate; by heads, the log attention to the candidate; in nats.
 
         Args:
             pairs: (query, candidate) pairs of anything that `as_item` reads. Consecutive pairs of

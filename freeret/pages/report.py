@@ -175,9 +175,10 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         yield Section(
             "Does reranking help?",
             f"For {QUERIES} queries of a set, the model judges the first {CANDIDATES} hits of "
-            "stage 1: with the best frame and with the best attention heads, unless they are at "
-            "chance, and by how much likelier a hit makes the query. Near-misses are among the paraphrases, so that the ranks are not "
-            "comparable to those above; an answer that is not among these hits keeps its rank. "
+            "stage 1: with the best frame and with the best attention head, unless they are at "
+            "chance, and by how much likelier query and hit make each other. Near-misses are among "
+            "the paraphrases, so that the ranks are not those above; an answer that is not among "
+            "these hits keeps its rank. "
             "The gain is the change against stage 1, with an interval corrected for the number of "
             "weights and judges; if it includes 0, the gain is within noise. The weight says how "
             "much the judgement counts beside stage 1.",

@@ -1,16 +1,16 @@
 """Hybrid search: the candidates of the vectors and of the words of a query, in one ranking.
 
 The candidates are the best CANDIDATES of each leg. Each has its exact cosine and its BM25 score,
-which is 0 where it shares no word with the query; both are standardised over the candidates and
-added (`probes.measure.fusion.fuse`). All other items follow in the order of their cosines, so that
-the first hits do not depend on how many are asked for. A query without words, or with words that no
-item has, leaves the order of the vectors as it is.
+which is 0 where it shares no word with the query; the weighted BM25 score is added to the cosine,
+standardised over the candidates (`probes.measure.fusion.fuse`). All other items follow in the order
+of their cosines, so that the first hits do not depend on how many are asked for. A query without
+words, or with words that no item has, leaves the order of the vectors as it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 from freeret.hits import Legs
-from probes.measure.fusion import fuse, standardise
+from probes.measure.fusion import fuse
 
 CANDIDATES = 100
 """Items that each leg proposes."""
@@ -34,7 +34,7 @@ def fuse_legs(
         matches: BM25 scores of the items that share most words with the query.
         cosines: Returns the cosines of other items.
         bm25: Returns the BM25 scores of other items; those that it leaves out are 0.
-        weight: Weight of the standardised BM25 score against the standardised cosine.
+        weight: Weight of the BM25 score against the standardised cosine.
 
     Returns:
         All candidates, best first; ties by id.
@@ -48,8 +48,7 @@ def fuse_legs(
     legs = [Legs(near[id], by_cosine.get(id), words.get(id, 0.0), by_bm25.get(id)) for id in ids]
     if not legs:
         return []
-    lexical = standardise([leg.bm25 for leg in legs])
-    fused = fuse([leg.cosine for leg in legs], lexical, weight).tolist()
+    fused = fuse([leg.cosine for leg in legs], [leg.bm25 for leg in legs], weight).tolist()
     return sorted(zip(ids, fused, legs, strict=True), key=lambda row: (-row[1], row[0]))
 
 

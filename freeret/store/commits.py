@@ -17,6 +17,7 @@ from filelock import FileLock
 from lancedb.index import FTS, BTree
 
 from probes.errors import BadSetting, FreeRetError, StoreError
+from probes.measure.diagnostic.lexical import FULL_TEXT
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class ColumnIndex:
 
 
 BY_ID = ColumnIndex("id", BTree(), 64)
-BY_WORD = ColumnIndex("words", FTS(with_position=False, stem=True, remove_stop_words=True), 1)
+BY_WORD = ColumnIndex("words", FTS(**FULL_TEXT), 1)
 """English words are stemmed, and stop words left out."""
 INDEXES = (BY_ID, BY_WORD)
 LOST_RACE = re.compile(

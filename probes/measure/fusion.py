@@ -66,7 +66,7 @@ def fuse(
 
     Args:
         stage1: Stage-1 scores. Equal ones standardise to 0.
-        margins: Log-odds of a match, or what approximates them: the gain in log-likelihood, or
+        margins: Log-odds of a match, or what approximates them: pointwise mutual information, or
             BM25 (Robertson and Zaragoza, 2009).
         weight: None leaves the margins alone to decide.
 

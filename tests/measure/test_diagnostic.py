@@ -113,10 +113,10 @@ def paired(queries: list[list[float]], documents: list[list[float]], pool: int) 
 
 
 def test_ties_count_against_the_answer() -> None:
-    scores = torch.tensor([[0.5, 0.5, 0.2], [0.1, 0.9, 0.3], [0.7, 0.8, 0.6]])
+    scores = np.array([[0.5, 0.5, 0.2], [0.1, 0.9, 0.3], [0.7, 0.8, 0.6]])
     assert answer_ranks(scores, np.arange(3)).tolist() == [2, 1, 3]
     assert answer_ranks(scores, np.array([2, 2, 1])).tolist() == [3, 2, 1]
-    assert answer_ranks(torch.zeros(4, 4), np.arange(4)).tolist() == [4, 4, 4, 4]
+    assert answer_ranks(np.zeros((4, 4)), np.arange(4)).tolist() == [4, 4, 4, 4]
 
 
 def test_figures_worked_by_hand(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +138,9 @@ def test_figures_worked_by_hand(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         "probes.measure.diagnostic.extractions.embed_set",
         lambda _, __, name, *___, **____: states[name],
+    )
+    monkeypatch.setattr(
+        "probes.measure.diagnostic.extractions.query_set", lambda name: states[name].set
     )
     found = diagnose(tiny("llama"), {"a name": E5V}, ["norm"])
     assert [(s.prompt, s.task, s.site, s.geometry) for s in found] == [
@@ -294,17 +297,17 @@ def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.Monkey
     backbone, model = tiny("llava"), MULTIMODAL["llava"].__wrapped__()[0]
     captions = ["the word", "one of the image", "a user", "Yes", "summary of the system"]
     pictures = [Item(images=[picture(seed=i)]) for i in range(5)]
-    asking = {"sentences": [Item("a cat"), Item("the image")], "captions": [Item("No")]}
+    sentences, said = [Item("a cat"), Item("the image")], [Item("No")]
     scenes = QuerySet("scenes", [Item(c) for c in captions], pictures, np.arange(5), 5)
     monkeypatch.setattr("probes.measure.diagnostic.sets._scenes", lambda: scenes)
     monkeypatch.setattr("probes.geometry.FEW", 5)
-    for name, items in asking.items():
-        monkeypatch.setitem(_MAKERS, name, lambda items=items: items)
+    monkeypatch.setitem(_MAKERS, "sentences", lambda: sentences)
+    monkeypatch.setitem(_MAKERS, "captions", lambda: said)
     found = diagnose(backbone, {"named": TASK}, ["attn[-1]"], seed=2)
     texts, sides = [Item(c) for c in captions], ("query", "document", "query")
     at = [
         by_hooks("llava", backbone, model, TASK, items, side)["attn[3]"]
-        for items, side in zip((texts, pictures, sum(asking.values(), [])), sides, strict=True)
+        for items, side in zip((texts, pictures, [*sentences, *said]), sides, strict=True)
     ]
     asked = unit(at[2]).mean(0)
     differ = set()
@@ -315,8 +318,8 @@ def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.Monkey
         assert setting.pictures is not None
         assert setting.passages is not None
         same(setting.pictures, 1 / rank, 2)
-        measures = (setting.reciprocal_rank, setting.passages, setting.pictures)
-        assert setting.quality == pytest.approx(sum(m.mean for m in measures) / 3)
+        assert setting.hybrid is not None
+        assert setting.quality == pytest.approx((setting.hybrid.mean + setting.pictures.mean) / 2)
         wrong = mapped(setting.geometry, at[1])(at[0])
         differ.add(rank_of_partner(wrong @ pool.T).tolist() == rank.tolist())
     assert False in differ, "the mean of the pictures would pass for that of the queries"

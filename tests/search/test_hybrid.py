@@ -13,7 +13,7 @@ from freeret.retriever import FreeRet
 from freeret.search.lexical import Lexical
 from probes import Backbone, Item
 from probes.errors import BadSetting, StoreError
-from probes.measure.fusion import fuse, standardise
+from probes.measure.fusion import fuse
 from tests.stores import without_words
 
 RECIPE = replace(Recipe.paper(), geometry="centre", lexical=0.5)
@@ -51,7 +51,7 @@ def test_a_hit_has_the_scores_of_both_legs_fused_by_the_rule_of_the_project(
     bm25 = Lexical(retriever.store.table, "").best(query, 10)
     assert bm25.keys() == {"bread", "moon", "oven", "sea"}, "breads and bread are one word"
     ids = sorted(TEXTS)
-    words = standardise([bm25.get(id, 0.0) for id in ids])
+    words = [bm25.get(id, 0.0) for id in ids]
     expected = dict(zip(ids, fuse([cosine[id] for id in ids], words, 0.5), strict=True))
     assert [hit.id for hit in hits] == sorted(ids, key=lambda id: -expected[id])
     for hit in hits:

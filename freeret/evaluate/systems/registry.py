@@ -3,7 +3,7 @@
 | name                | what it is                                                             |
 |---------------------|------------------------------------------------------------------------|
 | `recipe`            | what the probes chose for this backbone, or a recipe file              |
-| `hybrid`            | the recipe with a lexical leg, of weight 1 where it names none         |
+| `hybrid`            | the recipe with a lexical leg, of weight 0.2 where it names none       |
 | `paper`             | FreeRet as the paper fixes it: control prompt, h^Attn_L, A/B question  |
 | `e5v`               | E5-V (arXiv 2407.12580): its prompt, read at the final norm            |
 | `prompteol`         | PromptEOL (arXiv 2307.16645)                                           |

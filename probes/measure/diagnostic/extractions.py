@@ -9,10 +9,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from probes.geometry import GEOMETRY_KINDS, GeometryKind
+from probes.geometry import GEOMETRY_KINDS
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS, SETS, hybrid_ranks, word_scores
 from probes.measure.diagnostic.scores import DiagnosticScore
-from probes.measure.diagnostic.sets import SetName, SetStates, embed_set, query_set, sets_for
+from probes.measure.diagnostic.sets import (
+    QuerySet,
+    SetName,
+    SetStates,
+    embed_set,
+    query_set,
+    sets_for,
+)
 from probes.model.backbone import Backbone
 from probes.model.sites import late_sites
 from probes.prompts import NAMED, Prompt, as_prompt
@@ -47,19 +54,21 @@ def diagnose(
     """
     sites = [sites] if isinstance(sites, str) else sites
     chosen = list(sites or late_sites(min(5, backbone.num_layers)))
-    words: dict[SetName, np.ndarray] = {name: word_scores(query_set(name)) for name in SETS}
-    scores = []
+    sets: dict[SetName, QuerySet] = {name: query_set(name) for name in sets_for(backbone)}
+    words: dict[SetName, np.ndarray] = {name: word_scores(sets[name]) for name in SETS}
+    found = []
     for (name, task), prompt in _wordings(prompts).items():
         states: dict[SetName, SetStates] = {
-            each: embed_set(backbone, prompt, each, chosen, progress=progress)
-            for each in sets_for(backbone)
+            each: embed_set(backbone, prompt, each, chosen, progress=progress) for each in sets
         }
-        scores += [
-            _evaluate(name, task, site, kind, states, column, words, seed)
-            for column, site in enumerate(chosen)
-            for kind in GEOMETRY_KINDS
-        ]
-    return scores
+        for column, site in enumerate(chosen):
+            for kind in GEOMETRY_KINDS:
+                scores: dict[SetName, np.ndarray] = {
+                    each: of.scores(kind, column).double().numpy() for each, of in states.items()
+                }
+                measures = _measures(sets, scores, words, seed)
+                found.append(DiagnosticScore(name, site, kind, task=task, **measures))
+    return found
 
 
 def _wordings(
@@ -75,38 +84,31 @@ def _wordings(
     return {(name, task): as_prompt(name, task) for name, task in pairs}
 
 
-def _evaluate(
-    prompt: str,
-    task: str | None,
-    site: str,
-    kind: GeometryKind,
-    states: Mapping[SetName, SetStates],
-    column: int,
+def _measures(
+    sets: Mapping[SetName, QuerySet],
+    scores: Mapping[SetName, np.ndarray],
     words: Mapping[SetName, np.ndarray],
     seed: int,
-) -> DiagnosticScore:
-    scores = {n: each.scores(kind, column).double().numpy() for n, each in states.items()}
-    ranks = {name: each.set.ranks(scores[name]) for name, each in states.items()}
+) -> dict[str, Interval]:
+    """The fields of `DiagnosticScore` that are measured, from stage-1 scores `[queries, documents]`
+    and lexical scores `[queries, pool]`."""
+    ranks = {name: sets[name].ranks(scores[name]) for name in scores}
+    reciprocal = {
+        name: mean_interval(sets[name].by_answer(1 / ranks[name]), seed) for name in scores
+    }
 
-    def reciprocal(name: SetName) -> Interval:
-        return mean_interval(states[name].set.by_answer(1 / ranks[name]), seed)
+    def hybrid(weight: float) -> list[np.ndarray]:
+        return [hybrid_ranks(sets[n], scores[n], words[n], weight) for n in SETS]
 
-    def by_weight(weight: float) -> list[np.ndarray]:
-        return [hybrid_ranks(states[n].set, scores[n], words[n], weight) for n in SETS]
-
-    hybrid = max(map(by_weight, (0.0, *LEXICAL_WEIGHTS)), key=lambda sets: sum(map(np.mean, sets)))
-
-    paraphrases = scores["paraphrases"]
-    near_misses = paraphrases[:, states["paraphrases"].set.pool :]
-    return DiagnosticScore(
-        prompt,
-        site,
-        kind,
-        mean_interval(ranks["paraphrases"] == 1, seed),
-        reciprocal("paraphrases"),
-        mean_interval(paraphrases.diagonal() > near_misses.diagonal(), seed),
-        reciprocal("passages"),
-        reciprocal("scenes") if "scenes" in states else None,
-        mean_of_means([mean_interval(each, seed) for each in hybrid]),
-        task,
-    )
+    together = max(map(hybrid, (0.0, *LEXICAL_WEIGHTS)), key=lambda texts: sum(map(np.mean, texts)))
+    near_misses = scores["paraphrases"][:, sets["paraphrases"].pool :]
+    beats = scores["paraphrases"].diagonal() > near_misses.diagonal()
+    pictures = {"pictures": reciprocal["scenes"]} if "scenes" in scores else {}
+    return {
+        "precision": mean_interval(ranks["paraphrases"] == 1, seed),
+        "reciprocal_rank": reciprocal["paraphrases"],
+        "beats_near_miss": mean_interval(beats, seed),
+        "passages": reciprocal["passages"],
+        "hybrid": mean_of_means([mean_interval(each, seed) for each in together]),
+        **pictures,
+    }

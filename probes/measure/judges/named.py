@@ -35,7 +35,7 @@ def check_judge(name: str) -> str:
 def margin_of(name: str) -> str:
     """How sentences call the margin of a judge."""
     if name == LIKELIHOOD:
-        return "the gain in log-likelihood"
+        return "the mutual information"
     return "the log attention" if heads_named(name) else "the log-odds of a match"
 
 
@@ -50,8 +50,8 @@ def judged_by(
 
     Args:
         name: A frame, whose margin is the log-odds of a match, or "likelihood", whose margin is the
-            pointwise mutual information per token (see `probes.measure.judges.likelihood`),
-            or heads, whose margin is a log attention (see `probes.measure.judges.heads`).
+            pointwise mutual information (see `probes.measure.judges.likelihood`), or heads, whose
+            margin is a log attention (see `probes.measure.judges.heads`).
         backbone: The model that judges.
         pairs: Those of one query share what they begin with.
         progress: Title of a progress bar; None shows no bar.
