@@ -42,8 +42,8 @@ def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
         chance = "" if judge.discriminates else ", at chance"
         yield (
             "best heads",
-            f"{judge.judge}: paraphrase above unrelated text {judge.beats_unrelated}{chance}; match "
-            f"above near-miss {judge.beats_near_miss}",
+            f"{judge.judge}: paraphrase above unrelated text {judge.beats_unrelated}{chance}; "
+            f"match above near-miss {judge.beats_near_miss}",
         )
     if report.reranking:
         gain = max(report.reranking, key=lambda f: f.gain.low)

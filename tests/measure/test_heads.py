@@ -112,12 +112,14 @@ def test_near_misses_have_no_part_in_the_choice() -> None:
 
 
 def test_heads_that_are_best_by_chance_are_not_believed() -> None:
-    """The best of 400 heads at chance prefers the paraphrase for 30 sentences of 50 and more."""
-    for seed in range(5):
+    """The best of 400 heads at chance prefers the paraphrase for 33 sentences of 50 and more."""
+    held_out = []
+    for seed in range(10):
         noise = RANDOM(seed).normal(size=(50, 20, 20))
         found = relevance_of(noise, noise, range(20))
-        assert max(score.beats_unrelated.mean for score in found.heads) > 0.6
-        assert not found.discriminates
+        assert max(score.beats_unrelated.mean for score in found.heads) > 0.66
+        held_out.append(found.beats_unrelated.mean)
+    assert np.mean(held_out) < 0.56
 
 
 def test_a_head_that_sees_no_difference_is_no_better_than_chance() -> None:

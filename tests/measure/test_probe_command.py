@@ -188,7 +188,7 @@ def test_single_parts_are_measured_and_reused_by_a_whole_report(
 
 
 def test_reranking_brings_the_parts_that_it_needs() -> None:
-    assert with_needed(["reranking"]) == ["framing", "diagnostic", "reranking"]
+    assert with_needed(["reranking"]) == ["framing", "heads", "diagnostic", "reranking"]
     assert with_needed(["curves", "framing"]) == ["framing", "curves"]
 
 
