@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from freeret.choices.judge import choose_judge
 from probes import DiagnosticScore, ProbeReport, Site
-from probes.errors import BadFile
+from probes.errors import BadFile, BadSetting
 from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
 from probes.measure.diagnostic.hybrid import mean_gains
@@ -19,13 +20,11 @@ from probes.measure.diagnostic.scores import (
     select_extraction,
     within_one_standard_error,
 )
-from probes.measure.framing import FrameBias, best_frame
-from probes.measure.fusion import gains_by_judge
-from probes.measure.judges.named import JUDGES, LIKELIHOOD
+from probes.measure.framing import FRAMES
+from probes.measure.judges.named import check_judge, margin_of
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.model.sites import PAPER_SITE
-from probes.prompts import NAMED
-from probes.stats import Interval, mean_of_means
+from probes.prompts import as_prompt
 
 GEOMETRIES: dict[GeometryKind, str] = {
     "none": "cosine similarity",
@@ -78,14 +77,13 @@ class Recipe:
     def __str__(self) -> str:
         """The recipe in two sentences."""
         task = f" and the task {self.task!r}" if self.task else ""
-        by_likelihood = self.frame == LIKELIHOOD
-        margin = "the mutual information" if by_likelihood else "the log-odds of a match"
+        margin = margin_of(self.frame or "")
         order = (
             f"by {margin} alone"
             if self.fusion is None
             else f"by the standardised stage-1 score plus {self.fusion} times {margin}"
         )
-        judge = self.frame if by_likelihood else f"the frame {self.frame}"
+        judge = f"the frame {self.frame}" if self.frame in FRAMES else self.frame
         stage2 = (
             f"The model reranks the first hits by {judge} and orders them {order}."
             if self.frame
@@ -124,7 +122,7 @@ class Recipe:
         """The recipe that a report supports, each part with a sentence that quotes the figures."""
         extraction, why_extraction = _choose_extraction(report)
         lexical, why_lexical = _choose_lexical(report)
-        frame, fusion, cascade, why_frame = _choose_frame(report)
+        frame, fusion, cascade, why_frame = choose_judge(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
             prompt=extraction.prompt,
@@ -217,8 +215,14 @@ class Recipe:
             Site.parse(recipe.site)
         except (ValidationError, ValueError) as error:
             raise BadFile(f"{source} is not a recipe ({wrong_field(error)})") from None
-        if recipe.prompt not in NAMED or recipe.frame not in (None, *JUDGES):
-            raise BadFile(f"{source} names a prompt or frame that does not exist")
+        try:
+            if recipe.frame is not None:
+                check_judge(recipe.frame)
+            as_prompt(recipe.prompt)
+        except BadSetting as error:
+            raise BadFile(
+                f"{source} names a prompt or frame that does not exist: {error}"
+            ) from None
         return recipe
 
 
@@ -281,66 +285,6 @@ def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:
         f"{gains[weight]} ({'; '.join(sets)})."
     )
     return weight, [reason]
-
-
-def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, float | None, str]:
-    """Judge, fusion weight and cascade, or no judge where stage 2 does not earn its cost; and
-    why."""
-    best = best_frame(report.framing)
-    gains = gains_by_judge(report.reranking)
-    # The highest lower bound: the largest of several noisy means is biased upward.
-    surest = max(gains, key=lambda tried: gains[tried].low, default=None)
-    if surest is not None and gains[surest].low > 0:
-        judge, weight = surest
-        about = _describe_frame(best) if judge == best.frame else f"by {judge}"
-        change = f"changes the mean reciprocal rank by {gains[surest]}{_by_set(report, surest)}"
-        cascade, saving = _choose_cascade(report, surest, gains[surest])
-        return judge, weight, cascade, f"{about}; reranking ({_weight(weight)}) {change}{saving}"
-    reasons = [_describe_frame(best)]
-    for judge in dict.fromkeys(judge for judge, _ in gains):
-        largest = max((g for g in gains if g[0] == judge), key=lambda tried: gains[tried].mean)
-        reasons.append(
-            f"the largest gain in mean reciprocal rank by {judge} ({_weight(largest[1])}), "
-            f"{gains[largest]}, does not exceed noise"
-        )
-    return None, None, None, "; ".join(reasons)
-
-
-def _describe_frame(bias: FrameBias) -> str:
-    chance = "" if bias.discriminates else ", an interval that includes chance (0.5)"
-    return (
-        f"the best frame, {bias.frame}, separates matches from near-misses with an AUC of "
-        f"{bias.auc}{chance}"
-    )
-
-
-def _choose_cascade(
-    report: ProbeReport, tried: tuple[str, float | None], gain: Interval
-) -> tuple[float | None, str]:
-    """The lead beyond which no query of any set gained, and what it saves; None where skipping such
-    queries loses more than a tenth of the gain."""
-    sets = [f for f in report.reranking if (f.frame, f.weight) == tried]
-    leads = [f.lead for f in sets if f.lead is not None]
-    losses = [f.loss for f in sets if f.loss is not None]
-    if not leads or not losses or (loss := mean_of_means(losses)).mean < -gain.mean / 10:
-        return None, ""
-    shares = ", ".join(f"{f.judged:.0%} of the {f.queries}" for f in sets)
-    return max(leads), (
-        f"; queries whose first hit leads by more than {max(leads):.2f} standard deviations are "
-        f"not judged, which leaves {shares} to judge and changes the rank by {loss}"
-    )
-
-
-def _by_set(report: ProbeReport, tried: tuple[str, float | None]) -> str:
-    """The gain on each query set, where there are several."""
-    sets = [f for f in report.reranking if (f.frame, f.weight) == tried]
-    if len(sets) == 1:
-        return ""
-    return f" ({', '.join(f'{f.queries} {f.gain}' for f in sets)})"
-
-
-def _weight(weight: float | None) -> str:
-    return "stage 2 alone" if weight is None else f"weight {weight}"
 
 
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:

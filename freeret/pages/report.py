@@ -116,6 +116,29 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             ["frame", "p(match) without content", "accuracy", "AUC"],
             [[f.frame, f"{f.skew:.2f}", str(f.accuracy), str(f.auc)] for f in report.framing],
         )
+    if report.heads.heads:
+        yield Section(
+            "Which attention heads know relevance?",
+            "While the model reads a query after a candidate, some heads look back at a candidate "
+            "that is related to it. The table lists the heads that do so for most sentences, and "
+            f"the judge, {report.heads.judge}, on sentences that it was not chosen on. No head has "
+            "to prefer a match to a near-miss, which repeats the words of the query.",
+            columns=["layer", "head", "paraphrase above unrelated", "match above near-miss"],
+            rows=[
+                [
+                    "judge",
+                    "",
+                    *map(str, (report.heads.beats_unrelated, report.heads.beats_near_miss)),
+                ],
+                *(
+                    [str(h.layer), str(h.head), str(h.beats_unrelated), str(h.beats_near_miss)]
+                    for h in sorted(
+                        report.heads.heads,
+                        key=lambda h: (-h.beats_unrelated.mean, -h.beats_near_miss.mean),
+                    )[:LISTED]
+                ),
+            ],
+        )
     if report.diagnostic:
         best = best_first(report.diagnostic)[:LISTED]
         measures = {
@@ -157,9 +180,10 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         yield Section(
             "Does reranking help?",
             f"For {QUERIES} queries of a set, the model judges the first {CANDIDATES} hits of "
-            "stage 1: with the best frame, unless that is at chance, and by how much likelier "
-            "query and hit make each other. Near-misses are among the paraphrases, so that the "
-            "ranks are not those above; an answer that is not among these hits keeps its rank. "
+            "stage 1: with the best frame and with the best attention head, unless they are at "
+            "chance, and by how much likelier query and hit make each other. Near-misses are among "
+            "the paraphrases, so that the ranks are not those above; an answer that is not among "
+            "these hits keeps its rank. "
             "The gain is the change against stage 1, with an interval corrected for the number of "
             "weights and judges; if it includes 0, the gain is within noise. The weight says how "
             "much the judgement counts beside stage 1.",

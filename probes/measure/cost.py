@@ -15,6 +15,7 @@ from probes.prompts import NAMED
 
 TOKENS: dict[PartName, int] = {
     "framing": 30_200,
+    "heads": 17_000,
     "curves": 12_500,
     "diagnostic": 199_000,
     "hybrid": 0,

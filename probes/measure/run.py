@@ -17,6 +17,7 @@ from probes.measure.diagnostic.scores import select_extraction
 from probes.measure.framing import framing_bias
 from probes.measure.fusion import Fusion, judges_of, rerank_gain
 from probes.measure.injection import injection_shifts
+from probes.measure.judges.heads import relevance_heads
 from probes.measure.lexicalization import curves_by_prompt
 from probes.measure.parts import PARTS, PartName, with_needed
 from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
@@ -127,13 +128,14 @@ def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fu
     extraction = select_extraction(report["diagnostic"])
     return [
         gain
-        for judge in judges_of(report["framing"])
+        for judge in judges_of(report["framing"], report["heads"])
         for gain in rerank_gain(backbone, extraction, judge, seed=seed)
     ]
 
 
 _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {
     "framing": lambda backbone, _, seed: framing_bias(backbone, seed=seed),
+    "heads": lambda backbone, _, seed: relevance_heads(backbone, seed=seed),
     "diagnostic": lambda backbone, _, seed: diagnose(backbone, seed=seed),
     "hybrid": lambda backbone, report, seed: hybrid_gain(
         backbone, select_extraction(report["diagnostic"]), seed=seed
