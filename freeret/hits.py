@@ -151,10 +151,12 @@ def fused(hits: Sequence[Hit], margins: Float[np.ndarray, " judged"], weight: fl
     scores = fuse([hit.stage1_score for hit in head], margins, weight)
     floor = max([1.0, *(hit.score for hit in tail)])
     judged = [
-        replace(hit, score=floor + float(expit(f)), stage2_score=float(expit(m)))
+        (f, replace(hit, score=floor + float(expit(f)), stage2_score=float(expit(m))))
         for hit, f, m in zip(head, scores, margins, strict=True)
     ]
-    ranked = sorted(judged, key=lambda hit: (-hit.score, -hit.stage1_score, hit.id))
+    # By the fused scores themselves: their sigmoids may be equal.
+    judged.sort(key=lambda pair: (-pair[0], -pair[1].stage1_score, pair[1].id))
+    ranked = [hit for _, hit in judged]
     return Hits([*ranked, *tail])
 
 

@@ -8,8 +8,8 @@ two labels, such as p("A") of a multiple-choice question (arXiv 2509.24621, §3.
 query share a prefix (in the default layout: instruction, options, query), which is computed once,
 several queries share forwards, and only the label rows of the LM head are read.
 
-A small model, or one without instruction tuning, answers at chance and may still predict the query
-better after a matching candidate: `probes.measure.judges.likelihood`.
+A small model, or one without instruction tuning, answers at chance and may still predict query
+and candidate better from each other: `probes.measure.judges.likelihood`.
 """
 
 import itertools
@@ -26,7 +26,7 @@ from probes import FRAMES, Backbone, Frame, Item, as_item, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadItem, BadSetting, UnsupportedBackbone
 from probes.measure.framing import SWAPPED, Layout, content_free_margin, judge
-from probes.measure.judges.named import JUDGES, judged_by
+from probes.measure.judges.named import check_judge, judged_by
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Ranked:
 
 
 class Reranker:
-    """Judges pairs of query and candidate with one frame, or by likelihood.
+    """Judges pairs of query and candidate with one frame, by likelihood or by attention heads.
 
     Args:
         backbone: The model.
-        frame: The wording of question and labels: a name in FRAMES, or a frame; or "likelihood",
-            to which the other settings do not apply.
+        frame: The wording of question and labels: a name in FRAMES, or a frame; or "likelihood"
+            or heads such as "heads[15.7, 17.6]", to which the other settings do not apply.
         order: "swap" averages the log-odds of both orders of the options, which cancels a
             preference for a position.
         calibrate: Subtract the log-odds of content-free inputs (contextual calibration, Zhao et
@@ -55,7 +55,7 @@ class Reranker:
 
     Raises:
         BadSetting: There is no such frame, order or layout, the frame has no swapped version, or
-            one of these is set for the likelihood.
+            one of these is set for a judge without options.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Reranker:
         calibrate: bool = False,
         layout: Layout = "options first",
     ):
-        if not isinstance(frame, Frame) and frame not in JUDGES:
-            raise BadSetting(f"there is no frame {frame!r}; frames: {', '.join(JUDGES)}")
+        if not isinstance(frame, Frame):
+            check_judge(frame)
         check_choice("order", order, ("plain", "swap"))
         check_choice("layout", layout, get_args(Layout))
         self.backbone = backbone
@@ -102,8 +102,8 @@ class Reranker:
     def margins(
         self, pairs: Sequence[tuple[Any, Any]], *, progress: bool = False
     ) -> Float[np.ndarray, " pairs"]:
-        """Log-odds of a match: log p(match) - log p(no match). By likelihood, the gain of the
-        query's log-probability per token, in nats.
+        """Log-odds of a match: log p(match) - log p(no match). By likelihood, the pointwise mutual
+        information of query and candidate; by heads, the log attention to the candidate; in nats.
 
         Args:
             pairs: (query, candidate) pairs of anything that `as_item` reads. Consecutive pairs of

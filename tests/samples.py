@@ -80,3 +80,4 @@ def few_texts(monkeypatch: pytest.MonkeyPatch, sentences: int, long: int = 3) ->
     for module in ("diagnostic.sets", "lexicalization"):
         monkeypatch.setattr(f"probes.measure.{module}.paraphrases", lambda: rows)
     monkeypatch.setattr("probes.measure.diagnostic.sets.passages", lambda: texts)
+    monkeypatch.setattr("probes.measure.judges.heads.paraphrases", lambda: rows)

@@ -14,7 +14,7 @@ from freeret.pages.render import render
 from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.display import svg_uri
-from probes.measure.diagnostic.scores import select_extraction
+from probes.measure.diagnostic.scores import best_first, select_extraction
 from probes.measure.fusion import CANDIDATES, QUERIES
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
@@ -116,17 +116,45 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             ["frame", "p(match) without content", "accuracy", "AUC"],
             [[f.frame, f"{f.skew:.2f}", str(f.accuracy), str(f.auc)] for f in report.framing],
         )
+    if report.heads.heads:
+        yield Section(
+            "Which attention heads know relevance?",
+            "While the model reads a query after a candidate, some heads look back at a candidate "
+            "that is related to it. The table lists the heads that do so for most sentences, and "
+            f"the judge, {report.heads.judge}, on sentences that it was not chosen on. No head has "
+            "to prefer a match to a near-miss, which repeats the words of the query.",
+            columns=["layer", "head", "paraphrase above unrelated", "match above near-miss"],
+            rows=[
+                [
+                    "judge",
+                    "",
+                    *map(str, (report.heads.beats_unrelated, report.heads.beats_near_miss)),
+                ],
+                *(
+                    [str(h.layer), str(h.head), str(h.beats_unrelated), str(h.beats_near_miss)]
+                    for h in sorted(
+                        report.heads.heads,
+                        key=lambda h: (-h.beats_unrelated.mean, -h.beats_near_miss.mean),
+                    )[:LISTED]
+                ),
+            ],
+        )
     if report.diagnostic:
-        best = sorted(report.diagnostic, key=lambda s: -s.quality)[:LISTED]
-        measures = {"paraphrases": "reciprocal_rank", "passages": "passages", "scenes": "pictures"}
+        best = best_first(report.diagnostic)[:LISTED]
+        measures = {
+            "paraphrases": "reciprocal_rank",
+            "passages": "passages",
+            "hybrid": "hybrid",
+            "scenes": "pictures",
+        }
         measured = {n: f for n, f in measures.items() if getattr(best[0], f) is not None}
         yield Section(
             "Which prompt, task, site and geometry retrieve best?",
-            "Each cell is a mean reciprocal rank, by prompt and geometry (rows) and site "
-            "(columns); the highest is framed. It is the mean over the query sets, which the table "
-            "lists one by one for the best extractions: a sentence ranks its paraphrase among 200, "
-            "a question or a request its passage among 120, a caption its picture among 100 drawn "
-            "scenes (where the backbone reads pictures).",
+            "Each cell is the mean reciprocal rank of the paraphrase among all 200 sentences, by "
+            "prompt and geometry (rows) and site (columns); the highest is framed. The better half "
+            "of the prompts also reads 120 passages, each with a question and a request. The table "
+            "lists the best extractions by all query sets: hybrid is the mean over paraphrases and "
+            "passages with words beside vectors, and scenes are captions of drawn pictures.",
             [_chart("Reciprocal rank by extraction", plots.draw_diagnostic, report.diagnostic)],
             ["prompt", "site", "geometry", *measured],
             [
@@ -152,9 +180,10 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
         yield Section(
             "Does reranking help?",
             f"For {QUERIES} queries of a set, the model judges the first {CANDIDATES} hits of "
-            "stage 1: with the best frame, unless that is at chance, and by how much likelier a "
-            "hit makes the query. Near-misses are among the paraphrases, so that the ranks are not "
-            "comparable to those above; an answer that is not among these hits keeps its rank. "
+            "stage 1: with the best frame and with the best attention head, unless they are at "
+            "chance, and by how much likelier query and hit make each other. Near-misses are among "
+            "the paraphrases, so that the ranks are not those above; an answer that is not among "
+            "these hits keeps its rank. "
             "The gain is the change against stage 1, with an interval corrected for the number of "
             "weights and judges; if it includes 0, the gain is within noise. The weight says how "
             "much the judgement counts beside stage 1.",

@@ -21,6 +21,7 @@ from torch import Tensor, from_numpy
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.diagnostic.sets import SetName, answer_ranks, scored_set
 from probes.measure.framing import FrameBias, best_frame
+from probes.measure.judges.heads import NO_HEADS, RelevanceHeads
 from probes.measure.judges.named import LIKELIHOOD, judged_by
 from probes.model.backbone import Backbone
 from probes.stats import Interval, mean_interval, mean_of_means
@@ -29,8 +30,8 @@ SETS: tuple[SetName, ...] = ("paraphrases", "passages")
 QUERIES, CANDIDATES = 50, 5
 WEIGHTS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, None)
 """Weights of the margins; None leaves stage 2 alone to decide."""
-TRIED = 2
-"""Judges that are tried at most: the best frame and the likelihood."""
+TRIED = 3
+"""Judges that are tried at most: the best frame, the likelihood and the best heads."""
 GAIN_LEVEL = 100 - 5 / (TRIED * len(WEIGHTS))
 """Confidence level of the interval of each gain, in percent."""
 
@@ -41,7 +42,7 @@ class Fusion:
     set."""
 
     frame: str
-    """The judge: a frame, or "likelihood"."""
+    """The judge: a frame, "likelihood", or heads such as `heads[15.7, 17.6]`."""
     weight: float | None
     reciprocal_rank: Interval
     gain: Interval
@@ -65,7 +66,7 @@ def fuse(
 
     Args:
         stage1: Stage-1 scores. Equal ones standardise to 0.
-        margins: Log-odds of a match, or what approximates them: the gain in log-likelihood, or
+        margins: Log-odds of a match, or what approximates them: pointwise mutual information, or
             BM25 (Robertson and Zaragoza, 2009).
         weight: None leaves the margins alone to decide.
 
@@ -99,11 +100,15 @@ def undecided(
     return cascade is None or lead(stage1) <= cascade
 
 
-def judges_of(framing: Sequence[FrameBias]) -> list[str]:
-    """The judges that are worth measuring: the best frame, unless it is at chance, and the
-    likelihood."""
+def judges_of(framing: Sequence[FrameBias], heads: RelevanceHeads = NO_HEADS) -> list[str]:
+    """The judges that are worth measuring: the best frame and the best heads, unless they are at
+    chance, and the likelihood."""
     best = best_frame(framing)
-    return [*([best.frame] if best.discriminates else []), LIKELIHOOD]
+    return [
+        *([best.frame] if best.discriminates else []),
+        LIKELIHOOD,
+        *([heads.judge] if heads.discriminates else []),
+    ]
 
 
 def rerank_gain(
@@ -119,7 +124,7 @@ def rerank_gain(
     Args:
         backbone: The model that embeds and judges.
         extraction: The extraction of stage 1.
-        judge: A name in `probes.measure.judges.named.JUDGES`.
+        judge: A name that `probes.measure.judges.named.check_judge` knows.
         seed: Seed of the bootstrap intervals.
         progress: Whether to show a bar.
 

@@ -9,7 +9,15 @@ from typing import Any, Literal, get_args
 from probes.arguments import check_choice
 
 PartName = Literal[
-    "framing", "curves", "diagnostic", "splitting", "hybrid", "reranking", "synonyms", "injection"
+    "framing",
+    "heads",
+    "curves",
+    "diagnostic",
+    "splitting",
+    "hybrid",
+    "reranking",
+    "synonyms",
+    "injection",
 ]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 """The parts of a report in the order in which they are measured: the diagnostic takes states of
@@ -17,10 +25,10 @@ sentences from the curves, and hybrid search and reranking from the diagnostic."
 NEEDS: dict[str, tuple[PartName, ...]] = {
     "splitting": ("diagnostic",),
     "hybrid": ("diagnostic",),
-    "reranking": ("framing", "diagnostic"),
+    "reranking": ("framing", "heads", "diagnostic"),
 }
 """Both are measured at the extraction that the diagnostic supports, reranking with the best
-frame."""
+frame and the best heads, too."""
 PROMPT_KINDS: dict[str, str] = {
     "word": "asked for a word (E5-V's prompt)",
     "control": "control prompt",

@@ -19,6 +19,7 @@ from probes.measure.diagnostic.splitting import Splitting
 from probes.measure.framing import FrameBias
 from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection
+from probes.measure.judges.heads import NO_HEADS, RelevanceHeads
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
 from probes.measure.parts import PARTS, PartName
 from probes.measure.summary import key_figures, part_table, report_html
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FORMAT = 3
-_LISTS: dict[str, TypeAdapter] = {
+_ADAPTERS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
+    "heads": TypeAdapter(RelevanceHeads),
     "diagnostic": TypeAdapter(list[DiagnosticScore]),
     "splitting": TypeAdapter(list[Splitting]),
     "hybrid": TypeAdapter(list[Hybrid]),
@@ -63,6 +65,8 @@ class ProbeReport:
     rounded: dict[str, str] = field(default_factory=dict)
     """Checksums of the weights as each dtype rounds them: a backbone that is loaded in another
     dtype is known by them. Reports of earlier versions have none."""
+    heads: RelevanceHeads = NO_HEADS
+    """Which attention heads know relevance. Reports of earlier versions do not say."""
 
     @property
     def num_layers(self) -> int:
@@ -82,8 +86,9 @@ class ProbeReport:
         """A part of the report as a pandas data frame.
 
         Args:
-            part: `synonyms`, `framing`, `diagnostic`, `hybrid`, `injection` or `reranking`, with
-                a row per figure; or `curves`, with a row per kind of prompt, curve and layer.
+            part: `synonyms`, `framing`, `heads`, `diagnostic`, `hybrid`, `injection` or
+                `reranking`, with a row per figure; or `curves`, with a row per kind of prompt,
+                curve and layer.
 
         Returns:
             A data frame in which an interval NAME has the columns NAME, NAME_low and NAME_high.
@@ -91,7 +96,8 @@ class ProbeReport:
         Raises:
             BadSetting: No part is named, there is none of this name, or pandas is not installed.
         """
-        return part_table(getattr(self, check_choice("part", part or "", ("curves", *_LISTS))))
+        name = check_choice("part", part or "", ("curves", *_ADAPTERS))
+        return part_table(self.heads.heads if name == "heads" else getattr(self, name))
 
     def save(self, path: str | Path) -> Path:
         """Write a JSON file, whole or not at all, that `load` reads; returns its path."""
@@ -119,7 +125,7 @@ def write_parts(path: str | Path, report: Mapping[str, Any]) -> Path:
         if part == "curves" and part in report:
             written[part] = {kind: curves.to_json() for kind, curves in report[part].items()}
         elif part in report:
-            written[part] = _LISTS[part].dump_python(report[part], mode="json")
+            written[part] = _ADAPTERS[part].dump_python(report[part], mode="json")
     return write_json(Path(path), written)
 
 
@@ -142,10 +148,12 @@ def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
         fields = {name: data[name] for name in ("fingerprint", "seed", "timings")}
         fields["rounded"] = data.get("rounded", {})
         for part in parts:
+            if part == "heads" and part not in data and len(data.keys() & set(PARTS)) > 1:
+                continue  # of an earlier version
             fields[part] = (
                 {kind: Curves.from_json(data[part][kind]) for kind in PROMPT_KINDS}
                 if part == "curves"
-                else _LISTS[part].validate_python(data[part])
+                else _ADAPTERS[part].validate_python(data[part])
             )
     except KeyError as error:
         present = [name for name in PARTS if name in data]

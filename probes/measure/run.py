@@ -18,6 +18,7 @@ from probes.measure.diagnostic.splitting import splitting_gain
 from probes.measure.framing import framing_bias
 from probes.measure.fusion import Fusion, judges_of, rerank_gain
 from probes.measure.injection import injection_shifts
+from probes.measure.judges.heads import relevance_heads
 from probes.measure.lexicalization import curves_by_prompt
 from probes.measure.parts import PARTS, PartName, with_needed
 from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
@@ -39,7 +40,7 @@ def probe(
     progress: bool = False,
     keep: str | Path | None = None,
 ) -> ProbeReport:
-    """Run all probes. This takes 10 to 30 minutes on two CPU cores for the embedded models.
+    """Run all probes. This takes 20 to 60 minutes on two CPU cores for the embedded models.
 
     Args:
         backbone: The model to measure.
@@ -128,13 +129,14 @@ def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fu
     extraction = select_extraction(report["diagnostic"])
     return [
         gain
-        for judge in judges_of(report["framing"])
+        for judge in judges_of(report["framing"], report["heads"])
         for gain in rerank_gain(backbone, extraction, judge, seed=seed)
     ]
 
 
 _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {
     "framing": lambda backbone, _, seed: framing_bias(backbone, seed=seed),
+    "heads": lambda backbone, _, seed: relevance_heads(backbone, seed=seed),
     "diagnostic": lambda backbone, _, seed: diagnose(backbone, seed=seed),
     "splitting": lambda backbone, report, seed: splitting_gain(
         backbone, select_extraction(report["diagnostic"]), seed=seed

@@ -37,6 +37,14 @@ def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
         frame = best_frame(report.framing)
         chance = "" if frame.discriminates else ", an interval that includes chance"
         yield "best frame", f"{frame.frame}: AUC {frame.auc}{chance}"
+    if report.heads.heads:
+        judge = report.heads
+        chance = "" if judge.discriminates else ", at chance"
+        yield (
+            "best heads",
+            f"{judge.judge}: paraphrase above unrelated text {judge.beats_unrelated}{chance}; "
+            f"match above near-miss {judge.beats_near_miss}",
+        )
     if report.reranking:
         gain = max(report.reranking, key=lambda f: f.gain.low)
         weight = "stage 2 alone" if gain.weight is None else f"weight {gain.weight:g}"

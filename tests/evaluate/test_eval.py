@@ -40,6 +40,7 @@ from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
 from probes import Backbone, Item, late_sites
 from probes.errors import BadFile, BadSetting, Mismatch
+from probes.measure.fusion import lead
 from probes.stats import Interval
 from tests.command.test_cli import own_lines
 from tests.commands import run
@@ -264,13 +265,19 @@ def test_kinds_that_a_pool_does_not_hold_are_centred_as_the_retriever_does(
 # -------------------------------------------------------------------------------------- stage 2
 
 
-def test_reranking_is_that_of_the_retriever(tiny: Tiny, tmp_path: Path) -> None:
-    small = dataset(documents=20)
-    retriever = FreeRet(tiny("llama"), RECIPE)
+@pytest.mark.parametrize("frame", ["mcq", "likelihood"])
+def test_reranking_is_that_of_the_retriever(frame: str, tiny: Tiny, tmp_path: Path) -> None:
+    """Also where a cascade leaves half of the queries to stage 1."""
+    small, recipe = dataset(documents=20), dataclasses.replace(RECIPE, frame=frame)
+    first = PromptedSystem.of("recipe", tiny("llama"), recipe).run(small)
+    cascade = float(np.median([lead(list(scores.values())) for scores in first.values()]))
+    recipe = dataclasses.replace(recipe, cascade=cascade)
+    retriever = FreeRet(tiny("llama"), recipe)
     retriever.index(small.documents, tmp_path / "store")
-    first = PromptedSystem.of("recipe", tiny("llama"), RECIPE).run(small)
-    margins = judge_run(small, first, Reranker.from_recipe(tiny("llama"), RECIPE), 5)
-    second = rerank_run(first, margins, 5, RECIPE.fusion)
+    reranker = Reranker.from_recipe(tiny("llama"), recipe)
+    margins = judge_run(small, first, reranker, 5, cascade=cascade)
+    assert sum(map(bool, margins.values())) == len(small.queries) / 2
+    second = rerank_run(first, margins, 5, recipe.fusion)
     for query in small.queries:
         hits = retriever.search(query, top_n=20, rerank=5)
         assert list(second[query.id or ""]) == [hit.id for hit in hits]
@@ -473,7 +480,7 @@ def test_the_same_dataset_with_other_queries_is_refused(tmp_path: Path) -> None:
 
 # With a hundred texts the project's own sentences are not needed.
 ABLATED: list[Any] = [lambda: dataset(documents=100), lambda: pairs(100)]
-ASKED = ["no task", "no prior"]
+ASKED = ["control, no task", "no prior"]
 
 
 @pytest.fixture(scope="module")
@@ -645,9 +652,10 @@ def test_ablate_as_a_command(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("ablate", f"beir:{place}/one", "--model", place / "model", "--recipe",
-               place / "recipe.json", "--prompt", "no task", "--out", tmp_path) == 0  # fmt: skip
+               place / "recipe.json", "--prompt", "control, no task",
+               "--out", tmp_path) == 0  # fmt: skip
     said = capsys.readouterr().out
-    assert "no task" in said
+    assert "control, no task" in said
     assert "regret" in said
     assert "AUC" not in said, "nothing was reranked"
     assert {f.name for f in tmp_path.iterdir()} == {

@@ -1,4 +1,4 @@
-"""The likelihood of a query is that of the plain model on whole rows, whatever rows share."""
+"""Likelihoods are those of the plain model on whole rows, whatever rows share."""
 
 from collections.abc import Callable
 
@@ -18,25 +18,30 @@ CANDIDATES = ["one of the image " * 6, "the word", "<|im_start|>assistant\nthe w
 
 
 def log_probability(backbone: Backbone, context: Item | None, text: str) -> float:
-    """The mean log-probability of the tokens of a text, from the logits of the plain model."""
+    """The log-probability of a text, from the logits of the plain model."""
     ids = backbone.encoder.plain.tokenize(f" {text}")
     row = backbone.row(likelihood_prompt(context))
     batch = backbone.collate([row.predicting(ids)])
     with torch.no_grad():
         logits = backbone.model(**batch.inputs).logits[0].double().log_softmax(-1)
     assert len(logits) == len(row) + len(ids) - 1
-    return float(np.mean([logits[len(row) - 1 + i, id] for i, id in enumerate(ids)]))
+    return float(np.sum([logits[len(row) - 1 + i, id] for i, id in enumerate(ids)]))
 
 
-def margin(backbone: Backbone, context: Item, text: str) -> float:
+def gain(backbone: Backbone, context: Item, text: str) -> float:
     return log_probability(backbone, context, text) - log_probability(backbone, None, text)
+
+
+def margin(backbone: Backbone, query: str, candidate: str) -> float:
+    both = gain(backbone, Item(candidate), query), gain(backbone, Item(query), candidate)
+    return sum(both) / 2
 
 
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
 def test_margins_are_those_of_whole_rows(name: str, tiny: Tiny) -> None:
     backbone = tiny(name)
     pairs = [(Item(query), Item(c)) for c in CANDIDATES for query in QUERIES]
-    expected = [margin(backbone, candidate, query.text) for query, candidate in pairs]
+    expected = [margin(backbone, query.text, candidate.text) for query, candidate in pairs]
     assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(likelihood(backbone, pairs), expected, atol=1e-4)
 
@@ -45,7 +50,7 @@ def test_margins_are_those_of_whole_rows(name: str, tiny: Tiny) -> None:
 def test_the_side_with_text_alone_is_predicted(name: str, tiny: Tiny) -> None:
     backbone = tiny(name)
     image, text = Item(images=[picture()]), Item("the word")
-    expected = margin(backbone, image, "the word")
+    expected = gain(backbone, image, "the word")
     assert abs(expected) > 1e-3
     pairs = [(text, image), (image, image), (image, text)]
     np.testing.assert_allclose(likelihood(backbone, pairs), [expected, 0, expected], atol=1e-4)

@@ -44,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("freeret.reports.tokens_per_second", lambda _: 1000.0)
     few_texts(monkeypatch, 6)
     pairs = sorted(matches(), key=lambda r: (r["query"], r["match"]))[:8]
-    for module in ("framing", "injection"):
+    for module in ("framing", "judges.heads", "injection"):
         monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)
     return tmp_path / "cache"
 
@@ -188,7 +188,7 @@ def test_single_parts_are_measured_and_reused_by_a_whole_report(
 
 
 def test_reranking_brings_the_parts_that_it_needs() -> None:
-    assert with_needed(["reranking"]) == ["framing", "diagnostic", "reranking"]
+    assert with_needed(["reranking"]) == ["framing", "heads", "diagnostic", "reranking"]
     assert with_needed(["curves", "framing"]) == ["framing", "curves"]
 
 

@@ -205,7 +205,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probes over a few of their rows, to be quick."""
     few_texts(monkeypatch, 10)
     pairs = sorted(matches(), key=lambda r: (r["query"], r["match"]))[:12]
-    for module in ("framing", "injection"):
+    for module in ("framing", "judges.heads", "injection"):
         monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.special import expit
 
 from freeret.embedder import Embedder
+from freeret.hits import Hit, fused
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
@@ -31,7 +32,7 @@ from freeret.store.table import Store
 from probes import Backbone, ControlPrompt, Item
 from probes.errors import BadItem, BadSetting, StoreError, StoreMismatch
 from probes.geometry import CorpusGeometry, unit
-from probes.measure.fusion import fuse
+from probes.measure.fusion import fuse, lead
 from probes.measure.reference import captions, no_reference, reference_items, sentences
 from tests.models import TEXT, tokenizer
 from tests.stores import save_tiny
@@ -728,6 +729,28 @@ def test_fusion_weighs_both_stages(filled: FreeRet, backbone: Backbone) -> None:
         assert hit.stage2_score == pytest.approx(
             expit(margins[[h.id for h in plain].index(hit.id)]), abs=1e-5
         )
+
+
+def test_a_query_whose_first_hit_is_far_ahead_is_left_to_stage_1(
+    filled: FreeRet, backbone: Backbone
+) -> None:
+    plain = filled.search("the word", top_n=8)
+    ahead = lead([hit.score for hit in plain])
+    opened = FreeRet.load(filled.corpus.store.location, backbone)
+    opened.recipe = replace(filled.recipe, cascade=ahead - 1e-3)
+    assert opened.search("the word", top_n=8, rerank=5) == plain
+    opened.recipe = replace(filled.recipe, cascade=ahead + 1e-3)
+    expected = filled.search("the word", top_n=8, rerank=5)
+    found = opened.search("the word", top_n=8, rerank=5)
+    assert ids(found) == ids(expected)
+    assert found[0].stage2_score is not None
+
+
+def test_hits_stay_in_order_where_their_sigmoids_are_equal() -> None:
+    hits = [Hit(name, 0.5, 0.5, None, Item(name)) for name in "abc"]
+    assert ids(fused(hits, np.array([50.0, 70.0, 60.0]), None)) == ["b", "c", "a"]
+    nearer = [replace(hits[0], stage1_score=0.4), *hits[1:]]
+    assert ids(fused(nearer, np.zeros(3), None)) == ["b", "c", "a"]
 
 
 def test_fuse() -> None:

@@ -1,17 +1,19 @@
-"""Likelihood of a query given a candidate, with its prior removed.
+"""Pointwise mutual information of query and candidate, from the likelihood of each given the other.
 
 A language model that cannot answer whether two texts match still predicts a text better after a
-related one. For a query of n tokens,
+related one. For a query q and a candidate c,
 
-    margin = 1/n · Σ_i [log p(q_i | candidate, q_<i) - log p(q_i | q_<i)]
+    margin = 1/2 · [log p(q | c) - log p(q) + log p(c | q) - log p(c)]
 
-which is the pointwise mutual information of query and candidate per token of the query, in nats: 0
-where the candidate says nothing about the query. Query likelihood: Sachan et al., 2022 (arXiv
-2204.07496), Zhuang et al., 2023 (arXiv 2310.13243); without the prior: arXiv 2507.23284.
+Both differences estimate log p(q, c) / (p(q) p(c)) in nats, which are the log-odds that the two
+belong together and not to a query and a candidate at random. The first is query likelihood (Sachan
+et al., 2022, arXiv 2204.07496; Zhuang et al., 2023, arXiv 2310.13243), in which log p(q) changes no
+ranking; in the second the prior of the candidate decides: without it, common texts win (arXiv
+2507.23284). On the paraphrases the second tells near-misses better, which repeat the words of their
+query.
 
-Where the query holds media and the candidate is text, the candidate is predicted from the query:
-mutual information is symmetric. Where both hold media there is no text to predict, and the margin
-is 0.
+A medium is not predicted. Where one side holds media, the margin is the difference of the other
+side; where both do, it is 0.
 """
 
 from collections.abc import Sequence
@@ -38,39 +40,42 @@ LOGITS = 2**25
 def likelihood(
     backbone: Backbone, pairs: Sequence[tuple[Item, Item]], *, progress: str | None = None
 ) -> Float[np.ndarray, " pairs"]:
-    """How much likelier each candidate makes its query, per token.
+    """How much likelier query and candidate make each other.
 
     Args:
         backbone: The model that predicts.
-        pairs: (query, candidate) pairs. Queries of one candidate share its computation.
+        pairs: (query, candidate) pairs. Those of one query share its computation, and so do those
+            of one candidate.
         progress: Title of a progress bar; None shows no bar.
 
     Returns:
-        The margin of each pair in nats per token, float64.
+        The margin of each pair in nats, float64.
 
     Raises:
         BadItem: An item cannot be read.
     """
-    asked = {i: a for i, pair in enumerate(pairs) if (a := predicted_text(*pair)) is not None}
-    texts = list({text.text: text for _, text in asked.values()}.values())
+    asked = [(i, one) for i, pair in enumerate(pairs) for one in _predictable(*pair)]
+    texts = list({text.text: text for _, (_, text) in asked}.values())
     priors: list[Asked] = [(None, text) for text in texts]
-    found = log_likelihoods(backbone, [*asked.values(), *priors], progress=progress)
+    found = log_likelihoods(backbone, [*(one for _, one in asked), *priors], progress=progress)
     prior = dict(zip([text.text for text in texts], found[len(asked) :], strict=True))
-    margins = np.zeros(len(pairs))
-    for (i, (_, text)), given in zip(asked.items(), found, strict=False):
-        margins[i] = given - prior[text.text]
-    return margins
+    margins, counts = np.zeros(len(pairs)), np.zeros(len(pairs))
+    for (i, (_, text)), given in zip(asked, found, strict=False):
+        margins[i] += given - prior[text.text]
+        counts[i] += 1
+    return margins / np.maximum(counts, 1)
 
 
 def likelihood_prompt(context: Item | None) -> Prompted:
-    """Ask for a query that an item matches; without an item, for any query."""
-    ask = "Write a search query"
+    """Ask for a text that matches an item; without an item, for any text."""
     if context is None:
-        return Prompted(user=(f"{ask}.",), prefill="Query:")
-    return Prompted(
-        user=("Candidate: ", *context.parts, f"\n\n{ask} that the candidate matches."),
-        prefill="Query:",
+        ask = "Write a query: a question, a description, or a statement."
+        return Prompted(user=(ask,), prefill="Query:")
+    ask = (
+        "Write a query that the candidate matches: a question that it answers, a description of "
+        "it, or the same in other words."
     )
+    return Prompted(user=("Candidate: ", *context.parts, f"\n\n{ask}"), prefill="Query:")
 
 
 def pair_prompt(query: Item, candidate: Item) -> Prompted:
@@ -82,14 +87,14 @@ def pair_prompt(query: Item, candidate: Item) -> Prompted:
 def log_likelihoods(
     backbone: Backbone, asked: Sequence[Asked], *, progress: str | None = None
 ) -> Float[np.ndarray, " asked"]:
-    """The mean log-probability of the tokens of each text, in nats, float64."""
+    """The log-probability of each text, in nats, float64."""
 
     def forward(batch: Batch) -> list[Tensor]:
         return batch.by_row(record(backbone, batch, ["norm"])["norm"])
 
     def run(made: list[Sequence[Row]], bar: str | None) -> Tensor:
         rows = [row for (row,) in made]
-        return _means(backbone, rows, run_batches(backbone, rows, forward, progress=bar))
+        return _sums(backbone, rows, run_batches(backbone, rows, forward, progress=bar))
 
     return blockwise(
         backbone, lambda pair: [predicted_row(backbone, pair)], asked, run, progress
@@ -107,8 +112,8 @@ def predicted_row(backbone: Backbone, asked: Asked) -> Row:
     return row.predicting(ids)
 
 
-def _means(backbone: Backbone, rows: Sequence[Row], states: Sequence[Tensor]) -> Tensor:
-    """The mean log-probability of the targets of each row, from its states at the norm."""
+def _sums(backbone: Backbone, rows: Sequence[Row], states: Sequence[Tensor]) -> Tensor:
+    """The log-probability of the targets of each row, from its states at the norm."""
     if not rows:
         return torch.empty(0).double()
     joined = torch.cat(list(states))
@@ -119,11 +124,16 @@ def _means(backbone: Backbone, rows: Sequence[Row], states: Sequence[Tensor]) ->
         logits = backbone.lens(some, "norm")
         logs.append(logits.log_softmax(-1).gather(1, targets.to(logits.device))[:, 0])
     by_row = torch.cat(logs).double().cpu().split([row.read for row in rows])
-    return torch.stack([values.mean() for values in by_row])
+    return torch.stack([values.sum() for values in by_row])
 
 
 def predicted_text(query: Item, candidate: Item) -> Asked | None:
-    """The text of a pair to predict, and what it is predicted from; None where both hold media."""
-    if not query.media:
-        return candidate, query
-    return None if candidate.media else (query, candidate)
+    """The text of a pair that is predicted first, the query's if it holds no media, and what it is
+    predicted from; None where both hold media."""
+    return next(iter(_predictable(query, candidate)), None)
+
+
+def _predictable(query: Item, candidate: Item) -> list[Asked]:
+    """The sides of a pair that are text, each with the other side, from which it is predicted."""
+    sides: list[Asked] = [(candidate, query), (query, candidate)]
+    return [(context, text) for context, text in sides if not text.media]
