@@ -7,13 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from freeret.demo.corpus import built_in_corpus
+from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.rankings import Run
+from freeret.evaluate.systems.registry import BM25, PromptedSystem
+from freeret.evaluate.systems.vectors import encode_sides, rank
 from freeret.hits import Hits
 from freeret.recipe import Recipe
+from freeret.reports import recipe_for
 from freeret.retriever import FreeRet
 from freeret.search.lexical import Lexical
 from probes import Backbone, Item
 from probes.errors import BadSetting, StoreError
 from probes.measure.fusion import fuse
+from probes.measure.reference import no_reference
+from probes.stats import mean_interval
 from tests.stores import without_words
 
 RECIPE = replace(Recipe.paper(), geometry="centre", lexical=0.5)
@@ -181,3 +189,33 @@ def test_an_old_store_is_searched_by_vectors_alone_and_says_so(
         old.search("bread", lexical="on")
     old.save(tmp_path / "copy")
     assert by_words(old.search("stale bread")) == ["bread", "oven"]
+
+
+def test_words_beside_vectors_lose_nothing_on_questions_of_the_demo(smollm2: Backbone) -> None:
+    """By themselves the words find far fewer of the passages."""
+    whole = built_in_corpus()
+    answers = {id for query in whole.queries[:24] for id in whole.judgements[query.id or ""]}
+    passages = sorted(whole.documents, key=lambda passage: passage.id not in answers)
+    corpus = whole.only(whole.queries[:24], passages[:36])
+    recipe = recipe_for(smollm2)
+    dense = PromptedSystem.of("dense", smollm2, recipe)
+    encoded = encode_sides(lambda items, side: dense.encode(items, side, corpus.task), corpus)
+
+    def ranked(lexical: float) -> np.ndarray:
+        run = rank(*encoded, recipe.geometry, no_reference, lexical)
+        return reciprocal(run, corpus)
+
+    words, vectors = reciprocal(BM25().run(corpus), corpus), ranked(0.0)
+    assert words.mean() < vectors.mean()
+    assert mean_interval(ranked(recipe.lexical or 0.3) - vectors).high >= 0
+
+
+def reciprocal(run: Run, corpus: Dataset) -> np.ndarray:
+    """Reciprocal ranks of the only relevant passage of each question."""
+    return np.array(
+        [
+            1 / (list(run[query]).index(passage) + 1)
+            for query in run
+            for passage in corpus.judgements[query]
+        ]
+    )
