@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
 import pytest
 import torch
@@ -34,6 +33,7 @@ from freeret.evaluate.systems.registry import (
     SentenceTransformers,
     system,
 )
+from freeret.hits import Hits
 from freeret.preflight import SYSTEMS
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
@@ -153,18 +153,40 @@ def test_pooling_reads_the_whole_row_though_rows_share_a_beginning(tiny: Tiny) -
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_bm25_is_that_of_the_library() -> None:
-    small = dataset()
-    texts = [document.text for document in small.documents]
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(texts, stopwords="en", show_progress=False), show_progress=False)
-    ranking = BM25().run(small)
-    for query in small.queries:
-        known = bm25s.tokenize(query.text, stopwords="en", return_ids=False, show_progress=False)
-        expected = index.get_scores(list(known[0]))
-        own = ranking[query.id or ""]
-        found = [own[document.id or ""] for document in small.documents]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+def searched(backbone: Backbone, recipe: Recipe, data: Dataset, folder: Path) -> list[Hits]:
+    """The hits of a store of the documents, all of them, for each query."""
+    retriever = FreeRet(backbone, recipe)
+    retriever.index(data.documents, folder)
+    return retriever.search_many(data.queries, len(data.documents))
+
+
+@pytest.mark.parametrize("candidates", [100, 2])
+def test_hybrid_is_that_of_a_store(
+    candidates: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where most documents are the candidates of neither leg."""
+    for module in ("freeret.search.corpus", "freeret.evaluate.systems.words"):
+        monkeypatch.setattr(f"{module}.CANDIDATES", candidates)
+    one = system("hybrid", lambda: tiny("llama"), lambda: RECIPE)
+    assert one.recipe is not None
+    assert one.recipe.lexical == 1.0
+    data = dataset()
+    run = one.run(data)
+    hits = searched(tiny("llama"), one.recipe, data, tmp_path / "s")
+    for query, expected in zip(data.queries, hits, strict=True):
+        found = run[query.id or ""]
+        assert list(found) == [hit.id for hit in expected]
+        np.testing.assert_allclose(list(found.values()), [h.score for h in expected], atol=1e-4)
+
+
+def test_bm25_is_the_lexical_leg_of_a_store(tiny: Tiny, tmp_path: Path) -> None:
+    data = dataset()
+    run = BM25().run(data)
+    hits = searched(tiny("llama"), RECIPE.hybrid(), data, tmp_path / "s")
+    for query, expected in zip(data.queries, hits, strict=True):
+        scores = {hit.id: hit.legs.bm25 for hit in expected if hit.legs}
+        assert run[query.id or ""] == pytest.approx(scores, abs=1e-5)
+        assert max(scores.values()) > 0
 
 
 def test_bm25_of_words_that_no_document_has() -> None:

@@ -445,7 +445,7 @@ def test_every_extra_is_in_the_table() -> None:
 
 @pytest.mark.parametrize(
     ("module", "said"),
-    [("fastapi", "pip install 'freeret[serve]'"), ("bm25s", "no extra of freeret brings it")],
+    [("fastapi", "pip install 'freeret[serve]'"), ("lancedb", "no extra of freeret brings it")],
 )
 def test_a_missing_module_names_its_extra(module: str, said: str) -> None:
     code = f"""if True:
