@@ -24,7 +24,10 @@ from probes.geometry import unit
 from probes.model.batches.ahead import blockwise
 from probes.model.batches.states import last_states
 from probes.model.encoding import Row
+from probes.model.vocabulary import words_of
 from probes.prompts import Prompt, Side, as_prompt, has_task
+
+NORM = Site.parse("norm")
 
 
 class Embedder:
@@ -120,15 +123,59 @@ class Embedder:
         self, rows: Sequence[Sequence[Row]], *, progress: str | None = None
     ) -> Float[Tensor, "n hidden"]:
         """Raw vectors of items that `rows` has tokenised; `progress` names the bar."""
+        return self._states(rows, [self.site], progress)[:, 0]
+
+    def encode_with_words(
+        self, items: Sequence[Item], rows: Sequence[Sequence[Row]], *, progress: str | None = None
+    ) -> tuple[Float[Tensor, "n hidden"], list[str]]:
+        """Raw vectors of items and the words that lexical search finds them by, in one forward.
+
+        Args:
+            items: The items.
+            rows: Their tokens, from `rows`.
+            progress: Label of a progress bar.
+
+        Returns:
+            Raw vectors `[n, hidden]` as `encode_rows` returns them, and for each item its text and
+            the content words that the model reads in its media (`probes.model.vocabulary`).
+        """
+        if not any(item.media for item in items):
+            return self.encode_rows(rows, progress=progress), [item.text for item in items]
+        states = self._states(rows, [self.site, NORM], progress)
+        return states[:, 0], self._with_texts(items, states[[bool(i.media) for i in items], 1])
+
+    def words(self, items: Sequence[Item], side: Side = "document") -> list[str]:
+        """The words of items as `encode_with_words` returns them; only items with media need a
+        forward. Raises BadItem."""
+        states = blockwise(
+            self.backbone,
+            lambda item: self.rows(item, side),
+            [item for item in items if item.media],
+            lambda rows, bar: self._states(rows, [NORM], bar),
+        )
+        return self._with_texts(items, states[:, 0])
+
+    def _with_texts(
+        self, items: Sequence[Item], states: Float[Tensor, "media hidden"]
+    ) -> list[str]:
+        """The text of each item, followed by the words of its media, from the states at `norm` of
+        the items that hold media."""
+        read = iter(words_of(self.backbone, states))
+        return [f"{i.text}\n{next(read)}".strip() if i.media else i.text for i in items]
+
+    def _states(
+        self, rows: Sequence[Sequence[Row]], sites: Sequence[Site], progress: str | None
+    ) -> Float[Tensor, "n sites hidden"]:
+        """States of items; those of several prompts are averaged as unit vectors."""
         if not rows:
-            return torch.empty(0, self.dimension)
+            return torch.empty(0, len(sites), self.dimension)
         by_prompt = [
-            last_states(self.backbone, column, [self.site], progress=progress)[:, 0]
+            last_states(self.backbone, column, sites, progress=progress)
             for column in zip(*rows, strict=True)
         ]
         if len(by_prompt) == 1:
             return by_prompt[0]
-        return torch.stack([unit(vectors) for vectors in by_prompt]).mean(0)
+        return torch.stack([unit(states) for states in by_prompt]).mean(0)
 
     def encode_query(self, items: Any, *, progress: bool = False) -> Float[Tensor, "n hidden"]:
         """`encode` with the side "query"."""
