@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
@@ -175,7 +176,7 @@ class Embedder:
         ]
         if len(by_prompt) == 1:
             return by_prompt[0]
-        return torch.stack([unit(states) for states in by_prompt]).mean(0)
+        return torch.stack([normalize(states, dim=-1) for states in by_prompt]).mean(0)
 
     def encode_query(self, items: Any, *, progress: bool = False) -> Float[Tensor, "n hidden"]:
         """`encode` with the side "query"."""

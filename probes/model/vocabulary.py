@@ -31,7 +31,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that single tokens of a tokenizer spell out, in lower case.
+    """The words that single tokens of a backbone spell out, in lower case.
 
     A word counts if one of its tokens begins at a space, so that it can stand alone in a text.
     Tokens that differ only in case or in that space are tokens of the same word.
@@ -44,10 +44,11 @@ class Vocabulary:
     """The place of each token's word in `words`."""
 
     @classmethod
-    def of(cls, tokenizer: object) -> "Vocabulary":
-        """The vocabulary of a fast tokenizer of transformers."""
-        backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
-        ids = range(backend.get_vocab_size())
+    def of(cls, backbone: Backbone) -> "Vocabulary":
+        """The words of a tokenizer for which the LM head has a row."""
+        backend = backbone.tokenizer.backend_tokenizer
+        rows = backbone.model.get_submodule(backbone.anatomy.head).weight.shape[0]
+        ids = range(min(backend.get_vocab_size(), rows))
         texts = backend.decode_batch([[id] for id in ids], skip_special_tokens=False)
         spelled = [text.strip().casefold() for text in texts]
         whole = {
@@ -77,7 +78,7 @@ _vocabularies: WeakKeyDictionary[Backbone, Vocabulary] = WeakKeyDictionary()
 def vocabulary_of(backbone: Backbone) -> Vocabulary:
     """The vocabulary of a backbone, which is made on first use."""
     if backbone not in _vocabularies:
-        _vocabularies[backbone] = Vocabulary.of(backbone.tokenizer)
+        _vocabularies[backbone] = Vocabulary.of(backbone)
     return _vocabularies[backbone]
 
 
@@ -104,7 +105,8 @@ def words_of(backbone: Backbone, states: Float[Tensor, "items hidden"]) -> list[
     for block in states.split(BLOCK):
         logits, places = vocabulary.logits(backbone.lens(block, "norm")).topk(count + 1)
         above = logits[:, :-1] - logits[:, -1:]
-        repeats = (REPEATS * above / above[:, :1].clamp(min=1e-6)).round().int()
+        shares = (above / above[:, :1]).nan_to_num(0)  # not a number where all logits are equal
+        repeats = (REPEATS * shares).round().int()
         for times, row in zip(repeats.tolist(), places[:, :-1].tolist(), strict=True):
             named = zip(times, (vocabulary.words[place] for place in row), strict=True)
             texts.append(" ".join(" ".join([word] * n) for n, word in named if n))
