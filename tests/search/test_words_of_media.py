@@ -35,7 +35,8 @@ def test_an_item_has_its_text_and_the_words_of_its_media_from_one_forward(
     asked = [as_prompt("prompteol").apply(item) for item in (shown, both)]
     states = [record(backbone, [one], "norm")["norm"].float() for one in asked]
     read = [words_of(backbone, state)[0] for state in states]
-    assert all(read) and words == ["the word", read[0], f"A poem\n{read[1]}"]
+    assert all(read)
+    assert words == ["the word", read[0], f"A poem\n{read[1]}"]
     assert embedder.words(items) == words
 
     def refused(*_: Any) -> None:
@@ -68,7 +69,9 @@ def test_words_find_the_picture_that_shows_them(scenes: FreeRet) -> None:
     """The first picture shows a small blue square above a large green one on a grey background."""
     assert scenes.store is not None
     [first, *_] = scenes.search("blue square", kinds="image", lexical="on")
-    assert first.id == "p0" and first.legs is not None and first.legs.bm25_rank == 1
+    assert first.id == "p0"
+    assert first.legs is not None
+    assert first.legs.bm25_rank == 1
     assert {"blue", "green", "square", "grey"} <= set(first.words)
     assert len(first.words) == len(set(first.words)), "each word once"
     assert "blue blue" in scenes.store.words(["p0"])["p0"], "repeated by its weight"
@@ -88,4 +91,5 @@ def test_a_store_without_words_has_hits_without_words(scenes: FreeRet, tmp_path:
     old = shutil.copytree(scenes.store.location, tmp_path / "old")
     loaded = FreeRet.load(without_words(old), scenes.backbone)
     hits = loaded.search("blue square", kinds="image")
-    assert hits and all(hit.words == () for hit in hits)
+    assert hits
+    assert all(hit.words == () for hit in hits)
