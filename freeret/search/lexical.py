@@ -65,6 +65,7 @@ class Lexical:
         self, text: str, columns: list[str], limit: int, where: str | None
     ) -> list[dict[str, Any]]:
         with storage_errors(self.location):
-            query = self.table.search(MatchQuery(text, "words"), query_type="fts")
+            match = MatchQuery(text, "words")  # pyright: ignore[reportCallIssue]
+            query = self.table.search(match, query_type="fts")
             query = query.select([*columns, "_score"]).limit(limit)
             return (query.where(where) if where else query).to_arrow().to_pylist()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -176,6 +177,22 @@ def test_search_prints_json(rerank: int, store: Path, capsys: pytest.CaptureFixt
     assert [f["stage2_score"] is None for f in found] == [False] * rerank + [True] * (4 - rerank)
     assert found[0]["text"] == expected[0].item.text
     assert found[0]["metadata"] == expected[0].item.metadata
+
+
+def test_hybrid_search_says_which_leg_found_a_hit(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("search", store, "the words 7", "--json", "--hybrid") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = FreeRet.load(store).search("the words 7", top_n=10, lexical="on")
+    assert [hit["legs"] for hit in found] == [asdict(hit.legs) for hit in expected if hit.legs]
+    assert {hit["id"] for hit in found if hit["legs"]["bm25_rank"] == 1} == {"r7"}
+    assert run("search", store, "the words 7", "--hybrid") == 0
+    assert "(rank 1)" in capsys.readouterr().out
+    assert run("answer", store, "the words 7", "--hybrid", "--top-n", 1) == 0
+    assert f"[1] {expected[0].id}" in capsys.readouterr().out
+    assert run("search", store, "the words 7", "--json", "--no-hybrid") == 0
+    assert all(json.loads(row)["legs"] is None for row in capsys.readouterr().out.splitlines())
 
 
 def test_search_prints_a_trec_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

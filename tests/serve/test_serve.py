@@ -240,6 +240,20 @@ def test_search_is_that_of_the_retriever(served: Served, rerank: int) -> None:
         assert found["note"] is None
 
 
+def test_a_hybrid_search_is_that_of_the_retriever(served: Served) -> None:
+    expected = served.retriever.search("the user", top_n=4, lexical="on")
+    posted = served.post("/search", text="the user", top_n=4, lexical="on").json()["hits"]
+    linked = served.get("/search?q=the+user&top_n=4&lexical=on").json()["hits"]
+    for found in (posted, linked):
+        assert [hit["id"] for hit in found] == [hit.id for hit in expected]
+        assert [hit["legs"]["bm25"] for hit in found] == pytest.approx(
+            [hit.legs.bm25 for hit in expected if hit.legs]
+        )
+    assert any(hit["legs"]["bm25"] for hit in posted)
+    assert served.post("/search", text="the user").json()["hits"][0]["legs"] is None
+    assert served.post("/search", text="the user", lexical="maybe").status_code == 400
+
+
 def test_search_by_picture_kind_and_metadata(served: Served) -> None:
     shown = served.post("/search", image=uri(picture(seed=1)), kinds=["image"], top_n=20).json()
     assert {hit["id"] for hit in shown["hits"]} == {"p0", "p1", "p2", "bytes", ODD}
