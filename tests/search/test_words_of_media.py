@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from freeret.embedder import Embedder
+from freeret.evaluate.datasets import Dataset
+from freeret.evaluate.systems.registry import PromptedSystem
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.search.lexical import Lexical
@@ -84,6 +86,22 @@ def test_a_picture_finds_texts_by_its_words(scenes: FreeRet) -> None:
     assert all(hit.legs is not None and hit.words == () for hit in hits)
     best = max(hits, key=lambda hit: hit.legs.bm25 if hit.legs else 0)
     assert best.id == "c6", "its own caption shares most words with it"
+
+
+def test_the_evaluation_reads_the_same_words_as_a_store(scenes: FreeRet) -> None:
+    assert scenes.store is not None
+    shown = scene_items()["picture", "document"][7].media[0].value
+    queries = [Item("a blue square", id="text"), Item(images=[shown], id="picture")]
+    documents = scenes.store.items([*scenes.store.hashes()])
+    dataset = Dataset(
+        "scenes", queries, documents, {"text": {"p0": 1}, "picture": {"p0": 1}}, task="same meaning"
+    )
+    run = PromptedSystem.of("hybrid", scenes.backbone, scenes.recipe).run(dataset)
+    for query, hits in zip(queries, scenes.search_many(queries), strict=True):
+        scores = run[str(query.id)]
+        assert sorted(scores) == sorted(hit.id for hit in hits)
+        for hit in hits:
+            assert scores[hit.id] == pytest.approx(hit.score, abs=1e-4)
 
 
 def test_a_store_without_words_has_hits_without_words(scenes: FreeRet, tmp_path: Path) -> None:
