@@ -1,30 +1,34 @@
 """MTEB's encoder and cross-encoder protocols (mteb 2), for every modality of the backbone.
 
     import mteb
-    from freeret.mteb import MtebCrossEncoder, MtebEncoder
+    from freeret.mteb import MtebCrossEncoder, MtebEncoder, MtebSearch
 
     mteb.evaluate(MtebEncoder(Backbone.load("smollm2-135m")), mteb.get_tasks(["STSBenchmark"]))
 
-Needs `pip install 'freeret[eval]'`. MTEB passes queries before the corpus, and both in
-batches, so a geometry is fitted on the bundled reference items and not on the corpus, as it is in
-`FreeRet.index`. MTEB itself drops a document that is its own query, in the tasks that say so.
+Needs `pip install 'freeret[eval]'`. MTEB passes an encoder queries before the corpus, and both in
+batches, so its geometry is fitted on the bundled reference items. `MtebSearch` is given the corpus
+first, and searches as `FreeRet` does. MTEB itself drops a document that is its own query, in the
+tasks that say so.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from mteb._create_dataloaders import create_dataloader
 from mteb.models import ModelMeta
+from mteb.types import PromptType
 from torch import Tensor
 
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker
+from freeret.retriever import FreeRet
 from freeret.standalone import EMPTY, MTEB_TASKS, StandaloneEmbedder
 from probes import Backbone, Item, Part
 from probes.errors import BadItem
@@ -62,10 +66,7 @@ class MtebEncoder:
         side: Side = (
             "query" if getattr(prompt_type, "value", prompt_type) == "query" else "document"
         )
-        task = None
-        if has_task(as_prompt(self.recipe.prompt)):
-            task = MTEB_TASKS.get(str(task_metadata.type), "same meaning")
-        return self.embedder.encode(items, side, task).numpy()
+        return self.embedder.encode(items, side, task_of(self.recipe, task_metadata)).numpy()
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Float[Tensor, "n m"]:
         """Cosine of every pair."""
@@ -111,6 +112,72 @@ class MtebCrossEncoder:
     @property
     def mteb_model_meta(self) -> ModelMeta:
         return describe(self.backbone, self.recipe, "cross-encoder")
+
+
+class MtebSearch:
+    """The whole of stage 1 as a search model of MTEB: a store of the corpus, whose geometry is
+    fitted on it, with the lexical leg that the recipe names.
+
+    Args:
+        backbone: The model.
+        recipe: None: the one that the backbone's report supports; `Recipe.hybrid` gives any recipe
+            a lexical leg.
+    """
+
+    def __init__(self, backbone: Backbone, recipe: Recipe | None = None, **_: Any):
+        self.backbone = backbone
+        self.recipe = recipe_for(backbone, recipe)
+        self.retriever = FreeRet(backbone, self.recipe)
+
+    def index(self, corpus: Any, *, task_metadata: Any, encode_kwargs: Any, **_: Any) -> None:
+        """Make a store of the corpus, in place of that of an earlier task."""
+        items = self._items(corpus, task_metadata, PromptType.document, encode_kwargs)
+        self.retriever = FreeRet(self.backbone, self.recipe)
+        self.retriever.index(items)
+
+    def search(
+        self,
+        queries: Any,
+        *,
+        task_metadata: Any,
+        top_k: int,
+        encode_kwargs: Any,
+        top_ranked: Mapping[str, Sequence[str]] | None = None,
+        **_: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Scores of the best documents of each query, among those of `top_ranked` if it is given.
+        Raises BadItem, which names the query by its id."""
+        items = self._items(queries, task_metadata, PromptType.query, encode_kwargs)
+        depth = top_k if top_ranked is None else len(self.retriever)
+        hits = self.retriever.search_many(items, depth, task=task_of(self.recipe, task_metadata))
+        found: dict[str, dict[str, float]] = {}
+        for item, ranked in zip(items, hits, strict=True):
+            id = item.id or ""
+            allowed = None if top_ranked is None else set(top_ranked[id])
+            kept = [hit for hit in ranked if allowed is None or hit.id in allowed]
+            found[id] = {hit.id: hit.score for hit in kept[:top_k]}
+        return found
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        return describe(self.backbone, self.recipe, "dense")
+
+    def _items(
+        self, rows: Any, task_metadata: Any, prompt_type: PromptType, encode_kwargs: Any
+    ) -> list[Item]:
+        """The rows of a data set of MTEB, under their ids."""
+        batches = create_dataloader(
+            rows, task_metadata=task_metadata, prompt_type=prompt_type, **encode_kwargs
+        )
+        items = read(batches, self.backbone)
+        return [item.with_id(id) for item, id in zip(items, rows["id"], strict=True)]
+
+
+def task_of(recipe: Recipe, task_metadata: Any) -> str | None:
+    """The task prior of one of MTEB's tasks; None where the recipe's prompt states no task."""
+    if not has_task(as_prompt(recipe.prompt)):
+        return None
+    return MTEB_TASKS.get(str(task_metadata.type), "same meaning")
 
 
 def read(inputs: Iterable[Mapping[str, Any]], backbone: Backbone) -> list[Item]:

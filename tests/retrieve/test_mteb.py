@@ -23,11 +23,12 @@ from mteb.mocks import (
     MockRetrievalTask,
     MockSTSTask,
 )
-from mteb.models.models_protocols import CrossEncoderProtocol, EncoderProtocol
+from mteb.models.models_protocols import CrossEncoderProtocol, EncoderProtocol, SearchProtocol
 
 from freeret.embedder import Embedder
-from freeret.mteb import MtebCrossEncoder, MtebEncoder, read
+from freeret.mteb import MtebCrossEncoder, MtebEncoder, MtebSearch, read
 from freeret.recipe import Recipe
+from freeret.retriever import FreeRet
 from probes import Backbone, Item
 from probes.errors import BadItem, UnsupportedBackbone
 from probes.geometry import unit
@@ -106,6 +107,28 @@ class LocalTask(AbsTaskRetrieval):
         }
         self.dataset = {"default": {"test": split}}
         self.data_loaded = True
+
+
+def test_a_store_of_the_corpus_is_searched_as_by_the_retriever(tiny: Tiny) -> None:
+    recipe = dataclasses.replace(RECIPE, geometry="centre", lexical=0.5)
+    model, task = MtebSearch(tiny("llama"), recipe), LocalTask()
+    assert isinstance(model, SearchProtocol)
+    assert not isinstance(model, EncoderProtocol)
+    assert run(model, task)["ndcg_at_1"] == 1.0
+    corpus, queries = (
+        Dataset.from_list([{"id": f"{c}{i}", "text": text} for i, text in enumerate(task.texts)])
+        for c in "dq"
+    )
+    how: dict[str, Any] = {"task_metadata": LocalTask.metadata, "encode_kwargs": {}}
+    model.index(corpus, **how)
+    direct = FreeRet(tiny("llama"), recipe)
+    direct.index([Item(text, id=f"d{i}") for i, text in enumerate(LocalTask.texts)])
+    expected = direct.search_many(list(LocalTask.texts), 3)
+    found = model.search(queries, top_k=3, **how)
+    for number, hits in enumerate(expected):
+        assert found[f"q{number}"] == pytest.approx({hit.id: hit.score for hit in hits}, abs=1e-5)
+    some = model.search(queries, top_k=3, top_ranked={f"q{i}": ["d1"] for i in range(4)}, **how)
+    assert [list(row) for row in some.values()] == [["d1"]] * 4
 
 
 @pytest.mark.parametrize("geometry", ["none", "whiten"])
