@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
@@ -25,7 +26,10 @@ from probes.model.batches.ahead import blockwise
 from probes.model.batches.states import last_states
 from probes.model.encoding import Row
 from probes.model.encoding.splitting import passages_of
+from probes.model.vocabulary import words_of
 from probes.prompts import Prompt, Side, as_prompt, has_task
+
+NORM = Site.parse("norm")
 
 
 class Embedder:
@@ -134,8 +138,52 @@ class Embedder:
         self, rows: Sequence[Sequence[Row]], *, progress: str | None = None
     ) -> Float[Tensor, "n hidden"]:
         """Raw vectors of items that `rows` has tokenised; `progress` names the bar."""
+        return self._states(rows, [self.site], progress)[:, 0]
+
+    def encode_with_words(
+        self, items: Sequence[Item], rows: Sequence[Sequence[Row]], *, progress: str | None = None
+    ) -> tuple[Float[Tensor, "n hidden"], list[str]]:
+        """Raw vectors of items and the words that lexical search finds them by, in one forward.
+
+        Args:
+            items: The items.
+            rows: Their tokens, from `rows`.
+            progress: Label of a progress bar.
+
+        Returns:
+            Raw vectors `[n, hidden]` as `encode_rows` returns them, and for each item its text and
+            the content words that the model reads in its media (`probes.model.vocabulary`).
+        """
+        if not any(item.media for item in items):
+            return self.encode_rows(rows, progress=progress), [item.text for item in items]
+        states = self._states(rows, [self.site, NORM], progress)
+        return states[:, 0], self._with_texts(items, states[[bool(i.media) for i in items], 1])
+
+    def words(self, items: Sequence[Item], side: Side = "document") -> list[str]:
+        """The words of items as `encode_with_words` returns them; only items with media need a
+        forward. Raises BadItem."""
+        states = blockwise(
+            self.backbone,
+            lambda item: self.rows(item, side),
+            [item for item in items if item.media],
+            lambda rows, bar: self._states(rows, [NORM], bar),
+        )
+        return self._with_texts(items, states[:, 0])
+
+    def _with_texts(
+        self, items: Sequence[Item], states: Float[Tensor, "media hidden"]
+    ) -> list[str]:
+        """The text of each item, followed by the words of its media, from the states at `norm` of
+        the items that hold media."""
+        read = iter(words_of(self.backbone, states))
+        return [f"{i.text}\n{next(read)}".strip() if i.media else i.text for i in items]
+
+    def _states(
+        self, rows: Sequence[Sequence[Row]], sites: Sequence[Site], progress: str | None
+    ) -> Float[Tensor, "n sites hidden"]:
+        """States of items; those of several prompts or passages are averaged as unit vectors."""
         if not rows:
-            return torch.empty(0, self.dimension)
+            return torch.empty(0, len(sites), self.dimension)
         counts = [len(of_item) // len(self.prompts) for of_item in rows]
         by_prompt = []
         for number in range(len(self.prompts)):
@@ -144,7 +192,7 @@ class Embedder:
                 for of_item, count in zip(rows, counts, strict=True)
                 for row in of_item[number * count : (number + 1) * count]
             ]
-            states = last_states(self.backbone, of_prompt, [self.site], progress=progress)[:, 0]
+            states = last_states(self.backbone, of_prompt, sites, progress=progress)
             by_prompt.append(states.split(counts))
         return torch.stack([_mean(torch.cat(parts)) for parts in zip(*by_prompt, strict=True)])
 
@@ -187,9 +235,9 @@ class Embedder:
         }
 
 
-def _mean(vectors: Float[Tensor, "n hidden"]) -> Float[Tensor, " hidden"]:
-    """The mean of unit vectors; a lone vector as it is."""
-    return vectors[0] if len(vectors) == 1 else unit(vectors).mean(0)
+def _mean(states: Float[Tensor, "rows sites hidden"]) -> Float[Tensor, "sites hidden"]:
+    """The mean of unit vectors, site by site; a lone row as it is."""
+    return states[0] if len(states) == 1 else normalize(states, dim=-1).mean(0)
 
 
 def not_finite(items: Sequence[Item], vectors: Float[Tensor, "items hidden"]) -> dict[int, BadItem]:

@@ -58,6 +58,9 @@ class Hit:
     stage2_score: float | None
     """p(match), or None when the hit was not reranked."""
     item: Item
+    words: tuple[str, ...] = ()
+    """The content words that the model reads in the media of the item, the most likely first:
+    lexical search finds it by them. None for texts, and in a store of an earlier version."""
     legs: Legs | None = None
     """How each leg scores the hit; None when the search had no lexical leg."""
 
@@ -107,6 +110,7 @@ class Hits(list[Hit]):
                 "stage2_score": hit.stage2_score,
                 "bm25": hit.legs and hit.legs.bm25,
                 "text": hit.item.text,
+                "words": " ".join(hit.words),
                 "signature": hit.item.signature,
                 **{f"metadata.{key}": value for key, value in hit.item.metadata.items()},
             }
@@ -158,6 +162,16 @@ def fused(hits: Sequence[Hit], margins: Float[np.ndarray, " judged"], weight: fl
     judged.sort(key=lambda pair: (-pair[0], -pair[1].stage1_score, pair[1].id))
     ranked = [hit for _, hit in judged]
     return Hits([*ranked, *tail])
+
+
+def words_of_media(item: Item, words: str) -> tuple[str, ...]:
+    """The words of the media of an item, each once.
+
+    Args:
+        item: Any item.
+        words: What lexical search reads of it: its text, and the repeated words of its media.
+    """
+    return tuple(dict.fromkeys(words.removeprefix(item.text).split())) if item.media else ()
 
 
 def answer_prompt(question: str, hits: Sequence[Hit]) -> Prompted:

@@ -312,9 +312,10 @@ class FreeRet:
         check_count("top_n", top_n)
         check_count("rerank", rerank, least=0)
         items, selection, corpus = as_queries(queries), Selection.of(filter, kinds), self.corpus
+        embedder, signatures = self.embedder.for_task(task), [item.signature for item in items]
         if raw is None:
-            raw = self.embedder.for_task(task).encode_query(items)
-        words, signatures = [item.text for item in items], [item.signature for item in items]
+            raw = embedder.encode_query(items)
+        words = embedder.words(items, "query") if corpus.weight(lexical) else ()
         hits = corpus.search(
             raw, signatures, top_n, selection, words=words, lexical=lexical, approximate=ann
         )

@@ -176,6 +176,7 @@ def as_json(hit: "Hit", query: "Item | None" = None) -> str:
             "stage1_score": hit.stage1_score,
             "stage2_score": hit.stage2_score,
             "legs": hit.legs and asdict(hit.legs),
+            "words": hit.words,
             "text": hit.item.text,
             "media": [
                 {"kind": p.kind, "path": str(p.value) if isinstance(p.value, Path) else None}

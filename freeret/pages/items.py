@@ -45,6 +45,8 @@ class HitCard:
     score: str
     legs: str
     """The scores and ranks of both legs; empty where the search had no lexical leg."""
+    words: str
+    """The words that the model reads in its media; empty for a text."""
     judged: str
     """Both stages' scores; empty where the hit was not reranked."""
     metadata: dict[str, Any]
@@ -74,6 +76,7 @@ def hit_cards(hits: "Iterable[Hit]") -> list[HitCard]:
             hit.id,
             f"{hit.score:.3f}",
             str(hit.legs or ""),
+            " ".join(hit.words),
             "" if hit.stage2_score is None else
             f"stage 1 {hit.stage1_score:.3f}, stage 2 p(match) {hit.stage2_score:.3f}",
             dict(hit.item.metadata),

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from freeret.embedder import Embedder
-from freeret.hits import Hit, Hits
+from freeret.hits import Hit, Hits, words_of_media
 from freeret.recipe import Recipe
 from freeret.search import MEMORY, Index, Lexicality, ann
 from freeret.search.exact import Block, resident, top_k
@@ -132,7 +132,7 @@ class Corpus:
             StoreError: The store cannot be read, has no approximate index for its present items, or
                 keeps no words and `lexical` is "on".
         """
-        weight = self._weight(lexical)
+        weight = self.weight(lexical)
         geometry = self.geometry_for(signatures)
         queries = geometry.map(raw, signatures, "query")
         depth = max(top_n, CANDIDATES) if weight else top_n
@@ -156,7 +156,7 @@ class Corpus:
             rankings.append(_with_others(candidates, near)[:top_n])
         return self._as_hits(rankings)
 
-    def _weight(self, lexical: Lexicality) -> float:
+    def weight(self, lexical: Lexicality) -> float:
         """The weight of the lexical leg; 0 for none. Raises BadSetting, StoreError."""
         check_choice("lexical", lexical, get_args(Lexicality))
         if lexical == "on" and not self.store.has_words:
@@ -251,8 +251,20 @@ class Corpus:
         """Hits of rankings of id, score and, in a hybrid search, both legs."""
         ids = sorted({id for ranking in rankings for id, *_ in ranking})
         items = dict(zip(ids, self.store.items(ids), strict=True))
+        words = self.store.words([id for id in ids if items[id].media])
         return [
-            Hits(Hit(id, score, score, None, items[id], *legs) for id, score, *legs in ranking)
+            Hits(
+                Hit(
+                    id,
+                    score,
+                    score,
+                    None,
+                    items[id],
+                    words_of_media(items[id], words.get(id, "")),
+                    *legs,
+                )
+                for id, score, *legs in ranking
+            )
             for ranking in rankings
         ]
 

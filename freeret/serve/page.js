@@ -155,6 +155,7 @@ function card(hit, rank) {
   const media = element("div", { className: "media" }, ...gallery(hit.media));
   const item = element("li", {}, head, media);
   if (hit.text) item.append(element("p", { className: "text long", textContent: hit.text }));
+  if (hit.words.length) item.append(element("p", { className: "score", textContent: `reads as: ${hit.words.join(" ")}` }));
   const facts = Object.entries(hit.metadata).map(([name, value]) => {
     const words = typeof value === "string" ? value : JSON.stringify(value);
     return element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: words }));

@@ -202,17 +202,23 @@ def index_items(
 def _embed(
     embedder: Embedder, block: list[Entry], done: Indexed, on_error: str, progress: bool
 ) -> Iterator[Entry]:
-    """The entries of a block with their vectors, without their rows."""
-    vectors = embedder.encode_rows(
-        [entry.rows for entry in block], progress="embedding" if progress else None
+    """The entries of a block with their vectors and words, without their rows."""
+    items = [entry.item for entry in block]
+    bar = "embedding" if progress else None
+    vectors, words = embedder.encode_with_words(
+        items, [entry.rows for entry in block], progress=bar
     )
-    bad = not_finite([entry.item for entry in block], vectors)
+    bad = not_finite(items, vectors)
     for number, (entry, vector) in enumerate(zip(block, vectors.numpy(), strict=True)):
         if number in bad:
             del done.seen[entry.id]
             refuse(done, bad[number], on_error, entry.id)
         else:
-            yield replace(entry, record=replace(entry.record, vector=vector), rows=[])
+            yield replace(
+                entry,
+                record=replace(entry.record, vector=vector, words=words[number]),
+                rows=[],
+            )
 
 
 def _tokenised(

@@ -262,6 +262,10 @@ class Store:
         """
         return self._pairs("parts", ids, within)
 
+    def words(self, ids: Sequence[str]) -> dict[str, str]:
+        """What lexical search reads of each of these items; nothing where no words are stored."""
+        return dict(self._pairs("words", ids)) if self.has_words else {}
+
     def stored(self, ids: Sequence[str]) -> set[str]:
         """The ids among these that are stored."""
         return set(self.hashes(ids))

@@ -77,14 +77,15 @@ class PromptedSystem(ByVectors):
         self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
     ) -> Tensor:
         """Raises BadItem, naming the item."""
-        prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
-        embedder = Embedder(self.backbone, self.site, prompts, self.passage)
-        return embedder.encode(items, side, progress=progress)
+        return self._embedder(task).encode(items, side, progress=progress)
 
-    @property
-    def passage(self) -> int | None:
-        """Words of the passages that documents are read in; None: they are read whole."""
-        return None if self.recipe is None else self.recipe.passage
+    def words(self, items: Sequence[Item], side: Side, task: str) -> list[str]:
+        return self._embedder(task).words(items, side)
+
+    def _embedder(self, task: str) -> Embedder:
+        prompts: list[str | Prompt] = [as_prompt(prompt, task) for prompt in self.prompts]
+        passage = None if self.recipe is None else self.recipe.passage
+        return Embedder(self.backbone, self.site, prompts, passage)
 
     def prompts_for(self, dataset: Dataset) -> Prompts:
         prompts = [as_prompt(prompt, dataset.task) for prompt in self.prompts]
@@ -94,8 +95,7 @@ class PromptedSystem(ByVectors):
         )
 
     def identity(self) -> dict[str, Any]:
-        prompts: list[str | Prompt] = [as_prompt(prompt, ANY_TASK) for prompt in self.prompts]
-        stage1 = Embedder(self.backbone, self.site, prompts, self.passage).identity()
+        stage1 = self._embedder(ANY_TASK).identity()
         recipe = None if self.recipe is None else self.recipe.to_json()
         if recipe is not None and recipe["frame"] is not None:
             del recipe["why_not_reranked"]
@@ -121,7 +121,8 @@ class BM25:
         for item in (*dataset.queries, *dataset.documents):
             if item.media:
                 raise BadSetting(f"BM25 reads text, and {item.name} holds {item.media[0].kind}")
-        with indexed_words(dataset.documents) as words:
+        texts = [document.text for document in dataset.documents]
+        with indexed_words(dataset.documents, texts) as words:
             return to_run(dataset, lexical_scores(dataset, words))
 
     def prompts_for(self, dataset: Dataset) -> Prompts:

@@ -79,6 +79,10 @@ class VectorSystem(System, Protocol):
         """Raw float32 vectors `[items, hidden]`; `task` is that of the dataset."""
         ...
 
+    def words(self, items: Sequence[Item], side: Side, task: str) -> list[str]:
+        """What the lexical leg reads of items."""
+        ...
+
 
 def by_signature(dataset: Dataset, words: Callable[[Item, Side], list[str]]) -> Prompts:
     """The prompts of an item of each side and modality signature."""
@@ -107,9 +111,20 @@ class ByVectors:
         def encode(items: Sequence[Item], side: Side) -> Tensor:
             return self.encode(items, side, dataset.task, progress=progress)
 
+        def words(items: Sequence[Item], side: Side) -> list[str]:
+            return self.words(items, side, dataset.task)
+
         good, queries, documents = encode_sides(encode, dataset, skipped)
-        lexical = self.recipe.lexical if self.recipe else 0.0
-        return rank(good, queries, documents, self.geometry, reference_vectors(encode), lexical)
+        reference, lexical = reference_vectors(encode), self.recipe.lexical if self.recipe else 0.0
+        return rank(good, queries, documents, self.geometry, reference, lexical, words)
+
+    def words(self, items: Sequence[Item], side: Side, task: str) -> list[str]:
+        return texts(items, side)
+
+
+def texts(items: Sequence[Item], side: Side) -> list[str]:
+    """The text of items."""
+    return [item.text for item in items]
 
 
 def encode_sides(
@@ -151,6 +166,7 @@ def rank(
     kind: Space,
     reference: Reference,
     lexical: float = 0.0,
+    words: Callable[[Sequence[Item], Side], list[str]] = texts,
 ) -> dict[str, dict[str, float]]:
     """Rank as the retriever does over a store of these documents.
 
@@ -163,6 +179,7 @@ def rank(
         reference: Vectors of the bundled reference items, for modalities with too few documents and
             for those of queries that the documents lack.
         lexical: Weight of the lexical leg; 0 for a ranking by vectors alone.
+        words: What the lexical leg reads of the items of a side.
 
     Returns:
         Query id -> document id -> score.
@@ -195,5 +212,6 @@ def rank(
 
     if not lexical:
         return to_run(dataset, cosine)
-    with indexed_words(dataset.documents) as words:
-        return to_run(dataset, hybrid_scores(dataset, words, cosine, lexical))
+    asked = words(dataset.queries, "query")
+    with indexed_words(dataset.documents, words(dataset.documents, "document")) as leg:
+        return to_run(dataset, hybrid_scores(dataset, asked, leg, cosine, lexical))

@@ -20,10 +20,10 @@ from probes import Item
 
 
 @contextmanager
-def indexed_words(documents: Sequence[Item]) -> Iterator[Lexical]:
+def indexed_words(documents: Sequence[Item], words: Sequence[str]) -> Iterator[Lexical]:
     """The words of documents, indexed as those of a store, in a folder that is removed again."""
     with tempfile.TemporaryDirectory(prefix="freeret-words-") as folder:
-        texts = {"id": [d.id for d in documents], "words": [d.text for d in documents]}
+        texts = {"id": [d.id for d in documents], "words": list(words)}
         schema = pa.schema({"id": pa.string(), "words": pa.string()})
         table = lancedb.connect(folder).create_table("items", pa.table(texts, schema))
         table.create_index(BY_WORD.column, config=BY_WORD.config)
@@ -45,16 +45,16 @@ def lexical_scores(dataset: Dataset, words: Lexical) -> QueryScores:
 
 
 def hybrid_scores(
-    dataset: Dataset, words: Lexical, cosines: QueryScores, weight: float
+    dataset: Dataset, asked: Sequence[str], words: Lexical, cosines: QueryScores, weight: float
 ) -> QueryScores:
     """Scores as `freeret.search.hybrid` ranks: the candidates of both legs over all documents, and
-    below them the other documents by their cosines."""
+    below them the other documents by their cosines. `asked` are the words of the queries."""
     ids = [document.id or "" for document in dataset.documents]
     place = {id: number for number, id in enumerate(ids)}
     by_id = torch.tensor(sorted(range(len(ids)), key=ids.__getitem__))
 
     def score(query: int, places: Int[Tensor, " pool"] | None) -> Float[Tensor, " pool"]:
-        text, near = dataset.queries[query].text, cosines(query, None).double()
+        text, near = asked[query], cosines(query, None).double()
         first = near[by_id].sort(descending=True, stable=True).indices[:CANDIDATES]
         candidates = fuse_legs(
             {ids[i]: float(near[i]) for i in by_id[first].tolist()},

@@ -73,6 +73,7 @@ class HitView(ItemView):
     stage1_score: float
     stage2_score: float | None
     legs: Legs | None
+    words: list[str]
 
 
 class Hits(BaseModel):
@@ -217,6 +218,7 @@ def _hit(hit: Hit) -> HitView:
         stage1_score=hit.stage1_score,
         stage2_score=hit.stage2_score,
         legs=hit.legs,
+        words=list(hit.words),
     )
 
 
