@@ -10,7 +10,9 @@ Means are estimated per modality signature (text, image, image+text, …), which
 gap (Liang et al., 2022). Queries share the mean of the documents of their signature. Reference
 items (`probes.measure.reference`) supply what the corpus lacks: the mean of queries of a signature
 that it does not hold, and a prior for the mean and the spread of a signature with fewer than FEW
-documents. Whitening is one transform for all, from the covariance pooled around the means.
+documents; without such items the prior is the mean of all documents. Means are shrunk toward the
+prior as far as the data support it (`prior_weight`). Whitening is one transform for all, from the
+covariance pooled around the means.
 
 Where a corpus holds several signatures, their cosines are not on one scale: a text query lies
 closer to every text than to any picture. So the cosines of each signature are standardised, query
@@ -18,6 +20,7 @@ by query, against a sample of its documents (`Geometry.calibration`).
 """
 
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -36,8 +39,8 @@ GeometryKind = Literal["none", "centre", "whiten"]
 GEOMETRY_KINDS: tuple[GeometryKind, ...] = ("none", "centre", "whiten")
 FEW = 100
 """Number of documents of a signature from which on the corpus alone determines its geometry."""
-MEAN_WEIGHT = 5.0
-"""Documents that the reference counts for in estimates of means and scales, which need few."""
+SCALE_WEIGHT = 5.0
+"""Documents that the reference counts for in estimates of scales, which need few."""
 SAMPLE = 512
 """Number of documents of each signature that its scale is estimated from."""
 POOLED = ""
@@ -88,7 +91,7 @@ class Scale:
         if len(values) == 1:
             return values[0]
         documents, prior = values
-        return _blend(documents, prior, self.count, mean_mass(self.count))
+        return _blend(documents, prior, self.count, scale_mass(self.count))
 
 
 @dataclass(frozen=True)
@@ -244,16 +247,23 @@ class CorpusGeometry:
         if sum(moments.count for moments in self.moments.values()) < 2:
             return {}  # a lone vector is its own mean, and would become zero
         pooled = functools.reduce(Moments.joined, self.moments.values()).mean
+        variance = self._variance()
         means: dict[Key, Tensor] = {("document", POOLED): pooled}
         for signature, moments in self.moments.items():
             means["document", signature] = moments.mean
         for (side, signature), vectors in priors.items():
             moments = self.moments[signature]
             prior = pooled if vectors is None else unit(vectors).double().mean(0)
-            means[side, signature] = _blend(
-                moments.mean, prior, moments.count, mean_mass(moments.count)
-            )
+            weight = prior_weight(moments, prior, variance)
+            means[side, signature] = torch.lerp(moments.mean, prior, weight)
         return {key: mean.float() for key, mean in means.items()}
+
+    def _variance(self) -> float:
+        """Variance of the documents around the means of their signatures, summed over dimensions;
+        infinite where no signature has two documents."""
+        spare = sum(moments.count - 1 for moments in self.moments.values())
+        total = sum(float(moments.scatter.trace()) for moments in self.moments.values())
+        return total / spare if spare else math.inf
 
     def _transform(self, priors: "Priors") -> Tensor | None:
         if self.kind != "whiten" or not self.moments:
@@ -349,14 +359,33 @@ class Moments:
         return self.square - self.count * torch.outer(self.mean, self.mean)
 
 
-def mean_mass(count: int) -> float:
-    """Documents that the prior of a mean counts for beside `count` documents of the corpus; 0 from
+def prior_weight(moments: Moments, prior: Float[Tensor, " hidden"], variance: float) -> float:
+    """Weight of the prior in the mean of a signature, from 0 to 1: the positive-part James–Stein
+    estimator, B = σ² / (n·‖x̄ - p‖²), times 1 - n / FEW, since the prior is unknown from FEW on.
+
+    A prior that is as near as the sampling error of the mean x̄ of n documents replaces it; one that
+    is far, as the mean of all modalities is from that of pictures, hardly counts.
+
+    Args:
+        moments: Of the documents of the signature.
+        prior: p.
+        variance: σ², of documents around their means.
+    """
+    distance = float((moments.mean - prior).square().sum())
+    sampling = variance / moments.count
+    return max(0.0, 1 - moments.count / FEW) * (
+        1.0 if sampling >= distance else sampling / distance
+    )
+
+
+def scale_mass(count: int) -> float:
+    """Documents that the prior of a scale counts for beside `count` documents of the corpus; 0 from
     FEW on."""
-    return MEAN_WEIGHT * max(0.0, 1 - count / FEW)
+    return SCALE_WEIGHT * max(0.0, 1 - count / FEW)
 
 
 def scatter_mass(count: int) -> float:
-    """The same for the prior of a covariance, which needs more vectors than a mean."""
+    """The same for the prior of a covariance, which needs more vectors."""
     return float(max(0, FEW - count))
 
 
