@@ -17,6 +17,7 @@ from probes.geometry import (
     GeometryKind,
     Moments,
     default_shrinkage,
+    nearer_half,
     prior_weight,
     unit,
     whitening,
@@ -182,11 +183,23 @@ def test_queries_take_the_mean_of_the_documents_the_reference_or_all() -> None:
 
     full = geometry.with_queries(["text", "image", "audio"], reference)
     torch.testing.assert_close(mapped(full, "image"), around(documents))
-    torch.testing.assert_close(mapped(full, "text"), around(queries))
+    torch.testing.assert_close(
+        mapped(full, "text"), unit(unit(asked) - nearer_half(unit(asked), unit(queries)))
+    )
     torch.testing.assert_close(mapped(full, "audio"), around(documents), msg="all documents")
     given = geometry.with_queries(["image"], reference, {"image": examples})
     torch.testing.assert_close(mapped(given, "image"), around(examples), msg="examples go first")
     assert Geometry().with_queries(["text"], reference, {"text": examples}) == Geometry()
+
+
+def test_a_query_is_centred_on_the_nearer_half_of_the_reference() -> None:
+    """Of two kinds of example queries, those of its kind."""
+    kinds = unit(vectors(20, shift=8.0)), unit(vectors(20, seed=1, shift=-8.0))
+    asked = unit(vectors(3, seed=2, shift=8.0))
+    found = nearer_half(asked, torch.cat(kinds))
+    torch.testing.assert_close(found, kinds[0].mean(0).expand(3, SIZE))
+    torch.testing.assert_close(nearer_half(asked[:1], torch.cat(kinds))[0], found[0])
+    torch.testing.assert_close(nearer_half(asked, kinds[1][:1]), kinds[1][:1].expand(3, SIZE))
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])
