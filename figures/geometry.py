@@ -30,7 +30,7 @@ from freeret.recipe import Recipe
 from freeret.reports import report_of
 from probes import Backbone
 from probes.files import read_json, write_json
-from probes.geometry import Moments, unit, whitening
+from probes.geometry import Moments, nearer_half, unit, whitening
 from probes.measure.paraphrases import embed_diagnostic, embed_scenes, ranks_on_diagonal
 from probes.prompts import NAMED
 from probes.stats import bootstrap, mean_interval, percentiles
@@ -39,7 +39,8 @@ HERE = Path(__file__).parent
 SHRINKAGES = np.geomspace(0.01, 30, 40)
 """Among which the held-out likelihood chooses."""
 FOLDS = 5
-PRESENT = "whitening, shrinkage 1 + d/n"
+PRESENT: dict[str, str] = {"whiten": "whitening, shrinkage 1 + d/n", "centre": "centring"}
+"""By geometry, the variant that `probes.geometry` computes."""
 
 
 class Side(NamedTuple):
@@ -51,8 +52,8 @@ class Side(NamedTuple):
     corpus: Tensor
     bank: Tensor
     """Example queries, none of whose answers is searched."""
-    centre: Tensor
-    """Mean of the queries: that of the corpus, or of the bank where they are of another form."""
+    references: Tensor | None
+    """Bundled reference queries, where the corpus holds none of the queries' form."""
 
 
 Variant = Callable[[Side], Float[Tensor, "queries answers"]]
@@ -65,6 +66,7 @@ def whitened(
     removed: int = 0,
     kept: int | None = None,
     own_queries: bool = False,
+    part: float | None = None,
 ) -> Variant:
     """Cosines after whitening.
 
@@ -75,6 +77,8 @@ def whitened(
             (all-but-the-top, arXiv 1702.01417).
         kept: Number of first principal components that are kept; None keeps all.
         own_queries: Queries are centred and whitened by the moments of the bank.
+        part: Part of the reference queries, the nearest ones, that a query is centred on; None is
+            the present rule.
     """
 
     def transform(rows: Tensor) -> Tensor:
@@ -90,23 +94,35 @@ def whitened(
             return whitening(covariance, len(rows)) @ projection
         return whitening(covariance, len(rows), None if shrinkage is None else shrinkage(rows))
 
+    def centres(side: Side, mean: Tensor) -> Tensor:
+        if side.references is None:
+            return mean
+        if part is None:
+            return nearer_half(side.queries, side.references)
+        nearest = (side.queries @ side.references.T).topk(int(part * len(side.references))).indices
+        return side.references[nearest].mean(1)
+
     def scores(side: Side) -> Tensor:
         mean, moved = side.corpus.mean(0), transform(side.corpus)
         if own_queries:
             queries = unit((side.queries - side.bank.mean(0)) @ transform(side.bank))
         else:
-            queries = unit((side.queries - side.centre) @ moved)
+            queries = unit((side.queries - centres(side, mean)) @ moved)
         return queries @ unit((side.answers - mean) @ moved).T
 
     return scores
 
 
-def less_hubs(base: Variant, temperature: float | None, weight: float) -> Variant:
+def less_hubs(
+    base: Variant, temperature: float | None, weight: float, *, bundled: bool = False
+) -> Variant:
     """Scores less weight times the hubness of the document: the mean of its scores for the bank, or
-    their soft maximum (1/β)·log mean exp(β·score) (QB-Norm, arXiv 2112.12777)."""
+    their soft maximum (1/β)·log mean exp(β·score) (QB-Norm, arXiv 2112.12777). The bank can be that
+    of the bundled reference queries."""
 
     def scores(side: Side) -> Tensor:
-        banked = base(side._replace(queries=side.bank))
+        bank = side.references if bundled and side.references is not None else side.bank
+        banked = base(side._replace(queries=bank))
         if temperature is None:
             hubness = banked.mean(0)
         else:
@@ -150,8 +166,8 @@ def per_sample(factor: float) -> Callable[[Tensor], float]:
 
 CENTRED = whitened(centre=True)
 VARIANTS: dict[str, Variant] = {
-    PRESENT: whitened(),
-    "centring": CENTRED,
+    PRESENT["whiten"]: whitened(),
+    PRESENT["centre"]: CENTRED,
     "whitening, OAS": whitened(oas),
     "whitening, held-out likelihood": whitened(likeliest),
     "whitening, shrinkage 0.5": whitened(fixed(0.5)),
@@ -176,6 +192,11 @@ VARIANTS: dict[str, Variant] = {
     "centring, QB-Norm, β 10": less_hubs(CENTRED, 10, 1.0),
     "centring, QB-Norm, β 30, half": less_hubs(CENTRED, 30, 0.5),
     "centring, QB-Norm, β 30": less_hubs(CENTRED, 30, 1.0),
+    "centring, QB-Norm by reference queries, β 10": less_hubs(CENTRED, 10, 1.0, bundled=True),
+    "centring, queries on all references": whitened(centre=True, part=1),
+    "centring, queries on the nearest quarter": whitened(centre=True, part=0.25),
+    "whitening, queries on all references": whitened(part=1),
+    "whitening, queries on the nearest quarter": whitened(part=0.25),
 }
 
 
@@ -185,21 +206,22 @@ def halves(vectors: dict[str, Tensor], pictures: bool) -> Iterator[Side]:
     units = {name: unit(rows) for name, rows in vectors.items()}
     if pictures:
         queries, answers, corpus = units["caption"], units["picture"], units["picture"]
-        centre = torch.cat([units["sentence"], units["reference caption"]]).mean(0)
+        references = torch.cat([units["sentence"], units["reference caption"]])
     else:
         queries, answers = units["sentence"], units["paraphrase"]
         corpus = torch.cat([answers, units["near_miss"]])
-        centre = corpus.mean(0)
+        references = None
     even = torch.arange(len(queries)) % 2 == 0
     for half in (even, ~even):
-        yield Side(queries[half], answers[half], corpus, queries[~half], centre)
+        yield Side(queries[half], answers[half], corpus, queries[~half], references)
 
 
-def measure(vectors: dict[str, Tensor], pictures: bool) -> list[dict[str, Any]]:
-    """One row per variant: both measures, and their paired gains over the present geometry."""
+def measure(vectors: dict[str, Tensor], kind: str, pictures: bool) -> list[dict[str, Any]]:
+    """One row per variant: both measures, and their paired gains over the present form of a
+    geometry."""
     sides = list(halves(vectors, pictures))
     everyone = np.arange(len(sides[0].queries))[None]
-    present = [VARIANTS[PRESENT](side) for side in sides]
+    present = [VARIANTS[PRESENT[kind]](side) for side in sides]
     rows = []
     for name, variant in VARIANTS.items():
         scores = [variant(side) for side in sides]
@@ -253,22 +275,24 @@ def main(model: str | None = None) -> None:
         states = embed_diagnostic(backbone, prompt, sites, progress=True)
         states |= embed_scenes(backbone, prompt, sites, progress=True)
         vectors = {name: rows[:, 0] for name, rows in states.items()}
-        save(backbone.name, recipe.prompt, recipe.site, vectors)
+        save(backbone.name, recipe, vectors)
     for file in sorted(HERE.glob("geometry_*.json")):
         show(read_json(file))
 
 
-def save(model: str, prompt: str, site: str, vectors: dict[str, Tensor]) -> None:
-    tables = {"paraphrases": measure(vectors, pictures=False)}
+def save(model: str, recipe: Recipe, vectors: dict[str, Tensor]) -> None:
+    """Measure, and write the file of a model."""
+    kind = recipe.geometry if recipe.geometry in PRESENT else "whiten"
+    tables = {"paraphrases": measure(vectors, kind, pictures=False)}
     if "picture" in vectors:
-        tables["pictures"] = measure(vectors, pictures=True)
-    data = {"model": model, "prompt": prompt, "site": site, "tables": tables}
-    write_json(HERE / f"geometry_{model}.json", data)
+        tables["pictures"] = measure(vectors, kind, pictures=True)
+    about = {"model": model, "prompt": recipe.prompt, "site": recipe.site, "over": PRESENT[kind]}
+    write_json(HERE / f"geometry_{model}.json", {**about, "tables": tables})
 
 
 def show(data: dict[str, Any]) -> None:
     for pairs, rows in data["tables"].items():
-        title = f"{data['model']}, {data['prompt']} at {data['site']}: {pairs}"
+        title = f"{data['model']}, {data['prompt']} at {data['site']}: {pairs}, over {data['over']}"
         table = Table("variant", "reciprocal rank", "gain", "d′", "gain", title=title)
         for row in rows:
             table.add_row(
