@@ -17,6 +17,8 @@ from probes.geometry import (
     GeometryKind,
     Moments,
     default_shrinkage,
+    nearer_half,
+    prior_weight,
     unit,
     whitening,
 )
@@ -181,11 +183,23 @@ def test_queries_take_the_mean_of_the_documents_the_reference_or_all() -> None:
 
     full = geometry.with_queries(["text", "image", "audio"], reference)
     torch.testing.assert_close(mapped(full, "image"), around(documents))
-    torch.testing.assert_close(mapped(full, "text"), around(queries))
+    torch.testing.assert_close(
+        mapped(full, "text"), unit(unit(asked) - nearer_half(unit(asked), unit(queries)))
+    )
     torch.testing.assert_close(mapped(full, "audio"), around(documents), msg="all documents")
     given = geometry.with_queries(["image"], reference, {"image": examples})
     torch.testing.assert_close(mapped(given, "image"), around(examples), msg="examples go first")
     assert Geometry().with_queries(["text"], reference, {"text": examples}) == Geometry()
+
+
+def test_a_query_is_centred_on_the_nearer_half_of_the_reference() -> None:
+    """Of two kinds of example queries, those of its kind."""
+    kinds = unit(vectors(20, shift=8.0)), unit(vectors(20, seed=1, shift=-8.0))
+    asked = unit(vectors(3, seed=2, shift=8.0))
+    found = nearer_half(asked, torch.cat(kinds))
+    torch.testing.assert_close(found, kinds[0].mean(0).expand(3, SIZE))
+    torch.testing.assert_close(nearer_half(asked[:1], torch.cat(kinds))[0], found[0])
+    torch.testing.assert_close(nearer_half(asked, kinds[1][:1]), kinds[1][:1].expand(3, SIZE))
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])
@@ -203,17 +217,29 @@ def test_a_document_alone_of_its_signature_is_not_lost(kind: GeometryKind) -> No
 
 
 @pytest.mark.parametrize("side", ["document", "query"])
-@pytest.mark.parametrize("count", [1, 20, 99])
+@pytest.mark.parametrize("count", [2, 20, 99])
 def test_the_mean_of_few_documents_leans_on_the_reference(count: int, side: Side) -> None:
-    """The reference weighs 5 · (1 - n / 100) documents."""
+    """By hand: B = variance of the mean / squared distance to the prior, times 1 - n / 100."""
     documents, other = vectors(count, seed=1), vectors(30, seed=2, shift=4.0)
     near, far = vectors(40, seed=3, shift=2.0), vectors(40, seed=4, shift=-2.0)
     reference = referring(document_text=near, query_text=far)
     geometry = fit("centre", {"text": documents, "image": other}, reference)
-    mass = 5 * (1 - count / 100)
-    prior = near if side == "document" else far
-    expected = (unit(documents).sum(0) + mass * unit(prior).mean(0)) / (count + mass)
-    torch.testing.assert_close(geometry.means[side, "text"], expected)
+    squares = sum((unit(v) - unit(v).mean(0)).square().sum() for v in (documents, other))
+    mean, prior = unit(documents).mean(0), unit(near if side == "document" else far).mean(0)
+    shrinkage = squares / (count - 1 + 29) / count / (mean - prior).square().sum()
+    weight = (1 - count / 100) * shrinkage.clamp(max=1)
+    expected = mean + weight * (prior - mean)
+    torch.testing.assert_close(geometry.means[side, "text"], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_prior_counts_as_far_as_it_is_near() -> None:
+    """A prior within the sampling error replaces the mean; that of another modality hardly does."""
+    documents = Moments.of(vectors(10, seed=1))
+    variance = float(documents.scatter.trace()) / 9
+    away = torch.nn.functional.one_hot(torch.tensor(0), SIZE).double()
+    at = [prior_weight(documents, documents.mean + d * away, variance) for d in (0, 0.01, 1, 10)]
+    assert at[0] == at[1] == pytest.approx(0.9)
+    assert 0.9 > at[2] > 50 * at[3] > 0
 
 
 def test_enough_documents_ask_no_reference() -> None:
@@ -227,9 +253,19 @@ def test_enough_documents_ask_no_reference() -> None:
 def test_few_documents_without_a_reference_lean_on_all_documents() -> None:
     sounds, texts = vectors(10, seed=1, shift=4.0), vectors(300)
     geometry = fit("centre", {"audio": sounds, "text": texts})
-    pooled = unit(torch.cat([sounds, texts])).mean(0)
-    expected = (unit(sounds).sum(0) + 4.5 * pooled) / 14.5
-    torch.testing.assert_close(geometry.means["document", "audio"], expected)
+    pooled, mean = unit(torch.cat([sounds, texts])).mean(0), unit(sounds).mean(0)
+    leaning = (geometry.means["document", "audio"] - mean) / (pooled - mean)
+    assert 0 < leaning.mean() < 0.2
+    torch.testing.assert_close(leaning, leaning.mean().expand(SIZE), atol=1e-3, rtol=0)
+
+
+def test_lone_documents_of_two_signatures_are_centred_on_all() -> None:
+    texts, pictures = vectors(1), vectors(1, seed=1, shift=3.0)
+    geometry = fit("centre", {"text": texts, "image": pictures})
+    pooled = unit(torch.cat([texts, pictures])).mean(0)
+    torch.testing.assert_close(
+        geometry.means["document", "text"], 0.01 * unit(texts)[0] + 0.99 * pooled
+    )
 
 
 def test_the_covariance_of_few_documents_is_filled_up_to_a_hundred() -> None:

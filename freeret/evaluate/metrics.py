@@ -1,11 +1,13 @@
 """Metrics, kept per query so that systems can be compared in pairs.
 
 A metric is an object that knows its values per query and how they aggregate. Those of ir-measures
-aggregate to their mean over queries. `Spearman`, over pairs of sentences, is the rank correlation
-of scores and grades; the value of one pair is its score.
+aggregate to their mean over queries, and so does `Share`, of a modality among the hits. `Spearman`,
+over pairs of sentences, is the rank correlation of scores and grades; the value of one pair is its
+score.
 """
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -51,8 +53,23 @@ class Metric(Protocol):
         ...
 
 
+class Averaged:
+    """The part of a metric that is its mean over queries."""
+
+    def grades(self, dataset: Dataset) -> None:
+        return None
+
+    def aggregate(
+        self, values: Float[ndarray, "*_ n"], grades: Float[ndarray, "*_ n"] | None = None
+    ) -> Float[ndarray, "*_"]:
+        return values.mean(-1)
+
+    def exchangeable(self, values: Values) -> Values:
+        return values
+
+
 @dataclass(frozen=True)
-class MeanMetric:
+class MeanMetric(Averaged):
     """A measure of ir-measures, averaged over queries; a query without hits counts 0."""
 
     name: str
@@ -75,17 +92,6 @@ class MeanMetric:
             for measured in ir_measures.iter_calc([self.measure], graded, run)
         }
         return np.array([float(by_query.get(query.id or "", 0.0)) for query in dataset.queries])
-
-    def grades(self, dataset: Dataset) -> None:
-        return None
-
-    def aggregate(
-        self, values: Float[ndarray, "*_ n"], grades: Float[ndarray, "*_ n"] | None = None
-    ) -> Float[ndarray, "*_"]:
-        return values.mean(-1)
-
-    def exchangeable(self, values: Values) -> Values:
-        return values
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,32 @@ class Spearman:
         return rankdata(values)
 
 
+@dataclass(frozen=True)
+class Share(Averaged):
+    """Share of one modality signature among the first hits, averaged over queries. It says how a
+    system treats modalities, not how good it is: unbiased is the share among the answers."""
+
+    signature: str
+    depth: int
+
+    @property
+    def name(self) -> str:
+        return f"Share({self.signature})@{self.depth}"
+
+    def per_query(self, dataset: Dataset, run: Run) -> Values:
+        wanted = {d.id for d in dataset.documents if d.signature == self.signature}
+        hits = [list(run.get(query.id or "", {}))[: self.depth] for query in dataset.queries]
+        return np.array([np.mean([id in wanted for id in row]) if row else 0.0 for row in hits])
+
+
 def parse_metric(name: str) -> Metric:
-    """A metric by its name: `Spearman`, or as ir-measures writes it, such as `nDCG@10`.
+    """A metric by its name: `Spearman`, `Share(image)@10`, or as ir-measures writes it, such as
+    `nDCG@10`.
 
     Raises BadSetting for an unknown name.
     """
+    if share := re.fullmatch(r"Share\((.+)\)@(\d+)", name):
+        return Share(share[1], int(share[2]))
     return Spearman() if name == "Spearman" else MeanMetric(name)
 
 

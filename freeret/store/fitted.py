@@ -19,7 +19,7 @@ from probes.geometry import Geometry, Scale
 log = logging.getLogger(__name__)
 
 GEOMETRY = "geometry"
-GEOMETRY_FORMAT = 2
+GEOMETRY_FORMAT = 3
 """Raised whenever a geometry is written or fitted in another way; older ones are fitted anew."""
 ABOUT = b"freeret"
 """Key of the schema's metadata under which a table describes itself."""

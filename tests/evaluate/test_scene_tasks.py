@@ -1,5 +1,6 @@
 """Scene tasks: every query has its answer in the pool, and scores say what they claim to."""
 
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import suite
+from freeret.evaluate.loaders.mixed import load_mixed
 from freeret.evaluate.loaders.scenes import FAILURES, TASKS, Ground, make_ground
 from freeret.evaluate.metrics import score_run
 from freeret.evaluate.results.file import Result
@@ -199,3 +201,30 @@ def test_the_command_is_an_evaluation(
     result = Result.load(tmp_path / "out" / "e5v.json")
     assert {name.removesuffix(" 0") for name in result.datasets} >= set(TASKS)
     assert result.datasets["text→image 0"].documents == SIZE
+
+
+@pytest.mark.parametrize("task", ["text→mixed", "image→mixed"])
+def test_a_mixed_pool_holds_every_scene_once_in_one_of_three_forms(task: str) -> None:
+    dataset = load_mixed(0, task, SIZE)
+    answers = [answer for grades in dataset.judgements.values() for answer in grades]
+    assert sorted(answers) == sorted(str(document.id) for document in dataset.documents)
+    signatures = Counter(document.signature for document in dataset.documents)
+    assert signatures == {"text": 8, "image": 8, "image+text": 8}
+    texts = {document.text for document in dataset.documents}
+    drawn = {pixels(document) for document in dataset.documents}
+    for query in dataset.queries:
+        assert query.signature == task.removesuffix("→mixed")
+        assert query.text not in texts or not query.text
+        assert pixels(query) not in drawn or not query.media
+
+
+def test_a_mixed_pool_measures_the_share_of_each_form() -> None:
+    dataset = load_mixed(1, "text→mixed", SIZE)
+    ranked = sorted(dataset.documents, key=lambda document: document.signature != "image")
+    run = {str(q.id): {str(d.id): -float(i) for i, d in enumerate(ranked)} for q in dataset.queries}
+    shares = {name: score_run(dataset, run, name).value for name in dataset.metrics[1:]}
+    assert shares["Share(image)@10"] == pytest.approx(0.8)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert [d().name for d in suite(f"scenes-mixed:1x{SIZE}")] == ["text→mixed 0", "image→mixed 0"]
+    with pytest.raises(BadSetting, match="such as scenes-mixed:3"):
+        suite("scenes-mixed:2xmany")

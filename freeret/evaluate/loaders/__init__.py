@@ -1,21 +1,23 @@
 """Suites by name: `beir:FOLDER`, `sts:FILE`, `mmeb:FOLDER`, …, as loaders of datasets."""
 
 import difflib
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders import mbeir
+from freeret.evaluate.loaders import mbeir, mixed, scenes
 from freeret.evaluate.loaders.beir import check_beir, load_beir
 from freeret.evaluate.loaders.folder import check_folder, load_folder
 from freeret.evaluate.loaders.irds import check_ir_dataset, load_ir_dataset
 from freeret.evaluate.loaders.mbeir import find_mbeir, load_mbeir
+from freeret.evaluate.loaders.mixed import load_mixed
 from freeret.evaluate.loaders.mmeb import images as mmeb
 from freeret.evaluate.loaders.mmeb import v2 as mmeb_v2
 from freeret.evaluate.loaders.mmeb.images import find_mmeb, load_mmeb
 from freeret.evaluate.loaders.mmeb.v2 import find_mmeb_v2, load_mmeb_v2
-from freeret.evaluate.loaders.scenes import FAILURES, TASKS, load_scenes
+from freeret.evaluate.loaders.scenes import load_scenes
 from freeret.evaluate.loaders.sts import check_sts, load_sts
 from probes.errors import BadSetting
 
@@ -32,6 +34,7 @@ SUITES = {
     "folder": "a folder of your own: documents/ and queries.jsonl",
     "scenes": "number of pools of drawn scenes, with seven tasks and three kinds of hard negatives "
     "each: scenes:3, or scenes:3x24 for pools of 24",
+    "scenes-mixed": "number of pools that mix captions, pictures and both: scenes-mixed:3",
 }
 
 __all__ = [
@@ -64,7 +67,9 @@ def suite(spec: str) -> list[Loader]:
             check_sts(where)
             return [lambda: load_sts(where)]
         case "scenes":
-            return _scenes(where)
+            return _pools(spec, (*scenes.TASKS, *scenes.FAILURES), load_scenes)
+        case "scenes-mixed":
+            return _pools(spec, mixed.TASKS, load_mixed)
         case "folder":
             check_folder(where)
             return [lambda: load_folder(where)]
@@ -78,13 +83,16 @@ def suite(spec: str) -> list[Loader]:
             raise AssertionError(f"the suite {kind!r} has no loader here")
 
 
-def _scenes(where: str) -> list[Loader]:
-    pools, _, size = where.partition("x")
+def _pools(spec: str, tasks: Sequence[str], load: Callable[..., Dataset]) -> list[Loader]:
+    """Each task over each of several pools of scenes, which are 100 each unless the suite says
+    otherwise."""
+    pools, _, size = spec.partition(":")[2].partition("x")
     if not pools.isdecimal() or not (size or "100").isdecimal():
-        raise BadSetting(f"scenes:{where}: give a number of pools, such as scenes:3")
+        kind = spec.partition(":")[0]
+        raise BadSetting(f"{spec}: give a number of pools, such as {kind}:3")
     return [
-        lambda seed=seed, task=task: load_scenes(seed, task, int(size or 100))
-        for seed, task in itertools.product(range(int(pools)), (*TASKS, *FAILURES))
+        functools.partial(load, seed, task, int(size or 100))
+        for seed, task in itertools.product(range(int(pools)), tasks)
     ]
 
 

@@ -116,8 +116,7 @@ def make_ground(
 
     Raises BadSetting for a size that is not from 2 to LARGEST.
     """
-    if not 2 <= size <= LARGEST:
-        raise BadSetting(f"a pool of {size} scenes is not possible; choose 2 to {LARGEST}")
+    check_size(size)
     rng = Random(f"scene tasks {seed}")
     scenes = distinct_scenes(rng, size, combinations)
     items = {
@@ -139,6 +138,12 @@ def make_ground(
     items |= _clips(rng, size, combinations)
     items |= _documents(rng, size, combinations)
     return Ground(items, hard)
+
+
+def check_size(size: int, least: int = 2) -> None:
+    """Raise BadSetting for a number of scenes that no pool can hold."""
+    if not least <= size <= LARGEST:
+        raise BadSetting(f"a pool of {size} scenes is not possible; choose {least} to {LARGEST}")
 
 
 def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[str, list[Item]]:
