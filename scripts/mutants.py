@@ -72,6 +72,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "freeret/evaluate/skipping.py": ("eval_faults",),
     "freeret/evaluate/stage2.py": ("eval", "eval_faults"),
     "freeret/search/exact.py": ("exact",),
+    "freeret/search/hybrid.py": ("hybrid",),
+    "freeret/search/lexical.py": ("hybrid",),
     "freeret/store/indexing.py": ("retriever", "ids"),
     "freeret/mteb.py": ("mteb",),
     "freeret/recipe.py": ("recipe",),

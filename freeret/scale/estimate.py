@@ -231,6 +231,7 @@ def _measured(
     speed = rate(some, embed, 1, (len(waiting) + 1) // 2) / tokens
     packed = map(pack, items)
     written = sum(len(p.parts) + sum(map(len, p.blobs)) + len(p.metadata) for p in packed)
+    written += sum(len(item.text.encode()) for item in items)  # its words, compressed, and an index
     part = Part(signature, count, tokens, speed, Sizing(count, speed, 0).hours)
     return part, ROW_BYTES + written // len(items)
 

@@ -34,7 +34,7 @@ class Sizing:
     each medium."""
     dimension: int
     payload: int = 250
-    """Bytes per item on disk beside its vector: id, hash, text or path, metadata."""
+    """Bytes per item on disk beside its vector: id, hash, text or path, metadata, words."""
     devices: int = 1
     written_per_second: float = math.inf
     """Items that one store takes, from all devices together: `freeret estimate` prints it."""

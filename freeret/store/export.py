@@ -44,9 +44,9 @@ def write_parquet(
         selection: Only these items.
 
     Returns:
-        The number of items, and the file. Its columns are `id`, `signature`, `text`, `source`,
-        `metadata` (JSON) and `vector` (a fixed-size list of float32); `freeret` in the
-        metadata of its schema records what made the vectors.
+        The number of items, and the file. Its columns are `id`, `signature`, `text`, `words` (what
+        lexical search reads), `source`, `metadata` (JSON) and `vector` (a fixed-size list of
+        float32); `freeret` in the metadata of its schema records what made the vectors.
 
     Raises:
         StoreError: The store has no geometry for its present items, or cannot be read.
@@ -57,6 +57,7 @@ def write_parquet(
             "id": pa.string(),
             "signature": pa.string(),
             "text": pa.string(),
+            "words": pa.string(),
             "source": pa.string(),
             "metadata": pa.string(),
             "vector": pa.list_(pa.float32(), store.dimension),
@@ -86,8 +87,8 @@ def write_npy(
         selection: As for `write_parquet`.
 
     Returns:
-        The number of items, and both files. A line holds `id`, `signature`, `text`, `source` and
-        `metadata`.
+        The number of items, and both files. A line holds `id`, `signature`, `text`, `words`,
+        `source` and `metadata`.
 
     Raises:
         StoreError: As for `write_parquet`.
@@ -123,7 +124,8 @@ def _rows(
 ) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
     """Columns other than the vector, and vectors, block by block of one snapshot."""
     geometry = _geometry(store) if fitted else None
-    query, where = store.table.search().select(COLUMNS).limit(None), selection.sql()
+    columns = [*COLUMNS, "words"] if store.has_words else COLUMNS
+    query, where = store.table.search().select(columns).limit(None), selection.sql()
     for batch in store.stream(query.where(where) if where else query):
         loaded = Loaded.read(batch)
         places = [
@@ -137,11 +139,14 @@ def _rows(
         if geometry is not None:
             vectors = geometry.map(vectors, signatures, "document")
         packed, written = batch["parts"].to_pylist(), batch["metadata"].to_pylist()
+        texts = [text_of(parts) for parts in packed]
+        words = batch["words"].to_pylist() if store.has_words else texts
         facts = [
             {
                 "id": loaded.ids[place],
                 "signature": loaded.signatures[place],
-                "text": text_of(packed[place]),
+                "text": texts[place],
+                "words": words[place],
                 "source": source_of(packed[place]),
                 "metadata": written[place],
             }

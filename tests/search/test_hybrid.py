@@ -126,6 +126,20 @@ def test_items_beyond_the_candidates_of_one_leg_are_scored_exactly(
     assert hit.legs.bm25 == legs.bm25
 
 
+def test_the_first_hits_do_not_depend_on_how_many_are_asked_for(
+    retriever: FreeRet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("freeret.search.corpus.CANDIDATES", 1)
+    found = retriever.search("stale bread", top_n=5)
+    assert len(found) == 5
+    assert [hit.score for hit in found] == sorted({hit.score for hit in found}, reverse=True)
+    others = [hit for hit in found if hit.legs is None]
+    nearest = [hit.id for hit in retriever.search("stale bread", lexical="off")]
+    assert [hit.id for hit in others] == [id for id in nearest if id in {h.id for h in others}]
+    assert len(others) >= 3
+    assert retriever.search("stale bread", top_n=2) == found[:2]
+
+
 def test_a_selection_holds_for_both_legs(retriever: FreeRet) -> None:
     short = len(TEXTS["cats"]), len(TEXTS["sea"])
     for filter in ({"length": list(short)}, lambda metadata: metadata["length"] in short):

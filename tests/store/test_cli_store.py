@@ -266,7 +266,7 @@ def test_an_export_is_read_by_other_programs(
         kept = TEXTS[int(row["id"][1:])]
         assert np.allclose(row["vector"], vectors[row["id"]], atol=1e-7)
         assert np.array_equal(matrix[place], np.float32(row["vector"]))
-        assert (row["text"], row["signature"]) == (kept["text"], "text")
+        assert (row["text"], row["words"], row["signature"]) == (kept["text"], kept["text"], "text")
         assert json.loads(row["metadata"]) == {"year": kept["year"], "new": kept["new"]}
         line = lines[place]
         assert line == {**{k: row[k] for k in line}, "metadata": json.loads(row["metadata"])}
