@@ -23,9 +23,9 @@ from PIL import Image
 from probes import plots
 from probes.errors import BadSetting
 from probes.geometry import GeometryKind
+from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.framing import FrameBias
 from probes.measure.lexicalization import Curves
-from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.synonyms import SynonymSimilarity
 from probes.model.sites import all_sites, late_sites
 from probes.plots.figures import figure_of
