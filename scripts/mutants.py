@@ -38,7 +38,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/model/batches/run.py": ("batching", "prefix", "states"),
     "probes/model/batches/cost.py": ("batching",),
     "probes/measure/diagnostic/extractions.py": ("diagnostic", "recipe"),
-    "probes/measure/diagnostic/hybrid.py": ("hybrid", "recipe"),
+    "probes/measure/diagnostic/hybrid.py": ("hybrid_gain", "recipe"),
     "probes/measure/diagnostic/scores.py": ("diagnostic", "recipe"),
     "probes/measure/diagnostic/sets.py": ("diagnostic", "recipe"),
     "probes/model/encoding/encoder.py": ("encoding", "perception"),
