@@ -287,7 +287,7 @@ def save(model: str, recipe: Recipe, vectors: dict[str, Tensor]) -> None:
     if "picture" in vectors:
         tables["pictures"] = measure(vectors, kind, pictures=True)
     about = {"model": model, "prompt": recipe.prompt, "site": recipe.site, "over": PRESENT[kind]}
-    write_json(HERE / f"geometry_{model}.json", {**about, "tables": tables})
+    write_json(HERE / f"geometry_{model.replace('/', '-')}.json", {**about, "tables": tables})
 
 
 def show(data: dict[str, Any]) -> None:
