@@ -231,6 +231,6 @@ def test_gains_follow_their_definition(
         ranks = np.array(fused[fusion.weight])
         same(fusion.reciprocal_rank, ranks, 8)
         gain = ranks - np.array(alone)
-        expected = mean_interval(gain, 8, level=100 - 5 / 14)
+        expected = mean_interval(gain, 8, level=100 - 5 / 21)
         np.testing.assert_allclose(list(fusion.gain), list(expected), atol=1e-6)
     assert {np.sign(f.gain.mean) for f in found} - {0.0}, "a gain of the other sign would pass"
