@@ -83,7 +83,8 @@ class ProbeReport:
 
         Args:
             part: `synonyms`, `framing`, `heads`, `diagnostic`, `hybrid`, `injection` or
-                `reranking`, with a row per figure; or `curves`, with a row per kind of prompt, curve and layer.
+                `reranking`, with a row per figure; or `curves`, with a row per kind of prompt,
+                curve and layer.
 
         Returns:
             A data frame in which an interval NAME has the columns NAME, NAME_low and NAME_high.
