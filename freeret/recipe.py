@@ -9,19 +9,22 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from freeret.choices.judge import choose_judge
 from probes import DiagnosticScore, ProbeReport, Site
 from probes.errors import BadFile, BadSetting
 from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
 from probes.measure.diagnostic.hybrid import mean_gains
-from probes.measure.diagnostic.scores import select_extraction, within_one_standard_error
-from probes.measure.framing import FRAMES, FrameBias, best_frame
-from probes.measure.fusion import gains_by_judge
+from probes.measure.diagnostic.scores import (
+    best_first,
+    select_extraction,
+    within_one_standard_error,
+)
+from probes.measure.framing import FRAMES
 from probes.measure.judges.named import check_judge, margin_of
 from probes.measure.lexicalization import PROMPT_KINDS, prompt_kind
 from probes.model.sites import PAPER_SITE
 from probes.prompts import as_prompt
-from probes.stats import Interval, mean_of_means
 
 GEOMETRIES: dict[GeometryKind, str] = {
     "none": "cosine similarity",
@@ -86,9 +89,10 @@ class Recipe:
             if self.frame
             else "Hits are not reranked."
         )
+        words = f", with {self.lexical:g} times BM25 beside it" if self.lexical else ""
         return (
             f"Vectors are read at {self.site} under the {self.prompt} prompt{task}, and compared "
-            f"by {GEOMETRIES[self.geometry]}. {stage2}"
+            f"by {GEOMETRIES[self.geometry]}{words}. {stage2}"
         )
 
     def _repr_html_(self) -> str:
@@ -118,7 +122,7 @@ class Recipe:
         """The recipe that a report supports, each part with a sentence that quotes the figures."""
         extraction, why_extraction = _choose_extraction(report)
         lexical, why_lexical = _choose_lexical(report)
-        frame, fusion, cascade, why_frame = _choose_frame(report)
+        frame, fusion, cascade, why_frame = choose_judge(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
         return cls(
             prompt=extraction.prompt,
@@ -283,66 +287,6 @@ def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:
     return weight, [reason]
 
 
-def _choose_frame(report: ProbeReport) -> tuple[str | None, float | None, float | None, str]:
-    """Judge, fusion weight and cascade, or no judge where stage 2 does not earn its cost; and
-    why."""
-    best = best_frame(report.framing)
-    gains = gains_by_judge(report.reranking)
-    # The highest lower bound: the largest of several noisy means is biased upward.
-    surest = max(gains, key=lambda tried: gains[tried].low, default=None)
-    if surest is not None and gains[surest].low > 0:
-        judge, weight = surest
-        about = _describe_frame(best) if judge == best.frame else f"by {judge}"
-        change = f"changes the mean reciprocal rank by {gains[surest]}{_by_set(report, surest)}"
-        cascade, saving = _choose_cascade(report, surest, gains[surest])
-        return judge, weight, cascade, f"{about}; reranking ({_weight(weight)}) {change}{saving}"
-    reasons = [_describe_frame(best)]
-    for judge in dict.fromkeys(judge for judge, _ in gains):
-        largest = max((g for g in gains if g[0] == judge), key=lambda tried: gains[tried].mean)
-        reasons.append(
-            f"the largest gain in mean reciprocal rank by {judge} ({_weight(largest[1])}), "
-            f"{gains[largest]}, does not exceed noise"
-        )
-    return None, None, None, "; ".join(reasons)
-
-
-def _describe_frame(bias: FrameBias) -> str:
-    chance = "" if bias.discriminates else ", an interval that includes chance (0.5)"
-    return (
-        f"the best frame, {bias.frame}, separates matches from near-misses with an AUC of "
-        f"{bias.auc}{chance}"
-    )
-
-
-def _choose_cascade(
-    report: ProbeReport, tried: tuple[str, float | None], gain: Interval
-) -> tuple[float | None, str]:
-    """The lead beyond which no query of any set gained, and what it saves; None where skipping such
-    queries loses more than a tenth of the gain."""
-    sets = [f for f in report.reranking if (f.frame, f.weight) == tried]
-    leads = [f.lead for f in sets if f.lead is not None]
-    losses = [f.loss for f in sets if f.loss is not None]
-    if not leads or not losses or (loss := mean_of_means(losses)).mean < -gain.mean / 10:
-        return None, ""
-    shares = ", ".join(f"{f.judged:.0%} of the {f.queries}" for f in sets)
-    return max(leads), (
-        f"; queries whose first hit leads by more than {max(leads):.2f} standard deviations are "
-        f"not judged, which leaves {shares} to judge and changes the rank by {loss}"
-    )
-
-
-def _by_set(report: ProbeReport, tried: tuple[str, float | None]) -> str:
-    """The gain on each query set, where there are several."""
-    sets = [f for f in report.reranking if (f.frame, f.weight) == tried]
-    if len(sets) == 1:
-        return ""
-    return f" ({', '.join(f'{f.queries} {f.gain}' for f in sets)})"
-
-
-def _weight(weight: float | None) -> str:
-    return "stage 2 alone" if weight is None else f"weight {weight}"
-
-
 def _describe_lexicalization(report: ProbeReport, prompt: str) -> str:
     """Which of the last two steps turns the state under each kind of prompt, the kind closest to
     the chosen prompt first."""
@@ -372,7 +316,7 @@ def _describe_pictures(
     return [
         f"Scenes: a caption ranks its picture with a mean reciprocal rank of {chosen.pictures}; "
         f"with the E5-V extraction {reference.pictures}, with the paper's choice {paper.pictures}. "
-        "Paraphrases, passages and scenes have equal weight in the choice."
+        "Texts and pictures have equal weight in the choice."
     ]
 
 
@@ -381,23 +325,28 @@ def _describe_passages(
 ) -> list[str]:
     if chosen.passages is None:
         return []
+    others = (
+        f", with {name} {score.passages}"
+        for name, score in (("the E5-V extraction", reference), ("the paper's choice", paper))
+        if score.passages is not None  # the prompts that were best so far read passages
+    )
     return [
         f"Passages: a question or a request ranks its passage with a mean reciprocal rank of "
-        f"{chosen.passages}; with the E5-V extraction {reference.passages}, with the paper's "
-        f"choice {paper.passages}."
+        f"{chosen.passages}{''.join(others)}; with the best lexical weight the mean over "
+        f"paraphrases and passages is {chosen.hybrid}."
     ]
 
 
 def _describe_task(report: ProbeReport, chosen: DiagnosticScore) -> list[str]:
     """What the wordings of the control prompt with other tasks reach, where it is chosen."""
     best: dict[str, float] = {}
-    for score in report.diagnostic:
+    for score in best_first(report.diagnostic):
         if prompt_kind(score.prompt) == "control":
             best[score.wording] = max(score.quality, best.get(score.wording, 0.0))
     if chosen.wording not in best or len(best) == 1:
         return []
     others = (f"{name} {quality:.3f}" for name, quality in best.items() if name != chosen.wording)
     return [
-        f"Task: the best extraction with the {chosen.wording} prompt has a quality (the mean of "
-        f"these reciprocal ranks) of {best[chosen.wording]:.3f}, with {', with '.join(others)}."
+        f"Task: the best extraction with the {chosen.wording} prompt has a mean reciprocal "
+        f"rank over all query sets of {best[chosen.wording]:.3f}, with {', with '.join(others)}."
     ]

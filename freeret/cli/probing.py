@@ -93,8 +93,9 @@ def probe(
     holds figures that compare them; a model that fails does not stop the others.
 
     Args:
-        only: Only these parts, such as curves,synonyms: framing, curves, diagnostic, reranking
-            (which needs framing and diagnostic), synonyms, injection. There is then no recipe.
+        only: Only these parts, such as curves,synonyms: framing, curves, diagnostic, hybrid (which
+            needs diagnostic), reranking (which needs framing and diagnostic), synonyms, injection.
+            There is then no recipe.
         again: Measure even if these weights have a report already.
         out: Folder for report.html, report.json, recipe.json, summary.md and the figures.
         format: Format of the figures: png, svg or pdf. May be given several times.

@@ -8,6 +8,7 @@ from freeret.pages.report import LISTED, report_page
 from freeret.recipe import Recipe
 from probes import ProbeReport
 from probes.files import write_atomic
+from probes.measure.diagnostic.scores import best_first
 from probes.measure.parts import PARTS, Format
 from probes.measure.report import write_parts
 from probes.plots import save
@@ -82,7 +83,7 @@ def draw(
 
 def summary(report: ProbeReport, recipe: Recipe) -> str:
     """The recipe's reasons and the main tables, as Markdown."""
-    best = sorted(report.diagnostic, key=lambda s: -s.quality)[:LISTED]
+    best = best_first(report.diagnostic)[:LISTED]
     lines = [
         f"# {report.fingerprint['model']}",
         "",

@@ -14,7 +14,7 @@ from freeret.pages.render import render
 from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.display import svg_uri
-from probes.measure.diagnostic.scores import select_extraction
+from probes.measure.diagnostic.scores import best_first, select_extraction
 from probes.measure.fusion import CANDIDATES, QUERIES
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
@@ -140,16 +140,21 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             ],
         )
     if report.diagnostic:
-        best = sorted(report.diagnostic, key=lambda s: -s.quality)[:LISTED]
-        measures = {"paraphrases": "reciprocal_rank", "passages": "passages", "scenes": "pictures"}
+        best = best_first(report.diagnostic)[:LISTED]
+        measures = {
+            "paraphrases": "reciprocal_rank",
+            "passages": "passages",
+            "hybrid": "hybrid",
+            "scenes": "pictures",
+        }
         measured = {n: f for n, f in measures.items() if getattr(best[0], f) is not None}
         yield Section(
             "Which prompt, task, site and geometry retrieve best?",
-            "Each cell is a mean reciprocal rank, by prompt and geometry (rows) and site "
-            "(columns); the highest is framed. It is the mean over the query sets, which the table "
-            "lists one by one for the best extractions: a sentence ranks its paraphrase among 200, "
-            "a question or a request its passage among 120, a caption its picture among 100 drawn "
-            "scenes (where the backbone reads pictures).",
+            "Each cell is the mean reciprocal rank of the paraphrase among all 200 sentences, by "
+            "prompt and geometry (rows) and site (columns); the highest is framed. The better half "
+            "of the prompts also reads 120 passages, each with a question and a request. The table "
+            "lists the best extractions by all query sets: hybrid is the mean over paraphrases and "
+            "passages with words beside vectors, and scenes are captions of drawn pictures.",
             [_chart("Reciprocal rank by extraction", plots.draw_diagnostic, report.diagnostic)],
             ["prompt", "site", "geometry", *measured],
             [

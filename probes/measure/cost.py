@@ -17,7 +17,7 @@ TOKENS: dict[PartName, int] = {
     "framing": 30_200,
     "heads": 17_000,
     "curves": 12_500,
-    "diagnostic": 54_000,
+    "diagnostic": 199_000,
     "hybrid": 0,
     "reranking": 5_000,
     "synonyms": 7_400,

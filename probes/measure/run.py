@@ -39,7 +39,7 @@ def probe(
     progress: bool = False,
     keep: str | Path | None = None,
 ) -> ProbeReport:
-    """Run all probes. This takes 10 to 30 minutes on two CPU cores for the embedded models.
+    """Run all probes. This takes 20 to 60 minutes on two CPU cores for the embedded models.
 
     Args:
         backbone: The model to measure.

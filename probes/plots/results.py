@@ -138,8 +138,8 @@ def draw_diagnostic(
     legend: bool = True,
     note: bool = True,
 ) -> Axes:
-    """Draw the mean reciprocal rank of every extraction over the query sets as a heatmap: a row for
-    each prompt and geometry, a column for each site.
+    """Draw the mean reciprocal rank of every extraction as a heatmap: a row for each prompt and
+    geometry, a column for each site.
 
     Args:
         scores: What `diagnose` returned, or one of them.
@@ -162,7 +162,9 @@ def draw_diagnostic(
     sites = list(dict.fromkeys(s.site for s in rows))
     table = np.full((len(extractions), len(sites)), np.nan)
     for s in rows:
-        table[extractions.index((s.wording, s.geometry)), sites.index(s.site)] = s.quality
+        table[extractions.index((s.wording, s.geometry)), sites.index(s.site)] = (
+            s.reciprocal_rank.mean
+        )
     letters = 0.8 * rcParams["xtick.labelsize"]
     names = 10 * letters / 72  # the y labels, which the axes make room for later
     fits = (inches(ax) - names) / len(sites) > 2.3 * letters / 72

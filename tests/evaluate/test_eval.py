@@ -480,7 +480,7 @@ def test_the_same_dataset_with_other_queries_is_refused(tmp_path: Path) -> None:
 
 # With a hundred texts the project's own sentences are not needed.
 ABLATED: list[Any] = [lambda: dataset(documents=100), lambda: pairs(100)]
-ASKED = ["no task", "no prior"]
+ASKED = ["control, no task", "no prior"]
 
 
 @pytest.fixture(scope="module")
@@ -652,9 +652,10 @@ def test_ablate_as_a_command(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("ablate", f"beir:{place}/one", "--model", place / "model", "--recipe",
-               place / "recipe.json", "--prompt", "no task", "--out", tmp_path) == 0  # fmt: skip
+               place / "recipe.json", "--prompt", "control, no task",
+               "--out", tmp_path) == 0  # fmt: skip
     said = capsys.readouterr().out
-    assert "no task" in said
+    assert "control, no task" in said
     assert "regret" in said
     assert "AUC" not in said, "nothing was reranked"
     assert {f.name for f in tmp_path.iterdir()} == {

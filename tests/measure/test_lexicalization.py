@@ -229,7 +229,8 @@ def test_another_kind_of_site_does_not_shift_the_curves(monkeypatch: pytest.Monk
 def test_every_named_prompt_belongs_to_a_kind() -> None:
     kinds = {name: prompt_kind(name) for name in NAMED}
     assert kinds == {
-        "control": "control", "e5v": "word", "prompteol": "word", "hierarchical": "word",
+        "control": "control", "control, no task": "control", "e5v": "word", "prompteol": "word",
+        "hierarchical": "word",
     }  # fmt: skip
 
 

@@ -166,7 +166,7 @@ def test_a_frame_at_chance_is_not_measured() -> None:
 
 def test_no_random_model_gets_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     few_texts(monkeypatch, 30)
-    setting = DiagnosticScore("control", "mlp[-1]", "none", *[NO_INTERVAL] * 3)
+    setting = DiagnosticScore("control", "mlp[-1]", "none", NO_INTERVAL, NO_INTERVAL, NO_INTERVAL)
     for seed in range(5):
         torch.manual_seed(seed)
         config = Qwen2Config(

@@ -15,6 +15,8 @@ from freeret.retriever import FreeRet
 from probes import Backbone
 from probes.errors import BadFile
 from probes.geometry import GEOMETRY_KINDS
+from probes.measure.diagnostic.hybrid import Hybrid
+from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.fusion import Fusion
 from tests.conftest import load_tiny
 from tests.measure.test_report import around, curves, frame_bias, make_report, setting
@@ -148,6 +150,68 @@ def test_the_turn_under_the_closest_kind_of_prompt_comes_first(
     reason = chosen(curves=by_kind, diagnostic=settings).reasons[0]
     assert reason.startswith("Which of the last two steps turns the state ")
     assert reason.endswith(f": {'; '.join(turns[kind] for kind in order)}.")
+
+
+# ------------------------------------------------------------------- passages, tasks and words
+
+
+def read_on(hybrid: float, passages: float, score: DiagnosticScore) -> DiagnosticScore:
+    return dataclasses.replace(score, hybrid=around(hybrid), passages=around(passages))
+
+
+def test_only_prompts_that_read_passages_can_be_chosen() -> None:
+    """Their quality is that of vectors and words together, not that of paraphrases alone."""
+    rows = [
+        setting("hierarchical", "attn[-1]", "none", 0.99),
+        read_on(0.95, 0.5, setting("prompteol", "attn[-1]", "whiten", 0.8)),
+        read_on(0.90, 0.9, setting("e5v", "attn[-1]", "whiten", 0.9)),
+    ]
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert (recipe.prompt, recipe.geometry) == ("prompteol", "whiten")
+    [said] = [reason for reason in recipe.reasons if reason.startswith("Passages")]
+    assert str(around(0.5)) in said
+    assert str(around(0.95)) in said
+    assert "None" not in "".join(recipe.reasons)
+
+
+@pytest.mark.parametrize("task", [None, "question"])
+def test_the_task_is_part_of_the_choice(task: str | None) -> None:
+    rows = [
+        dataclasses.replace(
+            setting("control", "attn[-1]", "whiten", 0.9 if t == task else 0.8), task=t
+        )
+        for t in (None, "question")
+    ]
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert (recipe.prompt, recipe.task) == ("control", task)
+    [said] = [reason for reason in recipe.reasons if reason.startswith("Task")]
+    assert "0.900" in said
+    assert "0.800" in said
+    assert not [reason for reason in chosen().reasons if reason.startswith("Task")]
+
+
+def gain(queries: Any, weight: float, mean: float, half: float = 0.02) -> Hybrid:
+    return Hybrid(queries, weight, around(0.9), around(mean, half), around(0.05))
+
+
+def test_the_weight_with_the_surest_gain_is_chosen() -> None:
+    """Of weights 0.1 and 0.5, which gain 0.04 and 0.06 with deviations of 0.014 and 0.14."""
+    hybrid = [gain("paraphrases", 0.1, 0.0), gain("passages", 0.1, 0.08),
+              gain("paraphrases", 0.5, 0.0, 0.2), gain("passages", 0.5, 0.12, 0.2)]  # fmt: skip
+    for rows in (hybrid, hybrid[::-1]):
+        recipe = chosen(hybrid=rows)
+        assert recipe.lexical == 0.1
+        [said] = [reason for reason in recipe.reasons if reason.startswith("Lexical score")]
+        assert "weight 0.1" in said
+        assert "+0.080 over vectors alone and +0.050 over words alone" in said
+
+
+def test_no_lexical_weight_where_words_lose_as_much_as_they_gain() -> None:
+    recipe = chosen(hybrid=[gain("paraphrases", 0.2, -0.07), gain("passages", 0.2, 0.08)])
+    assert recipe.lexical == 0.0
+    [said] = [reason for reason in recipe.reasons if "lexical" in reason]
+    assert "does not exceed noise" in said
+    assert chosen(hybrid=[]).lexical == 0.0
 
 
 # ----------------------------------------------------------------------------------- stage 2

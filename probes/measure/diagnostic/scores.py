@@ -22,8 +22,8 @@ class DiagnosticScore:
     beats_near_miss: Interval
     """Share of sentences whose paraphrase scores above the near-miss."""
     passages: Interval | None = None
-    """Mean reciprocal rank of the passage that a question or a request asks for; None in a report
-    that was measured without passages."""
+    """Mean reciprocal rank of the passage that a question or a request asks for; None where the
+    prompt is not among the better half of them, which reads passages."""
     pictures: Interval | None = None
     """Mean reciprocal rank of a caption's picture among drawn scenes; None on a backbone that reads
     no pictures."""
@@ -56,17 +56,24 @@ class DiagnosticScore:
         return mean_of_means([interval for interval in measures if interval is not None])
 
 
+def best_first(scores: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
+    """The extractions that can be chosen, by their quality: those that were measured on passages,
+    or all where none was."""
+    contenders = [score for score in scores if score.hybrid is not None] or scores
+    return sorted(contenders, key=lambda s: -s.quality)
+
+
 def within_one_standard_error(scores: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
     """The extractions with the prompt, task and geometry of the best one whose quality is within
     one standard error of its quality, the best one first."""
-    best = max(scores, key=lambda s: s.quality)
-    peers = [
+    ranked = best_first(scores)
+    best = ranked[0]
+    return [
         s
-        for s in scores
+        for s in ranked
         if (s.prompt, s.task, s.geometry) == (best.prompt, best.task, best.geometry)
         and s.quality >= best.quality - best.noise
     ]
-    return sorted(peers, key=lambda s: -s.quality)
 
 
 def select_extraction(scores: Sequence[DiagnosticScore]) -> DiagnosticScore:
