@@ -204,6 +204,7 @@ def test_a_part_of_another_kind_is_refused(tmp_path: Path) -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probes over a few of their rows, to be quick."""
     few_texts(monkeypatch, 10)
+    monkeypatch.setattr("probes.measure.fusion.QUERIES", 5)
     pairs = sorted(matches(), key=lambda r: (r["query"], r["match"]))[:12]
     for module in ("framing", "judges.heads", "injection"):
         monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)
