@@ -21,8 +21,9 @@ from lancedb.query import LanceEmptyQueryBuilder
 from lancedb.table import LanceTable
 
 from common import median, save
+from freeret.store.filters import IDS
 from freeret.store.payload import Record
-from freeret.store.table import IDS, Store
+from freeret.store.table import Store
 
 DIMENSION, ROWS = 16, 256
 SIZES = (5_000, 200_000, 1_000_000)

@@ -14,6 +14,7 @@ import time
 from random import Random
 
 import numpy as np
+from probes.measure.paraphrases import scene_items
 
 from common import interleaved, median, ratio, save
 from freeret import Embedder
@@ -22,7 +23,6 @@ from freeret.evaluate.systems.registry import PromptedSystem
 from freeret.evaluate.systems.vectors import encode_sides, rank
 from freeret.reports import recipe_for
 from probes import Backbone, Item
-from probes.measure.paraphrases import scene_items
 from probes.measure.reference import reference_vectors
 from probes.model.vocabulary import Vocabulary
 from probes.scenes.generator import SEEN, Clip, random_clip

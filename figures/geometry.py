@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
+from probes.measure.paraphrases import embed_diagnostic, embed_scenes, ranks_on_diagonal
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -31,7 +32,6 @@ from freeret.reports import report_of
 from probes import Backbone
 from probes.files import read_json, write_json
 from probes.geometry import Moments, nearer_half, unit, whitening
-from probes.measure.paraphrases import embed_diagnostic, embed_scenes, ranks_on_diagonal
 from probes.prompts import NAMED
 from probes.stats import bootstrap, mean_interval, percentiles
 

@@ -123,8 +123,9 @@ class Embedder:
     def rows(self, item: Item, side: Side = "document") -> list[Row]:
         """The item tokenised under each prompt, one row for each passage of it. Raises BadItem with
         its id."""
-        cut = self.passage is not None and side == "document"
-        pieces = passages_of(item, self.passage) if cut else [item]
+        pieces = [item]
+        if self.passage is not None and side == "document":
+            pieces = passages_of(item, self.passage)
         try:
             return [
                 self.backbone.row(prompt.apply(piece, side), item.name)

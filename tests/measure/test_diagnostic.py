@@ -261,8 +261,8 @@ def test_passages_are_long_and_stand_in_groups_of_six() -> None:
 def test_prompts_tasks_and_sites_by_default(tiny: Tiny) -> None:
     found = diagnose(tiny("llama"))
     prompts = [
-        ("control", None), ("control, no task", None), ("e5v", None), ("prompteol", None), ("topic", None),
-        ("hierarchical", None), ("control", "question"),
+        ("control", None), ("control, no task", None), ("e5v", None), ("prompteol", None),
+        ("topic", None), ("hierarchical", None), ("control", "question"),
     ]  # fmt: skip
     sites = [f"{kind}[{layer}]" for layer in (-4, -3, -2, -1) for kind in ("attn", "mlp")]
     assert [((s.prompt, s.task), s.site, s.geometry) for s in found] == [
@@ -293,7 +293,7 @@ def test_a_set_is_scored_under_the_task_of_the_extraction(tiny: Tiny) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the geometry of the pictures, each query around the nearer half of the sentences and captions."""
+    """In the geometry of the pictures, each query around the nearer half of the sentences."""
     backbone, model = tiny("llava"), MULTIMODAL["llava"].__wrapped__()[0]
     captions = ["the word", "one of the image", "a user", "Yes", "summary of the system"]
     pictures = [Item(images=[picture(seed=i)]) for i in range(5)]

@@ -19,8 +19,8 @@ from probes.data import REPORTS, matches
 from probes.embedded import ALIASES
 from probes.errors import BadFile
 from probes.measure.diagnostic.hybrid import Hybrid
-from probes.measure.diagnostic.splitting import Splitting
 from probes.measure.diagnostic.scores import DiagnosticScore
+from probes.measure.diagnostic.splitting import Splitting
 from probes.measure.framing import FrameBias
 from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection

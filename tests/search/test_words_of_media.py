@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from probes.measure.paraphrases import scene_items
 
 from freeret.embedder import Embedder
 from freeret.evaluate.datasets import Dataset
@@ -15,7 +16,6 @@ from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.search.lexical import Lexical
 from probes import Backbone, Item, record
-from probes.measure.paraphrases import scene_items
 from probes.model.vocabulary import words_of
 from probes.prompts import as_prompt
 from tests.samples import picture

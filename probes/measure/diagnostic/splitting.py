@@ -6,7 +6,10 @@ read whole, and cut into shorter passages.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from probes.geometry import unit
 from probes.measure.diagnostic.scores import DiagnosticScore
@@ -47,7 +50,7 @@ def splitting_gain(
     whole = embed_set(backbone, prompt, "passages", [extraction.site], progress=progress)
     documents = whole.set.documents
 
-    def ranks(vectors: torch.Tensor) -> torch.Tensor:
+    def ranks(vectors: Tensor) -> Float[np.ndarray, " documents"]:
         scores = replace(whole, documents=vectors).scores(extraction.geometry, 0)
         return whole.set.by_answer(1 / whole.set.ranks(scores.double().numpy()))
 

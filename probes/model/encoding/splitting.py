@@ -6,6 +6,7 @@ one vector, and nothing else in a search changes.
 """
 
 import re
+from itertools import pairwise
 
 from probes.items import Item
 
@@ -29,5 +30,5 @@ def passages_of(item: Item, words: int) -> list[Item]:
     cuts = [round(len(found) * i / count) for i in range(count + 1)]
     return [
         Item("".join(found[start:end]), id=item.id, place=item.place)
-        for start, end in zip(cuts, cuts[1:], strict=False)
+        for start, end in pairwise(cuts)
     ]
