@@ -14,7 +14,7 @@ from probes import DiagnosticScore, ProbeReport, Site
 from probes.errors import BadFile, BadSetting
 from probes.files import read_json, write_json, wrong_field
 from probes.geometry import GeometryKind
-from probes.measure.diagnostic.hybrid import mean_gains
+from probes.measure.diagnostic.hybrid import mean_gains, select_weight
 from probes.measure.diagnostic.scores import (
     best_first,
     select_extraction,
@@ -275,7 +275,7 @@ def _choose_passage(report: ProbeReport) -> tuple[int | None, list[str]]:
     surest = max(report.splitting, key=lambda one: one.gain.low)
     accepted = surest.gain.low > 0
     reason = (
-        f"{'Passages' if accepted else 'No passages'}: reading long texts in passages of "
+        f"{"Splitting" if accepted else "No splitting"}: reading long texts in passages of "
         f"{surest.words} words, whose vectors are averaged, changes the mean reciprocal rank by "
         f"{surest.gain}{'' if accepted else ', which does not exceed noise'}."
     )
@@ -284,12 +284,10 @@ def _choose_passage(report: ProbeReport) -> tuple[int | None, list[str]]:
 
 def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:
     """Weight of the lexical score, 0 where words gain nothing beyond noise; and why."""
-    gains = mean_gains(report.hybrid)
+    gains, weight = mean_gains(report.hybrid), select_weight(report.hybrid)
     if not gains:
         return 0.0, []
-    # The highest lower bound: the largest of several noisy means is biased upward.
-    weight = max(gains, key=lambda w: gains[w].low)
-    if gains[weight].low <= 0:
+    if not weight:
         weight = max(gains, key=lambda w: gains[w].mean)
         reason = (
             f"No lexical score: its largest gain in mean reciprocal rank (weight {weight:g}), "

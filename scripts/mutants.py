@@ -55,6 +55,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/prompts.py": ("encoding", "embedder"),
     "probes/measure/reference.py": ("reference", "geometry"),
     "probes/measure/fusion.py": ("reranking",),
+    "probes/measure/reranking.py": ("reranking",),
     "probes/model/sites.py": ("sites", "trace"),
     "probes/measure/run.py": ("report", "probe_command"),
     "probes/stats.py": ("stats",),

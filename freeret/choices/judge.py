@@ -2,7 +2,7 @@
 
 from probes import ProbeReport
 from probes.measure.framing import FrameBias, best_frame
-from probes.measure.fusion import gains_by_judge
+from probes.measure.reranking import gains_by_judge
 from probes.stats import Interval, mean_of_means
 
 

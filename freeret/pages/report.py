@@ -15,10 +15,11 @@ from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.display import svg_uri
 from probes.measure.diagnostic.scores import best_first, select_extraction
-from probes.measure.fusion import CANDIDATES, QUERIES
+from probes.measure.fusion import CANDIDATES
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS
 from probes.measure.parts import Panel
+from probes.measure.reranking import QUERIES
 
 UNDER = {
     "word": "under E5-V's prompt",

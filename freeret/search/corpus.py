@@ -20,7 +20,7 @@ from freeret.recipe import Recipe
 from freeret.search import MEMORY, Index, Lexicality, ann
 from freeret.search.exact import Block, resident, top_k
 from freeret.search.geometry import fit_geometry, reference_of
-from freeret.search.hybrid import CANDIDATES, Candidate, fuse_legs, lowered
+from freeret.search.hybrid import Candidate, fuse_legs, lowered
 from freeret.search.lexical import Lexical
 from freeret.search.scan import apply_filter, block_rows, map_rows, scan
 from freeret.store.filters import EVERYTHING, Selection
@@ -29,6 +29,7 @@ from freeret.store.table import Store
 from probes import Geometry
 from probes.arguments import check_choice
 from probes.errors import NotStored, StoreError
+from probes.measure.diagnostic.hybrid import CANDIDATES
 
 COPIES = 3
 """Copies of all vectors that exist at once while they are loaded and mapped."""

@@ -1,10 +1,11 @@
 """Hybrid search: the candidates of the vectors and of the words of a query, in one ranking.
 
-The candidates are the best CANDIDATES of each leg. Each has its exact cosine and its BM25 score,
-which is 0 where it shares no word with the query; the weighted BM25 score is added to the cosine,
-standardised over the candidates (`probes.measure.fusion.fuse`). All other items follow in the order
-of their cosines, so that the first hits do not depend on how many are asked for. A query without
-words, or with words that no item has, leaves the order of the vectors as it is.
+The candidates are the best of each leg (`probes.measure.diagnostic.hybrid.CANDIDATES`). Each has
+its exact cosine and its BM25 score, which is 0 where it shares no word with the query; the weighted
+BM25 score is added to the cosine, standardised over the candidates (`probes.measure.fusion.fuse`).
+All other items follow in the order of their cosines, so that the first hits do not depend on how
+many are asked for. A query without words, or with words that no item has, leaves the order of the
+vectors as it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from freeret.hits import Legs
 from probes.measure.fusion import fuse
 
-CANDIDATES = 100
-"""Items that each leg proposes."""
 Scores = Mapping[str, float]
 """Scores by id, best first."""
 Candidate = tuple[str, float, Legs]

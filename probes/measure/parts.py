@@ -25,10 +25,10 @@ sentences from the curves, and hybrid search and reranking from the diagnostic."
 NEEDS: dict[str, tuple[PartName, ...]] = {
     "splitting": ("diagnostic",),
     "hybrid": ("diagnostic",),
-    "reranking": ("framing", "heads", "diagnostic"),
+    "reranking": ("framing", "heads", "diagnostic", "hybrid"),
 }
-"""Both are measured at the extraction that the diagnostic supports, reranking with the best
-frame and the best heads, too."""
+"""They are measured at the extraction that the diagnostic supports; reranking with the lexical
+weight that hybrid search supports, by the best frame and the best heads, too."""
 PROMPT_KINDS: dict[str, str] = {
     "word": "asked for a word (E5-V's prompt)",
     "control": "control prompt",

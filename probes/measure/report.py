@@ -17,11 +17,11 @@ from probes.measure.diagnostic.hybrid import Hybrid
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.diagnostic.splitting import Splitting
 from probes.measure.framing import FrameBias
-from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection
 from probes.measure.judges.heads import NO_HEADS, RelevanceHeads
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
 from probes.measure.parts import PARTS, PartName
+from probes.measure.reranking import Fusion
 from probes.measure.summary import key_figures, part_table, report_html
 from probes.measure.synonyms import SynonymSimilarity
 

@@ -12,16 +12,16 @@ from tqdm.auto import tqdm
 from probes.errors import BadFile
 from probes.measure.cost import tokens_of, work_of
 from probes.measure.diagnostic.extractions import diagnose
-from probes.measure.diagnostic.hybrid import hybrid_gain
+from probes.measure.diagnostic.hybrid import hybrid_gain, select_weight
 from probes.measure.diagnostic.scores import select_extraction
 from probes.measure.diagnostic.splitting import splitting_gain
 from probes.measure.framing import framing_bias
-from probes.measure.fusion import Fusion, judges_of, rerank_gain
 from probes.measure.injection import injection_shifts
 from probes.measure.judges.heads import relevance_heads
 from probes.measure.lexicalization import curves_by_prompt
 from probes.measure.parts import PARTS, PartName, with_needed
 from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
+from probes.measure.reranking import Fusion, judges_of, rerank_gain
 from probes.measure.synonyms import synonym_similarity
 from probes.model.backbone import Backbone
 from probes.model.batches.remembering import remembering
@@ -127,10 +127,11 @@ def kept_parts(
 def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fusion]:
     """Gains of reranking by each judge that is worth measuring."""
     extraction = select_extraction(report["diagnostic"])
+    lexical = select_weight(report["hybrid"])
     return [
         gain
         for judge in judges_of(report["framing"], report["heads"])
-        for gain in rerank_gain(backbone, extraction, judge, seed=seed)
+        for gain in rerank_gain(backbone, extraction, judge, lexical, seed=seed)
     ]
 
 

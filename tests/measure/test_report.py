@@ -22,10 +22,10 @@ from probes.measure.diagnostic.hybrid import Hybrid
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.diagnostic.splitting import Splitting
 from probes.measure.framing import FrameBias
-from probes.measure.fusion import Fusion
 from probes.measure.injection import Injection
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
 from probes.measure.parts import PARTS
+from probes.measure.reranking import Fusion
 from probes.measure.run import _MEASURES, DTYPES
 from probes.measure.synonyms import SynonymSimilarity
 from probes.stats import Interval, mean_interval
@@ -204,7 +204,7 @@ def test_a_part_of_another_kind_is_refused(tmp_path: Path) -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The probes over a few of their rows, to be quick."""
     few_texts(monkeypatch, 10)
-    monkeypatch.setattr("probes.measure.fusion.QUERIES", 5)
+    monkeypatch.setattr("probes.measure.reranking.QUERIES", 5)
     pairs = sorted(matches(), key=lambda r: (r["query"], r["match"]))[:12]
     for module in ("framing", "judges.heads", "injection"):
         monkeypatch.setattr(f"probes.measure.{module}.matches", lambda: pairs)

@@ -15,19 +15,16 @@ from probes.geometry import GeometryKind
 from probes.items import Item
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.framing import FRAMES
-from probes.measure.fusion import (
-    CANDIDATES,
+from probes.measure.fusion import CANDIDATES, fuse, lead, undecided
+from probes.measure.reranking import (
     SETS,
     WEIGHTS,
     Fusion,
-    fuse,
     fusion_gains,
     gains_by_judge,
     judges_of,
-    lead,
     reciprocal_ranks,
     rerank_gain,
-    undecided,
 )
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
@@ -64,13 +61,10 @@ def test_ties_count_against_the_partner_here_too() -> None:
 
 def gains(scores: np.ndarray, judge: Callable[[int, int], float]) -> list[Fusion]:
     """The gains of a judge, given as the margin of query and place, over these stage-1 scores."""
-    stage1 = torch.tensor(scores)
-    candidates = stage1.topk(CANDIDATES).indices
+    candidates = np.argsort(-scores, kind="stable")[:, :CANDIDATES]
     margins = [[judge(q, place) for place in row] for q, row in enumerate(candidates.tolist())]
     answers = np.arange(len(scores))
-    return fusion_gains(
-        "mcq", "paraphrases", stage1, answers, candidates.numpy(), np.array(margins)
-    )
+    return fusion_gains("mcq", "paraphrases", scores, answers, candidates, np.array(margins))
 
 
 def chosen_frame(fusions: list[Fusion]) -> str | None:
@@ -191,7 +185,7 @@ def test_gains_follow_their_definition(
     few_texts(monkeypatch, 6)
     rows = paraphrases()[:6]
     monkeypatch.setitem(NAMED, "control", TASK)
-    monkeypatch.setattr("probes.measure.fusion.QUERIES", len(picks))
+    monkeypatch.setattr("probes.measure.reranking.QUERIES", len(picks))
     backbone, model, frame = tiny("llama"), TEXT["llama"].__wrapped__(), FRAMES["yes_no"]
     setting = DiagnosticScore("control", "mlp[-2]", kind, NO_INTERVAL, NO_INTERVAL, NO_INTERVAL)
     found = rerank_gain(backbone, setting, "yes_no", seed=8)

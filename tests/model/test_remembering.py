@@ -11,8 +11,8 @@ import torch
 from probes.measure.diagnostic.extractions import TASKED, diagnose
 from probes.measure.diagnostic.hybrid import Hybrid, hybrid_gain
 from probes.measure.diagnostic.scores import DiagnosticScore, select_extraction
-from probes.measure.fusion import Fusion, rerank_gain
 from probes.measure.lexicalization import curves_by_prompt
+from probes.measure.reranking import Fusion, rerank_gain
 from probes.model.backbone import Backbone
 from probes.model.batches import remembering as kept
 from probes.model.batches import states

@@ -17,7 +17,7 @@ from probes.errors import BadFile
 from probes.geometry import GEOMETRY_KINDS
 from probes.measure.diagnostic.hybrid import Hybrid
 from probes.measure.diagnostic.scores import DiagnosticScore
-from probes.measure.fusion import Fusion
+from probes.measure.reranking import Fusion
 from tests.conftest import load_tiny
 from tests.measure.test_report import around, curves, frame_bias, make_report, setting
 from tests.stores import save_tiny
@@ -190,12 +190,12 @@ def test_the_task_is_part_of_the_choice(task: str | None) -> None:
     assert not [reason for reason in chosen().reasons if reason.startswith("Task")]
 
 
-def gain(queries: Any, weight: float, mean: float, half: float = 0.02) -> Hybrid:
-    return Hybrid(queries, weight, around(0.9), around(mean, half), around(0.05))
+def gain(queries: Any, weight: float, mean: float, half: float = 0.02, rank: float = 0.9) -> Hybrid:
+    return Hybrid(queries, weight, around(rank, 0.02), around(mean, half), around(0.05))
 
 
-def test_the_weight_with_the_surest_gain_is_chosen() -> None:
-    """Of weights 0.1 and 0.5, which gain 0.04 and 0.06 with deviations of 0.014 and 0.14."""
+def test_a_weight_whose_gain_does_not_exceed_noise_is_not_chosen() -> None:
+    """Weights 0.1 and 0.5 gain 0.04 and 0.06, with half intervals of 0.014 and 0.14."""
     hybrid = [gain("paraphrases", 0.1, 0.0), gain("passages", 0.1, 0.08),
               gain("paraphrases", 0.5, 0.0, 0.2), gain("passages", 0.5, 0.12, 0.2)]  # fmt: skip
     for rows in (hybrid, hybrid[::-1]):
@@ -204,6 +204,16 @@ def test_the_weight_with_the_surest_gain_is_chosen() -> None:
         [said] = [reason for reason in recipe.reasons if reason.startswith("Lexical score")]
         assert "weight 0.1" in said
         assert "+0.080 over vectors alone and +0.050 over words alone" in said
+
+
+def test_of_weights_within_one_standard_error_the_largest_is_chosen() -> None:
+    """The standard error of the mean of two ranks is 0.02 / 1.96 / √2 = 0.0072."""
+    ranks = {0.1: 0.950, 0.2: 0.952, 0.3: 0.946, 0.5: 0.944}
+    rows = [gain(queries, weight, 0.05, rank=rank)
+            for weight, rank in ranks.items() for queries in ("paraphrases", "passages")
+    ]  # fmt: skip
+    assert chosen(hybrid=rows).lexical == 0.3
+    assert chosen(hybrid=rows[::-1]).lexical == 0.3
 
 
 def test_no_lexical_weight_where_words_lose_as_much_as_they_gain() -> None:

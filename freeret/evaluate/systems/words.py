@@ -13,10 +13,11 @@ from torch import Tensor
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.rankings import DEPTH, QueryScores
-from freeret.search.hybrid import CANDIDATES, fuse_legs, lowered
+from freeret.search.hybrid import fuse_legs, lowered
 from freeret.search.lexical import Lexical
 from freeret.store.commits import BY_WORD
 from probes import Item
+from probes.measure.diagnostic.hybrid import CANDIDATES
 
 
 @contextmanager

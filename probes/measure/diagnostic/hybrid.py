@@ -3,7 +3,9 @@
 At the extraction that the diagnostic supports, the BM25 score of every document is added to its
 standardised stage-1 score at several weights, as hybrid search adds it. BM25 approximates log-odds
 of relevance (Robertson and Zaragoza, 2009) and is fused as those of stage 2 are: standardised
-itself, it would be largest where a single document shares a single word with the query.
+itself, it would be largest where a single document shares a single word with the query. As in a
+search, only the candidates of both legs are fused.
+
 Paraphrases avoid the words of their sentence, and many questions use those of their passage: a
 weight must serve both. Pictures have no words, so scenes are left out.
 """
@@ -22,6 +24,8 @@ from probes.model.backbone import Backbone
 from probes.stats import Interval, mean_interval, mean_of_means
 
 SETS: tuple[SetName, ...] = ("paraphrases", "passages")
+CANDIDATES = 100
+"""Items that each leg of a hybrid search proposes, the vectors and the words."""
 LEXICAL_WEIGHTS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 LEVEL = 100 - 5 / len(LEXICAL_WEIGHTS)
 """Confidence level of the interval of each weight's gain, in percent (Bonferroni)."""
@@ -62,9 +66,9 @@ def hybrid_gain(
     return gains
 
 
-def word_scores(found: QuerySet) -> Float[np.ndarray, "queries pool"]:
-    """BM25 scores of the documents in the pool of a query set."""
-    texts = [document.text for document in found.documents[: found.pool]]
+def word_scores(found: QuerySet, count: int | None = None) -> Float[np.ndarray, "queries count"]:
+    """BM25 scores of the first documents of a query set, by default of its pool."""
+    texts = [document.text for document in found.documents[: count or found.pool]]
     return lexical_scores([query.text for query in found.queries], texts)
 
 
@@ -75,7 +79,25 @@ def hybrid_ranks(
     weight: float,
 ) -> Float[np.ndarray, " answers"]:
     """Reciprocal ranks of the answers by stage-1 and lexical scores together."""
-    return found.by_answer(1 / found.ranks(fuse(scores[:, : found.pool], words, weight)))
+    together = hybrid_scores(scores[:, : found.pool], words, weight)
+    return found.by_answer(1 / found.ranks(together))
+
+
+def hybrid_scores(
+    scores: Float[np.ndarray, "queries documents"],
+    words: Float[np.ndarray, "queries documents"],
+    weight: float,
+) -> Float[np.ndarray, "queries documents"]:
+    """Fused scores of the candidates of both legs, and minus infinity for other documents; the
+    stage-1 scores themselves where the weight is 0."""
+    if weight == 0:
+        return scores
+    fused = np.full(scores.shape, -np.inf)
+    for row, near, lexical in zip(fused, scores, words, strict=True):
+        nearest, matches = (np.argsort(-leg, kind="stable")[:CANDIDATES] for leg in (near, lexical))
+        places = np.union1d(nearest, matches[lexical[matches] > 0])
+        row[places] = fuse(near[places], lexical[places], weight)
+    return fused
 
 
 def fusions(
@@ -99,6 +121,26 @@ def fusions(
         over = (mean_interval(ranks - each, seed, level=LEVEL) for each in alone)
         gains.append(Hybrid(found.name, weight, mean_interval(ranks, seed), *over))
     return gains
+
+
+def select_weight(gains: Sequence[Hybrid]) -> float:
+    """The lexical weight that the gains support, 0 where none exceeds noise.
+
+    Of the weights whose gain over vectors alone exceeds noise, it is the largest whose reciprocal
+    rank, the mean over the query sets, is within one standard error of the highest. A tie goes to
+    the words because paraphrases were written to avoid those of their sentence, which answers in
+    use rarely do, and because words still tell where the model does not know the subject.
+    """
+    sure = [weight for weight, gain in mean_gains(gains).items() if gain.low > 0]
+    if not sure:
+        return 0.0
+    ranks = {
+        weight: mean_of_means([g.reciprocal_rank for g in gains if g.weight == weight])
+        for weight in sure
+    }
+    best = max(ranks.values(), key=lambda interval: interval.mean)
+    error = (best.high - best.low) / 2 / 1.96
+    return max(weight for weight in sure if ranks[weight].mean >= best.mean - error)
 
 
 def mean_gains(gains: Sequence[Hybrid]) -> dict[float, Interval]:
