@@ -275,7 +275,7 @@ def _choose_passage(report: ProbeReport) -> tuple[int | None, list[str]]:
     surest = max(report.splitting, key=lambda one: one.gain.low)
     accepted = surest.gain.low > 0
     reason = (
-        f"{"Splitting" if accepted else "No splitting"}: reading long texts in passages of "
+        f"{'Splitting' if accepted else 'No splitting'}: reading long texts in passages of "
         f"{surest.words} words, whose vectors are averaged, changes the mean reciprocal rank by "
         f"{surest.gain}{'' if accepted else ', which does not exceed noise'}."
     )
