@@ -125,7 +125,6 @@ class Recipe:
     def from_report(cls, report: ProbeReport) -> "Recipe":
         """The recipe that a report supports, each part with a sentence that quotes the figures."""
         extraction, why_extraction = _choose_extraction(report)
-        passage, why_passage = _choose_passage(report)
         lexical, why_lexical = _choose_lexical(report)
         frame, fusion, cascade, why_frame = choose_judge(report)
         reranking = f"Reranking: {why_frame}." if frame else f"No reranking: {why_frame}."
@@ -137,12 +136,11 @@ class Recipe:
             fusion=fusion,
             cascade=cascade,
             task=extraction.task,
-            passage=passage,
             lexical=lexical,
             reasons=(
                 _describe_lexicalization(report, extraction.prompt),
                 *why_extraction,
-                *why_passage,
+                *_describe_splitting(report),
                 *why_lexical,
                 reranking,
             ),
@@ -267,19 +265,14 @@ def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]
     return chosen, reasons
 
 
-def _choose_passage(report: ProbeReport) -> tuple[int | None, list[str]]:
-    """Words of the passages that documents are read in, None where that gains nothing beyond noise;
-    and why."""
-    if not report.splitting:
-        return None, []
-    surest = max(report.splitting, key=lambda one: one.gain.low)
-    accepted = surest.gain.low > 0
-    reason = (
-        f"{'Splitting' if accepted else 'No splitting'}: reading long texts in passages of "
-        f"{surest.words} words, whose vectors are averaged, changes the mean reciprocal rank by "
-        f"{surest.gain}{'' if accepted else ', which does not exceed noise'}."
-    )
-    return surest.words if accepted else None, [reason]
+def _describe_splitting(report: ProbeReport) -> list[str]:
+    """What reading long texts in passages gains: an option of whoever indexes, which the recipe
+    leaves alone."""
+    return [
+        f"Long texts: read in passages of {one.words} words, whose vectors are averaged, they change "
+        f"the mean reciprocal rank of passages by {one.gain}, by vectors alone."
+        for one in report.splitting
+    ]
 
 
 def _choose_lexical(report: ProbeReport) -> tuple[float, list[str]]:

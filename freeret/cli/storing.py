@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from freeret import preflight
 from freeret.cli.options import (
@@ -48,6 +49,7 @@ def index(
     columns: ColumnNames = USUAL_COLUMNS,
     metadata_field: list[str] | None = None,
     task: str | None = None,
+    passage: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     skip_bad: bool = False,
     prune: bool = False,
     shards: str | None = None,
@@ -72,6 +74,8 @@ def index(
             columns that hold no content do.
         task: What the store will be searched for (same meaning, question, caption, …, or a sentence
             of your own). Needs a recipe with the control prompt.
+        passage: Read long texts in passages of about this many words, such as 50, and average their
+            vectors: a text is still one item. By default they are read whole.
         skip_bad: Report items that cannot be read, and continue with the others.
         prune: Delete stored items of these files and folders whose file or row no longer exists.
         shards: Index only part k of n, written k/n, while other processes index the other parts.
@@ -93,7 +97,7 @@ def index(
     from freeret.reports import named_recipe
     from freeret.scale.opening import Opening, model_for
 
-    opening = Opening(store, model_for(store, model), loading, named_recipe(recipe), task)
+    opening = Opening(store, model_for(store, model), loading, named_recipe(recipe), task, passage)
     how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
     with skip_bad_hint(skip_bad), resumable(lambda: _count(store)):
         if engine == "ray":

@@ -23,12 +23,14 @@ class Opening:
     """None for the recipe of the store, or else that of the backbone's probe report."""
     task: str | None = None
     """A task prior in place of the recipe's."""
+    passage: int | None = None
+    """Words of the passages that long texts are read in, in place of the recipe's."""
 
     def load(self) -> tuple[Backbone, Recipe]:
         """Load the backbone, and probe it where no recipe is known.
 
         Returns:
-            The backbone, and the recipe with its task prior.
+            The backbone, and the recipe with its task prior and its length of passages.
 
         Raises:
             BackboneNotFound, UnsupportedBackbone, BadSetting, OutOfMemory, StoreError.
@@ -42,7 +44,9 @@ class Opening:
         if recipe is None and store is not None:
             recipe = Recipe.from_json(store.recipe(), self.store)
         recipe = recipe_for(backbone, recipe)
-        return backbone, replace(recipe, task=self.task or recipe.task)
+        return backbone, replace(
+            recipe, task=self.task or recipe.task, passage=self.passage or recipe.passage
+        )
 
 
 def model_for(location: str, model: str | None) -> str:

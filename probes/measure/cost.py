@@ -18,6 +18,7 @@ TOKENS: dict[PartName, int] = {
     "heads": 17_000,
     "curves": 12_500,
     "diagnostic": 199_000,
+    "splitting": 34_000,
     "hybrid": 0,
     "reranking": 5_000,
     "synonyms": 7_400,

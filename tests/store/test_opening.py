@@ -25,6 +25,8 @@ def test_a_task_replaces_that_of_the_recipe_of_the_store(
     for task in (None, "caption", "question"):
         _, recipe = Opening(str(tmp_path / "s"), str(model), Loading(), task=task).load()
         assert recipe == replace(made, task=task or "caption")
+    _, recipe = Opening(str(tmp_path / "s"), str(model), Loading(), passage=50).load()
+    assert recipe == replace(made, passage=50)
     (tmp_path / "new.txt").write_text("another word")
     again = ("index", tmp_path / "new.txt", "--store", tmp_path / "s", "--task")
     assert run(*again, "caption") == 0

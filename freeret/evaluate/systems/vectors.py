@@ -210,7 +210,7 @@ def rank(
         )
         return gains * cosines + shifts
 
-    if not lexical:
+    if not lexical or not dataset.has_choice:  # words are a leg of search, not of similarity
         return to_run(dataset, cosine)
     asked = words(dataset.queries, "query")
     with indexed_words(dataset.documents, words(dataset.documents, "document")) as leg:

@@ -29,6 +29,6 @@ def passages_of(item: Item, words: int) -> list[Item]:
         return [item]
     cuts = [round(len(found) * i / count) for i in range(count + 1)]
     return [
-        Item("".join(found[start:end]), id=item.id, place=item.place)
+        Item("".join(found[start:end]).rstrip(), id=item.id, place=item.place)
         for start, end in pairwise(cuts)
     ]
