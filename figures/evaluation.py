@@ -2,12 +2,15 @@
 
     freeret eval paraphrases:DATA/captions sts:DATA/stsb-dev.tsv beir:DATA/cranfield \
         --model smollm2-135m --recipe figures/results/smollm2-135m/chosen/recipe.json \
-        --system e5v --system paper --system recipe --system bm25 --out figures/results/smollm2-135m
+        --system e5v --system paper --system recipe --system bm25 --rerank 10,20 \
+        --out figures/results/smollm2-135m
     python figures/evaluation.py
 
-The same with `--model smolsight` and `scenes:3`, without BM25 where the suite is not text. Reads
-figures/results/<model>/<system>.json; writes figures/evaluation.md, and evaluation-<model>.png and
-.svg.
+The same with `--model smolsight`, `scenes:3` and `scenes-mixed:3`, without BM25 where the suite is
+not text. Reads figures/results/<model>/<system>.json: `vectors` is the recipe with lexical weight
+0, `rerank-top20` is the recipe reranked by its judge, `likelihood-top20` by likelihood with weight
+0.2, `former` the recipe of an earlier version, by vectors alone. Writes figures/evaluation.md, and
+evaluation-<model>.png and .svg.
 """
 
 from collections.abc import Mapping
@@ -16,16 +19,29 @@ from pathlib import Path
 from freeret.evaluate.metrics import Scores, difference, mean_of
 from freeret.evaluate.plots import draw_systems
 from freeret.evaluate.results.file import Result
+from probes.errors import Mismatch
 from probes.files import write_atomic
 from probes.plots import save
 from probes.stats import Interval
 
 HERE = Path(__file__).parent
-SYSTEMS = {"e5v": "E5-V extraction", "paper": "FreeRet-embed", "recipe": "recipe", "bm25": "BM25"}
+SYSTEMS = {
+    "e5v": "E5-V extraction",
+    "paper": "FreeRet-embed",
+    "former": "former recipe",
+    "vectors": "recipe, vectors alone",
+    "recipe": "recipe",
+    "rerank-top20": "reranked by its heads, top 20",
+    "likelihood-top20": "reranked by likelihood, top 20",
+    "bm25": "BM25",
+}
 HEAD = """# Every suite that runs offline
 
 Main metric with its 95% bootstrap interval; in brackets the recipe minus this system, paired, with
-its interval and p-value. Scenes are means over three pools of 100.
+its interval and p-value. The recipe ranks by vectors and words; the similarity of pairs (stsb-dev)
+is measured by its vectors alone, which stand for it there. The former recipe is that of an earlier
+version (PromptEOL, centred, by vectors alone). Reranking by likelihood has weight 0.2, which no
+recipe chose. Scenes are means over three pools.
 
 """
 
@@ -41,36 +57,51 @@ def main() -> None:
         if "recipe" not in found:
             continue
         panels = {}
-        for suite, names in suites(found["recipe"]).items():
+        for suite, names, base in suites(found):
             having = {n: r for n, r in found.items() if set(names) <= r.datasets.keys()}
-            lines.append(row(folder.name, suite, names, having))
-            title = f"{suite}, {found['recipe'].datasets[names[0]].main}"
-            panels[title] = {SYSTEMS[n]: mean(r, names) for n, r in having.items()}
+            lines.append(row(folder.name, suite, names, having, found[base]))
+            title = f"{suite}, {found[base].datasets[names[0]].main}"
+            if len(having) > 1:
+                panels[title] = {SYSTEMS[n]: mean(having[n], names) for n in SYSTEMS if n in having}
         save(draw_systems(panels), HERE / f"evaluation-{folder.name}")
     write_atomic(HERE / "evaluation.md", HEAD + "\n".join(lines) + "\n")
 
 
-def suites(result: Result) -> dict[str, list[str]]:
-    """Datasets by suite: each by itself, but the pools of one scene task, which are called after
-    it, together."""
-    found: dict[str, list[str]] = {}
-    for name, entry in result.datasets.items():
-        pooled = entry.group and name.startswith(entry.group)
-        found.setdefault(entry.group if pooled else name, []).append(name)
-    return found
+def suites(found: Mapping[str, Result]) -> list[tuple[str, list[str], str]]:
+    """(suite, datasets, system that the others are compared with): the suites of the recipe, and
+    those that only its vectors have. A dataset is a suite by itself; the pools of one scene task,
+    which are numbered, are one together."""
+    rows: list[tuple[str, list[str], str]] = []
+    for base in ("recipe", "vectors"):
+        pools: dict[str, list[str]] = {}
+        for name in found[base].datasets if base in found else ():
+            suite, _, number = name.rpartition(" ")
+            pools.setdefault(suite if number.isdigit() else name, []).append(name)
+        seen = {suite for suite, *_ in rows}
+        rows += [(suite, names, base) for suite, names in pools.items() if suite not in seen]
+    return rows
 
 
-def row(model: str, suite: str, names: list[str], found: Mapping[str, Result]) -> str:
-    entry = found["recipe"].datasets[names[0]]
-    size = f"{suite} ({entry.queries * len(names)} queries, {entry.documents} documents)"
-    cells = [cell(found[n], found["recipe"], names) if n in found else "" for n in SYSTEMS]
+def row(
+    model: str, suite: str, names: list[str], found: Mapping[str, Result], recipe: Result
+) -> str:
+    entry = recipe.datasets[names[0]]
+    queries = sum(recipe.datasets[name].queries for name in names)
+    size = f"{suite} ({queries} queries, {entry.documents} documents)"
+    cells = [cell(found[n], recipe, names) if n in found else "" for n in SYSTEMS]
     return f"| {model} | {size} | {entry.main} | " + " | ".join(cells) + " |"
 
 
 def cell(result: Result, recipe: Result, names: list[str]) -> str:
+    """The mean of a system; of another than the recipe also the paired difference.
+
+    Raises Mismatch when the two saw other queries, documents or judgements.
+    """
     said = "{:.3f} [{:.3f}, {:.3f}]".format(*mean(result, names))
     if result is recipe:
         return said
+    if other := [n for n in names if result.datasets[n].digest != recipe.datasets[n].digest]:
+        raise Mismatch(f"{result.run!r} and the recipe saw other items in {', '.join(other)}")
     pairs = list(zip(figures(recipe, names), figures(result, names), strict=True))
     gap, p = difference(pairs, recipe.seed)
     return f"{said} ({{:+.3f}} [{{:+.3f}}, {{:+.3f}}], p {p:.4f})".format(*gap)
