@@ -269,8 +269,8 @@ def _describe_splitting(report: ProbeReport) -> list[str]:
     """What reading long texts in passages gains: an option of whoever indexes, which the recipe
     leaves alone."""
     return [
-        f"Long texts: read in passages of {one.words} words, whose vectors are averaged, they change "
-        f"the mean reciprocal rank of passages by {one.gain}, by vectors alone."
+        f"Long texts: reading them in passages of {one.words} words, whose vectors are averaged, "
+        f"changes their mean reciprocal rank by {one.gain}, by vectors alone."
         for one in report.splitting
     ]
 

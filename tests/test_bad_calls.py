@@ -283,8 +283,9 @@ def test_errors_can_be_handled_as_pythons_own(backbone: Backbone, retriever: Fre
 
 # ------------------------------------------------------------------- files that are not whole
 
-HEAD = {"format": 2, "fingerprint": {}, "seed": 0, "timings": {}}
-LISTS = {name: [] for name in ("synonyms", "framing", "diagnostic", "injection", "reranking")}
+HEAD = {"format": 3, "fingerprint": {}, "seed": 0, "timings": {}}
+LISTS = {name: [] for name in ("synonyms", "framing", "diagnostic", "splitting", "hybrid",
+                               "injection", "reranking")}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ LISTS = {name: [] for name in ("synonyms", "framing", "diagnostic", "injection",
         (Recipe.load, {"prompt": 5, "frame": []}, r"prompt: Input should be .*, and 1 more"),
         (Recipe.load, [], "the whole: Input should be"),
         (Recipe.load, None, "the whole: Input should be"),
-        (ProbeReport.load, {"format": 2, **LISTS}, "no 'fingerprint'"),
+        (ProbeReport.load, {"format": 3, **LISTS}, "no 'fingerprint'"),
         (ProbeReport.load, {**HEAD, **LISTS, "framing": [{"a": 1}]},
          r"framing: 0\.\w+: Field required"),
         (ProbeReport.load, {**HEAD, **LISTS, "curves": []}, "curves: "),

@@ -147,7 +147,7 @@ def test_an_answer_shows_its_sources() -> None:
 def test_a_recipe_says_what_it_chose() -> None:
     assert str(RECIPE) == (
         "Vectors are read at attn[-1] under the control prompt, and compared by cosine similarity "
-        "after centring. The model reranks the first hits with the frame mcq and orders them "
+        "after centring. The model reranks the first hits by the frame mcq and orders them "
         "by the standardised stage-1 score plus 0.5 times the log-odds of a match."
     )
     assert str(Recipe.e5v()).endswith("Hits are not reranked.")

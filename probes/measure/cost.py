@@ -17,17 +17,17 @@ TOKENS: dict[PartName, int] = {
     "framing": 30_200,
     "heads": 17_000,
     "curves": 12_500,
-    "diagnostic": 199_000,
+    "diagnostic": 229_000,
     "splitting": 34_000,
     "hybrid": 0,
-    "reranking": 5_000,
+    "reranking": 200_000,
     "synonyms": 7_400,
     "injection": 8_700,
 }
 """Tokens of text that pass through smollm2-135m in each part of a whole report, in which the
-diagnostic takes states from the curves, and reranking from the diagnostic. Reranking does not take
-place there: its number is that of a random model with the same tokenizer. Other tokenizers differ a
-little. To count again, add up the tokens that `probes.progress.listening` reports during a part."""
+diagnostic takes states from the curves, and reranking from the diagnostic. Those of the diagnostic,
+of splitting and of reranking are estimates from the lengths of the texts; other tokenizers differ a
+little. To count, add up the tokens that `probes.progress.listening` reports during a part."""
 CAPTION = 15
 """Tokens of a caption of a drawn scene (an estimate), without the prompt that all of them share."""
 

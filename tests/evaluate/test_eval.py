@@ -35,7 +35,7 @@ from freeret.evaluate.systems.registry import (
 )
 from freeret.hits import Hits
 from freeret.preflight import SYSTEMS
-from freeret.recipe import Recipe
+from freeret.recipe import LEXICAL, Recipe
 from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
 from probes import Backbone, Item, late_sites
@@ -170,7 +170,7 @@ def test_hybrid_is_that_of_a_store(
         monkeypatch.setattr(f"{module}.CANDIDATES", candidates)
     one = system("hybrid", lambda: tiny("llama"), lambda: RECIPE)
     assert one.recipe is not None
-    assert one.recipe.lexical == 1.0
+    assert one.recipe.lexical == LEXICAL
     data = dataset()
     run = one.run(data)
     hits = searched(tiny("llama"), one.recipe, data, tmp_path / "s")

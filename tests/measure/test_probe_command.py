@@ -17,6 +17,7 @@ from freeret.reports import parts_folder, report_path, seconds_of
 from probes import Backbone, ProbeReport, probe
 from probes.data import matches
 from probes.errors import BadFile, BadSetting
+from probes.measure.cost import TOKENS
 from probes.measure.parts import PARTS, part_names, with_needed
 from probes.measure.report import read_parts, write_parts
 from probes.measure.run import _MEASURES, probe_parts
@@ -92,12 +93,12 @@ def test_an_interrupted_run_resumes_where_it_stopped(
         interrupt(patch, "diagnostic")
         with pytest.raises(KeyboardInterrupt):
             probe(backbone, seed=3, keep=tmp_path / "kept")
-    done = ["framing", "curves"]
+    done = ["framing", "heads", "curves"]
     assert measured == done
     assert {path.stem for path in (tmp_path / "kept").iterdir()} == set(done)
     measured.clear()
     taken_up = probe(backbone, seed=3, keep=tmp_path / "kept")
-    assert measured == ["diagnostic", "reranking", "synonyms", "injection"]
+    assert measured == [part for part in PARTS if part not in done]
     same, again = plain(whole), plain(taken_up)
     assert again.pop("timings").keys() == same.pop("timings").keys()
     assert again == same
@@ -177,18 +178,19 @@ def test_single_parts_are_measured_and_reused_by_a_whole_report(
     assert {path.name for path in out.iterdir()} == figures | {"framing.json", "synonyms.json"}
     backbone = Backbone.load(model)
     assert not report_path(backbone).exists(), "it is no whole report"
-    with pytest.raises(BadFile, match=r"holds framing only; give curves\.json"):
+    with pytest.raises(BadFile, match=r"holds framing only; give heads\.json"):
         ProbeReport.load(out / "framing.json")
     measured.clear()
     request.getfixturevalue("undrawn")
     assert run("probe", model, "--out", out) == 0
-    assert measured == ["curves", "diagnostic", "reranking", "injection"]
+    assert measured == [part for part in PARTS if part not in ("framing", "synonyms")]
     kept = read_parts(out / "synonyms.json", ["synonyms"])["synonyms"]
     assert ProbeReport.load(out / "report.json").synonyms == kept
 
 
 def test_reranking_brings_the_parts_that_it_needs() -> None:
-    assert with_needed(["reranking"]) == ["framing", "heads", "diagnostic", "reranking"]
+    needed = ["framing", "heads", "diagnostic", "hybrid", "reranking"]
+    assert with_needed(["reranking"]) == needed
     assert with_needed(["curves", "framing"]) == ["framing", "curves"]
 
 
@@ -324,7 +326,7 @@ def test_the_time_of_a_backbone_that_reads_pictures_includes_them(
     monkeypatch.setattr("freeret.reports.items_per_second", lambda *_: 0.5)
     text = seconds_of(tiny("llama"), ["diagnostic"])
     seeing = seconds_of(tiny("qwen2-vl"), ["diagnostic"])
-    assert text == pytest.approx(54.0)
+    assert text == pytest.approx(TOKENS["diagnostic"] / 1000)
     assert seeing > text + 100 * 1.5, "each picture takes the tower two seconds"
     assert seconds_of(tiny("qwen2-vl"), ["framing"]) == pytest.approx(30.2)
 

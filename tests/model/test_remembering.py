@@ -65,7 +65,7 @@ def test_parts_of_a_report_compute_no_row_twice(
         shared = measure()
     assert set(computed.values()) == {1}
     prompts = len(NAMED) + len(TASKED)
-    short, passages = prompts * 6 * 3, prompts // 2 * 2 * 3
+    short, passages = prompts * 6 * 3, (prompts + 1) // 2 * 2 * 3
     assert len(computed) == short + passages + 6, "texts under each prompt, and running text"
     computed.clear()
     apart = measure()

@@ -25,7 +25,8 @@ def test_a_text_is_cut_between_words_and_nothing_is_lost(text: str, words: int) 
     if not text.strip():
         return
     passages = [passage.text for passage in passages_of(Item(text), words)]
-    assert "".join(passages).split() == text.split()
+    assert " ".join(passages).split() == text.split()
+    assert all(passage == passage.rstrip() for passage in passages[:-1])
     lengths = [len(passage.split()) for passage in passages]
     assert max(lengths) - min(lengths) <= 1
     assert len(passages) == 1 or max(lengths) <= 1.5 * words + 1

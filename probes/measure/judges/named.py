@@ -24,7 +24,7 @@ def check_judge(name: str) -> str:
     Raises:
         BadSetting: There is none.
     """
-    if name not in JUDGES and not heads_named(name):
+    if not isinstance(name, str) or (name not in JUDGES and not heads_named(name)):
         raise BadSetting(
             f"there is no frame {name!r}; frames: {', '.join(JUDGES)}, or attention heads by layer "
             "and number such as 'heads[15.7, 17.6]'"
