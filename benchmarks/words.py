@@ -14,7 +14,6 @@ import time
 from random import Random
 
 import numpy as np
-from probes.measure.paraphrases import scene_items
 
 from common import interleaved, median, ratio, save
 from freeret import Embedder
@@ -23,6 +22,7 @@ from freeret.evaluate.systems.registry import PromptedSystem
 from freeret.evaluate.systems.vectors import encode_sides, rank
 from freeret.reports import recipe_for
 from probes import Backbone, Item
+from probes.measure.diagnostic.sets import query_set
 from probes.measure.reference import reference_vectors
 from probes.model.vocabulary import Vocabulary
 from probes.scenes.generator import SEEN, Clip, random_clip
@@ -35,14 +35,14 @@ TIMED, REPEATS = 16, 7
 
 def pairs() -> dict[str, tuple[list[Item], list[Item]]]:
     """Captions with the pictures and clips that they describe, by the kind of the media."""
-    drawn, rng = scene_items(), Random("clips")
+    drawn, rng = query_set("scenes"), Random("clips")
     clips: dict[str, Clip] = {}
     while len(clips) < CLIPS:
         clip = random_clip(rng, SEEN)
         clips.setdefault(clip.caption(), clip)
     shown = [Item(images=clip.frames(FRAMES, rng=rng)) for clip in clips.values()]
     return {
-        "picture": (drawn["caption", "query"], drawn["picture", "document"]),
+        "picture": (drawn.queries, drawn.documents),
         "clip": ([Item(caption) for caption in clips], shown),
     }
 
@@ -109,7 +109,7 @@ def quality(backbone: Backbone) -> dict[str, dict[str, list[float]]]:
 def cost(backbone: Backbone) -> dict[str, object]:
     """Seconds of embedding pictures, without and with their words."""
     embedder = Embedder.from_recipe(backbone, recipe_for(backbone))
-    pictures = scene_items()["picture", "document"][:TIMED]
+    pictures = query_set("scenes").documents[:TIMED]
     rows = [embedder.rows(picture) for picture in pictures]
     runs = {
         "vectors": lambda: embedder.encode_rows(rows),

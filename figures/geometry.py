@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from probes.measure.paraphrases import embed_diagnostic, embed_scenes, ranks_on_diagonal
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -32,6 +31,9 @@ from freeret.reports import report_of
 from probes import Backbone
 from probes.files import read_json, write_json
 from probes.geometry import Moments, nearer_half, unit, whitening
+from probes.measure.diagnostic.sets import answer_ranks, embed_set, sets_for
+from probes.measure.reference import captions
+from probes.model.batches.states import prompted_states
 from probes.prompts import NAMED
 from probes.stats import bootstrap, mean_interval, percentiles
 
@@ -244,7 +246,9 @@ def measure(vectors: dict[str, Tensor], kind: str, pictures: bool) -> list[dict[
 
 
 def reciprocal_ranks(scores: list[Tensor]) -> Float[ndarray, " queries"]:
-    return np.concatenate([1 / ranks_on_diagonal(matrix) for matrix in scores])
+    return np.concatenate(
+        [1 / answer_ranks(matrix.numpy(), np.arange(len(matrix))) for matrix in scores]
+    )
 
 
 def separation(
@@ -271,13 +275,22 @@ def main(model: str | None = None) -> None:
     if model is not None:
         backbone = Backbone.load(model)
         recipe = Recipe.from_report(report_of(backbone))
-        prompt, sites = NAMED[recipe.prompt], [recipe.site]
-        states = embed_diagnostic(backbone, prompt, sites, progress=True)
-        states |= embed_scenes(backbone, prompt, sites, progress=True)
-        vectors = {name: rows[:, 0] for name, rows in states.items()}
-        save(backbone.name, recipe, vectors)
+        save(backbone.name, recipe, embed(backbone, recipe))
     for file in sorted(HERE.glob("geometry_*.json")):
         show(read_json(file))
+
+
+def embed(backbone: Backbone, recipe: Recipe) -> dict[str, Tensor]:
+    """Raw vectors of the paraphrases and, where the backbone reads them, of the scenes."""
+    prompt, sites = NAMED[recipe.prompt], [recipe.site]
+    texts = embed_set(backbone, prompt, "paraphrases", sites, progress=True)
+    paraphrases, near_misses = texts.documents.split(texts.set.pool)
+    vectors = {"sentence": texts.queries, "paraphrase": paraphrases, "near_miss": near_misses}
+    if "scenes" in sets_for(backbone):
+        scenes = embed_set(backbone, prompt, "scenes", sites, progress=True)
+        vectors |= {"caption": scenes.queries, "picture": scenes.documents}
+        vectors["reference caption"] = prompted_states(backbone, prompt, captions(), "query", sites)
+    return {name: states[:, 0] for name, states in vectors.items()}
 
 
 def save(model: str, recipe: Recipe, vectors: dict[str, Tensor]) -> None:

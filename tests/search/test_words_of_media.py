@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from probes.measure.paraphrases import scene_items
 
 from freeret.embedder import Embedder
 from freeret.evaluate.datasets import Dataset
@@ -16,6 +15,7 @@ from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.search.lexical import Lexical
 from probes import Backbone, Item, record
+from probes.measure.diagnostic.sets import query_set
 from probes.model.vocabulary import words_of
 from probes.prompts import as_prompt
 from tests.samples import picture
@@ -59,8 +59,8 @@ def test_the_words_of_several_prompts_are_those_of_their_mean(tiny: Tiny) -> Non
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> FreeRet:
     """Pictures and captions of other scenes than theirs, in one store."""
     retriever = FreeRet("smolsight", replace(Recipe.paper(), prompt="prompteol", lexical=0.5))
-    drawn = scene_items()
-    captions, pictures = drawn["caption", "query"], drawn["picture", "document"]
+    drawn = query_set("scenes")
+    captions, pictures = drawn.queries, drawn.documents
     items = [Item(images=[p.media[0].value], id=f"p{i}") for i, p in enumerate(pictures[:6])]
     items += [Item(caption.text, id=f"c{i}") for i, caption in enumerate(captions[6:12], start=6)]
     retriever.index(items, tmp_path_factory.mktemp("scenes"))
@@ -81,7 +81,7 @@ def test_words_find_the_picture_that_shows_them(scenes: FreeRet) -> None:
 
 
 def test_a_picture_finds_texts_by_its_words(scenes: FreeRet) -> None:
-    shown = scene_items()["picture", "document"][6]
+    shown = query_set("scenes").documents[6]
     hits = scenes.search({"image": shown.media[0].value}, kinds="text", lexical="on")
     assert all(hit.legs is not None and hit.words == () for hit in hits)
     best = max(hits, key=lambda hit: hit.legs.bm25 if hit.legs else 0)
@@ -90,7 +90,7 @@ def test_a_picture_finds_texts_by_its_words(scenes: FreeRet) -> None:
 
 def test_the_evaluation_reads_the_same_words_as_a_store(scenes: FreeRet) -> None:
     assert scenes.store is not None
-    shown = scene_items()["picture", "document"][7].media[0].value
+    shown = query_set("scenes").documents[7].media[0].value
     queries = [Item("a blue square", id="text"), Item(images=[shown], id="picture")]
     documents = scenes.store.items([*scenes.store.hashes()])
     dataset = Dataset(
