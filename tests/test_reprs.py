@@ -160,8 +160,8 @@ def test_a_recipe_says_what_it_chose() -> None:
 def test_a_report_prints_the_figures_that_matter(report: ProbeReport) -> None:
     lines = dict(line.split(": ", 1) for line in str(report).splitlines())
     assert lines["turn of the last two steps, running text"].startswith("the final norm")
-    assert lines["best extraction"].startswith("prompt prompteol at attn[-1], geometry centre")
-    assert "gain of reranking" not in lines
+    assert lines["best extraction"].startswith("prompt topic at attn[-1], geometry centre")
+    assert lines["gain of reranking"].endswith("of the reciprocal rank (likelihood, weight 1)")
     assert len(str(report)) < 1500
 
 
@@ -183,6 +183,8 @@ def test_a_part_of_a_report_is_a_data_frame(part: str, report: ProbeReport) -> N
         if isinstance(value, Interval):
             ends = [frame.iloc[-1][f"{name}{end}"] for end in ("", "_low", "_high")]
             assert ends == list(value)
+        elif value is None:
+            assert np.isnan(frame.iloc[-1][name])
         else:
             assert frame.iloc[-1][name] == value
 

@@ -48,7 +48,7 @@ def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
     if report.reranking:
         gain = max(report.reranking, key=lambda f: f.gain.low)
         weight = "stage 2 alone" if gain.weight is None else f"weight {gain.weight:g}"
-        yield "gain of reranking", f"{gain.gain} of the reciprocal rank ({weight})"
+        yield "gain of reranking", f"{gain.gain} of the reciprocal rank ({gain.frame}, {weight})"
     if report.injection:
         worst = max(report.injection, key=lambda i: i.shift.mean)
         shift = f"{worst.shift} in log-odds"
