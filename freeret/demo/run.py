@@ -25,12 +25,14 @@ QUESTIONS = "A question looks for its passage"
 FIRST = 24
 """Passages that the first search passes over."""
 RAW_SCORES = (
-    f"These scores are plain cosines, among the first {FIRST} passages. Once everything is stored, "
-    "scores are cosines in the geometry that is fitted on the whole store, and other numbers."
+    f"These scores are among the first {FIRST} passages, in plain cosines. Once everything is "
+    "stored, cosines are taken in the geometry that is fitted on the whole store, and the scores "
+    "are other numbers."
 )
 FITTED_SCORES = (
-    "Scores are cosines in the geometry that is fitted on the whole store. The first search in the "
-    f"terminal had other numbers: plain cosines, among the first {FIRST} passages."
+    "A score is the cosine in the geometry that is fitted on the whole store, in standard "
+    "deviations above the mean of the candidates, plus a weight times the BM25 score of the words. "
+    f"The first search in the terminal had other numbers, among the first {FIRST} passages."
 )
 
 
@@ -180,8 +182,9 @@ def _in_words(search: Search) -> str:
     return "\n".join(
         [
             *lines,
-            "The number is the cosine between the model's state for the question and for the "
-            f"passage: the higher, the closer in meaning. ✓ marks the right answer. {RAW_SCORES} "
+            "The number adds how close the model's states for the question and for the passage "
+            "are, in standard deviations, and how well their words match: the higher, the better. "
+            f"✓ marks the right answer. {RAW_SCORES} "
             "The model was never trained to search.",
         ]
     )

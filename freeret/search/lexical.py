@@ -19,21 +19,43 @@ Scores = dict[str, float]
 """BM25 scores by id, best first; ties by id."""
 
 
+def unmatched(signature: str) -> str | None:
+    """The modality signature of items whose words are not matched with those of a query.
+
+    The words that the model reads in media lead from one modality to another. Media of one kind are
+    told apart better by their vectors, so a query without text is not matched with its like.
+
+    Args:
+        signature: That of the query.
+
+    Returns:
+        The same signature; None for a query with text, whose words are matched with all items.
+    """
+    return None if "text" in signature.split("+") else signature
+
+
 @dataclass(frozen=True)
 class Lexical:
-    """The words of the items in a table with the columns `id` and `words`."""
+    """The words of the items in a table with the columns `id`, `signature` and `words`."""
 
     table: Any
     location: str
     """Where the table lies, for messages."""
 
-    def best(self, text: str, count: int, selection: Selection = EVERYTHING) -> Scores:
+    def best(
+        self,
+        text: str,
+        count: int,
+        selection: Selection = EVERYTHING,
+        without: str | None = None,
+    ) -> Scores:
         """The items that share words with a text, at most `count`; others have no score.
 
         Args:
             text: Any text.
             count: The most items.
             selection: The items that are searched.
+            without: The signature of items that are passed over (see `unmatched`).
 
         Raises:
             StoreError: The table cannot be read.
@@ -41,7 +63,7 @@ class Lexical:
         columns, limit = ["id"], count
         if selection.filter is not None:  # the condition lets more than the filter through
             columns, limit = ["id", "metadata"], len(self)
-        rows = self._rows(text, columns, max(1, limit), selection.sql())
+        rows = self._rows(text, columns, max(1, limit), selection.sql(), without)
         scores = {
             row["id"]: row["_score"]
             for row in rows
@@ -49,12 +71,12 @@ class Lexical:
         }
         return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:count])
 
-    def scores(self, text: str, ids: Sequence[str]) -> Scores:
-        """The scores of those of these items that share words with a text."""
+    def scores(self, text: str, without: str | None, ids: Sequence[str]) -> Scores:
+        """The scores of the items that share words with a text; `without` as in `best`."""
         return {
             row["id"]: row["_score"]
             for condition in id_conditions(ids)
-            for row in self._rows(text, ["id"], len(ids), condition)
+            for row in self._rows(text, ["id"], len(ids), condition, without)
         }
 
     def __len__(self) -> int:
@@ -62,8 +84,10 @@ class Lexical:
             return self.table.count_rows()
 
     def _rows(
-        self, text: str, columns: list[str], limit: int, where: str | None
+        self, text: str, columns: list[str], limit: int, where: str | None, without: str | None
     ) -> list[dict[str, Any]]:
+        clauses = [where, f"signature <> '{without}'" if without else None]
+        where = " AND ".join(f"({clause})" for clause in clauses if clause)
         with storage_errors(self.location):
             match = MatchQuery(text, "words")  # pyright: ignore[reportCallIssue]
             query = self.table.search(match, query_type="fts")
