@@ -21,7 +21,7 @@ from freeret.search import MEMORY, Index, Lexicality, ann
 from freeret.search.exact import Block, resident, top_k
 from freeret.search.geometry import fit_geometry, reference_of
 from freeret.search.hybrid import Candidate, fuse_legs, lowered
-from freeret.search.lexical import Lexical, unmatched
+from freeret.search.lexical import Lexical, words_asked
 from freeret.search.scan import apply_filter, block_rows, map_rows, scan
 from freeret.store.filters import EVERYTHING, Selection
 from freeret.store.rows import Loaded
@@ -146,12 +146,16 @@ class Corpus:
             return self._as_hits(nearest)
         leg = Lexical(self.store.table, self.store.location)
         rankings = []
-        for query, near, text, own in zip(queries, nearest, words, signatures, strict=True):
+        media_alone = any("text" not in signature.split("+") for signature in signatures)
+        names = self.store.signatures() if media_alone else ()  # a column of the store is read
+        held = [name for name in names if selection.takes_signature(name)]
+        asked = [words_asked(*pair, held) for pair in zip(words, signatures, strict=True)]
+        for query, near, text in zip(queries, nearest, asked, strict=True):
             candidates = fuse_legs(
                 dict(near[:CANDIDATES]),
-                leg.best(text, CANDIDATES, selection, unmatched(own)),
+                leg.best(text, CANDIDATES, selection),
                 partial(self._cosines, geometry, query[None]),
-                partial(leg.scores, text, unmatched(own)),
+                partial(leg.scores, text),
                 weight,
             )
             rankings.append(_with_others(candidates, near)[:top_n])

@@ -6,7 +6,7 @@ one, and the frequencies of their words are counted among them alone until the s
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,43 +19,36 @@ Scores = dict[str, float]
 """BM25 scores by id, best first; ties by id."""
 
 
-def unmatched(signature: str) -> str | None:
-    """The modality signature of items whose words are not matched with those of a query.
+def words_asked(words: str, signature: str, held: Container[str]) -> str:
+    """The words of a query that the lexical leg searches for.
 
-    The words that the model reads in media lead from one modality to another. Media of one kind are
-    told apart better by their vectors, so a query without text is not matched with its like.
+    The words that the model reads in media lead from one form to another. Media of one form are
+    told apart better by their vectors, so a query without text is searched for by vectors alone
+    where the corpus holds items of its form.
 
     Args:
-        signature: That of the query.
-
-    Returns:
-        The same signature; None for a query with text, whose words are matched with all items.
+        words: Those of the query.
+        signature: Its modality signature.
+        held: The signatures of the items that are searched.
     """
-    return None if "text" in signature.split("+") else signature
+    return "" if "text" not in signature.split("+") and signature in held else words
 
 
 @dataclass(frozen=True)
 class Lexical:
-    """The words of the items in a table with the columns `id`, `signature` and `words`."""
+    """The words of the items in a table with the columns `id` and `words`."""
 
     table: Any
     location: str
     """Where the table lies, for messages."""
 
-    def best(
-        self,
-        text: str,
-        count: int,
-        selection: Selection = EVERYTHING,
-        without: str | None = None,
-    ) -> Scores:
+    def best(self, text: str, count: int, selection: Selection = EVERYTHING) -> Scores:
         """The items that share words with a text, at most `count`; others have no score.
 
         Args:
             text: Any text.
             count: The most items.
             selection: The items that are searched.
-            without: The signature of items that are passed over (see `unmatched`).
 
         Raises:
             StoreError: The table cannot be read.
@@ -63,7 +56,7 @@ class Lexical:
         columns, limit = ["id"], count
         if selection.filter is not None:  # the condition lets more than the filter through
             columns, limit = ["id", "metadata"], len(self)
-        rows = self._rows(text, columns, max(1, limit), selection.sql(), without)
+        rows = self._rows(text, columns, max(1, limit), selection.sql())
         scores = {
             row["id"]: row["_score"]
             for row in rows
@@ -71,12 +64,12 @@ class Lexical:
         }
         return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:count])
 
-    def scores(self, text: str, without: str | None, ids: Sequence[str]) -> Scores:
-        """The scores of the items that share words with a text; `without` as in `best`."""
+    def scores(self, text: str, ids: Sequence[str]) -> Scores:
+        """The scores of those of these items that share words with a text."""
         return {
             row["id"]: row["_score"]
             for condition in id_conditions(ids)
-            for row in self._rows(text, ["id"], len(ids), condition, without)
+            for row in self._rows(text, ["id"], len(ids), condition)
         }
 
     def __len__(self) -> int:
@@ -84,10 +77,8 @@ class Lexical:
             return self.table.count_rows()
 
     def _rows(
-        self, text: str, columns: list[str], limit: int, where: str | None, without: str | None
+        self, text: str, columns: list[str], limit: int, where: str | None
     ) -> list[dict[str, Any]]:
-        clauses = [where, f"signature <> '{without}'" if without else None]
-        where = " AND ".join(f"({clause})" for clause in clauses if clause)
         with storage_errors(self.location):
             match = MatchQuery(text, "words")  # pyright: ignore[reportCallIssue]
             query = self.table.search(match, query_type="fts")

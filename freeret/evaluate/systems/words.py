@@ -14,7 +14,7 @@ from torch import Tensor
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.rankings import DEPTH, QueryScores
 from freeret.search.hybrid import fuse_legs, lowered
-from freeret.search.lexical import Lexical, unmatched
+from freeret.search.lexical import Lexical, words_asked
 from freeret.store.commits import BY_WORD
 from probes import Item
 from probes.measure.diagnostic.hybrid import CANDIDATES
@@ -24,9 +24,8 @@ from probes.measure.diagnostic.hybrid import CANDIDATES
 def indexed_words(documents: Sequence[Item], words: Sequence[str]) -> Iterator[Lexical]:
     """The words of documents, indexed as those of a store, in a folder that is removed again."""
     with tempfile.TemporaryDirectory(prefix="freeret-words-") as folder:
-        signatures = [document.signature for document in documents]
-        texts = {"id": [d.id for d in documents], "signature": signatures, "words": list(words)}
-        schema = pa.schema(dict.fromkeys(texts, pa.string()))
+        texts = {"id": [d.id for d in documents], "words": list(words)}
+        schema = pa.schema({"id": pa.string(), "words": pa.string()})
         table = lancedb.connect(folder).create_table("items", pa.table(texts, schema))
         table.create_index(BY_WORD.column, config=BY_WORD.config)
         yield Lexical(table, folder)
@@ -54,16 +53,17 @@ def hybrid_scores(
     ids = [document.id or "" for document in dataset.documents]
     place = {id: number for number, id in enumerate(ids)}
     by_id = torch.tensor(sorted(range(len(ids)), key=ids.__getitem__))
+    held = {document.signature for document in dataset.documents}
 
     def score(query: int, places: Int[Tensor, " pool"] | None) -> Float[Tensor, " pool"]:
-        text, near = asked[query], cosines(query, None).double()
-        own = unmatched(dataset.queries[query].signature)
+        near = cosines(query, None).double()
+        text = words_asked(asked[query], dataset.queries[query].signature, held)
         first = near[by_id].sort(descending=True, stable=True).indices[:CANDIDATES]
         candidates = fuse_legs(
             {ids[i]: float(near[i]) for i in by_id[first].tolist()},
-            words.best(text, CANDIDATES, without=own),
+            words.best(text, CANDIDATES),
             lambda some: {id: float(near[place[id]]) for id in some},
-            partial(words.scores, text, own),
+            partial(words.scores, text),
             weight,
         )
         values = near + lowered(candidates, float(near.max()))
