@@ -140,7 +140,7 @@ def fusion_gains(
     """
     ranks = answer_ranks(scores, answers)
     answer = candidates == answers[:, None]
-    judged = answer.any(axis=1)
+    judged = answer.any(axis=1) & (ranks <= candidates.shape[1])  # not by the luck of a tie
     stage1 = np.take_along_axis(scores, candidates, 1)
     leads = np.array([lead(scores) for scores in stage1])
     fusions = []

@@ -247,7 +247,7 @@ def test_the_page_of_a_report_is_whole(
 def test_every_figure_of_a_report_says_how_to_read_it(reported: Path, browser: Browser) -> None:
     page = opened(browser, reported)
     sections = page.locator("section").all()
-    assert len(sections) == 8
+    assert len(sections) == 10
     for section in sections:
         assert section.locator("h2 + p").count() == 1
         assert section.locator("img, table").count() >= 1

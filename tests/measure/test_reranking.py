@@ -89,7 +89,7 @@ def test_a_partner_outside_the_candidates_keeps_its_rank() -> None:
 
 
 def test_a_partner_tied_with_too_many_is_outside_the_candidates() -> None:
-    """Ties count against it, and a judge cannot gain from how `topk` breaks them."""
+    """Ties count against it, and a judge cannot gain from how sorting breaks them."""
     fusions = gains(np.ones((3, 20)), lambda query, place: float(place == query))
     assert [f.reciprocal_rank.mean for f in fusions] == [pytest.approx(1 / 20)] * len(WEIGHTS)
     assert {fusion.gain.mean for fusion in fusions} == {0.0}
