@@ -271,7 +271,7 @@ class FreeRet:
             kinds: Search only items that hold at least one of these: `text`, `image`, `video`,
                 `audio`. A picture with a caption holds an image and a text. Scores stay the same.
             lexical: Whether the words of the query are searched for too (`freeret.search.hybrid`):
-                "auto" where the recipe gives them a weight, "on" with that weight or 1, or "off".
+                "auto" where the recipe gives them a weight, "on" always, or "off" never.
 
         Returns:
             Hits, best first.
@@ -315,7 +315,8 @@ class FreeRet:
         embedder, signatures = self.embedder.for_task(task), [item.signature for item in items]
         if raw is None:
             raw = embedder.encode_query(items)
-        words = embedder.words(items, "query") if corpus.weight(lexical) else ()
+        read = functools.partial(embedder.words, side="query")
+        words = corpus.words_asked(items, read, selection) if corpus.weight(lexical) else ()
         hits = corpus.search(
             raw, signatures, top_n, selection, words=words, lexical=lexical, approximate=ann
         )

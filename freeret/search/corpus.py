@@ -6,7 +6,7 @@ from disk, block by block. If the backbone is on a GPU, candidates are found the
 kept vectors where it fits. Results are the same.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
 
@@ -21,12 +21,12 @@ from freeret.search import MEMORY, Index, Lexicality, ann
 from freeret.search.exact import Block, resident, top_k
 from freeret.search.geometry import fit_geometry, reference_of
 from freeret.search.hybrid import Candidate, fuse_legs, lowered
-from freeret.search.lexical import Lexical, words_asked
+from freeret.search.lexical import Lexical, has_text, words_asked
 from freeret.search.scan import apply_filter, block_rows, map_rows, scan
 from freeret.store.filters import EVERYTHING, Selection
 from freeret.store.rows import Loaded
 from freeret.store.table import Store
-from probes import Geometry
+from probes import Geometry, Item
 from probes.arguments import check_choice
 from probes.errors import NotStored, StoreError
 from probes.measure.diagnostic.hybrid import CANDIDATES
@@ -122,9 +122,9 @@ class Corpus:
             selection: The items that are searched.
             approximate: Score only the candidates of the approximate index; a selection with a
                 filter is searched exactly all the same.
-            words: The texts that the lexical leg searches for, one per query.
-            lexical: Whether there is a lexical leg (`freeret.search.hybrid`): "auto" where the
-                recipe gives it a weight, "on" with that weight or else 1, "off" never.
+            words: What `words_asked` returns for the queries, where there is a lexical leg.
+            lexical: Whether there is one (`freeret.search.hybrid`): "auto" where the recipe gives
+                it a weight, "on" with that weight or else that of `Recipe.hybrid`, "off" never.
 
         Returns:
             Hits of each query, best first.
@@ -146,11 +146,7 @@ class Corpus:
             return self._as_hits(nearest)
         leg = Lexical(self.store.table, self.store.location)
         rankings = []
-        media_alone = any("text" not in signature.split("+") for signature in signatures)
-        names = self.store.signatures() if media_alone else ()  # a column of the store is read
-        held = [name for name in names if selection.takes_signature(name)]
-        asked = [words_asked(*pair, held) for pair in zip(words, signatures, strict=True)]
-        for query, near, text in zip(queries, nearest, asked, strict=True):
+        for query, near, text in zip(queries, nearest, words, strict=True):
             candidates = fuse_legs(
                 dict(near[:CANDIDATES]),
                 leg.best(text, CANDIDATES, selection),
@@ -160,6 +156,17 @@ class Corpus:
             )
             rankings.append(_with_others(candidates, near)[:top_n])
         return self._as_hits(rankings)
+
+    def words_asked(
+        self,
+        queries: Sequence[Item],
+        read: Callable[[list[Item]], list[str]],
+        selection: Selection = EVERYTHING,
+    ) -> list[str]:
+        """`freeret.search.lexical.words_asked` of queries over the selected items."""
+        media_alone = not all(has_text(query.signature) for query in queries)
+        names = self.store.signatures() if media_alone else ()  # a column of the store is read
+        return words_asked(queries, [n for n in names if selection.takes_signature(n)], read)
 
     def weight(self, lexical: Lexicality) -> float:
         """The weight of the lexical leg; 0 for none. Raises BadSetting, StoreError."""

@@ -6,7 +6,7 @@ one, and the frequencies of their words are counted among them alone until the s
 """
 
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +14,37 @@ from lancedb.query import MatchQuery
 
 from freeret.store.commits import storage_errors
 from freeret.store.filters import EVERYTHING, Selection, id_conditions
+from probes import Item
 
 Scores = dict[str, float]
 """BM25 scores by id, best first; ties by id."""
 
 
-def words_asked(words: str, signature: str, held: Container[str]) -> str:
-    """The words of a query that the lexical leg searches for.
+def words_asked(
+    queries: Sequence[Item], held: Container[str], read: Callable[[list[Item]], list[str]]
+) -> list[str]:
+    """The words of each query that the lexical leg searches for.
 
     The words that the model reads in media lead from one form to another. Media of one form are
     told apart better by their vectors, so a query without text is searched for by vectors alone
     where the corpus holds items of its form.
 
     Args:
-        words: Those of the query.
-        signature: Its modality signature.
-        held: The signatures of the items that are searched.
+        queries: The queries.
+        held: The modality signatures of the items that are searched.
+        read: Returns the words of queries, which takes a forward of those with media.
+
+    Returns:
+        The words of each query, none for one that vectors alone search for.
     """
-    return "" if "text" not in signature.split("+") and signature in held else words
+    asked = [has_text(query.signature) or query.signature not in held for query in queries]
+    words = iter(read([query for query, is_asked in zip(queries, asked, strict=True) if is_asked]))
+    return [next(words) if is_asked else "" for is_asked in asked]
+
+
+def has_text(signature: str) -> bool:
+    """Whether items of a modality signature hold text."""
+    return "text" in signature.split("+")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from freeret.evaluate.systems.registry import PromptedSystem
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.search.lexical import Lexical
+from freeret.store.filters import Selection
 from probes import Backbone, Item, record
 from probes.measure.diagnostic.sets import query_set
 from probes.model.vocabulary import words_of
@@ -124,3 +125,21 @@ def test_the_words_of_a_picture_are_used_where_there_are_no_pictures(scenes: Fre
     for query, kinds in ((shown, "text"), ("a blue square", "image")):
         hits = scenes.search(query, lexical="on", kinds=kinds)
         assert max(hit.legs.bm25 for hit in hits if hit.legs) > 0.0
+
+
+def test_only_queries_whose_words_are_searched_for_are_read(scenes: FreeRet) -> None:
+    """To read the words of media takes a forward."""
+    shown = Item(images=[query_set("scenes").documents[7].media[0].value])
+    both, text = Item("on a table", images=[shown.media[0].value]), Item("a blue square")
+    asked: list[Item] = []
+
+    def read(queries: list[Item]) -> list[str]:
+        asked.extend(queries)
+        return [str(number) for number, _ in enumerate(queries)]
+
+    queries = [shown, both, shown, text]
+    assert scenes.corpus.words_asked(queries, read) == ["", "0", "", "1"]
+    assert asked == [both, text]
+    asked.clear()
+    assert scenes.corpus.words_asked(queries, read, Selection.of(kinds="text")) == [*"0123"]
+    assert asked == queries

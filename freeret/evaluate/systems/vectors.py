@@ -14,6 +14,7 @@ from freeret.evaluate.skipping import Skipped, encode_good
 from freeret.evaluate.systems.realign import whiten_apart
 from freeret.evaluate.systems.words import hybrid_scores, indexed_words
 from freeret.recipe import Recipe
+from freeret.search.lexical import words_asked
 from probes import Backbone, Item
 from probes.geometry import CorpusGeometry, GeometryKind
 from probes.measure.reference import Reference, reference_vectors
@@ -212,6 +213,6 @@ def rank(
 
     if not lexical or not dataset.has_choice:  # words are a leg of search, not of similarity
         return to_run(dataset, cosine)
-    asked = words(dataset.queries, "query")
+    asked = words_asked(dataset.queries, set(pool), lambda some: words(some, "query"))
     with indexed_words(dataset.documents, words(dataset.documents, "document")) as leg:
         return to_run(dataset, hybrid_scores(dataset, asked, leg, cosine, lexical))

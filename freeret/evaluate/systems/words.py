@@ -14,7 +14,7 @@ from torch import Tensor
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.rankings import DEPTH, QueryScores
 from freeret.search.hybrid import fuse_legs, lowered
-from freeret.search.lexical import Lexical, words_asked
+from freeret.search.lexical import Lexical
 from freeret.store.commits import BY_WORD
 from probes import Item
 from probes.measure.diagnostic.hybrid import CANDIDATES
@@ -53,11 +53,10 @@ def hybrid_scores(
     ids = [document.id or "" for document in dataset.documents]
     place = {id: number for number, id in enumerate(ids)}
     by_id = torch.tensor(sorted(range(len(ids)), key=ids.__getitem__))
-    held = {document.signature for document in dataset.documents}
 
     def score(query: int, places: Int[Tensor, " pool"] | None) -> Float[Tensor, " pool"]:
         near = cosines(query, None).double()
-        text = words_asked(asked[query], dataset.queries[query].signature, held)
+        text = asked[query]
         first = near[by_id].sort(descending=True, stable=True).indices[:CANDIDATES]
         candidates = fuse_legs(
             {ids[i]: float(near[i]) for i in by_id[first].tolist()},
