@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 CANDIDATES = 5
 """Candidates of a query that reranking is measured on."""
@@ -18,6 +18,7 @@ def fuse(
     stage1: Sequence[float] | Float[np.ndarray, "*queries candidates"],
     margins: Sequence[float] | Float[np.ndarray, "*queries candidates"],
     weight: float | None,
+    among: Bool[np.ndarray, "*queries candidates"] | bool = True,
 ) -> Float[np.ndarray, "*queries candidates"]:
     """Each query's candidates by two scores: standardised stage-1 score + weight · margin.
 
@@ -26,21 +27,25 @@ def fuse(
         margins: Log-odds of a match, or what approximates them: pointwise mutual information, or
             BM25 (Robertson and Zaragoza, 2009).
         weight: None leaves the margins alone to decide.
+        among: Which of them are candidates; the scores of others mean nothing.
 
     Returns:
         Fused scores, float64; higher is better.
     """
     second = np.asarray(margins, dtype=float)
-    return second if weight is None else standardise(stage1) + weight * second
+    return second if weight is None else standardise(stage1, among) + weight * second
 
 
 def standardise(
     scores: Sequence[float] | Float[np.ndarray, "*queries candidates"],
+    among: Bool[np.ndarray, "*queries candidates"] | bool = True,
 ) -> Float[np.ndarray, "*queries candidates"]:
-    """The scores of each query's candidates with mean 0 and deviation 1; zeros if all are equal."""
+    """The scores of each query's candidates with mean 0 and deviation 1; zeros if all are equal.
+    `among` is as in `fuse`."""
     values = np.asarray(scores, dtype=float)
-    spread = values.std(-1, keepdims=True)
-    return (values - values.mean(-1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
+    spread = values.std(-1, keepdims=True, where=among)
+    centred = values - values.mean(-1, keepdims=True, where=among)
+    return centred / np.where(spread > 0, spread, 1.0)
 
 
 def lead(stage1: Sequence[float] | Float[np.ndarray, " candidates"]) -> float:

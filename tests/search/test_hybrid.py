@@ -16,9 +16,11 @@ from freeret.hits import Hits
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.retriever import FreeRet
+from freeret.search.hybrid import fuse_legs
 from freeret.search.lexical import Lexical
 from probes import Backbone, Item
 from probes.errors import BadSetting, StoreError
+from probes.measure.diagnostic.hybrid import hybrid_scores
 from probes.measure.fusion import fuse
 from probes.measure.reference import no_reference
 from probes.stats import mean_interval
@@ -233,3 +235,26 @@ def reciprocal(run: Run, corpus: Dataset) -> np.ndarray:
             for passage in corpus.judgements[query]
         ]
     )
+
+
+def test_the_diagnostic_fuses_as_a_search_does() -> None:
+    """The same candidates, the first hundred of each leg, and the same scores."""
+    rng = np.random.default_rng(3)
+    cosines, bm25 = rng.normal(size=150), np.maximum(rng.normal(size=150), 0) * 4
+    bm25[:130] *= rng.random(130) < 0.2
+    ids = [f"d{place:03}" for place in range(150)]
+    near, words = dict(zip(ids, cosines, strict=True)), dict(zip(ids, bm25, strict=True))
+    nearest = dict(sorted(near.items(), key=lambda pair: -pair[1])[:100])
+    matches = dict(sorted(words.items(), key=lambda pair: -pair[1])[:100])
+    found = fuse_legs(
+        nearest,
+        {id: score for id, score in matches.items() if score > 0},
+        lambda some: {id: near[id] for id in some},
+        lambda some: {id: words[id] for id in some},
+        0.3,
+    )
+    [scores] = hybrid_scores(cosines[None], bm25[None], 0.3)
+    assert {id for id, *_ in found} == {ids[i] for i in np.flatnonzero(np.isfinite(scores))}
+    assert 100 < len(found) < 150
+    for id, score, _ in found:
+        assert scores[ids.index(id)] == pytest.approx(score)

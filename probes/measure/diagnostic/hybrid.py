@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from probes.measure.diagnostic.lexical import lexical_scores
 from probes.measure.diagnostic.scores import DiagnosticScore
@@ -92,12 +92,16 @@ def hybrid_scores(
     stage-1 scores themselves where the weight is 0."""
     if weight == 0:
         return scores
-    fused = np.full(scores.shape, -np.inf)
-    for row, near, lexical in zip(fused, scores, words, strict=True):
-        nearest, matches = (np.argsort(-leg, kind="stable")[:CANDIDATES] for leg in (near, lexical))
-        places = np.union1d(nearest, matches[lexical[matches] > 0])
-        row[places] = fuse(near[places], lexical[places], weight)
-    return fused
+    candidates = _proposed(scores) | (_proposed(words) & (words > 0))
+    return np.where(candidates, fuse(scores, words, weight, candidates), -np.inf)
+
+
+def _proposed(leg: Float[np.ndarray, "queries documents"]) -> Bool[np.ndarray, "queries documents"]:
+    """Whether each document is among the first CANDIDATES of a leg."""
+    first = np.argsort(-leg, kind="stable")[:, :CANDIDATES]
+    proposed = np.zeros(leg.shape, dtype=bool)
+    np.put_along_axis(proposed, first, values=True, axis=1)
+    return proposed
 
 
 def fusions(

@@ -1,5 +1,6 @@
 """BM25 over a few texts in memory, by the full-text index that a store has too (LanceDB's)."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,14 @@ def lexical_scores(
 ) -> Float[np.ndarray, "queries texts"]:
     """The BM25 score of every text for every query, float64; 0 where they share no word.
 
-    Queries are words, never a query language.
+    Queries are words, never a query language. The scores are kept, read-only, since several parts
+    of a report ask for the same ones.
     """
+    return _scores(tuple(queries), tuple(texts))
+
+
+@functools.lru_cache(maxsize=4)
+def _scores(queries: tuple[str, ...], texts: tuple[str, ...]) -> Float[np.ndarray, "queries texts"]:
     import pyarrow as pa
     from lancedb import connect  # seconds, which an import of `probes` need not wait for
     from lancedb.index import FTS
@@ -31,4 +38,5 @@ def lexical_scores(
         search = table.search(match, query_type="fts").limit(len(texts))
         found = search.select(["place", "_score"]).to_arrow()
         row[found["place"].to_numpy()] = found["_score"].to_numpy()
+    scores.flags.writeable = False
     return scores
