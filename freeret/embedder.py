@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from freeret.recipe import Recipe
 from probes import Backbone, Item, Site, as_items
@@ -238,7 +237,7 @@ class Embedder:
 
 def _mean(states: Float[Tensor, "rows sites hidden"]) -> Float[Tensor, "sites hidden"]:
     """The mean of unit vectors, site by site; a lone row as it is."""
-    return states[0] if len(states) == 1 else normalize(states, dim=-1).mean(0)
+    return states[0] if len(states) == 1 else unit(states).mean(0)
 
 
 def not_finite(items: Sequence[Item], vectors: Float[Tensor, "items hidden"]) -> dict[int, BadItem]:

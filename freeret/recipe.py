@@ -355,7 +355,7 @@ def _describe_task(report: ProbeReport, chosen: DiagnosticScore) -> list[str]:
     best: dict[str, float] = {}
     for score in best_first(report.diagnostic):
         if prompt_kind(score.prompt) == "control":
-            best[score.wording] = max(score.quality, best.get(score.wording, 0.0))
+            best.setdefault(score.wording, score.quality)
     if chosen.wording not in best or len(best) == 1:
         return []
     others = (f"{name} {quality:.3f}" for name, quality in best.items() if name != chosen.wording)

@@ -110,6 +110,6 @@ def default_shrinkage(count: float | int, size: int) -> float:
     return 1.0 + size / max(count, 1)
 
 
-def unit(vectors: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
+def unit(vectors: Float[Tensor, "*n hidden"]) -> Float[Tensor, "*n hidden"]:
     """Vectors scaled to norm 1, float32."""
     return torch.nn.functional.normalize(vectors.float(), dim=-1)
