@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from probes.model.backbone import Backbone
     from probes.model.batches.states import states_of
     from probes.model.encoding import Batch
+    from probes.model.interventions import intervene, replace, scale, skip
     from probes.model.loading import Loading
     from probes.model.sites import Site, all_sites, late_sites
     from probes.model.trace import States, record
@@ -33,8 +34,9 @@ __all__ = [
     "DiagnosticScore", "Frame",
     "FrameBias", "Geometry", "Item", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
     "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
-    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites",
-    "lexicalization_curves", "probe", "record", "states_of", "synonym_similarity",
+    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "intervene",
+    "late_sites", "lexicalization_curves", "probe", "record", "replace", "scale", "skip",
+    "states_of", "synonym_similarity",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -50,6 +52,7 @@ __getattr__, __dir__ = lazy_names(
         "probes.measure.lexicalization": (
             "Curves curve_prompts curves_by_prompt lexicalization_curves"
         ),
+        "probes.model.interventions": "intervene replace scale skip",
         "probes.model.loading": "Loading",
         "probes.measure.run": "probe",
         "probes.media.sources": "Limits MediaOptions",

@@ -296,7 +296,7 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
 
     *columns, words = zip(*run_batches(backbone, rows, forward, progress=progress), strict=True)
     *quantities, late = map(torch.stack, columns)
-    remember(rows, sites[-LATE:], late)
+    remember(backbone, rows, sites[-LATE:], late)
     alpha, beta, lengths, ranks, probabilities = (q.double().numpy() for q in quantities)
 
     def at(kind: str, values: ndarray) -> ndarray:

@@ -45,6 +45,7 @@ class Backbone:
         anatomy: Where its sublayers are.
         encoder: Makes rows of tokens, and batches of rows.
         lock: Held around every forward pass: a traced model is not thread-safe.
+        interventions: Those that are in effect, within `probes.intervene`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Backbone:
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.revision = revision
         self.lock = threading.RLock()
+        self.interventions: list[str] = []
         self.encoder = Encoder(model, tokenizer, processor, self.loading.max_tokens, options)
         self.anatomy: Anatomy = self._resolved()
 
@@ -160,14 +162,9 @@ class Backbone:
             processor=processor,
             quantization_config=quantization_config,
         )
+        label = name or str(model)
         return cls(
-            loaded.model,
-            loaded.tokenizer,
-            loaded.processor,
-            name or str(model),
-            loaded.revision,
-            media,
-            loading,
+            loaded.model, loaded.tokenizer, loaded.processor, label, loaded.revision, media, loading
         )
 
     @property
@@ -342,6 +339,7 @@ class Backbone:
             "attn_site": self.anatomy.mid,
             "max_tokens": self.encoder.max_tokens,
             "versions": versions(),
+            **({"interventions": list(self.interventions)} if self.interventions else {}),
         }
 
     def weights_digest(self, dtype: str | None = None) -> str:

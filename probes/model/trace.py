@@ -3,7 +3,8 @@
 Only this file imports nnsight.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
@@ -252,6 +253,27 @@ def _read(value: Any, rows: int, places: Tensor) -> Tensor:
     row, column = places.to(value.device).T
     # OPT's MLP reads [batch·time, hidden].
     return value.reshape(rows, -1, value.shape[-1])[row, column]
+
+
+@contextmanager
+def around_forward(backbone: Backbone, path: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Within the context, a module computes `function(forward, *args, **kwargs)`.
+
+    nnsight and hooks read what the function returns. A forward hook would come too late to change
+    it: nnsight reads outputs before, by its controller in the place of the module's `forward`,
+    which calls the module's own one as `body`.
+    """
+    state = _traced_model(backbone).get(path)._module.forward.state
+    body = state.body
+
+    def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(functools.partial(body, module), *args, **kwargs)
+
+    state.body = forward
+    try:
+        yield
+    finally:
+        state.body = body
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
 from probes.model.sites import all_sites
 from probes.model.trace import record
-from tests.models import MULTIMODAL, TEXT
 from tests.model.test_trace import TEXTS, Tiny, reference, relative
+from tests.models import MULTIMODAL, TEXT
 from tests.samples import items_for
 
 

@@ -35,10 +35,13 @@ def remembering() -> Iterator[None]:
 
 
 def remember(
-    rows: Sequence[Row], sites: Sequence[Site], states: Float[Tensor, "rows sites hidden"]
+    backbone: Backbone,
+    rows: Sequence[Row],
+    sites: Sequence[Site],
+    states: Float[Tensor, "rows sites hidden"],
 ) -> None:
     """Keep states of rows, if there is a memory. Sites count layers from the start."""
-    memory = _memory.get()
+    memory = _memory_of(backbone)
     if memory is None:
         return
     for row, values in zip(rows, states, strict=True):
@@ -55,7 +58,7 @@ def remembered_states(
 ) -> Float[Tensor, "rows sites hidden"]:
     """`last_states`, in which only rows whose states are not in the memory are computed."""
     resolved = [Site.parse(site).resolve(backbone.num_layers) for site in sites]
-    memory = _memory.get() or {}
+    memory = _memory_of(backbone) or {}
     known = {
         i: torch.stack([memory[key][site] for site in resolved])
         for i, row in enumerate(rows)
@@ -63,6 +66,11 @@ def remembered_states(
     }
     left = [i for i in range(len(rows)) if i not in known]
     computed = last_states(backbone, [rows[i] for i in left], resolved, progress=progress)
-    remember([rows[i] for i in left], resolved, computed)
+    remember(backbone, [rows[i] for i in left], resolved, computed)
     states = dict(zip(left, computed, strict=True)) | known
     return torch.stack([states[i] for i in range(len(rows))])
+
+
+def _memory_of(backbone: Backbone) -> Memory | None:
+    """The memory in effect, which states under an intervention neither enter nor come from."""
+    return None if backbone.interventions else _memory.get()

@@ -38,6 +38,8 @@ def share_error(backbone: Backbone, kinds: Collection[Modality] = ()) -> str | N
         backbone: The model.
         kinds: The kinds of media that the rows hold.
     """
+    if backbone.interventions:
+        return "a shared beginning may have been computed without the interventions in effect"
     errors = _errors.setdefault(backbone, {})
     tried: list[Modality] = ["text", *sorted(kinds)]
     for kind in tried:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from probes.errors import BadSetting
@@ -91,20 +92,17 @@ class Batch:
             BadSetting: There are no such positions; or other than "last" are asked of a batch that
                 continues a shared prefix, in which tokens of its rows are missing.
         """
-        if isinstance(positions, str) and positions == "last":
+        if positions == "last":
             return self
-        if not isinstance(positions, slice) and positions != "all":
-            raise BadSetting(f"positions are 'last', 'all' or a slice, not {positions!r}")
         mask = self.inputs["attention_mask"]
         if not isinstance(mask, Tensor) or mask.ndim != 2:
             raise BadSetting(
                 "a batch that continues a shared prefix is read at its last positions only: "
                 "make it by Backbone.encode, or by run_batches with share_prefix=False"
             )
-        chosen = slice(None) if positions == "all" else positions
         read = [
-            [(number, column) for column in row.nonzero().flatten().tolist()[chosen]]
-            for number, row in enumerate(mask.cpu())
+            [(number, column) for column in row.nonzero().flatten().tolist()]
+            for number, row in enumerate(chosen_tokens(mask, positions).cpu())
         ]
         if not any(read):
             raise BadSetting(f"nothing to read: no row has a token at {positions}")
@@ -113,3 +111,20 @@ class Batch:
     def by_row(self, states: Tensor) -> list[Tensor]:
         """The states of each row, `[read, …]`, from those of the batch, which are row after row."""
         return list(states.split([len(places) for places in self.read]))
+
+
+def chosen_tokens(mask: Tensor, positions: Positions) -> Tensor:
+    """Truth values `[batch, tokens]` of the tokens at some positions, by an attention mask of the
+    same shape, in which padding is 0.
+
+    Raises:
+        BadSetting: There are no such positions.
+    """
+    named = {"all": slice(None), "last": slice(-1, None)}
+    chosen = positions if isinstance(positions, slice) else named.get(positions)
+    if chosen is None:
+        raise BadSetting(f"positions are 'last', 'all' or a slice, not {positions!r}")
+    found = torch.zeros_like(mask, dtype=torch.bool)
+    for row, tokens in zip(found, mask, strict=True):
+        row[tokens.nonzero().flatten()[chosen]] = True
+    return found

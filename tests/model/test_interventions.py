@@ -1,0 +1,355 @@
+"""Interventions give the forward that plain PyTorch hooks give, and leave nothing behind.
+
+The reference hooks are on branches that are named by architecture, and not through the anatomy.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from probes.errors import BadSetting, UnsupportedBackbone
+from probes.model.backbone import Backbone
+from probes.model.batches.remembering import remembered_states, remembering
+from probes.model.batches.sharing import share_error
+from probes.model.batches.states import states_of
+from probes.model.encoding import Batch
+from probes.model.interventions import intervene, replace, scale, skip
+from probes.model.sites import all_sites
+from probes.model.trace import record
+from tests.model.test_trace import BRANCHES, DECODER, LAYERS, TEXTS, Tiny, reference, relative
+from tests.models import MULTIMODAL, TEXT, tokenizer
+from tests.samples import items_for
+
+SITES = ["attn[1]", "mlp[1]", "attn[-1]", "mlp[-1]"]
+
+
+def layer_of(name: str, model: Any, site: str) -> Any:
+    decoder = model.get_submodule(DECODER.get(name, "model"))
+    return getattr(decoder, LAYERS.get(name, "layers"))[int(site[:-1].split("[")[1])]
+
+
+@contextmanager
+def scaled_branch(name: str, model: Any, site: str, factor: float) -> Iterator[None]:
+    """Multiply what a branch adds to the stream, by a plain hook at its end."""
+    branch = BRANCHES.get(name, ("self_attn", "mlp"))[site.startswith("mlp")]
+
+    def hook(module: Any, args: tuple, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (factor * output[0], *output[1:])
+        return factor * output
+
+    handle = getattr(layer_of(name, model, site), branch).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def check_scaled(name: str, backbone: Backbone, batch: Batch, site: str) -> None:
+    """All states and the logits of a forward, bit for bit where a write is skipped."""
+    mask = batch.inputs["attention_mask"].bool()
+    usual = reference(name, backbone.model, batch)
+    for factor, intervention, limit in ((0.0, skip, 0.0), (0.5, scale(0.5), 1e-6)):
+        with scaled_branch(name, backbone.model, site, factor):
+            expected = reference(name, backbone.model, batch)
+        with intervene(backbone, {site: intervention}):
+            states = record(
+                backbone, batch, all_sites(backbone.num_layers), positions="all", logits=True
+            )
+            with torch.no_grad():
+                plain = backbone.model(**batch.inputs, use_cache=False).logits[:, -1]
+        for where, state in expected.everywhere.items():
+            assert relative(states[where], state[mask]) <= limit, f"{where}, {factor} · {site}"
+        assert relative(plain, expected.logits) <= limit
+        assert relative(plain, usual.logits) > 1e-3, f"{site} changes nothing"
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("name", TEXT)
+def test_a_scaled_write_is_that_of_plain_hooks(name: str, site: str, tiny: Tiny) -> None:
+    check_scaled(name, tiny(name), tiny(name).encode(TEXTS), site)
+
+
+@pytest.mark.parametrize("name", MULTIMODAL)
+def test_a_scaled_write_is_that_of_plain_hooks_with_media(name: str, tiny: Tiny) -> None:
+    batch = tiny(name).encode(["Yes", *items_for(name).values()])
+    for site in ("attn[1]", "mlp[-1]"):
+        check_scaled(name, tiny(name), batch, site)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
+def test_a_scaled_write_of_real_weights(name: str, request: pytest.FixtureRequest) -> None:
+    backbone = request.getfixturevalue(name)
+    for site in ("attn[-2]", "mlp[-1]"):
+        check_scaled(name, backbone, backbone.encode(TEXTS), site)
+
+
+@pytest.mark.parametrize("site", ["attn[1]", "mlp[-1]"])
+@pytest.mark.parametrize("name", ["llama", "gemma3-text", "granite", "gpt2", "opt", "qwen2.5-vl"])
+def test_a_generation_is_that_of_plain_hooks(name: str, site: str, tiny: Tiny) -> None:
+    """With its cache: every new token is a forward of its own."""
+    backbone = tiny(name)
+    batch = backbone.encode(["the word of the image"])
+    inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
+
+    def tokens() -> list[int]:
+        found = backbone.model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        return found[0, inputs["input_ids"].shape[1] :].tolist()
+
+    usual = backbone.generate("the word of the image", 8)
+    with scaled_branch(name, backbone.model, site, 0.0):
+        expected, text = tokens(), backbone.generate("the word of the image", 8)
+    with intervene(backbone, {site: skip}):
+        assert tokens() == expected
+        assert backbone.generate("the word of the image", 8) == text != usual
+    assert backbone.generate("the word of the image", 8) == usual
+
+
+def test_skipping_the_last_mlp_of_smollm2_takes_paris_away(smollm2: Backbone) -> None:
+    prompt = "The capital of France is"
+    assert smollm2.generate(prompt, 1) == "Paris"
+    with intervene(smollm2, {"mlp[-2]": skip}):
+        assert smollm2.generate(prompt, 1) == "Paris"
+    with intervene(smollm2, {"mlp[-1]": skip}):
+        assert smollm2.generate(prompt, 1) != "Paris"
+
+
+def test_a_replaced_state_is_the_one_that_is_given(tiny: Tiny) -> None:
+    backbone, state = tiny("gemma2"), torch.linspace(-1, 1, 64)
+    batch = backbone.encode(TEXTS)
+    for site in ("embed", "attn[2]", "mlp[2]"):
+        with intervene(backbone, {site: replace(state)}):
+            found = record(backbone, batch, [site, "norm"], positions="all")
+        assert torch.equal(found[site], state.expand_as(found[site]))
+    each = torch.stack([state, 2 * state, 3 * state])[:, None]
+    with intervene(backbone, {"mlp[2]": replace(each)}):
+        found = record(backbone, batch, ["mlp[2]"])
+    assert torch.equal(found["mlp[2]"], each[:, 0])
+
+
+def test_states_put_back_give_the_forward_they_are_from(tiny: Tiny) -> None:
+    """Patching every token of a sublayer's state makes one input of the other."""
+    backbone = tiny("qwen3")
+    clean, other = backbone.encode(["Yes of"]), backbone.encode(["No one"])
+    expected = record(backbone, clean, ["norm", "attn[1]"], positions="all")
+    whole = expected["attn[1]"][None]
+    with intervene(backbone, {"attn[1]": lambda before, after: whole}):
+        found = record(backbone, other, ["norm"], positions="all")
+    assert torch.equal(found["norm"], expected["norm"])
+
+
+@pytest.mark.parametrize("site", ["embed", "attn[1]", "mlp[1]"])
+def test_only_the_chosen_positions_change(site: str, tiny: Tiny) -> None:
+    backbone = tiny("qwen2")
+    batch = backbone.encode(TEXTS)
+    usual = record(backbone, batch, [site], positions="all").by_row(site)
+    for positions in ("last", slice(0, 1), slice(1, -1)):
+        with intervene(backbone, {site: scale(0.5)}, positions=positions):
+            found = record(backbone, batch, [site], positions="all").by_row(site)
+        with intervene(backbone, {site: scale(0.5)}):
+            halved = record(backbone, batch, [site], positions="all").by_row(site)
+        chosen = slice(-1, None) if positions == "last" else positions
+        for row, before, new in zip(found, usual, halved, strict=True):
+            expected = before.clone()
+            # Nothing before a position depends on it, and a first change is that of all.
+            expected[chosen] = new[chosen] if site == "embed" else row[chosen]
+            assert torch.equal(row, expected)
+            assert not torch.equal(row[chosen], before[chosen]) or len(before[chosen]) == 0
+
+
+def test_positions_of_a_generation_are_those_of_the_row(tiny: Tiny) -> None:
+    """A slice at the beginning leaves new tokens alone, although each is the first of a forward."""
+    backbone, changed = tiny("llama"), []
+
+    def see(before: Tensor, after: Tensor) -> Tensor:
+        changed.append(after.shape[1])
+        return torch.zeros_like(after)
+
+    def last_layer(before: Tensor, after: Tensor) -> Tensor:
+        zero.append((after == 0).all(-1).sum().item())
+        return after
+
+    for positions, expected in ((slice(0, 1), [1, 0, 0]), ("last", [1, 1, 1]), ("all", [5, 1, 1])):
+        zero: list[float] = []
+        with (
+            intervene(backbone, {"mlp[1]": see}, positions=positions),
+            intervene(backbone, {"mlp[1]": last_layer}),
+        ):
+            backbone.generate("the word of the word", 3)
+        assert zero == expected
+    assert changed == [5, 1, 1] * 3
+
+
+def test_an_inner_block_reads_what_an_outer_one_leaves(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    batch = backbone.encode(TEXTS)
+    add = lambda before, after: after + 1  # noqa: E731
+    for site in ("embed", "attn[0]", "mlp[1]"):
+        with intervene(backbone, {site: lambda before, after: 3 * add(before, after)}):
+            expected = record(backbone, batch, [site, "norm"])
+        with (
+            intervene(backbone, {site: add}),
+            intervene(backbone, {site: lambda before, after: 3 * after}),
+        ):
+            found = record(backbone, batch, [site, "norm"])
+        assert all(torch.equal(found[s], expected[s]) for s in found)
+
+
+def test_the_state_before_is_the_changed_one(tiny: Tiny) -> None:
+    """In whatever order: `attn[0]` starts from a changed `embed`, and `mlp[0]` from `attn[0]`."""
+    backbone, state = tiny("llama"), torch.ones(64)
+    batch = backbone.encode(TEXTS)
+    with (
+        intervene(backbone, {"mlp[0]": skip, "attn[0]": skip}),
+        intervene(backbone, {"embed": replace(state)}),
+    ):
+        found = record(backbone, batch, ["embed", "attn[0]", "mlp[0]"])
+    assert all(torch.equal(s, state.expand_as(s)) for s in found.values())
+
+
+# -------------------------------------------------------------------- nothing is left behind
+
+
+def hooks(model: Any) -> list[Any]:
+    return [
+        (len(m._forward_pre_hooks), len(m._forward_hooks), id(m.__dict__.get("forward")))
+        for m in model.modules()
+    ]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2.5-vl"])
+def test_nothing_is_left_behind(name: str, tiny: Tiny) -> None:
+    backbone = tiny(name)
+    batch = backbone.encode(TEXTS)
+    before, weights = hooks(backbone.model), backbone.weights_digest()
+    states = record(backbone, batch, "all", positions="all", logits=True)
+    fingerprint = backbone.fingerprint()
+    with pytest.raises(ZeroDivisionError), intervene(backbone, dict.fromkeys(SITES, skip)):
+        record(backbone, batch, ["norm"])
+        raise ZeroDivisionError
+    again = record(backbone, batch, "all", positions="all", logits=True)
+    assert all(torch.equal(states[site], again[site]) for site in states)
+    assert hooks(backbone.model) == before
+    assert (backbone.interventions, backbone.weights_digest()) == ([], weights)
+    assert backbone.fingerprint() == fingerprint
+
+
+def test_an_intervention_that_fails_leaves_nothing_behind(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    expected = record(backbone, TEXTS, ["norm"])["norm"]
+
+    def fail(before: Tensor, after: Tensor) -> Tensor:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), intervene(backbone, {"attn[0]": fail}):
+        record(backbone, TEXTS, ["norm"])
+    assert torch.equal(record(backbone, TEXTS, ["norm"])["norm"], expected)
+
+
+def test_other_threads_wait_for_the_end_of_the_block(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    batch = backbone.encode(TEXTS)
+    expected = record(backbone, batch, ["norm"])["norm"]
+    found: list[Tensor] = []
+    thread = threading.Thread(target=lambda: found.append(record(backbone, batch, "norm")["norm"]))
+    with intervene(backbone, {"mlp[0]": skip}):
+        thread.start()
+        inside = record(backbone, batch, ["norm"])["norm"]
+        assert found == []
+    thread.join()
+    assert torch.equal(found[0], expected)
+    assert not torch.equal(inside, expected)
+
+
+# ------------------------------------------------------------- what is remembered of forwards
+
+
+def test_states_of_many_texts_are_those_of_each(tiny: Tiny) -> None:
+    """They share a prefix without interventions, which was computed before the block."""
+    backbone = tiny("qwen2")
+    texts = [f"one word of the image is as long as it must be: {i}" for i in range(4)]
+    usual = states_of(backbone, texts, ["norm"])
+    assert share_error(backbone) is None
+    with intervene(backbone, {"mlp[1]": scale(2.0)}, positions=slice(2, 5)):
+        found = states_of(backbone, texts, ["norm"])
+        each = torch.cat([record(backbone, text, ["norm"])["norm"] for text in texts])
+    assert relative(found[:, 0], each) <= 1e-5
+    assert relative(usual[:, 0], each) > 1e-3
+    assert relative(states_of(backbone, texts, ["norm"])[:, 0], usual[:, 0]) <= 1e-5
+
+
+def test_remembered_states_are_not_those_of_an_intervention(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    rows = backbone.rows(TEXTS)
+    with remembering():
+        usual = remembered_states(backbone, rows, ["norm"])
+        with intervene(backbone, {"mlp[1]": skip}):
+            inside = remembered_states(backbone, rows, ["norm", "mlp[1]"])
+        again = remembered_states(backbone, rows, ["norm", "mlp[1]"])
+    assert torch.equal(usual[:, 0], again[:, 0])
+    assert relative(inside[:, 1], again[:, 1]) > 1e-3
+
+
+def test_a_batch_that_continues_a_prefix_is_refused(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    batch = backbone.encode(TEXTS)
+    batch.inputs["attention_mask"] = batch.inputs["attention_mask"][:, None, None]
+    with (
+        intervene(backbone, {"mlp[1]": skip}),
+        pytest.raises(BadSetting, match="needs whole rows"),
+    ):
+        record(backbone, batch, ["norm"])
+
+
+# ------------------------------------------------------------------------------------ errors
+
+
+def test_mistakes_are_named(tiny: Tiny, unchecked: None) -> None:
+    backbone = tiny("llama")
+    mistakes: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({"mlp": skip}, {}, "'mlp' is not a site"),
+        ({"mlp[9]": skip}, {}, "this backbone has 4 layers"),
+        ({"norm": skip}, {}, r"intervene at mlp\[-1\]"),
+        ({"mlp[-1]": skip, "mlp[3]": skip}, {}, r"names mlp\[3\] twice"),
+        ({"mlp[-1]": 0.5}, {}, "scale"),
+        ({"mlp[-1]": skip}, {"positions": "first"}, "not 'first'"),
+    ]
+    for interventions, settings, message in mistakes:
+        with (
+            pytest.raises(BadSetting, match=message),
+            intervene(backbone, interventions, **settings),
+        ):
+            pass
+    for wrong in (lambda before, after: after[..., :3], lambda before, after: None,
+                  replace(torch.ones(5))):  # fmt: skip
+        with intervene(backbone, {"mlp[1]": wrong}), pytest.raises(BadSetting, match="64"):
+            record(backbone, TEXTS, ["norm"])
+    assert backbone.interventions == []
+
+
+def test_a_layer_that_keeps_a_copy_of_the_stream_is_refused() -> None:
+    """Skipping its attention would change what the MLP reads, and not what it is added to."""
+    model = TEXT["llama"].__wrapped__()  # type: ignore[attr-defined]
+    layer = model.model.layers[2]
+    attention, mlp = layer.self_attn, layer.mlp
+
+    def forward(hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        mixed, _ = attention(layer.input_layernorm(hidden_states), **kwargs)
+        middle = hidden_states + mixed
+        return middle + mlp(layer.post_attention_layernorm(middle.clone()))
+
+    layer.forward = forward
+    backbone = Backbone.load(model, tokenizer=tokenizer())
+    with (
+        pytest.raises(UnsupportedBackbone, match=r"layers\.2 keeps a second copy"),
+        intervene(backbone, {"attn[0]": skip}),
+    ):
+        pass
+    with intervene(backbone, {"mlp[2]": skip}):
+        states = record(backbone, TEXTS, ["attn[2]", "mlp[2]"])
+    assert torch.equal(states["attn[2]"], states["mlp[2]"])
