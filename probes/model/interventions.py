@@ -36,6 +36,9 @@ Intervention = Callable[[Tensor, Tensor], Tensor]
 """From the stream before and after a sublayer, `[batch, tokens, hidden]` each, to the stream that
 replaces the latter. It leaves both as they are."""
 
+Interventions = Mapping[str, Intervention] | Mapping[Site, Intervention]
+"""By site."""
+
 _confirmed: WeakSet[Backbone] = WeakSet()
 
 
@@ -68,7 +71,7 @@ def replace(state: Tensor) -> Intervention:
 @contextmanager
 def intervene(
     backbone: Backbone,
-    interventions: Mapping[str | Site, Intervention],
+    interventions: Interventions,
     *,
     positions: Positions = "all",
 ) -> Iterator[None]:
@@ -116,9 +119,7 @@ def intervene(
             backbone.interventions = before
 
 
-def _resolved(
-    backbone: Backbone, interventions: Mapping[str | Site, Intervention]
-) -> dict[Site, Intervention]:
+def _resolved(backbone: Backbone, interventions: Interventions) -> dict[Site, Intervention]:
     functions: dict[Site, Intervention] = {}
     for name, function in interventions.items():
         site = Site.parse(name).resolve(backbone.num_layers)
@@ -160,24 +161,28 @@ class _Tokens:
     def __init__(self, positions: Positions):
         self.positions = positions
         self.mask: Tensor | None = None
+        self.cached = 0
 
     def see(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        """Read the attention mask of the model's forward."""
+        """Read the attention mask of the model's forward, and how many tokens its cache holds."""
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
             raise BadSetting(
                 "an intervention needs whole rows, with a mask [batch, tokens]: make the batch "
                 "inside of the block, or by Backbone.encode"
             )
-        self.mask = mask
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        self.mask, self.cached = mask, 0 if cache is None else cache.get_seq_length()
 
     def chosen(self, stream: Tensor) -> Tensor | None:
         """Truth values `[batch, tokens, 1]`, or None for all tokens."""
         if self.positions == "all":
             return None
-        mask = stream.new_ones(stream.shape[:2]) if self.mask is None else self.mask
-        # With a cache the stream is that of the latest tokens.
-        return chosen_tokens(mask, self.positions)[:, -stream.shape[1] :, None].to(stream.device)
+        rows, tokens, _ = stream.shape
+        mask = self.mask
+        if mask is None:
+            mask = stream.new_ones(rows, self.cached + tokens)
+        return chosen_tokens(mask, self.positions)[:, -tokens:, None].to(stream.device)
 
 
 class _Change:

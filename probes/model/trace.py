@@ -124,17 +124,16 @@ def record(
         raise BadSetting("nothing to record: name at least one site, or ask for logits")
     norm = {Site.parse("norm")} if logits else set()
     ordered = sorted(unique | norm, key=lambda site: site.depth(depth))
-    batch = batch if isinstance(batch, Batch) else backbone.encode(batch)
-    batch = batch.reading(positions)
+    whole = batch if isinstance(batch, Batch) else backbone.encode(batch)
+    chosen = whole.reading(positions)
     with backbone.lock, torch.no_grad():
         try:
-            traced = dict(zip(ordered, _trace(backbone, batch, ordered), strict=True))
+            traced = dict(zip(ordered, _trace(backbone, chosen, ordered), strict=True))
             own = backbone.lens(traced[ordered[-1]], "norm").float() if logits else None
         except torch.OutOfMemoryError as error:
-            raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
-    return States(
-        {site: state for site, state in traced.items() if site in unique}, own, depth, batch.read
-    )
+            raise OutOfMemory.of(backbone.device, f"record {len(chosen)} rows") from error
+    kept = {site: state for site, state in traced.items() if site in unique}
+    return States(kept, own, depth, chosen.read)
 
 
 def _trace(backbone: Backbone, batch: Batch, sites: list[Site]) -> list[Tensor]:

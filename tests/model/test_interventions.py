@@ -18,6 +18,7 @@ from probes.model.batches.remembering import remembered_states, remembering
 from probes.model.batches.sharing import share_error
 from probes.model.batches.states import states_of
 from probes.model.encoding import Batch
+from probes.model.encoding.rows import Positions
 from probes.model.interventions import intervene, replace, scale, skip
 from probes.model.sites import all_sites
 from probes.model.trace import record
@@ -148,7 +149,8 @@ def test_only_the_chosen_positions_change(site: str, tiny: Tiny) -> None:
     backbone = tiny("qwen2")
     batch = backbone.encode(TEXTS)
     usual = record(backbone, batch, [site], positions="all").by_row(site)
-    for positions in ("last", slice(0, 1), slice(1, -1)):
+    ways: list[Positions] = ["last", slice(0, 1), slice(1, -1)]
+    for positions in ways:
         with intervene(backbone, {site: scale(0.5)}, positions=positions):
             found = record(backbone, batch, [site], positions="all").by_row(site)
         with intervene(backbone, {site: scale(0.5)}):
@@ -174,7 +176,12 @@ def test_positions_of_a_generation_are_those_of_the_row(tiny: Tiny) -> None:
         zero.append((after == 0).all(-1).sum().item())
         return after
 
-    for positions, expected in ((slice(0, 1), [1, 0, 0]), ("last", [1, 1, 1]), ("all", [5, 1, 1])):
+    cases: list[tuple[Positions, list[int]]] = [
+        (slice(0, 1), [1, 0, 0]),
+        ("last", [1, 1, 1]),
+        ("all", [5, 1, 1]),
+    ]
+    for positions, expected in cases:
         zero: list[float] = []
         with (
             intervene(backbone, {"mlp[1]": see}, positions=positions),
@@ -229,9 +236,14 @@ def test_nothing_is_left_behind(name: str, tiny: Tiny) -> None:
     before, weights = hooks(backbone.model), backbone.weights_digest()
     states = record(backbone, batch, "all", positions="all", logits=True)
     fingerprint = backbone.fingerprint()
-    with pytest.raises(ZeroDivisionError), intervene(backbone, dict.fromkeys(SITES, skip)):
-        record(backbone, batch, ["norm"])
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with intervene(backbone, dict.fromkeys(SITES, skip)):
+            record(backbone, batch, ["norm"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     again = record(backbone, batch, "all", positions="all", logits=True)
     assert all(torch.equal(states[site], again[site]) for site in states)
     assert hooks(backbone.model) == before
@@ -325,8 +337,8 @@ def test_mistakes_are_named(tiny: Tiny, unchecked: None) -> None:
             intervene(backbone, interventions, **settings),
         ):
             pass
-    for wrong in (lambda before, after: after[..., :3], lambda before, after: None,
-                  replace(torch.ones(5))):  # fmt: skip
+    wrongs: list[Any] = [lambda _, after: after[..., :3], lambda *_: None, replace(torch.ones(5))]
+    for wrong in wrongs:
         with intervene(backbone, {"mlp[1]": wrong}), pytest.raises(BadSetting, match="64"):
             record(backbone, TEXTS, ["norm"])
     assert backbone.interventions == []

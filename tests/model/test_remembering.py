@@ -101,6 +101,8 @@ def test_pictures_with_the_same_tokens_are_not_mistaken(tiny: Tiny) -> None:
     backbone = tiny("qwen2-vl")
     row = backbone.row(items_for("qwen2-vl")["picture"])
     with remembering():
-        remember([row], [*all_sites(backbone)[-1:]], torch.zeros(1, 1, backbone.hidden_size))
+        remember(
+            backbone, [row], [*all_sites(backbone)[-1:]], torch.zeros(1, 1, backbone.hidden_size)
+        )
         assert kept._memory.get() == {}
         assert remembered_states(backbone, [row], [LAST]).abs().max() > 0
