@@ -194,6 +194,53 @@ def record_attention(
     return weights
 
 
+def attention_patterns(
+    backbone: Backbone,
+    batch: Batch | Source | Sequence[Source],
+    layers: int | Sequence[int],
+    heads: Sequence[int] | None = None,
+) -> dict[int, list[Float[Tensor, "heads tokens tokens"]]]:
+    """What each token of a row attends to, in some layers.
+
+    All attention of this forward is computed step by step, since fused kernels do not return their
+    weights, and one mask serves all layers. It stops after the deepest of the layers.
+
+    Args:
+        backbone: The model to read.
+        batch: What `backbone.encode` returns, or what it takes.
+        layers: Layers, counted from the end where they are negative.
+        heads: Heads of each layer in this order, all by default.
+
+    Returns:
+        By layer, counted from the start, for each row the weights `[heads, from, to]`, float32 on
+        the device of the layer, without padding.
+
+    Raises:
+        BadItem: An item cannot be read.
+        BadSetting: There is no such layer or head.
+        UnsupportedBackbone: A layer has no attention, or does not return its weights.
+        OutOfMemory: The batch does not fit in memory.
+    """
+    depth = backbone.num_layers
+    named = [layers] if isinstance(layers, int) else layers
+    chosen = sorted({Site("attn", layer).resolve(depth).layer for layer in named})
+    if not chosen:
+        raise BadSetting("no attention to record: name at least one layer")
+    whole = batch if isinstance(batch, Batch) else backbone.encode(batch)
+    read = whole.reading("all")
+    patterns = {}
+    for layer, weights in zip(chosen, record_attention(backbone, read, chosen), strict=True):
+        count = weights.shape[1]
+        if missing := [head for head in heads or () if not 0 <= head < count]:
+            raise BadSetting(f"layer {layer} has heads 0 to {count - 1}, not {missing[0]}")
+        kept = weights if heads is None else weights[:, list(heads)]
+        patterns[layer] = [
+            row[..., [column for _, column in places]].movedim(0, 1)
+            for row, places in zip(read.by_row(kept), read.read, strict=True)
+        ]
+    return patterns
+
+
 def _places(backbone: Backbone, batch: Batch) -> Tensor:
     """Row and column of every position that is read, `[positions, 2]`."""
     return torch.tensor(

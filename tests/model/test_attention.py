@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from probes.errors import UnsupportedBackbone
+from probes.errors import BadSetting, UnsupportedBackbone
 from probes.model.anatomy import attention_modules
 from probes.model.backbone import Backbone
 from probes.model.encoding import Batch
-from probes.model.trace import record, record_attention
+from probes.model.trace import attention_patterns, record, record_attention
 from tests.models import MULTIMODAL, TEXT
 from tests.samples import items_for
 
@@ -47,6 +47,32 @@ def test_attention_to_media_is_that_which_the_model_returns(name: str, tiny: Tin
     batch = backbone.encode(list(items_for(name).values()))
     (weights,) = record_attention(backbone, batch, [1])
     torch.testing.assert_close(weights, returned(name, batch)[1][:, :, -1])
+
+
+@pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
+def test_patterns_are_those_of_every_token(name: str, tiny: Tiny) -> None:
+    backbone = tiny(name)
+    items: list[Any] = [*items_for(name).values()] if name in MULTIMODAL else []
+    batch = backbone.encode([*TEXTS, *items])
+    found = attention_patterns(backbone, batch, [-1, 0], heads=[2, 0])
+    expected = returned(name, batch)
+    assert list(found) == [0, 3]
+    for layer, rows in found.items():
+        assert [row.shape for row in rows] == [(2, length, length) for length in batch.lengths]
+        for row, weights in zip(rows, expected[layer], strict=True):
+            length = row.shape[-1]
+            assert torch.equal(row, weights[[2, 0], -length:, -length:])
+
+
+def test_patterns_that_there_are_not(tiny: Tiny) -> None:
+    backbone = tiny("llama")
+    assert attention_patterns(backbone, "the word", 1)[1][0].shape == (4, 2, 2)
+    with pytest.raises(BadSetting, match="layer 1 has heads 0 to 3, not 4"):
+        attention_patterns(backbone, TEXTS, [1], heads=[4])
+    with pytest.raises(BadSetting, match="this backbone has 4 layers"):
+        attention_patterns(backbone, TEXTS, [4])
+    with pytest.raises(BadSetting, match="at least one layer"):
+        attention_patterns(backbone, TEXTS, [])
 
 
 def test_states_are_the_same_before_and_after(tiny: Tiny) -> None:
