@@ -172,4 +172,5 @@ def decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     media = fingerprint.get("media") or {}
     same = {key: fingerprint.get(key) for key in ("weights", "tokenizer", "processor")}
     bound = {"max_pixels": media["max_pixels"]} if "max_pixels" in media else {}
-    return {**same, "pictures": media.get("images"), **bound}
+    changed = {key: fingerprint[key] for key in ("interventions",) if key in fingerprint}
+    return {**same, "pictures": media.get("images"), **bound, **changed}

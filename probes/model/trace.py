@@ -114,8 +114,8 @@ def record(
 
     Raises:
         BadItem: An item cannot be read.
-        BadSetting: The backbone has no such site, nothing is to be recorded, or no row has such a
-            position.
+        BadSetting: The backbone has no such site, nothing is to be recorded, or there are no such
+            positions.
         OutOfMemory: The batch does not fit in memory.
     """
     depth = backbone.num_layers
@@ -243,9 +243,8 @@ def attention_patterns(
 
 def _places(backbone: Backbone, batch: Batch) -> Tensor:
     """Row and column of every position that is read, `[positions, 2]`."""
-    return torch.tensor(
-        [place for places in batch.read for place in places], device=backbone.device
-    )
+    places = [place for places in batch.read for place in places]
+    return torch.tensor(places, dtype=torch.long, device=backbone.device).reshape(-1, 2)
 
 
 def _weights_at(output: Any, places: Tensor) -> Tensor | None:

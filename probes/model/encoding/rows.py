@@ -104,8 +104,6 @@ class Batch:
             [(number, column) for column in row.nonzero().flatten().tolist()]
             for number, row in enumerate(chosen_tokens(mask, positions).cpu())
         ]
-        if not any(read):
-            raise BadSetting(f"nothing to read: no row has a token at {positions}")
         return replace(self, read=read)
 
     def by_row(self, states: Tensor) -> list[Tensor]:
