@@ -20,28 +20,33 @@ if TYPE_CHECKING:
     from probes.measure.run import probe
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
     from probes.media.sources import Limits, MediaOptions
+    from probes.microscope.patching import PatchGrid, patch_grid
+    from probes.microscope.stored import StoredStates, store_states, stored_states
     from probes.model.backbone import Backbone
     from probes.model.batches.states import states_of
     from probes.model.encoding import Batch
     from probes.model.interventions import intervene, replace, scale, skip
     from probes.model.loading import Loading
     from probes.model.sites import Site, all_sites, late_sites
-    from probes.model.trace import States, record
+    from probes.model.trace import States, attention_patterns, record
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
 
 __all__ = [
     "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves",
-    "DiagnosticScore", "Frame",
-    "FrameBias", "Geometry", "Item", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
-    "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
-    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "intervene",
-    "late_sites", "lexicalization_curves", "probe", "record", "replace", "scale", "skip",
-    "states_of", "synonym_similarity",
+    "DiagnosticScore", "Frame", "FrameBias", "Geometry", "Item", "Limits", "Loading",
+    "MediaOptions", "Part", "PatchGrid", "ProbeReport", "Site", "States", "StoredStates",
+    "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item", "as_items",
+    "attention_patterns", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias",
+    "intervene", "late_sites", "lexicalization_curves", "patch_grid", "probe", "record",
+    "replace", "scale", "skip", "states_of", "store_states", "stored_states",
+    "synonym_similarity",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "probes.microscope.patching": "PatchGrid patch_grid",
+        "probes.microscope.stored": "StoredStates store_states stored_states",
         "probes.model.backbone": "Backbone",
         "probes.measure.diagnostic.extractions": "diagnose",
         "probes.measure.diagnostic.scores": "DiagnosticScore",
@@ -61,6 +66,6 @@ __getattr__, __dir__ = lazy_names(
         "probes.model.sites": "Site all_sites late_sites",
         "probes.model.batches.states": "states_of",
         "probes.measure.synonyms": "SynonymSimilarity synonym_similarity",
-        "probes.model.trace": "States record",
+        "probes.model.trace": "States attention_patterns record",
     },
 )
