@@ -1,8 +1,8 @@
-"""Activation patching: which states of one input, put into another, bring back its answer?
+"""Activation patching: what of one input, put into another, brings back its answer?
 
 Two inputs are continued by different words, the clean one by y and the corrupted one by y'. The
-corrupted input runs again with one state of the clean one in the place of its own, and the
-difference d of the logits of y and y' tells how much of the answer that state brings back:
+corrupted input runs again with what one sublayer of the clean one writes in the place of its own,
+and the difference d of the logits of y and y' tells how much of the answer this brings back:
 
     restored = (d patched - d corrupted) / (d clean - d corrupted)
 
@@ -46,7 +46,7 @@ class PatchGrid:
     """The logit difference of the clean input."""
     corrupted: float
     """That of the corrupted input."""
-    part: Literal["state", "write"]
+    part: Literal["write", "state"]
     """What is patched."""
 
 
@@ -67,7 +67,7 @@ def patch_grid(
     answers: tuple[str, str] | None = None,
     *,
     positions: Literal["last", "all"] = "last",
-    part: Literal["state", "write"] = "state",
+    part: Literal["write", "state"] = "write",
 ) -> PatchGrid:
     """Patch every sublayer of a corrupted input from a clean one, one at a time.
 
@@ -82,8 +82,9 @@ def patch_grid(
             predicts.
         positions: "last" for the last token, or "all" for each token by itself, for which both
             inputs must have the same number of tokens.
-        part: What is patched: the "state" of the residual stream after a sublayer, or the "write"
-            of the sublayer alone, which leaves what came before it.
+        part: What is patched: the "write" of a sublayer, which leaves what came before it, or the
+            whole "state" of the residual stream after it. The MLP of a layer reads nothing but the
+            state after attention at its position, so that both states of a layer restore the same.
 
     Returns:
         The restored shares.
@@ -94,7 +95,7 @@ def patch_grid(
             same; or the inputs do not differ in their logits.
     """
     check_choice("positions", positions, ("last", "all"))
-    check_choice("part", part, ("state", "write"))
+    check_choice("part", part, ("write", "state"))
     source, target = backbone.row(clean, "clean"), backbone.row(corrupted, "corrupted")
     if positions == "all" and len(source) != len(target):
         raise BadSetting(

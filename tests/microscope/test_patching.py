@@ -49,7 +49,7 @@ def by_hooks(name: str, backbone: Backbone, layer: int, column: int) -> tuple[fl
 @pytest.mark.parametrize("name", ["llama", "gemma2", "granite", "gpt2", "opt", "olmo2"])
 def test_shares_are_those_of_plain_hooks(name: str, tiny: Tiny) -> None:
     backbone = tiny(name)
-    grid = patch_grid(backbone, CLEAN, CORRUPTED, ("A", "B"), positions="all")
+    grid = patch_grid(backbone, CLEAN, CORRUPTED, ("A", "B"), positions="all", part="state")
     count = len(backbone.row(CORRUPTED))
     assert grid.values.shape == (4, 2, count)
     assert "".join(grid.tokens) == CORRUPTED
@@ -62,11 +62,11 @@ def test_shares_are_those_of_plain_hooks(name: str, tiny: Tiny) -> None:
 def test_what_must_be_restored_is(tiny: Tiny) -> None:
     """All of it by the last state, nothing before the inputs differ, whatever the batches."""
     backbone = tiny("qwen2")
-    grid = patch_grid(backbone, CLEAN, CORRUPTED, positions="all")
+    grid = patch_grid(backbone, CLEAN, CORRUPTED, positions="all", part="state")
     np.testing.assert_allclose(grid.values[-1, 1, -1], 1, atol=1e-5)
     np.testing.assert_allclose(grid.values[..., :3], 0, atol=1e-5)
     np.testing.assert_allclose(grid.values[-1, :, :-1], 0, atol=1e-5)
-    last = patch_grid(backbone, CLEAN, CORRUPTED)
+    last = patch_grid(backbone, CLEAN, CORRUPTED, part="state")
     assert last.tokens == grid.tokens[-1:]
     np.testing.assert_allclose(last.values, grid.values[..., -1], atol=1e-5)
 
@@ -82,7 +82,7 @@ def test_batches_do_not_matter(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_write_leaves_what_came_before_it(tiny: Tiny) -> None:
     """The first attention writes from the same stream where the inputs have the same tokens."""
     backbone = tiny("llama")
-    state = patch_grid(backbone, "the word", "one word", ("A", "B"), positions="all")
+    state = patch_grid(backbone, "the word", "one word", ("A", "B"), positions="all", part="state")
     write = patch_grid(backbone, "the word", "one word", ("A", "B"), positions="all", part="write")
     assert write.values[0, 0, 1] == pytest.approx(state.values[0, 0, 1], abs=1e-4)
     assert abs(write.values[0, 0, 0] - state.values[0, 0, 0]) > 0.01
@@ -92,16 +92,41 @@ def test_a_write_leaves_what_came_before_it(tiny: Tiny) -> None:
 def test_pictures_can_be_patched(name: str, tiny: Tiny) -> None:
     assert name in MULTIMODAL
     items = items_for(name)
-    grid = patch_grid(tiny(name), items["picture"], "the word", ("A", "B"))
+    grid = patch_grid(tiny(name), items["picture"], "the word", ("A", "B"), part="state")
     assert grid.values.shape == (4, 2)
     np.testing.assert_allclose(grid.values[-1, 1], 1, atol=1e-5)
 
 
 def test_the_answer_of_smollm2_is_restored(smollm2: Backbone) -> None:
-    grid = patch_grid(smollm2, "The capital of France is", "The capital of Italy is")
+    """By the attention that carries the country to the end of the prompt, as by plain hooks."""
+    clean, corrupted = "The capital of France is", "The capital of Italy is"
+    grid = patch_grid(smollm2, clean, corrupted)
     assert grid.answers == (" Paris", " Rome")
     assert grid.values.shape == (30, 2)
-    assert abs(grid.values[5]).max() < 0.1 < 0.9 < grid.values[-1, 1]
+    layer, column = np.unravel_index(grid.values.argmax(), grid.values.shape)
+    branch = smollm2.model.model.layers[layer].get_submodule(("self_attn", "mlp")[column])
+    kept: list[Tensor] = []
+
+    def keep(module: Any, args: tuple, output: Any) -> None:
+        kept.append(output[0] if isinstance(output, tuple) else output)
+
+    def put(module: Any, args: tuple, output: Any) -> Any:
+        stream = output[0] if isinstance(output, tuple) else output
+        stream[:, -1] = kept[0][:, -1]
+
+    logits = []
+    with torch.no_grad():
+        for text, hook in ((clean, keep), (corrupted, put), (corrupted, None)):
+            handle = branch.register_forward_hook(hook) if hook else None
+            try:
+                logits.append(smollm2.model(**smollm2.encode([text]).inputs).logits[0, -1])
+            finally:
+                if handle:
+                    handle.remove()
+    right, wrong = (smollm2.encoder.plain.tokenize(answer)[0] for answer in grid.answers)
+    reference, patched, start = ((found[right] - found[wrong]).item() for found in logits)
+    assert grid.values.max() == pytest.approx((patched - start) / (reference - start), abs=1e-3)
+    assert grid.values.max() > 0.5
 
 
 def test_mistakes_are_named(tiny: Tiny, unchecked: None) -> None:
