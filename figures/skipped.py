@@ -42,39 +42,41 @@ def main(*, model: str | None = None) -> None:
         found = read_json(file)
         name = file.stem.removeprefix("skipped_")
         for kind in ("same", "correct"):
-            shares = [f"{Interval(*found['skipped'][site][kind]):.2f}" for site in SUBLAYERS]
+            shares = [
+                f"{Interval(*found['skipped'][site][kind]):.2f}" if site in found["skipped"] else ""
+                for site in SUBLAYERS
+            ]
             table.add_row(f"{name}, {kind}", *shares)
     Console(width=200).print(table)
 
 
 def measure(model: str) -> None:
-    backbone = Backbone.load(model)
+    """Goes on where it stopped."""
+    backbone, path = Backbone.load(model), HERE / f"skipped_{Path(model).name}.json"
     with (HERE / "facts.csv").open(newline="") as file:
         facts = list(csv.DictReader(file))
     prompts = [fact["prompt"] for fact in facts]
-    answers = [fact["answer"].casefold() for fact in facts]
-    usual = first_words(backbone, prompts)
-    right = np.array([word == answer for word, answer in zip(usual, answers, strict=True)])
-    skipped = {}
-    for site in SUBLAYERS:
-        words = first_words(backbone, prompts, site)
-        same = np.array([word == before for word, before in zip(words, usual, strict=True)])
-        still = np.array([word == answer for word, answer in zip(words, answers, strict=True)])
-        skipped[site] = {
-            "same": mean_interval(same).to_list(),
-            "correct": mean_interval(still[right]).to_list(),
-            "words": words,
-        }
-        print(site, mean_interval(same), mean_interval(still[right]), flush=True)
-    write_json(
-        HERE / f"skipped_{Path(model).name}.json",
-        {
-            "fingerprint": backbone.fingerprint(),
-            "correct": mean_interval(right).to_list(),
+    answers = np.array([fact["answer"].casefold() for fact in facts])
+    found = read_json(path) if path.exists() else {}
+    if found.get("weights") != (weights := backbone.weights_digest()):
+        usual = first_words(backbone, prompts)
+        found = {
+            "weights": weights,
+            "correct": mean_interval(np.array(usual) == answers).to_list(),
             "words": usual,
-            "skipped": skipped,
-        },
-    )
+            "skipped": {},
+        }
+    usual = np.array(found["words"])
+    for site in SUBLAYERS:
+        if site not in found["skipped"]:
+            words = first_words(backbone, prompts, site)
+            still = (np.array(words) == answers)[usual == answers]
+            found["skipped"][site] = {
+                "same": mean_interval(np.array(words) == usual).to_list(),
+                "correct": mean_interval(still).to_list(),
+                "words": words,
+            }
+            write_json(path, found)
 
 
 @torch.no_grad()
