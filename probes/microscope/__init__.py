@@ -1,0 +1,1 @@
+"""Looking at one input: what each state in it says, and what happens when it is changed."""
