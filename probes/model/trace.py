@@ -20,6 +20,7 @@ from probes.media.silence import silence
 from probes.model.anatomy import Anatomy, attention_modules
 from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
+from probes.model.encoding.rows import Positions
 from probes.model.sites import Site, as_sites
 from probes.prompts import Source
 
@@ -48,8 +49,10 @@ class States(Mapping[Site, Tensor]):
 
     by_site: dict[Site, Float[Tensor, "batch hidden"]]
     logits: Float[Tensor, "batch vocabulary"] | None
-    """The model's own logits at the last position, in float32, where they were asked for."""
+    """The model's own logits at these positions, in float32, where they were asked for."""
     num_layers: int
+    read: list[list[tuple[int, int]]]
+    """For each row of the batch, the row and the column of the inputs that each state is of."""
 
     def __repr__(self) -> str:
         shapes = [f"{site} {list(state.shape)}" for site, state in self.items()]
@@ -69,6 +72,13 @@ class States(Mapping[Site, Tensor]):
             raise NotRecorded(f"{site} was not recorded; recorded: {', '.join(map(str, self))}")
         return self.by_site[key]
 
+    def by_row(self, site: str | Site) -> list[Float[Tensor, "tokens hidden"]]:
+        """The states of each row of the batch at one site, `[tokens, hidden]`.
+
+        Raises what `states[site]` does.
+        """
+        return list(self[site].split([len(places) for places in self.read]))
+
     def __iter__(self) -> Iterator[Site]:
         return iter(self.by_site)
 
@@ -81,10 +91,10 @@ def record(
     batch: Batch | Source | Sequence[Source],
     sites: str | Site | Sequence[str | Site],
     *,
+    positions: Positions = "last",
     logits: bool = False,
 ) -> States:
-    """Run one forward pass and keep the state of each site at the last position, or where
-    `Batch.read` says.
+    """Run one forward pass and keep the state of each site at some positions of each row.
 
     The pass ends after the deepest site: for `attn[-1]` the last MLP and the final norm do not run.
 
@@ -92,14 +102,19 @@ def record(
         backbone: The model to read.
         batch: What `backbone.encode` returns, or what it takes.
         sites: Where to read, such as `["attn[-1]", "norm"]`, or `"all"`.
-        logits: Whether to run to the final norm, and apply the LM head to the last position.
+        positions: "last" for the last token of each row, or where `Batch.read` says; "all" for
+            every token that is not padding, placeholders of media among them; or a slice of each
+            row's tokens, such as `slice(-5, None)` for its last five.
+        logits: Whether to run to the final norm, and apply the LM head to these positions.
 
     Returns:
-        The states by site, `[batch, hidden]` in the model's dtype, and the logits if asked for.
+        The states by site in the model's dtype, `[batch, hidden]`, or `[positions, hidden]`, row
+        after row: `States.by_row` cuts them into rows. And the logits if asked for.
 
     Raises:
         BadItem: An item cannot be read.
-        BadSetting: The backbone has no such site, or nothing is to be recorded.
+        BadSetting: The backbone has no such site, nothing is to be recorded, or no row has such a
+            position.
         OutOfMemory: The batch does not fit in memory.
     """
     depth = backbone.num_layers
@@ -109,13 +124,16 @@ def record(
     norm = {Site.parse("norm")} if logits else set()
     ordered = sorted(unique | norm, key=lambda site: site.depth(depth))
     batch = batch if isinstance(batch, Batch) else backbone.encode(batch)
+    batch = batch.reading(positions)
     with backbone.lock, torch.no_grad():
         try:
             traced = dict(zip(ordered, _trace(backbone, batch, ordered), strict=True))
-            last = backbone.lens(traced[ordered[-1]], "norm").float() if logits else None
+            own = backbone.lens(traced[ordered[-1]], "norm").float() if logits else None
         except torch.OutOfMemoryError as error:
             raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
-    return States({site: state for site, state in traced.items() if site in unique}, last, depth)
+    return States(
+        {site: state for site, state in traced.items() if site in unique}, own, depth, batch.read
+    )
 
 
 def _trace(backbone: Backbone, batch: Batch, sites: list[Site]) -> list[Tensor]:

@@ -62,9 +62,12 @@ TEXTS = ["the word", "Yes", "one word of the image: 日本, naïve and 12345 oth
 
 @dataclass
 class Reference:
-    """Last-position states by site, and the wrong states of likely mistakes by name."""
+    """States by site, and the wrong states of likely mistakes by name."""
 
     sites: dict[str, Tensor]
+    """At the last position, `[batch, hidden]`."""
+    everywhere: dict[str, Tensor]
+    """At all positions, padding among them, `[batch, tokens, hidden]`."""
     mistakes: dict[str, dict[str, Tensor]]
     logits: Tensor
 
@@ -80,13 +83,13 @@ def reference(name: str, model: Any, batch: Batch) -> Reference:
     entered: dict[nn.Module, Tensor] = {}
     left: dict[nn.Module, Tensor] = {}
 
-    def last(value: Any) -> Tensor:
+    def rows(value: Any) -> Tensor:
         value = value[0] if isinstance(value, tuple) else value
-        return value.view(size, -1, value.shape[-1])[:, -1]  # OPT's MLP flattens its rows
+        return value.view(size, -1, value.shape[-1])  # OPT's MLP flattens its rows
 
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        entered[module] = last(args[0] if args else kwargs["hidden_states"])
-        left[module] = last(output)
+        entered[module] = rows(args[0] if args else kwargs["hidden_states"])
+        left[module] = rows(output)
 
     with hooked([norm, *(m for layer in layers for m in (layer, *layer.children()))], hook):
         logits = model(**batch.inputs, use_cache=False).logits[:, -1]
@@ -106,7 +109,12 @@ def reference(name: str, model: Any, batch: Batch) -> Reference:
             mistakes[f"attn[{i}]"]["normed"] = left[getattr(layer, readers[1])]
     mistakes["mlp[-1]"] = {"normed": left[norm]}
     mistakes["norm"] = {"raw": left[layers[-1]]}
-    return Reference(sites, mistakes, logits)
+
+    def last(states: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {site: state[:, -1] for site, state in states.items()}
+
+    wrong = {site: last(states) for site, states in mistakes.items()}
+    return Reference(last(sites), sites, wrong, logits)
 
 
 @contextmanager

@@ -3,11 +3,17 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
+from probes.errors import BadSetting
 from probes.media.perception import Piece
+
+Positions = Literal["last", "all"] | slice
+"""Which tokens of each row are read: "last" stands for where `Batch.read` says, "all" for every
+token that is not padding, placeholders of media among them, and a slice for some of these, counted
+in each row: `slice(-5, None)` for its last five."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,32 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def reading(self, positions: Positions) -> "Batch":
+        """The same batch, of which the states at these positions are read.
+
+        Raises:
+            BadSetting: There are no such positions; or other than "last" are asked of a batch that
+                continues a shared prefix, in which tokens of its rows are missing.
+        """
+        if isinstance(positions, str) and positions == "last":
+            return self
+        if not isinstance(positions, slice) and positions != "all":
+            raise BadSetting(f"positions are 'last', 'all' or a slice, not {positions!r}")
+        mask = self.inputs["attention_mask"]
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            raise BadSetting(
+                "a batch that continues a shared prefix is read at its last positions only: "
+                "make it by Backbone.encode, or by run_batches with share_prefix=False"
+            )
+        chosen = slice(None) if positions == "all" else positions
+        read = [
+            [(number, column) for column in row.nonzero().flatten().tolist()[chosen]]
+            for number, row in enumerate(mask.cpu())
+        ]
+        if not any(read):
+            raise BadSetting(f"nothing to read: no row has a token at {positions}")
+        return replace(self, read=read)
 
     def by_row(self, states: Tensor) -> list[Tensor]:
         """The states of each row, `[read, …]`, from those of the batch, which are row after row."""
