@@ -11,8 +11,9 @@ cosines are those of the lexicalization curves (FreeRet, arXiv 2509.24621, §3.2
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,9 +25,12 @@ from probes.display import data_frame
 from probes.errors import BadSetting, NotRecorded
 from probes.items import as_item
 from probes.measure.lexicalization import alpha_of, beta_of
+from probes.files import write_atomic
+from probes.microscope.page import lens_html, lens_page
 from probes.microscope.places import Places, picture_places
 from probes.microscope.tokens import spelled
 from probes.model.backbone import Backbone
+from probes.model.encoding.rows import Positions
 from probes.model.sites import Site, all_sites, as_sites
 from probes.model.trace import record
 from probes.model.vocabulary import BLOCK, vocabulary_of
@@ -34,6 +38,10 @@ from probes.prompts import Prompted, Source
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+SHOWN = 10
+"""Positions that a notebook shows, counted from the end of the prompt: all of a long prompt would
+make the notebook large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +53,7 @@ class LensTable:
     """
 
     backbone: str
+    num_layers: int
     sites: tuple[Site, ...]
     positions: tuple[int, ...]
     """The place of each column in the prompt, counted from 0."""
@@ -74,14 +83,30 @@ class LensTable:
         )
 
     def row(self, site: str | Site) -> int:
-        """The index of a site in all arrays. Raises NotRecorded where the table lacks it."""
-        layers = 1 + max((s.layer for s in self.sites), default=0)
-        parsed = Site.parse(site)
-        wanted = parsed.resolve(layers) if parsed.layer < 0 else parsed
+        """The index of a site, such as `attn[-1]`, in all arrays. Raises NotRecorded where the table
+        lacks it."""
+        wanted = Site.parse(site).resolve(self.num_layers)
         if wanted not in self.sites:
             names = ", ".join(map(str, self.sites))
-            raise NotRecorded(f"the table has no {site}; it has {names}")
+            raise NotRecorded(f"the table lacks {site}; it has {names}")
         return self.sites.index(wanted)
+
+    def _repr_html_(self) -> str:
+        return lens_html(self, self.positions[-SHOWN:])
+
+    def save(self, path: str | Path) -> Path:
+        """Write a page of all sites and positions, whole or not at all, that needs no other file.
+
+        Args:
+            path: A file that ends in .html.
+
+        Raises:
+            BadSetting: It has another ending.
+        """
+        path = Path(path)
+        if path.suffix != ".html":
+            raise BadSetting(f"a lens table is saved as a .html file, not as {path.name!r}")
+        return write_atomic(path, lens_page(self))
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """Every site and position: site, position, token, predicted, entropy, alpha, beta, and
@@ -119,7 +144,7 @@ def lens(
     source: Source,
     *,
     sites: str | Site | Sequence[str | Site] = "all",
-    positions: Literal["all", "last"] | slice = "all",
+    positions: Positions = "all",
     top: int = 10,
     content: bool = False,
 ) -> LensTable:
@@ -148,18 +173,16 @@ def lens(
     """
     check_count("top", top)
     row = backbone.row(source if isinstance(source, Prompted) else as_item(source))
-    columns = _columns(positions, len(row))
-    batch = backbone.collate([row])
-    batch = replace(batch, read=[[(0, column) for column in columns]])
-
     order = all_sites(backbone)
     wanted = {site.resolve(backbone.num_layers) for site in as_sites(sites, backbone.num_layers)}
     shown = [i for i, site in enumerate(order) if site in wanted]
     if not shown:
         raise BadSetting("nothing to read: name at least one site")
     needed = {order[j] for i in shown for j in (i, max(i - 1, 0))}
-    states = record(backbone, batch, [*needed, "norm"])
-    word = torch.cat([_logits.argmax(-1).cpu() for _logits in _lens(backbone, states["norm"], order[-1])])
+    states = record(backbone, backbone.collate([row]), [*needed, "norm"], positions=positions)
+    columns = [column for _, column in states.read[0]]
+    ends = [logits.argmax(-1).cpu() for logits in _lens(backbone, states["norm"], order[-1])]
+    word = torch.cat(ends)
     word_rows = backbone.word_rows(word).cpu()
 
     read = [_read(backbone, states[order[i]], order[i], top, content) for i in shown]
@@ -173,6 +196,7 @@ def lens(
     beta = [beta_of(states[order[i]].cpu(), word_rows).numpy() for i in shown]
     return LensTable(
         backbone=backbone.name,
+        num_layers=backbone.num_layers,
         sites=tuple(order[i] for i in shown),
         positions=tuple(columns),
         length=len(row),
@@ -186,16 +210,6 @@ def lens(
         content=content,
         pictures=tuple(picture_places(backbone, row)),
     )
-
-
-def _columns(positions: Literal["all", "last"] | slice, length: int) -> list[int]:
-    if not isinstance(positions, slice) and positions not in ("all", "last"):
-        raise BadSetting(f"positions must be 'all', 'last' or a slice, not {positions!r}")
-    chosen = {"all": slice(None), "last": slice(-1, None)}.get(positions, positions)
-    columns = list(range(length))[chosen]
-    if not columns:
-        raise BadSetting(f"{positions} holds none of the {length} positions of the prompt")
-    return columns
 
 
 def _lens(backbone: Backbone, states: Tensor, site: Site) -> Iterator[Tensor]:
