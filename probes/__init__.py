@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from probes.measure.run import probe
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
     from probes.media.sources import Limits, MediaOptions
+    from probes.microscope.lens import LensTable, lens
     from probes.model.backbone import Backbone
     from probes.model.batches.states import states_of
     from probes.model.encoding import Batch
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 __all__ = [
     "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves",
     "DiagnosticScore", "Frame",
-    "FrameBias", "Geometry", "Item", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
+    "FrameBias", "Geometry", "Item", "LensTable", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
     "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
-    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites",
+    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites", "lens",
     "lexicalization_curves", "probe", "record", "states_of", "synonym_similarity",
 ]  # fmt: skip
 
@@ -50,6 +51,7 @@ __getattr__, __dir__ = lazy_names(
         "probes.measure.lexicalization": (
             "Curves curve_prompts curves_by_prompt lexicalization_curves"
         ),
+        "probes.microscope.lens": "LensTable lens",
         "probes.model.loading": "Loading",
         "probes.measure.run": "probe",
         "probes.media.sources": "Limits MediaOptions",

@@ -10,7 +10,7 @@ the word y* that the model itself predicts at that position, at the end of its f
 cosines are those of the lexicalization curves (FreeRet, arXiv 2509.24621, §3.2).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,12 @@ from torch import Tensor
 from probes.arguments import check_count
 from probes.display import data_frame
 from probes.errors import BadSetting, NotRecorded
+from probes.files import write_atomic
 from probes.items import as_item
 from probes.measure.lexicalization import alpha_of, beta_of
-from probes.files import write_atomic
 from probes.microscope.page import lens_html, lens_page
 from probes.microscope.places import Places, picture_places
-from probes.microscope.tokens import spelled
+from probes.microscope.tokens import content_places, spelled
 from probes.model.backbone import Backbone
 from probes.model.encoding.rows import Positions
 from probes.model.sites import Site, all_sites, as_sites
@@ -83,13 +83,21 @@ class LensTable:
         )
 
     def row(self, site: str | Site) -> int:
-        """The index of a site, such as `attn[-1]`, in all arrays. Raises NotRecorded where the table
-        lacks it."""
+        """The index of a site, such as `attn[-1]`, in all arrays. Raises NotRecorded where it was
+        not read."""
         wanted = Site.parse(site).resolve(self.num_layers)
         if wanted not in self.sites:
             names = ", ".join(map(str, self.sites))
-            raise NotRecorded(f"the table lacks {site}; it has {names}")
+            raise NotRecorded(f"{site} was not read; the table has {names}")
         return self.sites.index(wanted)
+
+    def columns(self, positions: Iterable[int]) -> list[int]:
+        """The indices of positions of the prompt. Raises NotRecorded where one was not read."""
+        place = {position: index for index, position in enumerate(self.positions)}
+        missing = sorted(set(positions) - place.keys())
+        if missing:
+            raise NotRecorded(f"position {missing[0]} was not read; give positions='all'")
+        return [place[position] for position in positions]
 
     def _repr_html_(self) -> str:
         return lens_html(self, self.positions[-SHOWN:])
@@ -161,7 +169,8 @@ def lens(
         positions: Which tokens of the prompt: all of them, the last, or a slice of them.
         top: Number of words of each state.
         content: Whether only content words count: words of at least three letters that a single
-            token spells out, in lower case (`probes.model.vocabulary.Vocabulary`).
+            token spells out (`probes.model.vocabulary.Vocabulary`), in lower case, without English
+            function words.
 
     Returns:
         A table of sites × positions, which shows itself in a notebook.
@@ -229,11 +238,11 @@ def _read(
         entropy.append(torch.special.entr(logs.exp()).sum(-1).cpu())
         if content:
             vocabulary = vocabulary_of(backbone)
-            logs = vocabulary.logits(logs)
-        best, ids = logs.topk(min(top, logs.shape[-1]))
+            places = torch.tensor(content_places(vocabulary), device=logs.device)
+            best, ids = vocabulary.logits(logs)[:, places].topk(min(top, len(places)))
+            words += [[vocabulary.words[place] for place in row] for row in places[ids].tolist()]
+        else:
+            best, ids = logs.topk(min(top, logs.shape[-1]))
+            words += [spelled(backbone, row) for row in ids.tolist()]
         probability.append(best.exp().cpu())
-        words += [
-            [vocabulary.words[id] for id in row] if content else spelled(backbone, row)
-            for row in ids.tolist()
-        ]
     return words, torch.cat(probability).numpy(), torch.cat(entropy).numpy()

@@ -28,7 +28,7 @@ def lens_page(table: "LensTable") -> str:
 
 def _render(table: "LensTable", positions: Sequence[int], *, page: bool) -> str:
     template = TEMPLATES.from_string(files(__package__).joinpath("lens.html").read_text("utf-8"))
-    columns = [table.positions.index(position) for position in positions]
+    columns = table.columns(positions)
     shades = {
         "p": table.probability[..., 0],
         "e": table.entropy / max(float(table.entropy.max()), 1e-12),

@@ -117,7 +117,8 @@ def _ends(shares: ndarray) -> tuple[float, float]:
     centres = (np.arange(len(shares)) + 0.5) / len(shares)
     known = np.isfinite(shares)
     slope, start = np.polyfit(centres[known], shares[known], 1)
-    snapped = [
-        round(end) if abs(end - round(end)) < EDGE else end for end in (start, start + slope)
-    ]
-    return float(snapped[0]), float(snapped[1])
+    return _snapped(float(start)), _snapped(float(start + slope))
+
+
+def _snapped(end: float) -> float:
+    return float(round(end)) if abs(end - round(end)) < EDGE else end
