@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves",
-    "DiagnosticScore", "Frame",
-    "FrameBias", "Geometry", "Item", "LensTable", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
-    "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
-    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites", "lens",
-    "lexicalization_curves", "probe", "record", "states_of", "synonym_similarity",
+    "DiagnosticScore", "Frame", "FrameBias", "Geometry", "Item", "LensTable", "Limits", "Loading",
+    "MediaOptions", "Part", "ProbeReport", "Site", "States", "SynonymSimilarity", "TemplatePrompt",
+    "all_sites", "as_item", "as_items", "curve_prompts", "curves_by_prompt", "diagnose",
+    "framing_bias", "late_sites", "lens", "lexicalization_curves", "probe", "record", "states_of",
+    "synonym_similarity",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(

@@ -7,17 +7,18 @@ from probes.model.vocabulary import MARKS, Vocabulary
 
 VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
 """Characters that stand for white space."""
-FUNCTION_WORDS = frozenset(
-    "about above after again against all also although and another any anything are around because "
-    "been before being below between both but can could did does doing done down during each either "
-    "else even ever every everything few for from further had has have having her here hers herself "
-    "him himself his how however into its itself just least less let like may might more most much "
-    "must myself neither nor not nothing now off once one only onto other others our ours ourselves "
-    "out over own per rather same several shall she should since some something such than that the "
-    "their theirs them themselves then there therefore these they this those though through thus "
-    "too toward towards under until upon very was were what whatever when where whether which while "
-    "who whom whose why will with within without would yet you your yours yourself yourselves".split()
-)
+_FUNCTION_WORDS = """
+about above after again against all also although and another any anything are around because
+been before being below between both but can could did does doing done down during each either
+else even ever every everything few for from further had has have having her here hers herself
+him himself his how however into its itself just least less let like may might more most much
+must myself neither nor not nothing now off once one only onto other others our ours ourselves
+out over own per rather same several shall she should since some something such than that the
+their theirs them themselves then there therefore these they this those though through thus too
+toward towards under until upon very was were what whatever when where whether which while who
+whom whose why will with within without would yet you your yours yourself yourselves
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 """English words of at least three letters that name no content."""
 
 
