@@ -1,6 +1,5 @@
-"""The commands that look at a backbone: `freeret probe`, `plot`, `check` and `demo`."""
+"""The commands that look at a backbone: `freeret probe`, `plot` and `check`."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +69,6 @@ def register(app: App) -> None:
     app.command(probe)
     app.command(plot)
     app.command(check)
-    app.command(demo)
 
 
 def probe(
@@ -282,29 +280,3 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
         )
     if not all(c.passed for c in checks):
         sys.exit(1)
-
-
-def demo(
-    *, model: Model = "smolsight", out: Path = Path("out/demo"), loading: Settings = AS_USUAL
-) -> None:
-    """Search built-in passages, pictures and clips, and write a page that explains the results.
-
-    The first result comes within seconds. Run an interrupted demo again to resume. A backbone whose
-    weights have no probe report yet is probed first.
-
-    Args:
-        out: Folder for everything that is written; open its index.html.
-    """
-    preflight.check_writable(out)
-    check_model(model, loading)
-    say(f"Loading {model}")
-    from freeret.cli.output import this_command
-    from freeret.demo.run import Demo
-    from freeret.reports import report_of
-    from probes import Backbone
-
-    with resumable(lambda: f"what was embedded is stored in {out}"):
-        backbone = Backbone.load(model, loading)
-        page = Demo(backbone, report_of(backbone), out, this_command()).run()
-    search = f'{this_command()} search {shlex.quote(str(out / "store"))} "a question"'
-    say(f"\nOpen {page} in a browser, or search again: {search}")

@@ -27,7 +27,7 @@ def lens_page(table: "LensTable") -> str:
 
 
 def _render(table: "LensTable", positions: Sequence[int], *, page: bool) -> str:
-    template = TEMPLATES.from_string(files(__package__).joinpath("lens.html").read_text("utf-8"))
+    template = TEMPLATES.from_string(files("probes.microscope").joinpath("lens.html").read_text("utf-8"))
     columns = table.columns(positions)
     shades = {
         "p": table.probability[..., 0],
