@@ -1,17 +1,18 @@
-"""The commands that look at a backbone: `freeret probe`, `plot` and `check`."""
+"""The commands that look at a backbone: `freeret probe`, `plot`, `check` and `lens`."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from freeret import preflight
-from freeret.cli.options import AS_USUAL, Model, Settings
-from freeret.cli.output import complain, print_lines, print_table, resumable, say
+from freeret.cli.options import AS_USUAL, Model, Positive, Settings
+from freeret.cli.output import complain, note, print_lines, print_table, resumable, say
 from probes.arguments import check_choice
+from probes.embedded import DEFAULT
 from probes.errors import BadSetting, FreeRetError
 from probes.files import read_json
 from probes.measure.parts import (
@@ -26,6 +27,11 @@ from probes.measure.parts import (
 )
 from probes.model.loading import Loading
 from probes.model.locate import check_model
+from probes.model.sites import Site
+from probes.prompts import as_prompt
+
+if TYPE_CHECKING:
+    from probes import LensTable
 
 
 def _inches(_: Any, tokens: Sequence[Any]) -> float:
@@ -69,6 +75,7 @@ def register(app: App) -> None:
     app.command(probe)
     app.command(plot)
     app.command(check)
+    app.command(lens)
 
 
 def probe(
@@ -280,3 +287,99 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
         )
     if not all(c.passed for c in checks):
         sys.exit(1)
+
+
+def lens(
+    text: str = "",
+    /,
+    *,
+    image: Path | None = None,
+    prompt: str | None = None,
+    sites: str | None = None,
+    positions: Positive = 1,
+    top: Positive = 10,
+    content: bool = False,
+    out: Path | None = None,
+    json: bool = False,
+    model: Model = DEFAULT,
+    loading: Settings = AS_USUAL,
+) -> None:
+    """Show which word each layer holds: the logit lens of one text, picture or both.
+
+    Each site has its most likely words with their probability, the entropy of the distribution in
+    nats, α (the cosine of the state before and after the sublayer) and β (its cosine with the word
+    that the model predicts in the end). Spaces are shown as ␣, control tokens in ⟨⟩.
+
+    Args:
+        image: File of a picture, before the text.
+        prompt: Name of a prompt to put them under, such as e5v or control; by default they stand
+            alone.
+        sites: Where to read, such as attn[-1],mlp[-1],norm; by default at every site.
+        positions: How many tokens at the end of the prompt to show; --out has all of them.
+        top: Words of each state in --out and --json.
+        content: Show content words alone, in lower case.
+        out: Write a page (.html) or a figure (.png, .svg or .pdf) as well.
+        json: Print a line of JSON for each site and position.
+    """
+    formats = [".html", *(f".{name}" for name in get_args(Format))]
+    if out is not None:
+        check_choice("the ending of --out", out.suffix, formats)
+        preflight.check_writable(out.parent)
+    if not text.strip() and image is None:
+        raise BadSetting("nothing to look at: give a text, --image FILE, or both")
+    if image is not None and not image.is_file():
+        raise BadSetting(f"there is no picture at {image}")
+    template = None if prompt is None else as_prompt(prompt)
+    named = None if sites is None else [Site.parse(name.strip()) for name in sites.split(",")]
+    check_model(model, loading)
+    import probes
+    from freeret.cli.output import json_line
+
+    item = probes.Item(text if text.strip() else None, [image] if image else [], place="the input")
+    table = probes.lens(
+        probes.Backbone.load(model, loading),
+        item if template is None else template.apply(item),
+        sites="all" if named is None else named,
+        positions="all" if out is not None else slice(-positions, None),
+        top=top,
+        content=content,
+    )
+    shown = table.positions[-positions:]
+    if json:
+        print_lines(json_line(cell) for cell in table.cells() if cell["position"] in shown)
+    else:
+        print_table(*_lens_table(table, shown))
+    if out is not None:
+        from probes.plots import draw_lens, save
+
+        written = [table.save(out)] if out.suffix == ".html" else save(draw_lens(table).figure, out)
+        note(f"The table is in {written[0]}")
+
+
+def _lens_table(table: "LensTable", shown: Sequence[int]) -> tuple[str, list[str], list[list[str]]]:
+    """The title, columns and rows of a lens table: the top words of one position with all that is
+    known of their state, or the top word of each of several positions."""
+    by_site: dict[str, list[dict[str, Any]]] = {}
+    for cell in table.cells():
+        if cell["position"] in shown:
+            by_site.setdefault(cell["site"], []).append(cell)
+    tokens = [cell["token"] for cell in next(iter(by_site.values()))]
+    if len(shown) > 1:
+        rows = [[site, *(_words(cell, 1) for cell in cells)] for site, cells in by_site.items()]
+        return f"{table.backbone}: {len(shown)} of {table.length} tokens", ["site", *tokens], rows
+    title = f"{table.backbone}, after the last of {table.length} tokens: {tokens[0]}"
+    rows = [
+        [
+            site,
+            _words(cell, 4),
+            f"{cell['entropy']:.2f}",
+            "" if cell["alpha"] is None else f"{cell['alpha']:.2f}",
+            f"{cell['beta']:.2f}",
+        ]
+        for site, [cell] in by_site.items()
+    ]
+    return title, ["site", "words", "entropy", "α", "β"], rows
+
+
+def _words(cell: dict[str, Any], count: int) -> str:
+    return "  ".join(f"{word} {probability:.2f}" for word, probability in cell["top"][:count])

@@ -27,7 +27,9 @@ def lens_page(table: "LensTable") -> str:
 
 
 def _render(table: "LensTable", positions: Sequence[int], *, page: bool) -> str:
-    template = TEMPLATES.from_string(files("probes.microscope").joinpath("lens.html").read_text("utf-8"))
+    template = TEMPLATES.from_string(
+        files("probes.microscope").joinpath("lens.html").read_text("utf-8")
+    )
     columns = table.columns(positions)
     shades = {
         "p": table.probability[..., 0],
@@ -44,7 +46,7 @@ def _render(table: "LensTable", positions: Sequence[int], *, page: bool) -> str:
             )
             cells.append((style, table.words[i, j, 0], _details(table, i, j)))
         rows.append((str(site), cells))
-    return template.render(
+    return TEMPLATES.from_string(source).render(
         table=table,
         page=page,
         rows=rows,
@@ -54,7 +56,7 @@ def _render(table: "LensTable", positions: Sequence[int], *, page: bool) -> str:
 
 def _details(table: "LensTable", i: int, j: int) -> str:
     """The top words with their probabilities, then entropy, α and β, one line each."""
-    top = zip(table.words[i, j], table.probability[i, j], strict=True)
+    top = zip(table.words[i, j], table.probability[i, j].tolist(), strict=True)
     alpha = "" if np.isnan(table.alpha[i, j]) else f"α {table.alpha[i, j]:.2f}  "
     return "\n".join(
         [
