@@ -120,7 +120,7 @@ def draw_places(
     """
     places = _places(table, number)
     grid, (left, top, right, bottom) = places.positions, places.box
-    columns = table.columns(grid.ravel())
+    columns = table.columns(grid.ravel().tolist())
     words = table.words[table.row(site), columns, 0].reshape(grid.shape)
     shares = table.probability[table.row(site), columns, 0].reshape(grid.shape)
     if ax is None:
