@@ -27,9 +27,7 @@ def lens_page(table: "LensTable") -> str:
 
 
 def _render(table: "LensTable", positions: Sequence[int], *, page: bool) -> str:
-    template = TEMPLATES.from_string(
-        files("probes.microscope").joinpath("lens.html").read_text("utf-8")
-    )
+    template = files("probes.microscope").joinpath("lens.html").read_text("utf-8")
     columns = table.columns(positions)
     shades = {
         "p": table.probability[..., 0],
@@ -46,7 +44,7 @@ def _render(table: "LensTable", positions: Sequence[int], *, page: bool) -> str:
             )
             cells.append((style, table.words[i, j, 0], _details(table, i, j)))
         rows.append((str(site), cells))
-    return TEMPLATES.from_string(source).render(
+    return TEMPLATES.from_string(template).render(
         table=table,
         page=page,
         rows=rows,
