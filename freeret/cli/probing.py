@@ -52,6 +52,8 @@ Width = Annotated[
         "column of a paper. By default the width follows from the number of panels.",
     ),
 ]
+ACROSS = 8
+"""Positions of a lens table that find room side by side."""
 MEASURED = "the parts that were finished are kept"
 """What an interrupted probe leaves."""
 Prompts = Annotated[
@@ -348,7 +350,8 @@ def lens(
     if json:
         print_lines(json_line(cell) for cell in table.cells() if cell["position"] in shown)
     else:
-        print_table(*_lens_table(table, shown))
+        for start in range(0, len(shown), ACROSS):
+            print_table(*_lens_table(table, shown[start : start + ACROSS]))
     if out is not None:
         from probes.plots import draw_lens, save
 
@@ -366,8 +369,9 @@ def _lens_table(table: "LensTable", shown: Sequence[int]) -> tuple[str, list[str
     tokens = [cell["token"] for cell in next(iter(by_site.values()))]
     if len(shown) > 1:
         rows = [[site, *(_words(cell, 1) for cell in cells)] for site, cells in by_site.items()]
-        return f"{table.backbone}: {len(shown)} of {table.length} tokens", ["site", *tokens], rows
-    title = f"{table.backbone}, after the last of {table.length} tokens: {tokens[0]}"
+        title = f"{table.backbone}, tokens {shown[0]}–{shown[-1]} of {table.length}"
+        return title, ["site", *tokens], rows
+    title = f"{table.backbone}, after token {shown[0]} of {table.length}: {tokens[0]}"
     rows = [
         [
             site,

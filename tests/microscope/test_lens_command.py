@@ -17,12 +17,12 @@ MODEL = ("--model", "smollm2-135m")
 def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lens", TEXT, *MODEL, "--sites", "attn[-1], norm") == 0
     printed = capsys.readouterr().out
-    assert "after the last of 5 tokens: ␣is" in printed
+    assert "after token 4 of 5: ␣is" in printed
     assert "␣Paris 0.77" in printed
     assert "attn[29]" in printed
     assert run("lens", TEXT, *MODEL, "--sites", "norm", "--positions", 3) == 0
     printed = capsys.readouterr().out
-    assert "3 of 5 tokens" in printed
+    assert "tokens 2–4 of 5" in printed
     assert "␣of 0.71" not in printed
     assert "␣is 0.64" in printed
 
@@ -42,7 +42,8 @@ def test_json_and_files_hold_the_table(
             assert line[name] == pytest.approx(cell[name], abs=1e-4)
     assert page.read_text().count("<td") == 5, "the page holds all positions"
     assert run("lens", TEXT, *options, "--out", figure) == 0
-    assert Image.open(figure).width > 300
+    with Image.open(figure) as image:
+        assert image.width > 300
 
 
 def test_a_picture_is_read_under_a_prompt(
