@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -29,9 +29,6 @@ from probes.model.loading import Loading
 from probes.model.locate import check_model
 from probes.model.sites import Site
 from probes.prompts import as_prompt
-
-if TYPE_CHECKING:
-    from probes import LensTable
 
 
 def _inches(_: Any, tokens: Sequence[Any]) -> float:
@@ -335,7 +332,7 @@ def lens(
     named = None if sites is None else [Site.parse(name.strip()) for name in sites.split(",")]
     check_model(model, loading)
     import probes
-    from freeret.cli.output import json_line
+    from freeret.cli.output import json_line, lens_facts
 
     item = probes.Item(text if text.strip() else None, [image] if image else [], place="the input")
     table = probes.lens(
@@ -351,39 +348,9 @@ def lens(
         print_lines(json_line(cell) for cell in table.cells() if cell["position"] in shown)
     else:
         for start in range(0, len(shown), ACROSS):
-            print_table(*_lens_table(table, shown[start : start + ACROSS]))
+            print_table(*lens_facts(table, shown[start : start + ACROSS]))
     if out is not None:
         from probes.plots import draw_lens, save
 
         written = [table.save(out)] if out.suffix == ".html" else save(draw_lens(table).figure, out)
         note(f"The table is in {written[0]}")
-
-
-def _lens_table(table: "LensTable", shown: Sequence[int]) -> tuple[str, list[str], list[list[str]]]:
-    """The title, columns and rows of a lens table: the top words of one position with all that is
-    known of their state, or the top word of each of several positions."""
-    by_site: dict[str, list[dict[str, Any]]] = {}
-    for cell in table.cells():
-        if cell["position"] in shown:
-            by_site.setdefault(cell["site"], []).append(cell)
-    tokens = [cell["token"] for cell in next(iter(by_site.values()))]
-    if len(shown) > 1:
-        rows = [[site, *(_words(cell, 1) for cell in cells)] for site, cells in by_site.items()]
-        title = f"{table.backbone}, tokens {shown[0]}–{shown[-1]} of {table.length}"
-        return title, ["site", *tokens], rows
-    title = f"{table.backbone}, after token {shown[0]} of {table.length}: {tokens[0]}"
-    rows = [
-        [
-            site,
-            _words(cell, 4),
-            f"{cell['entropy']:.2f}",
-            "" if cell["alpha"] is None else f"{cell['alpha']:.2f}",
-            f"{cell['beta']:.2f}",
-        ]
-        for site, [cell] in by_site.items()
-    ]
-    return title, ["site", "words", "entropy", "α", "β"], rows
-
-
-def _words(cell: dict[str, Any], count: int) -> str:
-    return "  ".join(f"{word} {probability:.2f}" for word, probability in cell["top"][:count])
