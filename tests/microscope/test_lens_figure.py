@@ -27,7 +27,9 @@ def test_words_and_colours_are_those_of_the_last_positions(colour: str, tiny: Ti
     assert words == [writable(word, LETTERS) for word in shown.ravel()]
     [mesh] = [c for c in ax.collections if isinstance(c, QuadMesh)]
     values = table.probability[..., 0] if colour == "probability" else getattr(table, colour)
-    np.testing.assert_allclose(np.ma.filled(mesh.get_array(), np.nan), values[:, -4:])
+    np.testing.assert_allclose(
+        np.ma.filled(np.ma.asarray(mesh.get_array()), np.nan), values[:, -4:]
+    )
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert labels == [writable(token, LETTERS) for token in table.tokens[-4:]]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(map(str, table.sites))
@@ -40,7 +42,7 @@ def test_a_short_prompt_is_shown_whole(tiny: Tiny) -> None:
     ax = plots.draw_lens(table, legend=False)
     assert ax.get_title(loc="left") == ""
     assert len(ax.texts) == table.length
-    assert len(ax.get_figure(root=True).axes) == 1
+    assert ax.figure.axes == [ax]
 
 
 def test_a_colour_must_exist(tiny: Tiny, unchecked: None) -> None:

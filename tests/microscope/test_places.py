@@ -101,6 +101,16 @@ def test_tiles_have_no_places(name: str, tiny: Tiny) -> None:
         plots.draw_places(table, picture(64, 64))
 
 
+def test_tokens_that_do_not_answer_to_their_places_have_none(tiny: Tiny) -> None:
+    """The tokens stand in the opposite order, as many as before."""
+    model, processor = MULTIMODAL["llava"].__wrapped__()
+    model.model.multi_modal_projector.register_forward_hook(lambda *call: call[-1].flip(1))
+    backbone = Backbone.load(model, processor=processor)
+    item = Item("what", images=[picture(32, 32)])
+    assert places_of(backbone, item) == ["the 16 tokens of the image do not answer to places in it"]
+    assert isinstance(places_of(tiny("llava"), item)[0], Places)
+
+
 # ------------------------------------------------------------------------------------ figures
 
 
