@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from probes.measure.run import probe
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
     from probes.media.sources import Limits, MediaOptions
+    from probes.microscope.lens import LensTable, lens
     from probes.microscope.patching import PatchGrid, patch_grid
     from probes.microscope.stored import StoredStates, store_states, stored_states
     from probes.model.backbone import Backbone
@@ -32,14 +33,13 @@ if TYPE_CHECKING:
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
 
 __all__ = [
-    "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves",
-    "DiagnosticScore", "Frame", "FrameBias", "Geometry", "Item", "Limits", "Loading",
-    "MediaOptions", "Part", "PatchGrid", "ProbeReport", "Site", "States", "StoredStates",
-    "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item", "as_items",
-    "attention_patterns", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias",
-    "intervene", "late_sites", "lexicalization_curves", "patch_grid", "probe", "record",
-    "replace", "scale", "skip", "states_of", "store_states", "stored_states",
-    "synonym_similarity",
+    "Backbone", "Batch", "ControlPrompt", "Curves", "DiagnosticScore", "E5V", "FRAMES", "Frame",
+    "FrameBias", "Geometry", "Item", "LensTable", "Limits", "Loading", "MediaOptions", "NAMED",
+    "PROMPT_EOL", "Part", "PatchGrid", "ProbeReport", "Site", "States", "StoredStates",
+    "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item", "as_items", "attention_patterns",
+    "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "intervene", "late_sites",
+    "lens", "lexicalization_curves", "patch_grid", "probe", "record", "replace", "scale", "skip",
+    "states_of", "store_states", "stored_states", "synonym_similarity",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -57,6 +57,7 @@ __getattr__, __dir__ = lazy_names(
         "probes.measure.lexicalization": (
             "Curves curve_prompts curves_by_prompt lexicalization_curves"
         ),
+        "probes.microscope.lens": "LensTable lens",
         "probes.model.interventions": "intervene replace scale skip",
         "probes.model.loading": "Loading",
         "probes.measure.run": "probe",

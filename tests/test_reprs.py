@@ -56,6 +56,7 @@ def examples(report: ProbeReport, retriever: FreeRet) -> dict[str, Any]:
         Geometry("centre", {("document", "text"): torch.zeros(64)}),
         Item("word " * 1000, id="x"), Item("word").parts[0], Limits(), Loading(), MediaOptions(),
         Site.parse("attn[-1]"), probes.FRAMES["mcq"], probes.NAMED["control"], probes.E5V,
+        probes.lens(backbone, "Yes"),
         retriever, retriever.embedder, Reranker(backbone), RECIPE, hits()[0], hits(100),
         Answer("yes", hits(100)), Ranked(0, 0.5, Item("a text")),
     ]  # fmt: skip

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from freeret.hits import Hit
     from freeret.store.filters import Selection
     from freeret.store.table import Store
-    from probes import Item
+    from probes import Item, LensTable
 
 UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 with ESC, DEL, and C1 with CSI and OSC
@@ -241,3 +241,33 @@ def store_facts(store: "Store") -> list[list[str]]:
         ["made with", ""],
         *([f"  {name}", version] for name, version in backbone["versions"].items()),
     ]
+
+
+def lens_facts(table: "LensTable", shown: Sequence[int]) -> tuple[str, list[str], list[list[str]]]:
+    """The title, columns and rows of a lens table: the top words of one position with all that is
+    known of their state, or the top word of each of several positions."""
+    by_site: dict[str, list[dict[str, Any]]] = {}
+    for cell in table.cells():
+        if cell["position"] in shown:
+            by_site.setdefault(cell["site"], []).append(cell)
+    tokens = [cell["token"] for cell in next(iter(by_site.values()))]
+    if len(shown) > 1:
+        rows = [[site, *(_words(cell, 1) for cell in cells)] for site, cells in by_site.items()]
+        title = f"{table.backbone}, tokens {shown[0]}–{shown[-1]} of {table.length}"
+        return title, ["site", *tokens], rows
+    title = f"{table.backbone}, after token {shown[0]} of {table.length}: {tokens[0]}"
+    rows = [
+        [
+            site,
+            _words(cell, 4),
+            f"{cell['entropy']:.2f}",
+            "" if cell["alpha"] is None else f"{cell['alpha']:.2f}",
+            f"{cell['beta']:.2f}",
+        ]
+        for site, [cell] in by_site.items()
+    ]
+    return title, ["site", "words", "entropy", "α", "β"], rows
+
+
+def _words(cell: dict[str, Any], count: int) -> str:
+    return "  ".join(f"{word} {probability:.2f}" for word, probability in cell["top"][:count])

@@ -1,6 +1,5 @@
-"""The commands that look at a backbone: `freeret probe`, `plot`, `check` and `demo`."""
+"""The commands that look at a backbone: `freeret probe`, `plot`, `check` and `lens`."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from freeret import preflight
-from freeret.cli.options import AS_USUAL, Model, Settings
-from freeret.cli.output import complain, print_lines, print_table, resumable, say
+from freeret.cli.options import AS_USUAL, Model, Positive, Settings
+from freeret.cli.output import complain, note, print_lines, print_table, resumable, say
 from probes.arguments import check_choice
+from probes.embedded import DEFAULT
 from probes.errors import BadSetting, FreeRetError
 from probes.files import read_json
 from probes.measure.parts import (
@@ -27,6 +27,8 @@ from probes.measure.parts import (
 )
 from probes.model.loading import Loading
 from probes.model.locate import check_model
+from probes.model.sites import Site
+from probes.prompts import as_prompt
 
 
 def _inches(_: Any, tokens: Sequence[Any]) -> float:
@@ -47,6 +49,8 @@ Width = Annotated[
         "column of a paper. By default the width follows from the number of panels.",
     ),
 ]
+ACROSS = 8
+"""Positions of a lens table that find room side by side."""
 MEASURED = "the parts that were finished are kept"
 """What an interrupted probe leaves."""
 Prompts = Annotated[
@@ -70,7 +74,7 @@ def register(app: App) -> None:
     app.command(probe)
     app.command(plot)
     app.command(check)
-    app.command(demo)
+    app.command(lens)
 
 
 def probe(
@@ -284,27 +288,69 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
         sys.exit(1)
 
 
-def demo(
-    *, model: Model = "smolsight", out: Path = Path("out/demo"), loading: Settings = AS_USUAL
+def lens(
+    text: str = "",
+    /,
+    *,
+    image: Path | None = None,
+    prompt: str | None = None,
+    sites: str | None = None,
+    positions: Positive = 1,
+    top: Positive = 10,
+    content: bool = False,
+    out: Path | None = None,
+    json: bool = False,
+    model: Model = DEFAULT,
+    loading: Settings = AS_USUAL,
 ) -> None:
-    """Search built-in passages, pictures and clips, and write a page that explains the results.
+    """Show which word each layer holds: the logit lens of one text, picture or both.
 
-    The first result comes within seconds. Run an interrupted demo again to resume. A backbone whose
-    weights have no probe report yet is probed first.
+    Each site has its most likely words with their probability, the entropy of the distribution in
+    nats, α (the cosine of the state before and after the sublayer) and β (its cosine with the word
+    that the model predicts in the end). Spaces are shown as ␣, control tokens in ⟨⟩.
 
     Args:
-        out: Folder for everything that is written; open its index.html.
+        image: File of a picture, before the text.
+        prompt: Name of a prompt to put them under, such as e5v or control; by default they stand
+            alone.
+        sites: Where to read, such as attn[-1],mlp[-1],norm; by default at every site.
+        positions: How many tokens at the end of the prompt to show; --out has all of them.
+        top: Words of each state in --out and --json.
+        content: Show content words alone, in lower case.
+        out: Write a page (.html) or a figure (.png, .svg or .pdf) as well.
+        json: Print a line of JSON for each site and position.
     """
-    preflight.check_writable(out)
+    formats = [".html", *(f".{name}" for name in get_args(Format))]
+    if out is not None:
+        check_choice("the ending of --out", out.suffix, formats)
+        preflight.check_writable(out.parent)
+    if not text.strip() and image is None:
+        raise BadSetting("nothing to look at: give a text, --image FILE, or both")
+    if image is not None and not image.is_file():
+        raise BadSetting(f"there is no picture at {image}")
+    template = None if prompt is None else as_prompt(prompt)
+    named = None if sites is None else [Site.parse(name.strip()) for name in sites.split(",")]
     check_model(model, loading)
-    say(f"Loading {model}")
-    from freeret.cli.output import this_command
-    from freeret.demo.run import Demo
-    from freeret.reports import report_of
-    from probes import Backbone
+    import probes
+    from freeret.cli.output import json_line, lens_facts
 
-    with resumable(lambda: f"what was embedded is stored in {out}"):
-        backbone = Backbone.load(model, loading)
-        page = Demo(backbone, report_of(backbone), out, this_command()).run()
-    search = f'{this_command()} search {shlex.quote(str(out / "store"))} "a question"'
-    say(f"\nOpen {page} in a browser, or search again: {search}")
+    item = probes.Item(text if text.strip() else None, [image] if image else [], place="the input")
+    table = probes.lens(
+        probes.Backbone.load(model, loading),
+        item if template is None else template.apply(item),
+        sites="all" if named is None else named,
+        positions="all" if out is not None else slice(-positions, None),
+        top=top,
+        content=content,
+    )
+    shown = table.positions[-positions:]
+    if json:
+        print_lines(json_line(cell) for cell in table.cells() if cell["position"] in shown)
+    else:
+        for start in range(0, len(shown), ACROSS):
+            print_table(*lens_facts(table, shown[start : start + ACROSS]))
+    if out is not None:
+        from probes.plots import draw_lens, save
+
+        written = [table.save(out)] if out.suffix == ".html" else save(draw_lens(table).figure, out)
+        note(f"The table is in {written[0]}")

@@ -1,5 +1,6 @@
-"""The commands that search a store: `freeret search` and `freeret answer`."""
+"""The commands that search: `freeret search` and `answer` a store, `demo` built-in items."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from freeret.cli.options import (
     ImageField,
     Kinds,
     Memory,
+    Model,
     Moved,
     Positive,
     Settings,
@@ -27,12 +29,14 @@ from freeret.cli.output import (
     print_lines,
     print_table,
     printable,
+    resumable,
     say,
     summary,
 )
 from freeret.search import MEMORY
 from probes.errors import BadSetting, StoreError
 from probes.model.loading import Loading
+from probes.model.locate import check_model
 
 if TYPE_CHECKING:
     from freeret.hits import Hits
@@ -47,6 +51,7 @@ def register(app: App) -> None:
     """Put the commands of this file on the app."""
     app.command(search)
     app.command(answer)
+    app.command(demo)
 
 
 def search(
@@ -181,6 +186,32 @@ def answer(
     say(made.text)
     for number, hit in enumerate(made.sources, start=1):
         say(printable(f"[{number}] {hit.id}: {summary(hit.item, SOURCE)}"))
+
+
+def demo(
+    *, model: Model = "smolsight", out: Path = Path("out/demo"), loading: Settings = AS_USUAL
+) -> None:
+    """Search built-in passages, pictures and clips, and write a page that explains the results.
+
+    The first result comes within seconds. Run an interrupted demo again to resume. A backbone whose
+    weights have no probe report yet is probed first.
+
+    Args:
+        out: Folder for everything that is written; open its index.html.
+    """
+    preflight.check_writable(out)
+    check_model(model, loading)
+    say(f"Loading {model}")
+    from freeret.cli.output import this_command
+    from freeret.demo.run import Demo
+    from freeret.reports import report_of
+    from probes import Backbone
+
+    with resumable(lambda: f"what was embedded is stored in {out}"):
+        backbone = Backbone.load(model, loading)
+        page = Demo(backbone, report_of(backbone), out, this_command()).run()
+    search = f'{this_command()} search {shlex.quote(str(out / "store"))} "a question"'
+    say(f"\nOpen {page} in a browser, or search again: {search}")
 
 
 def _read_queries(

@@ -270,6 +270,16 @@ def curve_sites(num_layers: int) -> list[Site]:
     return [site for site in all_sites(num_layers) if site.kind in ("embed", "attn", "mlp", "norm")]
 
 
+def alpha_of(before: Tensor, after: Tensor) -> Tensor:
+    """α: the cosine of states `[…, hidden]` before and after a step, in float64."""
+    return torch.cosine_similarity(before.double(), after.double(), dim=-1)
+
+
+def beta_of(states: Tensor, word_rows: Tensor) -> Tensor:
+    """β: the cosine of states `[…, hidden]` with rows w_y of the LM head, in float64."""
+    return torch.cosine_similarity(states.double(), word_rows.double(), dim=-1)
+
+
 def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str | None) -> Curves:
     sites = curve_sites(backbone.num_layers)
 
@@ -286,9 +296,8 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
         ranks, probabilities = (torch.stack(values, dim=1) for values in zip(*lens, strict=True))
         wide = stream.double()
         before, after = wide[:, :-1], wide[:, 1:]
-        rows_of_words = backbone.word_rows(word).cpu().double()[:, None]
-        alpha = torch.cosine_similarity(before, after, dim=-1)  # [batch, sites - 1]
-        beta = torch.cosine_similarity(after, rows_of_words, dim=-1)
+        alpha = alpha_of(before, after)  # [batch, sites - 1]
+        beta = beta_of(after, backbone.word_rows(word).cpu()[:, None])
         lengths = after.norm(dim=-1)
         late = stream[:, -LATE:].clone()  # a view would keep the states of all sites alive
         quantities = alpha, beta, lengths, ranks, probabilities

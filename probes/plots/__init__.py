@@ -14,6 +14,7 @@ from probes.plots.curves import (
     draw_rank,
     turns_figure,
 )
+from probes.plots.microscope import draw_lens, draw_places, places_figure
 from probes.plots.patching import draw_patching
 from probes.plots.results import (
     draw_diagnostic,
@@ -26,7 +27,7 @@ from probes.plots.style import COLOURS, HOLLOW, MARKERS, STYLE, save, styled
 
 __all__ = [
     "COLOURS", "HOLLOW", "MARKERS", "STYLE", "curves_figure", "draw_alpha", "draw_beta",
-    "draw_diagnostic", "draw_framing", "draw_intervals", "draw_norms", "draw_patching",
-    "draw_probability", "draw_rank", "draw_separation", "draw_synonyms", "save", "styled",
-    "turns_figure",
+    "draw_diagnostic", "draw_framing", "draw_intervals", "draw_lens", "draw_norms", "draw_patching",
+    "draw_places", "draw_probability", "draw_rank", "draw_separation", "draw_synonyms",
+    "places_figure", "save", "styled", "turns_figure",
 ]  # fmt: skip

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from probes.measure.parts import PROMPT_KINDS, Panel
@@ -18,7 +17,6 @@ from probes.plots.style import (
     COLOURS,
     HOLLOW,
     PRINT,
-    STYLE,
     Look,
     add_legend,
     inches,
@@ -27,6 +25,7 @@ from probes.plots.style import (
     point,
     rows_of,
     styled,
+    writable,
 )
 from probes.stats import Interval
 
@@ -323,24 +322,15 @@ def _log_scale(ax: Axes) -> None:
 def _frequent(words: Sequence[str], count: int = 3) -> str:
     """The most frequent words with their shares, quoted as the figure's font can write them."""
     return ", ".join(
-        f"{_writable(word)} {number / len(words):.0%}"
+        f"{_quoted(word)} {number / len(words):.0%}"
         for word, number in Counter(words).most_common(count)
     )
 
 
-def _writable(word: str) -> str:
-    """A word in quotation marks, cut after 12 characters. Control characters, and those that the
-    font lacks, are escapes; a token may also be a part of a character alone."""
-    if "\N{REPLACEMENT CHARACTER}" in word:
-        return "part of a character"
-    font = get_font(findfont(STYLE["font.family"]))
-    written = "".join(
-        char
-        if char.isprintable() and font.get_char_index(ord(char))
-        else char.encode("unicode_escape").decode()
-        for char in word
-    )
-    return f"'{written if len(written) <= 12 else written[:11] + '…'}'"
+def _quoted(word: str) -> str:
+    """A word in quotation marks; a token may also be a part of a character alone."""
+    replaced = "\N{REPLACEMENT CHARACTER}" in word
+    return "part of a character" if replaced else f"'{writable(word)}'"
 
 
 def _sublayers(ax: Axes, attention: Interval, mlp: Interval, norm: Interval | None = None) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import findfont, get_font
 
 from probes.arguments import check_choice
 from probes.errors import BadSetting
@@ -174,3 +175,16 @@ def point(ax: Axes, x: float, y: Interval, look: Look) -> None:
 def inches(ax: Axes) -> float:
     """The width of the axes as far as it is known before the layout."""
     return ax.get_window_extent().width / ax.figure.dpi
+
+
+def writable(word: str, length: int = 12) -> str:
+    """A word cut after some characters. Control characters, and those that the font lacks, are
+    escapes."""
+    font = get_font(findfont(STYLE["font.family"]))
+    written = "".join(
+        char
+        if char.isprintable() and font.get_char_index(ord(char))
+        else char.encode("unicode_escape").decode()
+        for char in word
+    )
+    return written if len(written) <= length else written[: length - 1] + "…"
