@@ -1,0 +1,1 @@
+"""A microscope: what happens to one input inside a backbone."""
