@@ -1,1 +1,1 @@
-"""A microscope: what happens to one input inside a backbone."""
+"""Looking at one input: what each state in it says, and what happens when it is changed."""

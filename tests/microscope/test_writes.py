@@ -32,7 +32,7 @@ def layers_of(name: str, model: Any) -> Any:
     return getattr(model.get_submodule(DECODER.get(name, "model")), LAYERS.get(name, "layers"))
 
 
-def fixed_scale(norm: nn.Module, state: Tensor, write: Tensor) -> Tensor:
+def fixed_scale(norm: Any, state: Tensor, write: Tensor) -> Tensor:
     """The linear part of a norm with the scale of `state`, in float64."""
     gain = norm.weight.detach().double()
     if isinstance(norm, nn.LayerNorm):
@@ -227,7 +227,7 @@ def test_writes_show_themselves(tiny: Tiny) -> None:
     assert names[4:9] == [*(f"attn[1] head {h}" for h in range(4)), "attn[1] bias"]
     assert len(table) == 9 + 5
     assert list(table.columns) == ["write", "logit", "along", "across", "length", "cosine"]
-    assert table["logit"][1] == found["attn[0]"].logit
+    assert table["logit"].tolist()[1] == found["attn[0]"].logit
     best = max(found.parts, key=lambda write: write.logit)
     assert f"most of it by {best.name}" in repr(found)
     with pytest.raises(BadSetting, match=r"no write 'mlp\[9\]'; there are embed, attn\[0\]"):
