@@ -22,9 +22,11 @@ from probes.plots.results import (
     draw_synonyms,
 )
 from probes.plots.style import COLOURS, HOLLOW, MARKERS, STYLE, save, styled
+from probes.plots.writes import draw_writes
 
 __all__ = [
     "COLOURS", "HOLLOW", "MARKERS", "STYLE", "curves_figure", "draw_alpha", "draw_beta",
     "draw_diagnostic", "draw_framing", "draw_intervals", "draw_norms", "draw_probability",
-    "draw_rank", "draw_separation", "draw_synonyms", "save", "styled", "turns_figure",
+    "draw_rank", "draw_separation", "draw_synonyms", "draw_writes", "save", "styled",
+    "turns_figure",
 ]  # fmt: skip
