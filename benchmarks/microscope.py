@@ -5,15 +5,19 @@
 The states after attention and after the MLP of all 30 layers of SmolLM2-135M, at the last position
 of 200 sentences, and at all positions. A FOLDER holds what `pip install --target` has put there; it
 comes before the packages of the environment. nnterp 1.3 needs an nnsight before 0.8, so that folder
-has its own. Each package stays in a process of its own with the model loaded, and these take turns.
-Medians are of seconds of all threads together, since other work may share the cores. Peak memory is
-that of a fresh process above what it held with the model loaded. Lines are those of the functions
-below, which a user would write, imports and loading included. The error is the largest of any state
-at the last position, relative to the norm of the state, against plain hooks. Writes
+has its own. Each package has a process for each task, which keeps the model loaded, and these take
+turns. Medians are of seconds of all threads together, since other work may share the cores. Peak
+memory is that of the first run above what the process held with the model loaded. Lines are those
+of the functions below, which a user would write, imports and loading included. The error is the
+largest of any state at the last position, relative to the norm of the state, against plain hooks on
+texts that run alone. Writes
 benchmarks/results/microscope.json.
 """
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import contextlib
+import gc
 import inspect
 import json
 import os
@@ -23,18 +27,20 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import cyclopts
 import torch
 from torch import Tensor
 
-from common import median, peak_memory, report_peak, save
+from common import median, resident, save
 from probes.data import paraphrases
 from probes.embedded import ensure
 
 MODEL, ROUNDS, SIZE = "smollm2-135m", 3, 32
 """SIZE: rows of a batch, for packages that leave batches to their user."""
+COMPARED = 40
+"""Texts whose states are compared with plain hooks."""
 
 
 # ------------------------------------------------------------------------------- this project
@@ -63,7 +69,7 @@ def all_by_probes(backbone: Any, texts: list[str]) -> Any:
 
 
 def load_nnterp(model: str) -> Any:
-    from nnterp import StandardizedTransformer  # pyright: ignore[reportMissingImports]
+    from nnterp import StandardizedTransformer
 
     return StandardizedTransformer(model)
 
@@ -72,7 +78,7 @@ def last_by_nnterp(model: Any, texts: list[str]) -> Any:
     states = []
     for start in range(0, len(texts), SIZE):
         with torch.no_grad(), model.trace(texts[start : start + SIZE]) as tracer:
-            found = [].save()  # pyright: ignore[reportAttributeAccessIssue]
+            found = [].save()
             for layer in range(model.num_layers):
                 before = model.layers_input[layer][:, -1]
                 found.append(before + model.attentions_output[layer][:, -1])
@@ -86,7 +92,7 @@ def all_by_nnterp(model: Any, texts: list[str]) -> Any:
     states = []
     for start in range(0, len(texts), SIZE):
         with torch.no_grad(), model.trace(texts[start : start + SIZE]) as tracer:
-            found = [].save()  # pyright: ignore[reportAttributeAccessIssue]
+            found = [].save()
             for layer in range(model.num_layers):
                 before = model.layers_input[layer]
                 found.append(before + model.attentions_output[layer])
@@ -100,9 +106,7 @@ def all_by_nnterp(model: Any, texts: list[str]) -> Any:
 
 
 def load_transformer_lens(model: str) -> Any:
-    from transformer_lens.model_bridge import (  # pyright: ignore[reportMissingImports]
-        TransformerBridge,
-    )
+    from transformer_lens.model_bridge import TransformerBridge
 
     bridge = TransformerBridge.boot_transformers(model)
     bridge.tokenizer.padding_side = "left"
@@ -182,55 +186,59 @@ def plain_hooks(folder: Path) -> Tensor:
         layer.post_attention_layernorm.register_forward_pre_hook(keep)
         layer.register_forward_hook(keep_output)
     with torch.no_grad():
-        for text in texts():
+        for text in texts()[:COMPARED]:
             model(**tokenizer(text, return_tensors="pt"), logits_to_keep=1)
-    return torch.stack(found).view(len(texts()), -1, found[0].shape[-1])
+    return torch.stack(found).view(COMPARED, -1, found[0].shape[-1])
 
 
-def work(name: str, folder: str) -> None:
-    """Load a package, then run the task that each line of the input names."""
-    package = PACKAGES[name]
+def work(name: str, task: str, folder: str) -> None:
+    """Load a package, then run a task for each line of the input."""
+    package, run = PACKAGES[name], getattr(PACKAGES[name], task)
     with contextlib.redirect_stdout(sys.stderr):
         loaded = package.load(folder)
-        for task in TASKS:
-            getattr(package, task)(loaded, texts()[:2])  # warm up
-    print("ready", version("freeret" if name == "probes" else name), flush=True)
+        run(loaded, texts()[:2])  # what a first run sets up is none of the states
+    answer: dict[str, Any] = {"version": version("freeret" if name == "probes" else name)}
     for line in sys.stdin:
-        start, wall = time.process_time(), time.perf_counter()
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before, start, wall = resident("VmRSS"), time.process_time(), time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
-            found = getattr(package, line.split()[0])(loaded, texts())
-        seconds = [time.process_time() - start, time.perf_counter() - wall]
-        if line.split()[1:] == ["error"]:
-            found = found[:, 1:-1] if name == "probes" else found  # without embed and norm
-            expected = plain_hooks(Path(folder))
-            error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
-            seconds.append(error.max().item())
+            found = run(loaded, texts())
+        answer["seconds of all threads"] = time.process_time() - start
+        answer["seconds"] = time.perf_counter() - wall
+        answer["peak_mb"] = resident("VmHWM") - before
+        if line.strip() == "error":
+            answer["error"] = largest_error(found, Path(folder))
         del found
-        print(json.dumps(seconds), flush=True)
+        print(json.dumps(answer), flush=True)
+
+
+def largest_error(found: Tensor, folder: Path) -> float:
+    expected = plain_hooks(folder)
+    if found.shape[1] > expected.shape[1]:  # "all" holds embed and norm too
+        found = found[:, 1:-1]
+    distance = (found[:COMPARED] - expected).norm(dim=-1)
+    return (distance / expected.norm(dim=-1)).max().item()
 
 
 class Worker:
-    """A process that keeps one package with its model loaded."""
+    """A process that keeps one package with its model loaded, for one task."""
 
-    def __init__(self, name: str, folder: str, packages: str):
+    def __init__(self, name: str, task: str, folder: Path, packages: str):
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "work", name, folder], env=environment(packages), text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [sys.executable, __file__, "work", name, task, str(folder)], text=True,
+            env=environment(packages), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        self.version = self.line().split()[1]
 
-    def line(self) -> str:
-        stream: IO[str] | None = self.process.stdout
-        answer = stream.readline() if stream else ""
+    def run(self, request: str = "") -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(request, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.process.args} has ended")
-        return answer
-
-    def run(self, task: str) -> list[float]:
-        """Seconds of all threads, and of the clock."""
-        assert self.process.stdin is not None
-        print(task, file=self.process.stdin, flush=True)
-        return json.loads(self.line())
+        return json.loads(answer)
 
 
 def environment(packages: str) -> dict[str, str]:
@@ -249,46 +257,40 @@ def main(nnterp: str, transformer_lens: str, rounds: int = ROUNDS) -> None:
     """
     folder = ensure(MODEL)
     places = {"probes": "", "nnterp": nnterp, "transformer-lens": transformer_lens}
-    workers = {name: Worker(name, str(folder), place) for name, place in places.items()}
-    times: dict[str, dict[str, list[list[float]]]] = {
-        task: {name: [] for name in workers} for task in TASKS
+    workers = {
+        (name, task): Worker(name, task, folder, place)
+        for task in TASKS
+        for name, place in places.items()
     }
+    answers: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in workers}
     for turn in range(rounds):
-        for task in TASKS:
-            names = list(workers)
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                times[task][name].append(workers[name].run(task))
-    results = {}
-    for name, worker in workers.items():
-        results[name] = {"version": worker.version, "error": worker.run("last error")[-1]}
+        keys = list(workers)
+        for key in keys[turn % len(keys) :] + keys[: turn % len(keys)]:
+            compared = turn == 0 and key[1] == "last"
+            answers[key].append(workers[key].run("error" if compared else ""))
+    for worker in workers.values():
         worker.process.terminate()
-        os.environ.update(environment(places[name]))
-        for task in TASKS:
-            row = {
-                "lines": PACKAGES[name].lines(task),
-                "seconds of all threads": [each[0] for each in times[task][name]],
-                "seconds": [each[1] for each in times[task][name]],
-                "peak_mb": peak_memory(Path(__file__), "peak", name, str(folder), task),
-            }
-            results[name][task] = row
-            print(
-                f"{name:17} {task:5} {row['lines']:3} lines {row['peak_mb']:6.0f} MB "
-                f"{median(row['seconds of all threads']):6.2f} s of all threads"
-            )
+    results: dict[str, Any] = {}
+    for (name, task), found in answers.items():
+        first = found[0]
+        row = {
+            "lines": PACKAGES[name].lines(task),
+            "peak_mb": first["peak_mb"],
+            "seconds of all threads": [each["seconds of all threads"] for each in found],
+            "seconds": [each["seconds"] for each in found],
+        }
+        if task == "last":
+            results[name] = {"version": first["version"], "error": first["error"]}
+        results[name][task] = row
+        print(
+            f"{name:17} {task:5} {row['lines']:3} lines {row['peak_mb']:6.0f} MB "
+            f"{median(row['seconds of all threads']):6.2f} s of all threads"
+        )
     save("microscope", {"model": MODEL, "texts": len(texts()), "packages": results})
-
-
-def peak(name: str, folder: str, task: str) -> None:
-    package = PACKAGES[name]
-    loaded = package.load(folder)
-    getattr(package, task)(loaded, texts()[:2])  # what a first run sets up is none of the states
-    kept: list[Any] = []
-    report_peak(lambda: kept.append(getattr(package, task)(loaded, texts())))
 
 
 if __name__ == "__main__":
     app = cyclopts.App()
     app.default(main)
     app.command(work)
-    app.command(peak)
     app()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from probes.measure.run import probe
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
     from probes.media.sources import Limits, MediaOptions
+    from probes.microscope.turns import Turn, turn
+    from probes.microscope.writes import Writes, writes
     from probes.model.backbone import Backbone
     from probes.model.batches.states import states_of
     from probes.model.encoding import Batch
@@ -31,12 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves",
-    "DiagnosticScore", "Frame",
-    "FrameBias", "Geometry", "Item", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
-    "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
-    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "intervene",
-    "late_sites", "lexicalization_curves", "probe", "record", "replace", "scale", "skip",
-    "states_of", "synonym_similarity",
+    "DiagnosticScore", "Frame", "FrameBias", "Geometry", "Item", "Limits", "Loading",
+    "MediaOptions", "Part", "ProbeReport", "Site", "States", "SynonymSimilarity", "TemplatePrompt",
+    "Turn", "Writes", "all_sites", "as_item", "as_items", "curve_prompts", "curves_by_prompt",
+    "diagnose", "framing_bias", "intervene", "late_sites", "lexicalization_curves", "probe",
+    "record", "replace", "scale", "skip", "states_of", "synonym_similarity", "turn", "writes",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -61,6 +62,8 @@ __getattr__, __dir__ = lazy_names(
         "probes.model.sites": "Site all_sites late_sites",
         "probes.model.batches.states": "states_of",
         "probes.measure.synonyms": "SynonymSimilarity synonym_similarity",
+        "probes.microscope.turns": "Turn turn",
+        "probes.microscope.writes": "Writes writes",
         "probes.model.trace": "States record",
     },
 )
