@@ -226,7 +226,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "predicted word kept": ("word kept",),
     "α": ("α of the last MLP", "α of the norm"),
     "β": ("β at mlp[-1]", "β at norm"),
-    "mean reciprocal rank": ("MRR at mlp[-1], raw", "MRR at norm, raw"),
+    "gain in mean reciprocal rank": ("gain in MRR at mlp[-1], raw", "gain in MRR at norm, raw"),
 }
 LABELS = ("last MLP, mlp[-1]", "final norm, norm")
 
@@ -239,7 +239,7 @@ def draw(measured: Mapping[str, Mapping[str, Any]]) -> Figure:
     for ax, title in zip(axes[0], PANELS, strict=True):
         ax.set_title(title)
     for (first, *others), (model, data) in zip(axes, measured.items(), strict=True):
-        first.set_ylabel(model, fontweight="bold")
+        first.set_ylabel(f"{model}, {data['pairs']} pairs", fontweight="bold")
         for ax, keys in zip((first, *others), PANELS.values(), strict=True):
             _conditions(ax, data["effects"], keys, named=ax is first)
     figure.legend(*axes[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=2)

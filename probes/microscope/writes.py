@@ -4,7 +4,7 @@ the predicted word each of them brings (direct logit attribution).
 The residual stream is a sum. The state that the final norm reads is the embedding and the write of
 every sublayer, the state after it less the state before,
 
-    mlp[-1] = embed + Σ_l (attn[l] - mlp[l-1]) + (mlp[l] - attn[l]),
+    mlp[-1] = embed + Σ_l ((attn[l] - mlp[l-1]) + (mlp[l] - attn[l])),
 
 exactly so for every backbone, since it is read from recorded states. With the scale of the final
 norm held fixed at this state (`FrozenNorm`), the logit of the predicted word y* before the softcap
