@@ -5,9 +5,9 @@
 The states after attention and after the MLP of all 30 layers of SmolLM2-135M, at the last position
 of 200 sentences, and at all positions. A FOLDER holds what `pip install --target` has put there; it
 comes before the packages of the environment. nnterp 1.3 needs an nnsight before 0.8, so that folder
-has its own. Each package has a process for each task, which keeps the model loaded, and these take
-turns. Medians are of seconds of all threads together, since other work may share the cores. Peak
-memory is that of the first run above what the process held with the model loaded. Lines are those
+has its own. Each package has a process for each task, which keeps the model loaded. All of them run
+at once, so that whatever else the machine does hits all alike, and medians are of the seconds that
+a process computes, of all its threads. Peak memory is that of the first run above what the process held with the model loaded. Lines are those
 of the functions below, which a user would write, imports and loading included. The error is the
 largest of any state at the last position, relative to the norm of the state, against plain hooks on
 texts that run alone. Writes
@@ -201,11 +201,10 @@ def work(name: str, task: str, folder: str) -> None:
     for line in sys.stdin:
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-        before, start, wall = resident("VmRSS"), time.process_time(), time.perf_counter()
+        before, start = resident("VmRSS"), time.process_time()
         with contextlib.redirect_stdout(sys.stderr):
             found = run(loaded, texts())
-        answer["seconds of all threads"] = time.process_time() - start
-        answer["seconds"] = time.perf_counter() - wall
+        answer["seconds"] = time.process_time() - start
         answer["peak_mb"] = resident("VmHWM") - before
         if line.strip() == "error":
             answer["error"] = largest_error(found, Path(folder))
@@ -231,10 +230,12 @@ class Worker:
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
-    def run(self, request: str = "") -> dict[str, Any]:
+    def start(self, request: str = "") -> None:
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         print(request, file=self.process.stdin, flush=True)
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.process.args} has ended")
@@ -264,19 +265,23 @@ def main(nnterp: str, transformer_lens: str, rounds: int = ROUNDS) -> None:
     }
     answers: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in workers}
     for turn in range(rounds):
-        keys = list(workers)
-        for key in keys[turn % len(keys) :] + keys[: turn % len(keys)]:
-            compared = turn == 0 and key[1] == "last"
-            answers[key].append(workers[key].run("error" if compared else ""))
+        for (_, task), worker in workers.items():
+            worker.start("error" if turn == 0 and task == "last" else "")
+        for key, worker in workers.items():
+            answers[key].append(worker.answer())
+        write(answers)
     for worker in workers.values():
         worker.process.terminate()
+
+
+def write(answers: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
+    """Print and save what was measured so far."""
     results: dict[str, Any] = {}
     for (name, task), found in answers.items():
         first = found[0]
         row = {
             "lines": PACKAGES[name].lines(task),
             "peak_mb": first["peak_mb"],
-            "seconds of all threads": [each["seconds of all threads"] for each in found],
             "seconds": [each["seconds"] for each in found],
         }
         if task == "last":
@@ -284,7 +289,7 @@ def main(nnterp: str, transformer_lens: str, rounds: int = ROUNDS) -> None:
         results[name][task] = row
         print(
             f"{name:17} {task:5} {row['lines']:3} lines {row['peak_mb']:6.0f} MB "
-            f"{median(row['seconds of all threads']):6.2f} s of all threads"
+            f"{median(row['seconds']):6.2f} s"
         )
     save("microscope", {"model": MODEL, "texts": len(texts()), "packages": results})
 

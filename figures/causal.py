@@ -226,7 +226,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "predicted word kept": ("word kept",),
     "α": ("α of the last MLP", "α of the norm"),
     "β": ("β at mlp[-1]", "β at norm"),
-    "gain in mean reciprocal rank": ("gain in MRR at mlp[-1], raw", "gain in MRR at norm, raw"),
+    "gain in MRR": ("gain in MRR at mlp[-1], raw", "gain in MRR at norm, raw"),
 }
 LABELS = ("last MLP, mlp[-1]", "final norm, norm")
 
