@@ -227,6 +227,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "α": ("α of the last MLP", "α of the norm"),
     "β": ("β at mlp[-1]", "β at norm"),
     "gain in MRR": ("gain in MRR at mlp[-1], raw", "gain in MRR at norm, raw"),
+    "gain, centred": ("gain in MRR at mlp[-1], centred", "gain in MRR at norm, centred"),
 }
 LABELS = ("last MLP, mlp[-1]", "final norm, norm")
 
@@ -234,7 +235,7 @@ LABELS = ("last MLP, mlp[-1]", "final norm, norm")
 @styled()
 def draw(measured: Mapping[str, Mapping[str, Any]]) -> Figure:
     """A row of panels for each backbone."""
-    figure = Figure(figsize=(12.5, 0.6 + 3.4 * len(measured)), layout="constrained")
+    figure = Figure(figsize=(14, 0.6 + 3.4 * len(measured)), layout="constrained")
     axes = figure.subplots(len(measured), len(PANELS), squeeze=False, sharex="col")
     for ax, title in zip(axes[0], PANELS, strict=True):
         ax.set_title(title)
