@@ -7,11 +7,11 @@ of 200 sentences, and at all positions. A FOLDER holds what `pip install --targe
 comes before the packages of the environment. nnterp 1.3 needs an nnsight before 0.8, so that folder
 has its own. Each package has a process for each task, which keeps the model loaded. All of them run
 at once, so that whatever else the machine does hits all alike, and medians are of the seconds that
-a process computes, of all its threads. Peak memory is that of the first run above what the process held with the model loaded. Lines are those
-of the functions below, which a user would write, imports and loading included. The error is the
-largest of any state at the last position, relative to the norm of the state, against plain hooks on
-texts that run alone. Writes
-benchmarks/results/microscope.json.
+a process computes, of all its threads. Peak memory is that of the first run above what the process
+held with the model loaded. Lines are those of the functions below, which a user would write,
+imports and loading included. The error is the largest of any state at the last position, relative
+to the norm of the state, against plain hooks on texts that run alone. Writes
+benchmarks/results/microscope.json after each round.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
