@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from probes.microscope.lens import LensTable, lens
     from probes.microscope.patching import PatchGrid, patch_grid
     from probes.microscope.stored import StoredStates, store_states, stored_states
+    from probes.microscope.turns import Turn, turn
+    from probes.microscope.writes import Writes, writes
     from probes.model.backbone import Backbone
     from probes.model.batches.states import states_of
     from probes.model.encoding import Batch
@@ -36,10 +38,11 @@ __all__ = [
     "Backbone", "Batch", "ControlPrompt", "Curves", "DiagnosticScore", "E5V", "FRAMES", "Frame",
     "FrameBias", "Geometry", "Item", "LensTable", "Limits", "Loading", "MediaOptions", "NAMED",
     "PROMPT_EOL", "Part", "PatchGrid", "ProbeReport", "Site", "States", "StoredStates",
-    "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item", "as_items", "attention_patterns",
-    "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "intervene", "late_sites",
-    "lens", "lexicalization_curves", "patch_grid", "probe", "record", "replace", "scale", "skip",
-    "states_of", "store_states", "stored_states", "synonym_similarity",
+    "SynonymSimilarity", "TemplatePrompt", "Turn", "Writes", "all_sites", "as_item", "as_items",
+    "attention_patterns", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias",
+    "intervene", "late_sites", "lens", "lexicalization_curves", "patch_grid", "probe", "record",
+    "replace", "scale", "skip", "states_of", "store_states", "stored_states", "synonym_similarity",
+    "turn", "writes",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -68,5 +71,8 @@ __getattr__, __dir__ = lazy_names(
         "probes.model.batches.states": "states_of",
         "probes.measure.synonyms": "SynonymSimilarity synonym_similarity",
         "probes.model.trace": "States attention_patterns record",
+        "probes.microscope.turns": "Turn turn",
+        "probes.microscope.writes": "Writes writes",
+        "probes.model.trace": "States record",
     },
 )

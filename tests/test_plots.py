@@ -9,11 +9,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_rgb
-from matplotlib.container import ErrorbarContainer
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend import Legend
 from matplotlib.patches import Rectangle
@@ -27,6 +28,7 @@ from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.framing import FrameBias
 from probes.measure.lexicalization import Curves
 from probes.measure.synonyms import SynonymSimilarity
+from probes.microscope.writes import Write, Writes
 from probes.model.sites import all_sites, late_sites
 from probes.plots.figures import figure_of
 from probes.stats import Interval, mean_interval
@@ -84,6 +86,15 @@ SETTINGS = [
     for prompt, kind, means in MEANS
     for site, mean in zip(("attn[-1]", "mlp[-1]", "norm"), means, strict=True)
 ]
+
+
+def written(layers: int = 3, word: str = " word") -> Writes:
+    """Writes of a backbone whose sublayers add 0, 1, 2… to the logit."""
+    sites = all_sites(layers)[:-1]
+    parts = [Write(str(s), torch.zeros(2).double(), 1.0 * i, 0.0, 0.0) for i, s in enumerate(sites)]
+    return Writes(word, parts, {}, 0.5, 21.5, torch.zeros(2).double())
+
+
 BY_LAYER = {
     plots.draw_alpha: ("alpha_attn", "alpha_mlp", "alpha_norm"),
     plots.draw_beta: ("beta_attn", "beta_mlp", "beta_norm"),
@@ -97,6 +108,7 @@ EVERYTHING: list[tuple[Callable[..., Axes], object]] = [
     (plots.draw_separation, SIMILARITIES),
     (plots.draw_framing, BIASES),
     (plots.draw_diagnostic, SETTINGS),
+    (plots.draw_writes, written()),
 ]
 each_drawing = pytest.mark.parametrize(
     ("draw", "data"), EVERYTHING, ids=[draw.__name__ for draw, _ in EVERYTHING]
@@ -231,6 +243,34 @@ def test_frames_stand_at_their_skew_and_auc_and_are_hollow_at_chance() -> None:
         ends = [[bias.skew, bias.auc.low], [bias.skew, bias.auc.high]]
         np.testing.assert_allclose(stem.get_segments()[0], ends)
         assert (to_rgb(point.get_markerfacecolor()) == (1, 1, 1)) == (bias.frame == "yes_no")
+
+
+def test_writes_stand_at_their_layers() -> None:
+    ax = plots.draw_writes(written())
+    found: dict[str, list[tuple[float, float]]] = {
+        str(bars.get_label()): [
+            (bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in bars
+        ]
+        for bars in ax.containers
+        if isinstance(bars, BarContainer)
+    }
+    assert found == {
+        "embedding": [(pytest.approx(-1), 0)],
+        "attention": [(pytest.approx(i - 0.2), 2 * i + 1) for i in range(3)],
+        "MLP": [(pytest.approx(i + 0.2), 2 * i + 2) for i in range(3)],
+    }
+    assert ax.get_title("right") == "“word”, logit 21.5"
+    assert plots.draw_writes(written(word="\n"), note=True).get_title("right")[1:6] == "white"
+    rendered(plots.draw_writes(written(word=" $x_$")).figure)
+    assert plots.draw_writes(written(), legend=False, note=False).get_legend() is None
+
+
+@pytest.mark.parametrize("layers", [1, 18, 30, 80])
+def test_layers_of_writes_never_run_into_each_other(layers: int) -> None:
+    ax = plots.draw_writes(written(layers))
+    rendered(ax.figure)
+    assert_apart(ax.get_xticklabels())
+    assert 0 in ax.get_xticks()
 
 
 def test_the_heatmap_has_every_extraction_and_frames_the_best() -> None:

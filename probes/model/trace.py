@@ -241,6 +241,39 @@ def attention_patterns(
     return patterns
 
 
+def record_inputs(
+    backbone: Backbone, batch: Batch, modules: Sequence[str]
+) -> list[Float[Tensor, "positions width"]]:
+    """Run one forward pass and keep what some modules read at the positions in `Batch.read`.
+
+    The pass ends when the last of the modules is reached.
+
+    Args:
+        backbone: The model to read.
+        batch: What `backbone.encode` returns.
+        modules: Dotted paths of modules, in order of execution.
+
+    Returns:
+        The first input of each module, row after row, in the model's dtype.
+
+    Raises:
+        OutOfMemory: The batch does not fit in memory.
+    """
+    traced: Any = _traced_model(backbone)
+    rows, at = len(batch.inputs["input_ids"]), _places(backbone, batch)
+    inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
+    with backbone.lock, torch.no_grad():
+        try:
+            with traced.trace(**inputs) as tracer:
+                entering = nnsight.save([])
+                for path in modules:
+                    entering.append(_read(traced.get(path).input, rows, at))
+                tracer.stop()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
+    return entering
+
+
 def _places(backbone: Backbone, batch: Batch) -> Tensor:
     """Row and column of every position that is read, `[positions, 2]`."""
     places = [place for places in batch.read for place in places]

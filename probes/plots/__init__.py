@@ -24,10 +24,11 @@ from probes.plots.results import (
     draw_synonyms,
 )
 from probes.plots.style import COLOURS, HOLLOW, MARKERS, STYLE, save, styled
+from probes.plots.writes import draw_writes
 
 __all__ = [
     "COLOURS", "HOLLOW", "MARKERS", "STYLE", "curves_figure", "draw_alpha", "draw_beta",
     "draw_diagnostic", "draw_framing", "draw_intervals", "draw_lens", "draw_norms", "draw_patching",
     "draw_places", "draw_probability", "draw_rank", "draw_separation", "draw_synonyms",
-    "places_figure", "save", "styled", "turns_figure",
+    "draw_writes", "places_figure", "save", "styled", "turns_figure",
 ]  # fmt: skip
