@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         curves_by_prompt,
         lexicalization_curves,
     )
-    from probes.measure.report import ProbeReport
     from probes.measure.run import probe
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
     from probes.media.sources import Limits, MediaOptions
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from probes.model.sites import Site, all_sites, late_sites
     from probes.model.trace import States, record
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
+    from probes.reports.report import ProbeReport
 
 __all__ = [
     "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves",
@@ -54,7 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "probes.measure.run": "probe",
         "probes.media.sources": "Limits MediaOptions",
         "probes.prompts": "E5V NAMED PROMPT_EOL ControlPrompt TemplatePrompt",
-        "probes.measure.report": "ProbeReport",
+        "probes.reports.report": "ProbeReport",
         "probes.model.sites": "Site all_sites late_sites",
         "probes.model.batches.states": "states_of",
         "probes.measure.synonyms": "SynonymSimilarity synonym_similarity",

@@ -217,9 +217,9 @@ def plot(
     for file in files:
         read_json(file)
     preflight.check_writable(out.parent)
-    from probes.measure.report import read_parts
     from probes.plots import save
     from probes.plots.figures import PART_OF, figure_of
+    from probes.reports.report import read_parts
 
     part = PART_OF[kind]
     contents = [read_parts(file, [part]) for file in files]

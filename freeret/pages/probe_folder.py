@@ -10,9 +10,9 @@ from probes import ProbeReport
 from probes.files import write_atomic
 from probes.measure.diagnostic.scores import best_first
 from probes.measure.parts import PARTS, Format
-from probes.measure.report import write_parts
 from probes.plots import save
 from probes.plots.figures import KINDS, PART_OF, figure_of
+from probes.reports.report import write_parts
 
 FORMATS: tuple[Format, ...] = ("png", "svg")
 

@@ -20,12 +20,12 @@ from probes.measure.injection import injection_shifts
 from probes.measure.judges.heads import relevance_heads
 from probes.measure.lexicalization import curves_by_prompt
 from probes.measure.parts import PARTS, PartName, with_needed
-from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
 from probes.measure.reranking import Fusion, judges_of, rerank_gain
 from probes.measure.synonyms import synonym_similarity
 from probes.model.backbone import Backbone
 from probes.model.batches.remembering import remembering
 from probes.progress import listening
+from probes.reports.report import ProbeReport, decisive, read_parts, write_parts
 
 log = logging.getLogger(__name__)
 

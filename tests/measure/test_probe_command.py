@@ -19,10 +19,10 @@ from probes.data import matches
 from probes.errors import BadFile, BadSetting
 from probes.measure.cost import TOKENS
 from probes.measure.parts import PARTS, part_names, with_needed
-from probes.measure.report import read_parts, write_parts
 from probes.measure.run import _MEASURES, probe_parts
 from probes.plots import save
 from probes.plots.figures import KINDS, PART_OF, figure_of
+from probes.reports.report import read_parts, write_parts
 from tests.command.test_cli import own_lines
 from tests.commands import run
 from tests.measure.test_report import make_report, plain

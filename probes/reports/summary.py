@@ -14,7 +14,7 @@ from probes.stats import Interval
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from probes.measure.report import ProbeReport
+    from probes.reports.report import ProbeReport
 
 
 def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:

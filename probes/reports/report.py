@@ -22,8 +22,8 @@ from probes.measure.judges.heads import NO_HEADS, RelevanceHeads
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
 from probes.measure.parts import PARTS, PartName
 from probes.measure.reranking import Fusion
-from probes.measure.summary import key_figures, part_table, report_html
 from probes.measure.synonyms import SynonymSimilarity
+from probes.reports.summary import key_figures, part_table, report_html
 
 if TYPE_CHECKING:
     from pandas import DataFrame
