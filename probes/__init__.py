@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from probes.model.sites import Site, all_sites, late_sites
     from probes.model.trace import States, record
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
+    from probes.reports.comparison import Comparison, compare
     from probes.reports.report import ProbeReport
 
 __all__ = [
-    "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "ControlPrompt", "Curves",
-    "DiagnosticScore", "Frame",
-    "FrameBias", "Geometry", "Item", "Limits", "Loading", "MediaOptions", "Part", "ProbeReport",
-    "Site", "States", "SynonymSimilarity", "TemplatePrompt", "all_sites", "as_item",
-    "as_items", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias", "late_sites",
-    "lexicalization_curves", "probe", "record", "states_of", "synonym_similarity",
+    "E5V", "FRAMES", "NAMED", "PROMPT_EOL", "Backbone", "Batch", "Comparison", "ControlPrompt",
+    "Curves", "DiagnosticScore", "Frame", "FrameBias", "Geometry", "Item", "Limits", "Loading",
+    "MediaOptions", "Part", "ProbeReport", "Site", "States", "SynonymSimilarity",
+    "TemplatePrompt", "all_sites", "as_item", "as_items", "compare", "curve_prompts",
+    "curves_by_prompt", "diagnose", "framing_bias", "late_sites", "lexicalization_curves",
+    "probe", "record", "states_of", "synonym_similarity",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -54,6 +55,7 @@ __getattr__, __dir__ = lazy_names(
         "probes.measure.run": "probe",
         "probes.media.sources": "Limits MediaOptions",
         "probes.prompts": "E5V NAMED PROMPT_EOL ControlPrompt TemplatePrompt",
+        "probes.reports.comparison": "Comparison compare",
         "probes.reports.report": "ProbeReport",
         "probes.model.sites": "Site all_sites late_sites",
         "probes.model.batches.states": "states_of",

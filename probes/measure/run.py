@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from probes.display import Results
 from probes.errors import BadFile
 from probes.measure.cost import tokens_of, work_of
 from probes.measure.diagnostic.extractions import diagnose
@@ -124,15 +125,15 @@ def kept_parts(
     return finished
 
 
-def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fusion]:
+def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> Results[Fusion]:
     """Gains of reranking by each judge that is worth measuring."""
     extraction = select_extraction(report["diagnostic"])
     lexical = select_weight(report["hybrid"])
-    return [
+    return Results(
         gain
         for judge in judges_of(report["framing"], report["heads"])
         for gain in rerank_gain(backbone, extraction, judge, lexical, seed=seed)
-    ]
+    )
 
 
 _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {

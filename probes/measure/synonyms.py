@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from probes.data import synonyms
+from probes.display import Results
 from probes.items import Item
 from probes.model.backbone import Backbone
 from probes.model.batches.run import run_batches
@@ -34,6 +35,11 @@ class SynonymSimilarity:
     separation: Interval
 
 
+def best_site(similarities: Sequence[SynonymSimilarity]) -> SynonymSimilarity:
+    """The site at which synonyms and controls lie furthest apart."""
+    return max(similarities, key=lambda similarity: similarity.separation.mean)
+
+
 def synonym_similarity(
     backbone: Backbone,
     sites: str | Site | Sequence[str | Site] | None = None,
@@ -41,7 +47,7 @@ def synonym_similarity(
     prompt: str | Prompt = "prompteol",
     seed: int = 0,
     progress: bool = False,
-) -> list[SynonymSimilarity]:
+) -> Results[SynonymSimilarity]:
     """Measure the cosines of the bundled synonym pairs and of their controls.
 
     Args:
@@ -73,7 +79,7 @@ def synonym_similarity(
     units = dict(zip(words, by_word, strict=True))
     cosines = torch.stack([(units[p["a"]] * units[p["b"]]).sum(-1) for p in pairs]).double().numpy()
     real = np.array([pair["kind"] == "synonym" for pair in pairs])
-    return [
+    return Results(
         SynonymSimilarity(
             str(site),
             mean_interval(column[real], seed),
@@ -81,4 +87,4 @@ def synonym_similarity(
             d_prime(column[real], column[~real], seed),
         )
         for site, column in zip(chosen, cosines.T, strict=True)
-    ]
+    )

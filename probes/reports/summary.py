@@ -1,14 +1,16 @@
-"""Summaries of a probe report: its key figures, HTML for a notebook, its parts as tables."""
+"""Summaries of a probe report: its key figures in words, HTML for a notebook, data frames."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from probes.display import data_frame, picture, table
+from probes.display import Results, data_frame, picture, table
+from probes.measure.diagnostic.hybrid import gain_of_words
 from probes.measure.diagnostic.scores import select_extraction
 from probes.measure.framing import best_frame
 from probes.measure.lexicalization import Curves
-from probes.measure.parts import PROMPT_KINDS
+from probes.measure.parts import PROMPT_KINDS, PartName
+from probes.measure.reranking import surest_gain
+from probes.measure.synonyms import best_site
 from probes.stats import Interval
 
 if TYPE_CHECKING:
@@ -17,42 +19,95 @@ if TYPE_CHECKING:
     from probes.reports.report import ProbeReport
 
 
+def _turn(kind: str) -> Callable[["ProbeReport"], str]:
+    def write(report: "ProbeReport") -> str:
+        curves = report.curves[kind]
+        mlp, norm = curves.alpha_mlp.mean[-1], curves.alpha_norm.mean[0]
+        return f"{curves.turn} (α of the last MLP {mlp:.2f}, of the final norm {norm:.2f})"
+
+    return write
+
+
+def _extraction(report: "ProbeReport") -> str:
+    best = select_extraction(report.diagnostic)
+    place = f"prompt {best.wording} at {best.site}, geometry {best.geometry}"
+    return f"{place}: reciprocal rank {best.reciprocal_rank}"
+
+
+def _separation(report: "ProbeReport") -> str:
+    best = best_site(report.synonyms)
+    return f"{best.separation} at {best.site}"
+
+
+def _frame(report: "ProbeReport") -> str:
+    best = best_frame(report.framing)
+    chance = "" if best.discriminates else ", an interval that includes chance"
+    return f"{best.frame}: AUC {best.auc}{chance}; p(match) without content {best.skew:.2f}"
+
+
+def _heads(report: "ProbeReport") -> str:
+    judge = report.heads
+    chance = "" if judge.discriminates else ", at chance"
+    return (
+        f"{judge.judge}: paraphrase above unrelated text {judge.beats_unrelated}{chance}; "
+        f"match above near-miss {judge.beats_near_miss}"
+    )
+
+
+def _words(report: "ProbeReport") -> str:
+    weight, gain = gain_of_words(report.hybrid)
+    return f"{gain} of the reciprocal rank (weight {weight:g}){_noise(gain)}"
+
+
+def _reranking(report: "ProbeReport") -> str:
+    judge, weight, gain = surest_gain(report.reranking)
+    how = "stage 2 alone" if weight is None else f"weight {weight:g}"
+    return f"{gain} of the reciprocal rank ({judge}, {how}){_noise(gain)}"
+
+
+def _injection(report: "ProbeReport") -> str:
+    worst = max(report.injection, key=lambda i: i.shift.mean)
+    return f"{worst.shift} in log-odds (frame {worst.frame}, {worst.attack})"
+
+
+def _noise(gain: Interval) -> str:
+    return "" if gain.low > 0 else ", within noise"
+
+
+FIGURES: dict[str, tuple[PartName, Callable[["ProbeReport"], str]]] = {
+    **{
+        f"turn of the last two steps, {title}": ("curves", _turn(kind))
+        for kind, title in PROMPT_KINDS.items()
+    },
+    "best extraction": ("diagnostic", _extraction),
+    "largest d′ of synonyms against controls": ("synonyms", _separation),
+    "best frame": ("framing", _frame),
+    "best heads": ("heads", _heads),
+    "gain of words": ("hybrid", _words),
+    "gain of reranking": ("reranking", _reranking),
+    "largest shift by injection": ("injection", _injection),
+}
+"""Name of each key figure -> the part of the report that holds it, and its value in words."""
+
+
+def holds(report: "ProbeReport", part: PartName) -> bool:
+    """Whether a part is not empty."""
+    return bool(report.heads.heads if part == "heads" else getattr(report, part))
+
+
 def key_figures(report: "ProbeReport") -> Iterator[tuple[str, str]]:
     """Name and value of each key figure; empty parts are left out."""
+    yield "model", about(report)
+    for name, (part, write) in FIGURES.items():
+        if holds(report, part):
+            yield name, write(report)
+
+
+def about(report: "ProbeReport") -> str:
+    """The backbone in a phrase."""
     model = report.fingerprint
-    about = [str(model[key]) for key in ("model", "architecture", "dtype") if key in model]
-    yield "model", f"{', '.join(about)}, {report.num_layers} layers"
-    for kind, curves in report.curves.items():
-        mlp, norm = curves.alpha_mlp.mean[-1], curves.alpha_norm.mean[0]
-        figures = f"α of the last MLP {mlp:.2f}, of the final norm {norm:.2f}"
-        yield f"turn of the last two steps, {PROMPT_KINDS[kind]}", f"{curves.turn} ({figures})"
-    if report.diagnostic:
-        best = select_extraction(report.diagnostic)
-        place = f"prompt {best.wording} at {best.site}, geometry {best.geometry}"
-        yield "best extraction", f"{place}: reciprocal rank {best.reciprocal_rank}"
-    if report.synonyms:
-        most = max(report.synonyms, key=lambda s: s.separation.mean)
-        yield "largest d′ of synonyms against controls", f"{most.separation} at {most.site}"
-    if report.framing:
-        frame = best_frame(report.framing)
-        chance = "" if frame.discriminates else ", an interval that includes chance"
-        yield "best frame", f"{frame.frame}: AUC {frame.auc}{chance}"
-    if report.heads.heads:
-        judge = report.heads
-        chance = "" if judge.discriminates else ", at chance"
-        yield (
-            "best heads",
-            f"{judge.judge}: paraphrase above unrelated text {judge.beats_unrelated}{chance}; "
-            f"match above near-miss {judge.beats_near_miss}",
-        )
-    if report.reranking:
-        gain = max(report.reranking, key=lambda f: f.gain.low)
-        weight = "stage 2 alone" if gain.weight is None else f"weight {gain.weight:g}"
-        yield "gain of reranking", f"{gain.gain} of the reciprocal rank ({gain.frame}, {weight})"
-    if report.injection:
-        worst = max(report.injection, key=lambda i: i.shift.mean)
-        shift = f"{worst.shift} in log-odds"
-        yield "largest shift by injection", f"{shift} (frame {worst.frame}, {worst.attack})"
+    known = [str(model[key]) for key in ("model", "architecture", "dtype") if model.get(key)]
+    return ", ".join([*known, *([f"{model['layers']} layers"] if "layers" in model else [])])
 
 
 def report_html(report: "ProbeReport") -> str:
@@ -60,6 +115,8 @@ def report_html(report: "ProbeReport") -> str:
     from probes.plots import curves_figure
 
     figures = table(["figure", "value"], key_figures(report))
+    if not report.curves:
+        return figures
     return figures + picture(curves_figure(report.curves), "Lexicalization curves")
 
 
@@ -69,15 +126,4 @@ def part_table(part: Mapping[str, Curves] | Sequence[Any]) -> "DataFrame":
         return data_frame(
             {"prompt": kind, **point} for kind, curves in part.items() for point in curves.points()
         )
-    return data_frame(dict(_columns(row)) for row in part)
-
-
-def _columns(row: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of each field of a dataclass, an interval as three."""
-    for field in fields(row):
-        value = getattr(row, field.name)
-        if isinstance(value, Interval):
-            for end, figure in zip(("", "_low", "_high"), value, strict=True):
-                yield f"{field.name}{end}", figure
-        else:
-            yield field.name, value
+    return Results(part).to_dataframe()

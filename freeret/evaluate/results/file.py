@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from freeret.evaluate.metrics import Scores, difference, mean_of, parse_metric
 from freeret.evaluate.skipping import Skipped
+from probes.display import Results
 from probes.errors import BadFile, Mismatch
 from probes.files import read_format, write_json, wrong_field
 from probes.stats import Interval
@@ -149,7 +150,7 @@ class Comparison:
     queries: int
 
 
-def compare(a: Result, b: Result) -> list[Comparison]:
+def compare(a: Result, b: Result) -> Results[Comparison]:
     """Compare two runs query by query, a minus b.
 
     Returns:
@@ -163,7 +164,7 @@ def compare(a: Result, b: Result) -> list[Comparison]:
     common = [name for name in a.datasets if name in b.datasets]
     if not common:
         raise Mismatch(f"{a.run!r} and {b.run!r} have no dataset in common")
-    rows = []
+    rows: Results[Comparison] = Results()
     for name in common:
         one, other = a.datasets[name], b.datasets[name]
         if one.digest != other.digest or _queries(one) != _queries(other):
