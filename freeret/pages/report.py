@@ -1,16 +1,11 @@
 """The page of a probe report: a summary for newcomers, then each figure and how to read it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from freeret.pages.render import render
+from freeret.pages.sections import Section, chart
 from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.display import svg_uri
@@ -31,21 +26,8 @@ PROMPTS = (
     "“Asked for a word” is E5-V's prompt, which asks for a summary in one word; “control prompt” "
     "is the paper's; “running text” is the bare sentence without its last word."
 )
-CHART = (5.2, 3.6)
-"""Inches of a chart that can be read at the width of a phone."""
 LISTED = 8
 """Number of the best extractions that the page lists."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """Charts (alternative texts and data URIs), a table, and how to read them."""
-
-    title: str
-    reading: str
-    charts: Sequence[tuple[str, str]] = ()
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
 
 
 def report_page(report: ProbeReport, recipe: Recipe) -> str:
@@ -100,10 +82,8 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             "the distance between the two in standard deviations: the higher it is, the better the "
             "cosine separates meanings.",
             [
-                _chart(
-                    "Mean cosine of synonyms and controls", plots.draw_synonyms, report.synonyms
-                ),
-                _chart("Separation of the two", plots.draw_separation, report.synonyms),
+                chart("Mean cosine of synonyms and controls", plots.draw_synonyms, report.synonyms),
+                chart("Separation of the two", plots.draw_separation, report.synonyms),
             ],
         )
     if report.framing:
@@ -113,7 +93,7 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             "two possible answers. Under a frame to the right of 0.5 the model prefers the answer "
             "“match” before it has seen any content. The higher the point, the better the answers "
             "tell matches from near-misses (0.5 is chance).",
-            [_chart("Skew and AUC of each frame", plots.draw_framing, report.framing)],
+            [chart("Skew and AUC of each frame", plots.draw_framing, report.framing)],
             ["frame", "p(match) without content", "accuracy", "AUC"],
             [[f.frame, f"{f.skew:.2f}", str(f.accuracy), str(f.auc)] for f in report.framing],
         )
@@ -156,7 +136,7 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             "of the prompts also reads 120 passages, each with a question and a request. The table "
             "lists the best extractions by all query sets: hybrid is the mean over paraphrases and "
             "passages with words beside vectors, and scenes are captions of drawn pictures.",
-            [_chart("Reciprocal rank by extraction", plots.draw_diagnostic, report.diagnostic)],
+            [chart("Reciprocal rank by extraction", plots.draw_diagnostic, report.diagnostic)],
             ["prompt", "site", "geometry", *measured],
             [
                 [s.wording, s.site, s.geometry, *(str(getattr(s, f)) for f in measured.values())]
@@ -238,13 +218,6 @@ def _curves(report: ProbeReport) -> Iterator[Section]:
             figure = plots.curves_figure({kind: curves}, parts)
             charts.append((f"{title} {PROMPT_KINDS[kind]}", svg_uri(figure)))
         yield Section(title, reading, charts)
-
-
-def _chart(alt: str, draw: Callable[[Any, Axes | None], Axes], data: Any) -> tuple[str, str]:
-    with rc_context(plots.STYLE):
-        figure = Figure(figsize=CHART, layout="constrained")
-        draw(data, figure.subplots())
-    return alt, svg_uri(figure)
 
 
 def _effect(injection: Injection | None) -> str:

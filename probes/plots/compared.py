@@ -4,13 +4,15 @@ Reports have a colour each; the checkpoints of a series have shades of one scale
 them. A report that does not hold a part is missing from its panel, which says why.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -26,7 +28,6 @@ from probes.plots.style import (
     HOLLOW,
     MARKERS,
     Look,
-    add_legend,
     line,
     new_axes,
     point,
@@ -42,6 +43,7 @@ LAST = 4
 """Layers whose curves are compared, counted from the end."""
 Choice = tuple[str, str, str]
 Mark = tuple[Interval, Look]
+SWATCH: Look = {"marker": "s"}
 FIXED: dict[str, Choice] = {
     "paper's choice": ("control", PAPER_SITE, "none"),
     "E5-V extraction": ("e5v", "norm", "none"),
@@ -95,13 +97,10 @@ def draw_turns(comparison: "Comparison", ax: Axes | None = None, *, legend: bool
     ax = _by_report(comparison, ax, "curves", kinds)
     ax.axhline(NO_TURN, color="0.6", linewidth=0.8)
     ax.set_ylabel("α of the sharper last step")
-    if legend:
-        steps = {"last MLP": {"marker": "s"}, "final norm": {"marker": "D"}}
-        grey = [_handle(name, look | {"color": "0.4"}) for name, look in steps.items()]
-        hollow = _handle("no turn", {"marker": "s", "color": "0.4", **HOLLOW})
-        handles, _ = ax.get_legend_handles_labels()
-        ax.legend(handles=[*handles, *grey, hollow], loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return ax
+    steps = {"last MLP": SWATCH, "final norm": {"marker": "D"}, "no turn": SWATCH | HOLLOW}
+    grey = [_handle(name, {"color": "0.4", **look}) for name, look in steps.items()]
+    kinds, _ = ax.get_legend_handles_labels()
+    return _with_legend(ax, legend, [*kinds, *grey])
 
 
 @styled()
@@ -111,11 +110,10 @@ def draw_compared_separation(
     """Draw d′ of synonyms against controls by depth, from the embedding (0) to the final norm (1).
     Arguments are those of `draw_compared_alpha`."""
     ax = new_axes() if ax is None else ax
-    for report, look in _held(comparison, "synonyms", ax):
+    for report, look in _lines(comparison, "synonyms", ax):
         found = report.report.synonyms
         depth = np.linspace(0, 1, len(found))
-        plain = look | {"marker": "", "label": report.name}
-        line(ax, depth, stack([s.separation for s in found]), plain)
+        line(ax, depth, stack([s.separation for s in found]), look | {"marker": ""})
     ax.axhline(0, color="0.6", linewidth=0.8)
     ax.set(xlabel="depth, from the embedding to the final norm", ylabel="d′, synonyms and controls")
     return _with_legend(ax, legend)
@@ -130,14 +128,14 @@ def draw_compared_framing(
     ax = new_axes() if ax is None else ax
     ax.axhline(0.5, color="0.6", linewidth=0.8)
     ax.axvline(0.5, color="0.6", linewidth=0.8)
-    held = list(_held(comparison, "framing", ax))
+    held = _lines(comparison, "framing", ax)
     frames = list(dict.fromkeys(bias.frame for each, _ in held for bias in each.report.framing))
     markers = dict(zip(frames, cycle(MARKERS), strict=False))
     for report, look in held:
         for bias in report.report.framing:
             fill = {} if bias.discriminates else HOLLOW
             mark = look | {"marker": markers[bias.frame], "linestyle": "none", "markersize": 6}
-            point(ax, bias.skew, bias.auc, mark | fill)
+            point(ax, bias.skew, bias.auc, mark | fill | {"label": None})
     for series in comparison.series:
         for frame in frames:
             path = [
@@ -148,11 +146,10 @@ def draw_compared_framing(
             ]
             ax.plot(*zip(*path, strict=True), color="0.7", linewidth=0.8, zorder=0)
     ax.set(xlabel="p(positive label), content-free input", ylabel="AUC, match against near-miss")
-    if legend:
-        colours = [_handle(r.name, look | {"marker": "s"}) for r, look in held]
-        shapes = [_handle(f, {"marker": m, "color": "0.4"}) for f, m in markers.items()]
-        ax.legend(handles=[*colours, *shapes], loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return ax
+    gaps, _ = ax.get_legend_handles_labels()
+    colours = [_handle(each.name, look | SWATCH) for each, look in held]
+    shapes = [_handle(f, {"marker": m, "color": "0.4"}) for f, m in markers.items()]
+    return _with_legend(ax, legend, [*colours, *gaps, *shapes])
 
 
 @styled()
@@ -209,7 +206,9 @@ def draw_costs(comparison: "Comparison", ax: Axes | None = None, *, legend: bool
     looks = _looks(comparison)
     for place, (each, look) in enumerate(zip(comparison.reports, looks, strict=True)):
         minutes = sum(each.report.timings.values()) / 60
-        if minutes:
+        if not minutes:
+            _gap(ax, place, "not measured")
+        else:
             ax.bar(place, minutes, color=look["color"], width=0.6)
             ax.annotate(f"{minutes:.1f}", (place, minutes), ha="center", va="bottom")
     ax.set_ylabel("minutes of probing")
@@ -217,24 +216,22 @@ def draw_costs(comparison: "Comparison", ax: Axes | None = None, *, legend: bool
     return ax
 
 
-Panel = Callable[..., Axes]
-PANELS: dict[str, Panel] = {
+PANELS: dict[str, Callable[..., Axes]] = {
     "α of the last layers, asked for a word": draw_compared_alpha,
-    "β of the last layers, asked for a word": draw_compared_beta,
     "Where the state turns": draw_turns,
-    "Synonyms against controls": draw_compared_separation,
-    "Frames": draw_compared_framing,
+    "β of the last layers, asked for a word": draw_compared_beta,
     "Best extraction": draw_extractions,
+    "Synonyms against controls": draw_compared_separation,
     "Words and reranking": draw_gains,
+    "Frames": draw_compared_framing,
     "Cost": draw_costs,
 }
 """The panels of a comparison by their titles."""
-COLUMNS = 3
 
 
 @styled()
 def comparison_figure(comparison: "Comparison") -> Figure:
-    """All panels of a comparison in one figure; the legend that they share is the last cell.
+    """All panels of a comparison in one figure.
 
     Args:
         comparison: What `compare` returned.
@@ -242,19 +239,12 @@ def comparison_figure(comparison: "Comparison") -> Figure:
     Returns:
         The figure.
     """
-    rows = -(-(len(PANELS) + 1) // COLUMNS)
-    figure = Figure(figsize=(4.6 * COLUMNS, 3.3 * rows), layout="constrained")
-    *axes, last = figure.subplots(rows, COLUMNS).flat[: len(PANELS) + 1]
-    shared = (draw_compared_alpha, draw_compared_beta, draw_compared_separation)
+    rows = len(PANELS) // 2
+    figure = Figure(figsize=(12.0, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2).flat
     for ax, (title, draw) in zip(axes, PANELS.items(), strict=True):
-        draw(comparison, ax, legend=draw not in shared)
+        draw(comparison, ax)
         ax.set_title(title)
-    last.set_axis_off()
-    handles = [
-        _handle(each.name, look | {"marker": "s"})
-        for each, look in zip(comparison.reports, _looks(comparison), strict=True)
-    ]
-    last.legend(handles=handles, loc="upper left")
     return figure
 
 
@@ -262,9 +252,9 @@ def _draw_last_layers(
     comparison: "Comparison", ax: Axes | None, part: str, kind: str, legend: bool
 ) -> Axes:
     ax = new_axes() if ax is None else ax
-    for report, look in _held(comparison, "curves", ax):
+    for report, look in _lines(comparison, "curves", ax):
         steps = _last_steps(report.report.curves[kind], part)
-        line(ax, np.arange(-len(steps.mean), 0), steps, look | {"label": report.name})
+        line(ax, np.arange(-len(steps.mean), 0), steps, look)
     names = [f"{step}[{layer}]" for layer in range(-LAST, 0) for step in ("attn", "mlp")]
     ax.set_xticks(range(-len(names) - 1, 0), [*names, "norm"], rotation=45, ha="right")
     return _with_legend(ax, legend)
@@ -293,36 +283,49 @@ def _by_report(
 ) -> Axes:
     """A point with its interval for each report and quantity; checkpoints are joined."""
     ax = new_axes() if ax is None else ax
-    held = {place for place, _ in enumerate(comparison.reports)} - _missing(comparison, part, ax)
     offsets = np.linspace(-0.15, 0.15, len(quantities))
     for (name, mark), offset, color in zip(quantities.items(), offsets, COLOURS, strict=False):
-        marks = {p: mark(comparison.reports[p]) for p in sorted(held)}
+        marks = {p: mark(each) for p, each in enumerate(comparison.reports) if _has(each, part)}
         drawn = {place: found for place, found in marks.items() if found is not None}
         for series in comparison.series:
             path = [(p + offset, drawn[p][0].mean) for p in series if p in drawn]
-            ax.plot(*zip(*path, strict=True), color=color) if path else None
+            ax.plot(*np.array(path).reshape(-1, 2).T, color=color)
         for place, (interval, look) in drawn.items():
-            look = {"color": color, "linestyle": "none", **look}
-            point(ax, place + offset, interval, look)
-        ax.plot([], [], color=color, marker="o", linestyle="none", label=name)
+            point(ax, place + offset, interval, {"color": color, "linestyle": "none", **look})
+        ax.plot([], [], color=color, marker="o", linestyle="none", label=textwrap.fill(name, 18))
     _name_reports(comparison, ax)
+    for place, each in enumerate(comparison.reports):
+        if not _has(each, part):
+            _gap(ax, place, _reason(each, part))
     return ax
 
 
-def _held(comparison: "Comparison", part: PartName, ax: Axes) -> Sequence[tuple["Compared", Look]]:
-    """The reports that hold a part, each with its look; the others are named above the axes."""
-    missing = _missing(comparison, part, ax)
-    pairs = zip(comparison.reports, _looks(comparison), strict=True)
-    return [pair for place, pair in enumerate(pairs) if place not in missing]
+def _lines(comparison: "Comparison", part: PartName, ax: Axes) -> Sequence[tuple["Compared", Look]]:
+    """The reports that hold a part, each with its look; the legend says why others are missing."""
+    held = []
+    for each, look in zip(comparison.reports, _looks(comparison), strict=True):
+        if _has(each, part):
+            held.append((each, look | {"label": each.name}))
+        else:
+            label = textwrap.fill(f"{each.name}: {_reason(each, part)}", 24)
+            ax.plot([], [], linestyle="none", label=label)
+    return held
 
 
-def _missing(comparison: "Comparison", part: PartName, ax: Axes) -> set[int]:
-    """Places of the reports that lack a part, which is written above the axes, at the right."""
-    lacking = {p: r.name for p, r in enumerate(comparison.reports) if not getattr(r.report, part)}
-    if lacking:
-        ax.set_title(f"no {part}: {', '.join(lacking.values())}", loc="right", fontsize=7,
-            fontweight="normal", color="0.4", parse_math=False)  # fmt: skip
-    return set(lacking)
+def _has(each: "Compared", part: PartName) -> bool:
+    return bool(getattr(each.report, part))
+
+
+def _reason(each: "Compared", part: PartName) -> str:
+    return each.gaps.get(part, "not measured")
+
+
+def _gap(ax: Axes, place: int, reason: str) -> None:
+    """The reason for a gap, at the place of its report."""
+    ax.text(
+        place, 0.5, textwrap.fill(reason, 24), rotation=90, ha="center", va="center", color="0.4",
+        fontsize=8, transform=ax.get_xaxis_transform(), parse_math=False,
+    )  # fmt: skip
 
 
 def _looks(comparison: "Comparison") -> list[Look]:
@@ -346,11 +349,13 @@ def _name_reports(comparison: "Comparison", ax: Axes) -> None:
     ax.set_xlim(-0.5, len(names) - 0.5)
 
 
-def _with_legend(ax: Axes, legend: bool) -> Axes:
+def _with_legend(ax: Axes, legend: bool, handles: Sequence[Artist] | None = None) -> Axes:
+    """The axes with a legend of these handles, by default of all that have a label."""
     if legend:
-        add_legend(ax)
+        handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
 
-def _handle(name: str, look: Look) -> Any:
-    return Line2D([], [], **{"linestyle": "none", **look, "label": name})
+def _handle(name: str, look: Look) -> Line2D:
+    return Line2D([], [], **{**look, "linestyle": "none", "label": name})
