@@ -1,4 +1,5 @@
-"""The commands that look at a backbone: `freeret probe`, `plot`, `check` and `demo`."""
+"""The commands that look at a backbone: `freeret probe`, `plot`, `compare-reports`, `check` and
+`demo`."""
 
 import shlex
 import sys
@@ -11,10 +12,10 @@ from cyclopts.validators import Number
 
 from freeret import preflight
 from freeret.cli.options import AS_USUAL, Model, Settings
-from freeret.cli.output import complain, print_lines, print_table, resumable, say
+from freeret.cli.output import complain, note, print_lines, print_table, resumable, say
 from probes.arguments import check_choice
 from probes.errors import BadSetting, FreeRetError
-from probes.files import read_json
+from probes.files import read_json, write_atomic
 from probes.measure.parts import (
     PANELS,
     PARTS,
@@ -69,6 +70,7 @@ def register(app: App) -> None:
     """Put the commands of this file on the app."""
     app.command(probe)
     app.command(plot)
+    app.command(compare_reports)
     app.command(check)
     app.command(demo)
 
@@ -213,7 +215,9 @@ def plot(
     check_choice("the ending of --out", out.suffix, [f".{name}" for name in get_args(Format)])
     if label and not len(label) == len(set(label)) == len(reports):
         raise BadSetting(f"give {len(reports)} different labels, one for each report, or none")
-    files = [_report_file(report) for report in reports]
+    from probes.reports.named import report_file, titles
+
+    files = [report_file(report) for report in reports]
     for file in files:
         read_json(file)
     preflight.check_writable(out.parent)
@@ -223,8 +227,8 @@ def plot(
 
     part = PART_OF[kind]
     contents = [read_parts(file, [part]) for file in files]
-    titles = label or _titles(files, [each["fingerprint"]["model"] for each in contents])
-    results = {title: each[part] for title, each in zip(titles, contents, strict=True)}
+    names = label or titles([each["fingerprint"] for each in contents], files)
+    results = {name: each[part] for name, each in zip(names, contents, strict=True)}
     [path] = save(figure_of(kind, results, **looks), out)
     say(f"The figure is in {path}")
 
@@ -237,24 +241,41 @@ def _panels(prompts: str | None, panels: str | None) -> dict[str, Any]:
     }
 
 
-def _report_file(name: str) -> Path:
-    """The file of a report that is named by its path, its folder or the alias of its backbone."""
-    from probes.data import REPORTS
+def compare_reports(*reports: str, out: Path | None = None, json: bool = False) -> None:
+    """Compare backbones, or the checkpoints of one, by their saved reports; no model is loaded.
 
-    path = Path(name)
-    if path.is_dir():
-        return path / "report.json"
-    shipped = REPORTS / f"{name}.json"
-    return shipped if not path.exists() and shipped.is_file() else path
+    Where each turns meaning into words, how far synonyms lie apart from controls, the bias and use
+    of frames, the best extraction, the gains of words and reranking, and the cost. Parts that a
+    report does not hold are named with the reason.
 
+    Args:
+        reports: What `freeret probe` wrote: its folder or a report.json; or the alias of an
+            embedded backbone, whose report is shipped.
+        out: A page with all charts (.html), or the figure (.png, .svg, .pdf).
+        json: Print the key figures as one JSON list, with an entry for each report.
+    """
+    endings = [".html", *(f".{name}" for name in get_args(Format))]
+    if not reports:
+        raise BadSetting("name at least one report to compare")
+    if out is not None:
+        check_choice("the ending of --out", out.suffix, endings)
+        preflight.check_writable(out.parent)
+    from freeret.cli.output import json_line
+    from freeret.pages.comparison import comparison_page
+    from probes import compare
+    from probes.plots import save
 
-def _titles(files: Sequence[Path], models: Sequence[str]) -> list[str]:
-    """The names of the models; where two are the same, the first of these that differ: the folders
-    of the reports, and their paths."""
-    for titles in ([Path(m).name for m in models], [file.absolute().parent.name for file in files]):
-        if len(set(titles)) == len(titles):
-            return titles
-    return [str(file.with_suffix("")) for file in files]
+    comparison = compare(reports)
+    if json:
+        print_lines(iter([json_line([each.figures() for each in comparison.reports])]))
+    else:
+        print_table("Probe reports", comparison.columns(), comparison.rows())
+    if out is not None:
+        if out.suffix == ".html":
+            write_atomic(out, comparison_page(comparison))
+        else:
+            save(comparison.plot(), out)
+        note(f"The comparison is in {out}")
 
 
 def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) -> None:

@@ -216,7 +216,7 @@ def _curves(report: ProbeReport) -> Iterator[Section]:
         charts = []
         for kind, curves in report.curves.items():
             figure = plots.curves_figure({kind: curves}, parts)
-            charts.append((f"{title} {PROMPT_KINDS[kind]}", svg_uri(figure)))
+            charts.append((f"{_name(report)}, {PROMPT_KINDS[kind]}", svg_uri(figure)))
         yield Section(title, reading, charts)
 
 
