@@ -48,20 +48,21 @@ _ADAPTERS: dict[str, TypeAdapter] = {
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """The results of `probe`; `save` and `load` write and read them."""
+    """The results of `probe`; `save` and `load` write and read them. Its lists are `Results`, which
+    show themselves as tables."""
 
     fingerprint: dict[str, Any]
     curves: dict[str, Curves]
     """By kind of prompt, in the order of PROMPT_KINDS."""
-    synonyms: Results[SynonymSimilarity]
-    framing: Results[FrameBias]
-    diagnostic: Results[DiagnosticScore]
-    splitting: Results[Splitting]
+    synonyms: list[SynonymSimilarity]
+    framing: list[FrameBias]
+    diagnostic: list[DiagnosticScore]
+    splitting: list[Splitting]
     """By length of the passages that long documents are read in."""
-    hybrid: Results[Hybrid]
+    hybrid: list[Hybrid]
     """By query set and weight of the lexical score."""
-    injection: Results[Injection]
-    reranking: Results[Fusion]
+    injection: list[Injection]
+    reranking: list[Fusion]
     """By judge, query set and weight. The judges are the best frame, unless it is at chance, and
     the likelihood."""
     seed: int
