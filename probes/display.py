@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 T = TypeVar("T")
-SHOWN = 20
+SHOWN = 30
 """Entries of a list that a terminal or a notebook shows."""
 TEMPLATES = Environment(autoescape=True)
 TABLE = TEMPLATES.from_string(

@@ -246,7 +246,7 @@ def test_the_page_of_a_report_is_whole(
 
 
 def assert_charts_suit(page: Page, scheme: str) -> None:
-    """Charts are light on a light page and dark on a dark one: the corner of each, as it is shown."""
+    """Charts are light on a light page and dark on a dark one: a corner, as it is shown."""
     charts = page.locator(".chart img").all()
     assert charts
     for chart in (charts[0], charts[-1]):
