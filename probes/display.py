@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 from jinja2 import Environment
 
 from probes.errors import BadSetting
-from probes.stats import Interval
+from probes.stats import Interval, Spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -95,12 +95,15 @@ def cell(value: Any, length: int = 60) -> str:
 
 
 def columns(result: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of each field of a dataclass, an interval as three."""
+    """Name and value of each field of a dataclass, an interval as three, a spread as five."""
     for field in fields(result):
         value = getattr(result, field.name)
         if isinstance(value, Interval):
             for end, figure in zip(("", "_low", "_high"), value, strict=True):
                 yield f"{field.name}{end}", figure
+        elif isinstance(value, Spread):
+            for percentile, figure in value._asdict().items():
+                yield f"{field.name}_{percentile}", figure
         else:
             yield field.name, value
 

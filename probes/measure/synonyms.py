@@ -22,7 +22,7 @@ from probes.model.batches.run import run_batches
 from probes.model.sites import Site, as_sites
 from probes.model.trace import record
 from probes.prompts import Prompt, as_prompt
-from probes.stats import Interval, d_prime, mean_interval
+from probes.stats import Interval, Spread, d_prime, mean_interval
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class SynonymSimilarity:
     synonyms: Interval
     controls: Interval
     separation: Interval
+    synonym_spread: Spread | None = None
+    """How the cosines of synonyms are distributed. Reports of earlier versions do not say."""
+    control_spread: Spread | None = None
 
 
 def best_site(similarities: Sequence[SynonymSimilarity]) -> SynonymSimilarity:
@@ -85,6 +88,8 @@ def synonym_similarity(
             mean_interval(column[real], seed),
             mean_interval(column[~real], seed),
             d_prime(column[real], column[~real], seed),
+            Spread.of(column[real]),
+            Spread.of(column[~real]),
         )
         for site, column in zip(chosen, cosines.T, strict=True)
     )

@@ -30,6 +30,7 @@ from probes.plots.results import (
     draw_framing,
     draw_intervals,
     draw_separation,
+    draw_spread,
     draw_synonyms,
 )
 from probes.plots.style import COLOURS, HOLLOW, MARKERS, STYLE, save, styled
@@ -39,6 +40,6 @@ __all__ = [
     "draw_beta", "draw_compared_alpha", "draw_compared_beta", "draw_compared_framing",
     "draw_compared_separation", "draw_costs", "draw_diagnostic", "draw_extractions",
     "draw_framing", "draw_gains", "draw_intervals", "draw_norms", "draw_probability",
-    "draw_rank", "draw_separation", "draw_synonyms", "draw_turns", "save", "styled",
-    "turns_figure",
+    "draw_rank", "draw_separation", "draw_spread", "draw_synonyms", "draw_turns", "save",
+    "styled", "turns_figure",
 ]  # fmt: skip
