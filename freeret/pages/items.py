@@ -54,8 +54,9 @@ class HitCard:
 
 
 def item_card(item: Item, side: int = PICTURE_SIDE) -> ItemCard:
-    """An item with thumbnails, whose longest side is `side` pixels. Several pictures stand in one film strip, as the frames of a clip
-    do. Media that are no longer readable are named in their place."""
+    """An item with thumbnails, whose longest side is `side` pixels. Several pictures stand in one
+    film strip, as the frames of a clip do. Media that are no longer readable are named in their
+    place."""
     text = item.text
     if len(text) > MAX_CHARACTERS:
         text = f"{text[:MAX_CHARACTERS]} … ({len(text):,} characters)"

@@ -75,24 +75,20 @@ def lead(report: ProbeReport, recipe: Recipe) -> str:
 def _sections(report: ProbeReport) -> Iterator[Section]:
     yield from _curves(report)
     if report.synonyms:
-        held = report.synonyms[0].synonym_spread is not None
-        spread = [
-            chart(title, plots.draw_spread, report.synonyms)
-            for title in ["Median, and the middle 50% and 90%"] * held
+        charts = [
+            chart("Mean cosine of synonyms and controls", plots.draw_synonyms, report.synonyms),
+            chart("Separation of the two", plots.draw_separation, report.synonyms),
         ]
+        if report.synonyms[0].synonym_spread is not None:
+            title = "Distributions: median, and the middle 50% and 90%"
+            charts.append(chart(title, plots.draw_spread, report.synonyms))
         yield Section(
             "Is a high cosine a sign of meaning?",
             "The first chart shows the mean cosine of synonyms and, as controls, of other pairs of "
             "the same words: where both are high, any two texts look alike. The second shows d′, "
             "the distance between the two in standard deviations: the higher it is, the better the "
-            "cosine separates meanings."
-            + " The third shows how the cosines are distributed."
-            * held,
-            [
-                chart("Mean cosine of synonyms and controls", plots.draw_synonyms, report.synonyms),
-                chart("Separation of the two", plots.draw_separation, report.synonyms),
-                *spread,
-            ],
+            "cosine separates meanings.",
+            charts,
         )
     if report.framing:
         yield Section(
