@@ -60,7 +60,7 @@ def examples(report: ProbeReport, retriever: FreeRet) -> dict[str, Any]:
         Item("word " * 1000, id="x"), Item("word").parts[0], Limits(), Loading(), MediaOptions(),
         Site.parse("attn[-1]"), probes.FRAMES["mcq"], probes.NAMED["control"], probes.E5V,
         retriever, retriever.embedder, Reranker(backbone), RECIPE, hits()[0], hits(100),
-        Answer("yes", hits(100)), Ranked(0, 0.5, Item("a text")),
+        Answer("yes", hits(100)), Ranked(0, 0.5, Item("a text")), probes.compare([report] * 20),
     ]  # fmt: skip
     return {type(value).__name__: value for value in made}
 
