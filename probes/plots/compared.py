@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from probes.display import cell
 from probes.measure.diagnostic.hybrid import gain_of_words
 from probes.measure.diagnostic.scores import select_extraction
 from probes.measure.lexicalization import NO_TURN, Curves
@@ -39,6 +40,8 @@ from probes.stats import Interval
 if TYPE_CHECKING:
     from probes.reports.comparison import Compared, Comparison
 
+LETTERS = 24
+"""Letters of the name of a report in a figure."""
 LAST = 4
 """Layers whose curves are compared, counted from the end."""
 Choice = tuple[str, str, str]
@@ -147,7 +150,7 @@ def draw_compared_framing(
             ax.plot(*zip(*path, strict=True), color="0.7", linewidth=0.8, zorder=0)
     ax.set(xlabel="p(positive label), content-free input", ylabel="AUC, match against near-miss")
     gaps, _ = ax.get_legend_handles_labels()
-    colours = [_handle(each.name, look | SWATCH) for each, look in held]
+    colours = [_handle(_label(each), look | SWATCH) for each, look in held]
     shapes = [_handle(f, {"marker": m, "color": "0.4"}) for f, m in markers.items()]
     return _with_legend(ax, legend, [*colours, *gaps, *shapes])
 
@@ -305,9 +308,9 @@ def _lines(comparison: "Comparison", part: PartName, ax: Axes) -> Sequence[tuple
     held = []
     for each, look in zip(comparison.reports, _looks(comparison), strict=True):
         if _has(each, part):
-            held.append((each, look | {"label": each.name}))
+            held.append((each, look | {"label": _label(each)}))
         else:
-            label = textwrap.fill(f"{each.name}: {_reason(each, part)}", 24)
+            label = textwrap.fill(f"{_label(each)}: {_reason(each, part)}", 24)
             ax.plot([], [], linestyle="none", label=label)
     return held
 
@@ -344,7 +347,7 @@ def _looks(comparison: "Comparison") -> list[Look]:
 
 
 def _name_reports(comparison: "Comparison", ax: Axes) -> None:
-    names = [each.name for each in comparison.reports]
+    names = [_label(each) for each in comparison.reports]
     ax.set_xticks(range(len(names)), names, rotation=30, ha="right", parse_math=False)
     ax.set_xlim(-0.5, len(names) - 0.5)
 
@@ -353,8 +356,15 @@ def _with_legend(ax: Axes, legend: bool, handles: Sequence[Artist] | None = None
     """The axes with a legend of these handles, by default of all that have a label."""
     if legend:
         handles = ax.get_legend_handles_labels()[0] if handles is None else handles
-        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        shown = ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        for text in shown.get_texts():
+            text.set_parse_math(False)
     return ax
+
+
+def _label(each: "Compared") -> str:
+    """The name of a report as far as a figure has room for it."""
+    return cell(each.name, LETTERS)
 
 
 def _handle(name: str, look: Look) -> Line2D:

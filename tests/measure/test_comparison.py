@@ -171,6 +171,14 @@ def test_what_is_no_report_is_an_error(tmp_path: Path) -> None:
         compare([])
 
 
+def test_names_of_any_kind_leave_room_for_the_panels() -> None:
+    names = ["$\\frac{1}{$" * 20, "a" * 400, "a\nb"]
+    reports = [make_report(fingerprint={"model": name, "layers": 4}) for name in names]
+    figure = compare(reports).plot()
+    figure.canvas.draw()
+    assert all(ax.get_window_extent().width > 150 for ax in figure.axes)
+
+
 def test_a_comparison_shows_itself_and_escapes_names() -> None:
     named = make_report(fingerprint={"model": EVIL, "layers": 4})
     comparison = compare([named, make_report()])
