@@ -99,7 +99,8 @@ def probe(
             needs diagnostic), reranking (which needs framing and diagnostic), synonyms, injection.
             There is then no recipe.
         again: Measure even if these weights have a report already.
-        out: Folder for report.html, report.json, recipe.json, summary.md and the figures.
+        out: Folder for report.html (one file with everything), report.json, recipe.json,
+            summary.md and the figures.
         format: Format of the figures: png, svg or pdf. May be given several times.
         seed: Seed of the bootstrap intervals.
     """

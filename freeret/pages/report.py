@@ -26,16 +26,17 @@ PROMPTS = (
     "“Asked for a word” is E5-V's prompt, which asks for a summary in one word; “control prompt” "
     "is the paper's; “running text” is the bare sentence without its last word."
 )
+PARTIAL = "Only some parts were measured, and a recipe needs all of them."
 LISTED = 8
 """Number of the best extractions that the page lists."""
 
 
-def report_page(report: ProbeReport, recipe: Recipe) -> str:
+def report_page(report: ProbeReport, recipe: Recipe | None) -> str:
     """A probe report as one self-contained HTML page.
 
     Args:
         report: The report; empty parts are left out.
-        recipe: The recipe that follows from it.
+        recipe: The recipe that follows from it; None where it lacks parts that a recipe needs.
 
     Returns:
         The page.
@@ -43,7 +44,7 @@ def report_page(report: ProbeReport, recipe: Recipe) -> str:
     return render(
         "pages/report.html",
         title=f"Probe report of {_name(report)}",
-        lead=lead(report, recipe),
+        lead=lead(report, recipe) if recipe else PARTIAL,
         recipe=recipe,
         sections=list(_sections(report)),
         timings=[[part, f"{seconds:,.1f}"] for part, seconds in report.timings.items()],
