@@ -74,7 +74,8 @@ def lead(report: ProbeReport, recipe: Recipe) -> str:
 
 
 def _sections(report: ProbeReport) -> Iterator[Section]:
-    yield from _curves(report)
+    if report.curves:
+        yield from _curves(report)
     if report.synonyms:
         charts = [
             chart("Mean cosine of synonyms and controls", plots.draw_synonyms, report.synonyms),
