@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -21,7 +22,8 @@ from freeret import Answer, Embedder, FreeRet, Hit, Hits, Ranked, Recipe, Rerank
 from probes import Geometry, Item, Limits, Loading, MediaOptions, ProbeReport, Site, record
 from probes.display import Results
 from probes.errors import BadSetting
-from probes.stats import Interval
+from probes.measure.reranking import surest_gain
+from probes.stats import Interval, Spread
 from tests.conftest import load_tiny
 
 EVIL = "<script>document.title = 'taken'</script>\x1b[2J"
@@ -168,7 +170,9 @@ def test_a_report_prints_the_figures_that_matter(report: ProbeReport) -> None:
     lines = dict(line.split(": ", 1) for line in str(report).splitlines())
     assert lines["turn of the last two steps, running text"].startswith("the final norm")
     assert lines["best extraction"].startswith("prompt topic at attn[-1], geometry centre")
-    assert lines["gain of reranking"].endswith("of the reciprocal rank (likelihood, weight 1)")
+    judge, weight, gain = surest_gain(report.reranking)
+    said = f"{gain} of the reciprocal rank ({judge}, weight {weight:g})"
+    assert lines["gain of reranking"] == said + ", within noise" * (gain.low <= 0)
     assert len(str(report)) < 1500
 
 
@@ -191,7 +195,9 @@ def test_a_part_of_a_report_is_a_data_frame(part: str, report: ProbeReport) -> N
             ends = [frame.iloc[-1][f"{name}{end}"] for end in ("", "_low", "_high")]
             assert ends == list(value)
         elif value is None:
-            assert np.isnan(frame.iloc[-1][name])
+            assert pd.isna(frame.iloc[-1][name])
+        elif isinstance(value, Spread):
+            assert frame.iloc[-1][f"{name}_p95"] == value.p95
         else:
             assert frame.iloc[-1][name] == value
 
