@@ -96,7 +96,7 @@ def draw_spread(
         p5, p25, p50, p75, p95 = np.array(spreads).T
         for low, high in ((p5, p95), (p25, p75)):
             ax.fill_between(order, low, high, color=look["color"], alpha=0.2, linewidth=0)
-        ax.plot(order, p50, **look | {"label": f"{name}s"})
+        ax.plot(order, p50, label=f"{name}s", **look)
     ax.set_ylabel("cosine of pairs")
     _label_sites(ax, [row.site for row in rows])
     if legend:
