@@ -20,8 +20,7 @@ from matplotlib.lines import Line2D
 from probes.display import cell
 from probes.measure.diagnostic.hybrid import gain_of_words
 from probes.measure.diagnostic.scores import select_extraction
-from probes.measure.lexicalization import NO_TURN, Curves
-from probes.measure.parts import PROMPT_KINDS, PartName
+from probes.measure.parts import NO_TURN, PROMPT_KINDS, PartName
 from probes.measure.reranking import surest_gain
 from probes.model.sites import PAPER_SITE
 from probes.plots.style import (
@@ -38,6 +37,7 @@ from probes.plots.style import (
 from probes.stats import Interval
 
 if TYPE_CHECKING:
+    from probes.measure.lexicalization import Curves
     from probes.reports.comparison import Compared, Comparison
 
 LETTERS = 24
@@ -263,7 +263,7 @@ def _draw_last_layers(
     return _with_legend(ax, legend)
 
 
-def _last_steps(curves: Curves, part: str) -> Interval:
+def _last_steps(curves: "Curves", part: str) -> Interval:
     """α or β of the last layers, attention and MLP in turn, then the final norm."""
     attn, mlp, norm = (getattr(curves, f"{part}_{step}") for step in ("attn", "mlp", "norm"))
     return Interval(
