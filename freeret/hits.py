@@ -90,8 +90,9 @@ class Hits(list[Hit]):
     def _repr_html_(self) -> str:
         from freeret.pages.items import hit_cards
         from freeret.pages.render import part
+        from freeret.pages.thumbnails import NOTEBOOK_SIDE
 
-        cards = hit_cards(self[:SHOWN])
+        cards = hit_cards(self[:SHOWN], NOTEBOOK_SIDE)
         return part("pages/items.html", "hits", cards, len(self) - len(cards))
 
     def to_dataframe(self) -> "DataFrame":
@@ -131,8 +132,9 @@ class Answer:
     def _repr_html_(self) -> str:
         from freeret.pages.items import hit_cards
         from freeret.pages.render import part
+        from freeret.pages.thumbnails import NOTEBOOK_SIDE
 
-        return part("pages/items.html", "answer", self.text, hit_cards(self.sources))
+        return part("pages/items.html", "answer", self.text, hit_cards(self.sources, NOTEBOOK_SIDE))
 
 
 def to_judge(hits: Sequence[Hit], count: int, cascade: float | None) -> Sequence[Hit]:

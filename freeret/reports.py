@@ -26,8 +26,8 @@ from probes.errors import BadFile
 from probes.measure.cost import picture_tokens, work_of
 from probes.measure.diagnostic.sets import SCENES, query_set
 from probes.measure.parts import PARTS, PartName, with_needed
-from probes.measure.report import decisive, read_parts
 from probes.measure.run import DTYPES, kept_parts, probe_parts
+from probes.reports.report import decisive, read_parts
 
 log = logging.getLogger(__name__)
 

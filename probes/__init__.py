@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         curves_by_prompt,
         lexicalization_curves,
     )
-    from probes.measure.report import ProbeReport
     from probes.measure.run import probe
     from probes.measure.synonyms import SynonymSimilarity, synonym_similarity
     from probes.media.sources import Limits, MediaOptions
@@ -33,16 +32,18 @@ if TYPE_CHECKING:
     from probes.model.sites import Site, all_sites, late_sites
     from probes.model.trace import States, attention_patterns, record
     from probes.prompts import E5V, NAMED, PROMPT_EOL, ControlPrompt, TemplatePrompt
+    from probes.reports.comparison import Comparison, compare
+    from probes.reports.report import ProbeReport
 
 __all__ = [
-    "Backbone", "Batch", "ControlPrompt", "Curves", "DiagnosticScore", "E5V", "FRAMES", "Frame",
-    "FrameBias", "Geometry", "Item", "LensTable", "Limits", "Loading", "MediaOptions", "NAMED",
-    "PROMPT_EOL", "Part", "PatchGrid", "ProbeReport", "Site", "States", "StoredStates",
-    "SynonymSimilarity", "TemplatePrompt", "Turn", "Writes", "all_sites", "as_item", "as_items",
-    "attention_patterns", "curve_prompts", "curves_by_prompt", "diagnose", "framing_bias",
-    "intervene", "late_sites", "lens", "lexicalization_curves", "patch_grid", "probe", "record",
-    "replace", "scale", "skip", "states_of", "store_states", "stored_states", "synonym_similarity",
-    "turn", "writes",
+    "Backbone", "Batch", "Comparison", "ControlPrompt", "Curves", "DiagnosticScore", "E5V",
+    "FRAMES", "Frame", "FrameBias", "Geometry", "Item", "LensTable", "Limits", "Loading",
+    "MediaOptions", "NAMED", "PROMPT_EOL", "Part", "PatchGrid", "ProbeReport", "Site", "States",
+    "StoredStates", "SynonymSimilarity", "TemplatePrompt", "Turn", "Writes", "all_sites", "as_item",
+    "as_items", "attention_patterns", "compare", "curve_prompts", "curves_by_prompt", "diagnose",
+    "framing_bias", "intervene", "late_sites", "lens", "lexicalization_curves", "patch_grid",
+    "probe", "record", "replace", "scale", "skip", "states_of", "store_states", "stored_states",
+    "synonym_similarity", "turn", "writes",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy_names(
@@ -66,7 +67,8 @@ __getattr__, __dir__ = lazy_names(
         "probes.measure.run": "probe",
         "probes.media.sources": "Limits MediaOptions",
         "probes.prompts": "E5V NAMED PROMPT_EOL ControlPrompt TemplatePrompt",
-        "probes.measure.report": "ProbeReport",
+        "probes.reports.comparison": "Comparison compare",
+        "probes.reports.report": "ProbeReport",
         "probes.model.sites": "Site all_sites late_sites",
         "probes.model.batches.states": "states_of",
         "probes.measure.synonyms": "SynonymSimilarity synonym_similarity",

@@ -5,17 +5,22 @@ Contents are untrusted. In a terminal their control characters are escaped; in H
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 from jinja2 import Environment
 
 from probes.errors import BadSetting
+from probes.stats import Interval, Spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
     from pandas import DataFrame
 
+T = TypeVar("T")
+SHOWN = 30
+"""Entries of a list that a terminal or a notebook shows."""
 TEMPLATES = Environment(autoescape=True)
 TABLE = TEMPLATES.from_string(
     "<table><thead><tr>{% for cell in columns %}<th>{{ cell }}</th>{% endfor %}</tr></thead><tbody>"
@@ -33,6 +38,74 @@ def shortened(text: str, length: int = 60) -> str:
     escaped."""
     line = " ".join(text.split())
     return repr(line if len(line) <= length else line[: length - 1] + "…")
+
+
+class Results(list[T]):
+    """Results of a measurement, dataclasses of one kind: a list that shows itself as a table."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Results[T]": ...
+    def __getitem__(self, index: SupportsIndex | slice) -> "T | Results[T]":
+        found = super().__getitem__(index)
+        return Results(found) if isinstance(index, slice) else found  # pyright: ignore
+
+    def __repr__(self) -> str:
+        head, *rows = self._written()
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = (
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (head, *rows)
+        )
+        return "\n".join([*lines, *self._left_out()]) if self else "no results"
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._written()
+        more = "".join(f"<p>{line}</p>" for line in self._left_out())
+        return table(head, rows) + more
+
+    def to_dataframe(self) -> "DataFrame":
+        """A row per result; an interval NAME has the columns NAME, NAME_low and NAME_high.
+
+        Raises:
+            BadSetting: pandas is not installed.
+        """
+        return data_frame(dict(columns(result)) for result in self)
+
+    def _written(self) -> list[list[str]]:
+        """The names of the fields, then the cells of the first results."""
+        names = [field.name for field in fields(self[0])] if self else []  # pyright: ignore
+        return [names, *([cell(getattr(result, n)) for n in names] for result in self[:SHOWN])]
+
+    def _left_out(self) -> list[str]:
+        return [f"… and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+
+
+def cell(value: Any, length: int = 60) -> str:
+    """A value as text for a cell of a table: numbers to three digits, control characters
+    escaped."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    line = " ".join(str(value).split())
+    written = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    return written if len(written) <= length else written[: length - 1] + "…"
+
+
+def columns(result: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of each field of a dataclass, an interval as three, a spread as five."""
+    for field in fields(result):
+        value = getattr(result, field.name)
+        if isinstance(value, Interval):
+            for end, figure in zip(("", "_low", "_high"), value, strict=True):
+                yield f"{field.name}{end}", figure
+        elif isinstance(value, Spread):
+            for percentile, figure in value._asdict().items():
+                yield f"{field.name}_{percentile}", figure
+        else:
+            yield field.name, value
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

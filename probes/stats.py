@@ -41,6 +41,23 @@ class Interval(NamedTuple):
         return [np.asarray(value).tolist() for value in self]
 
 
+class Spread(NamedTuple):
+    """A distribution of values by five of its percentiles."""
+
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+
+    @classmethod
+    def of(cls, values: Float[ndarray, " samples"]) -> "Spread":
+        return cls(*map(float, np.percentile(values, (5, 25, 50, 75, 95))))
+
+    def __str__(self) -> str:
+        return f"{self.p50:.2f} ({self.p5:.2f} to {self.p95:.2f})"
+
+
 def mean_interval(
     values: Shaped[ndarray, "samples *shape"], seed: int = 0, level: float = LEVEL
 ) -> Interval:

@@ -31,7 +31,7 @@ from probes.measure.synonyms import SynonymSimilarity
 from probes.microscope.writes import Write, Writes
 from probes.model.sites import all_sites, late_sites
 from probes.plots.figures import figure_of
-from probes.stats import Interval, mean_interval
+from probes.stats import Interval, Spread, mean_interval
 
 
 def curves(layers: int = 6, onset: str = "mlp[-1]", low: float = 0.3, seed: int = 0) -> Curves:
@@ -68,9 +68,12 @@ def interval(mean: float) -> Interval:
 
 
 SIMILARITIES = [
-    SynonymSimilarity(str(s), interval(0.9 - i / 50), interval(0.8 - i / 30), interval(i / 10))
+    SynonymSimilarity(
+        str(s), interval(0.9 - i / 50), interval(0.8 - i / 30), interval(i / 10),
+        Spread(0.6, 0.7, 0.9 - i / 50, 0.95, 0.99), Spread(0.2, 0.3, 0.8 - i / 30, 0.85, 0.9),
+    )
     for i, s in enumerate(all_sites(6))
-]
+]  # fmt: skip
 BIASES = [
     FrameBias(name, skew, 0.0, interval(0.6), interval(0.6), interval(auc), 0.5, True)
     for name, skew, auc in [("mcq", 0.4, 0.9), ("yes_no", 0.1, 0.51), ("true_false", 0.7, 0.6)]
@@ -106,6 +109,7 @@ EVERYTHING: list[tuple[Callable[..., Axes], object]] = [
     *((draw, curves()) for draw in BY_LAYER),
     (plots.draw_synonyms, SIMILARITIES),
     (plots.draw_separation, SIMILARITIES),
+    (plots.draw_spread, SIMILARITIES),
     (plots.draw_framing, BIASES),
     (plots.draw_diagnostic, SETTINGS),
     (plots.draw_writes, written()),
@@ -549,3 +553,16 @@ def test_panels_of_other_kinds_share_their_axes_and_label_them_once() -> None:
     assert left.get_ylabel()
     assert not right.get_ylabel()
     assert left.get_ylim() == right.get_ylim()
+
+
+def test_spreads_are_bands_around_the_medians() -> None:
+    ax = plots.draw_spread(SIMILARITIES)
+    synonyms, controls = ax.get_lines()
+    assert list(synonyms.get_ydata()) == [s.synonym_spread.p50 for s in SIMILARITIES]  # pyright: ignore
+    assert list(controls.get_ydata()) == [s.control_spread.p50 for s in SIMILARITIES]  # pyright: ignore
+    wide, narrow, *_ = (np.asarray(band.get_paths()[0].vertices)[:, 1] for band in ax.collections)
+    assert (wide.min(), wide.max()) == (0.6, 0.99)
+    assert (narrow.min(), narrow.max()) == (0.7, 0.95)
+    bare = [dataclasses.replace(s, synonym_spread=None) for s in SIMILARITIES]
+    with pytest.raises(BadSetting, match="probe again"):
+        plots.draw_spread(bare)

@@ -1,7 +1,9 @@
 """Results, models and stores show themselves: short in a terminal, as HTML in a notebook, and as
 data frames."""
 
+import base64
 import inspect
+import io
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -17,8 +20,10 @@ import freeret
 import probes
 from freeret import Answer, Embedder, FreeRet, Hit, Hits, Ranked, Recipe, Reranker
 from probes import Geometry, Item, Limits, Loading, MediaOptions, ProbeReport, Site, record
+from probes.display import Results
 from probes.errors import BadSetting
-from probes.stats import Interval
+from probes.measure.reranking import surest_gain
+from probes.stats import Interval, Spread
 from tests.conftest import load_tiny
 
 EVIL = "<script>document.title = 'taken'</script>\x1b[2J"
@@ -58,7 +63,7 @@ def examples(report: ProbeReport, retriever: FreeRet) -> dict[str, Any]:
         Site.parse("attn[-1]"), probes.FRAMES["mcq"], probes.NAMED["control"], probes.E5V,
         probes.lens(backbone, "Yes"),
         retriever, retriever.embedder, Reranker(backbone), RECIPE, hits()[0], hits(100),
-        Answer("yes", hits(100)), Ranked(0, 0.5, Item("a text")),
+        Answer("yes", hits(100)), Ranked(0, 0.5, Item("a text")), probes.compare([report] * 20),
     ]  # fmt: skip
     return {type(value).__name__: value for value in made}
 
@@ -130,7 +135,11 @@ def test_hits_show_thumbnails_in_a_notebook() -> None:
     shown = Elements(Hits([Hit(EVIL, 1.9, 0.5, 0.75, item)])._repr_html_())
     assert "script" not in shown.tags
     assert shown.tags.count("img") == 1 + 4
-    assert all(source.startswith("data:image/webp") for source in shown.sources)
+    head = "data:image/webp;base64,"
+    assert all(source.startswith(head) for source in shown.sources)
+    for source in shown.sources:
+        with Image.open(io.BytesIO(base64.b64decode(source.removeprefix(head)))) as thumbnail:
+            assert max(thumbnail.size) <= 96
     assert shown.text.count(EVIL) == 2
     assert "clip, 4 of 9 frames" in shown.text
     assert "stage 1 0.500, stage 2 p(match) 0.750" in shown.text
@@ -162,7 +171,9 @@ def test_a_report_prints_the_figures_that_matter(report: ProbeReport) -> None:
     lines = dict(line.split(": ", 1) for line in str(report).splitlines())
     assert lines["turn of the last two steps, running text"].startswith("the final norm")
     assert lines["best extraction"].startswith("prompt topic at attn[-1], geometry centre")
-    assert lines["gain of reranking"].endswith("of the reciprocal rank (likelihood, weight 1)")
+    judge, weight, gain = surest_gain(report.reranking)
+    said = f"{gain} of the reciprocal rank ({judge}, weight {weight:g})"
+    assert lines["gain of reranking"] == said + ", within noise" * (gain.low <= 0)
     assert len(str(report)) < 1500
 
 
@@ -185,7 +196,9 @@ def test_a_part_of_a_report_is_a_data_frame(part: str, report: ProbeReport) -> N
             ends = [frame.iloc[-1][f"{name}{end}"] for end in ("", "_low", "_high")]
             assert ends == list(value)
         elif value is None:
-            assert np.isnan(frame.iloc[-1][name])
+            assert pd.isna(frame.iloc[-1][name])
+        elif isinstance(value, Spread):
+            assert frame.iloc[-1][f"{name}_p95"] == value.p95
         else:
             assert frame.iloc[-1][name] == value
 
@@ -210,6 +223,31 @@ def test_hits_are_a_data_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(BadSetting, match="pip install pandas"):
         hits().to_dataframe()
+
+
+def test_results_of_a_measurement_are_a_table(report: ProbeReport) -> None:
+    found = report.framing
+    assert isinstance(found, Results)
+    assert isinstance(found[1:3], Results)
+    head, *lines = repr(found).splitlines()
+    assert head.split()[:3] == ["frame", "skew", "margin"]
+    assert len(lines) == len(found)
+    assert str(found[0].auc) in lines[0]
+    shown = Elements(found._repr_html_())
+    assert shown.tags.count("tr") == 1 + len(found)
+    assert str(found[-1].auc) in shown.text
+    assert found.to_dataframe().equals(report.to_dataframe("framing"))
+    assert repr(Results()) == "no results"
+    assert len(Results().to_dataframe()) == 0
+
+
+def test_many_results_are_cut_and_their_texts_escaped(report: ProbeReport) -> None:
+    evil = Results([replace(report.framing[0], frame=EVIL)] * 100)
+    assert repr(evil).splitlines()[-1] == "… and 70 more"
+    assert all(line.isprintable() for line in repr(evil).splitlines())
+    shown = Elements(evil._repr_html_())
+    assert "script" not in shown.tags
+    assert "… and 70 more" in shown.text
 
 
 def test_an_embedder_names_its_prompts() -> None:

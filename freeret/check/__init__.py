@@ -7,11 +7,12 @@ judgements would be wrong; a limitation that only costs time or precision is a n
 from freeret.check import media, model, text
 from freeret.check.line import Check
 from probes import Backbone
+from probes.display import Results
 
 __all__ = ["Check", "check"]
 
 
-def check(backbone: Backbone) -> list[Check]:
+def check(backbone: Backbone) -> Results[Check]:
     """Check everything that a backbone is used for.
 
     Args:
@@ -22,4 +23,4 @@ def check(backbone: Backbone) -> list[Check]:
         text (tokenizer, chat template, labels), and about every modality that it reads. The
         backbone can be deployed if every line has `passed`.
     """
-    return [*model.checks(backbone), *text.checks(backbone), *media.checks(backbone)]
+    return Results([*model.checks(backbone), *text.checks(backbone), *media.checks(backbone)])

@@ -2,7 +2,7 @@
 
 from probes import ProbeReport
 from probes.measure.framing import FrameBias, best_frame
-from probes.measure.reranking import gains_by_judge
+from probes.measure.reranking import gains_by_judge, surest_gain
 from probes.stats import Interval, mean_of_means
 
 
@@ -11,13 +11,12 @@ def choose_judge(report: ProbeReport) -> tuple[str | None, float | None, float |
     why."""
     best = best_frame(report.framing)
     gains = gains_by_judge(report.reranking)
-    # The highest lower bound: the largest of several noisy means is biased upward.
-    surest = max(gains, key=lambda tried: gains[tried].low, default=None)
-    if surest is not None and gains[surest].low > 0:
-        judge, weight = surest
+    tried = surest_gain(report.reranking)[:2] if gains else None
+    if tried is not None and gains[tried].low > 0:
+        judge, weight = tried
         about = _describe_frame(best) if judge == best.frame else f"by {judge}"
-        change = f"changes the mean reciprocal rank by {gains[surest]}{_by_set(report, surest)}"
-        cascade, saving = _choose_cascade(report, surest, gains[surest])
+        change = f"changes the mean reciprocal rank by {gains[tried]}{_by_set(report, tried)}"
+        cascade, saving = _choose_cascade(report, tried, gains[tried])
         return judge, weight, cascade, f"{about}; reranking ({_weight(weight)}) {change}{saving}"
     reasons = [_describe_frame(best)]
     for judge in dict.fromkeys(judge for judge, _ in gains):

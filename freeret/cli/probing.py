@@ -1,4 +1,5 @@
-"""The commands that look at a backbone: `freeret probe`, `plot`, `check` and `lens`."""
+"""The commands that look at a backbone: `freeret probe`, `plot`, `compare-reports`, `check` and
+`lens`."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from freeret.cli.output import complain, note, print_lines, print_table, resumab
 from probes.arguments import check_choice
 from probes.embedded import DEFAULT
 from probes.errors import BadSetting, FreeRetError
-from probes.files import read_json
+from probes.files import read_json, write_atomic
 from probes.measure.parts import (
     PANELS,
     PARTS,
@@ -73,6 +74,7 @@ def register(app: App) -> None:
     """Put the commands of this file on the app."""
     app.command(probe)
     app.command(plot)
+    app.command(compare_reports)
     app.command(check)
     app.command(lens)
 
@@ -101,7 +103,8 @@ def probe(
             needs diagnostic), reranking (which needs framing and diagnostic), synonyms, injection.
             There is then no recipe.
         again: Measure even if these weights have a report already.
-        out: Folder for report.html, report.json, recipe.json, summary.md and the figures.
+        out: Folder for report.html (one file with everything), report.json, recipe.json,
+            summary.md and the figures.
         format: Format of the figures: png, svg or pdf. May be given several times.
         seed: Seed of the bootstrap intervals.
     """
@@ -217,18 +220,20 @@ def plot(
     check_choice("the ending of --out", out.suffix, [f".{name}" for name in get_args(Format)])
     if label and not len(label) == len(set(label)) == len(reports):
         raise BadSetting(f"give {len(reports)} different labels, one for each report, or none")
-    files = [_report_file(report) for report in reports]
+    from probes.reports.named import report_file, titles
+
+    files = [report_file(report) for report in reports]
     for file in files:
         read_json(file)
     preflight.check_writable(out.parent)
-    from probes.measure.report import read_parts
     from probes.plots import save
     from probes.plots.figures import PART_OF, figure_of
+    from probes.reports.report import read_parts
 
     part = PART_OF[kind]
     contents = [read_parts(file, [part]) for file in files]
-    titles = label or _titles(files, [each["fingerprint"]["model"] for each in contents])
-    results = {title: each[part] for title, each in zip(titles, contents, strict=True)}
+    names = label or titles([each["fingerprint"] for each in contents], files)
+    results = {name: each[part] for name, each in zip(names, contents, strict=True)}
     [path] = save(figure_of(kind, results, **looks), out)
     say(f"The figure is in {path}")
 
@@ -241,24 +246,41 @@ def _panels(prompts: str | None, panels: str | None) -> dict[str, Any]:
     }
 
 
-def _report_file(name: str) -> Path:
-    """The file of a report that is named by its path, its folder or the alias of its backbone."""
-    from probes.data import REPORTS
+def compare_reports(*reports: str, out: Path | None = None, json: bool = False) -> None:
+    """Compare backbones, or the checkpoints of one, by their saved reports; no model is loaded.
 
-    path = Path(name)
-    if path.is_dir():
-        return path / "report.json"
-    shipped = REPORTS / f"{name}.json"
-    return shipped if not path.exists() and shipped.is_file() else path
+    Where each turns meaning into words, how far synonyms lie apart from controls, the bias and use
+    of frames, the best extraction, the gains of words and reranking, and the cost. Parts that a
+    report does not hold are named with the reason.
 
+    Args:
+        reports: What `freeret probe` wrote: its folder or a report.json; or the alias of an
+            embedded backbone, whose report is shipped.
+        out: A page with all charts (.html), or the figure (.png, .svg, .pdf).
+        json: Print the key figures as one JSON list, with an entry for each report.
+    """
+    endings = [".html", *(f".{name}" for name in get_args(Format))]
+    if not reports:
+        raise BadSetting("name at least one report to compare")
+    if out is not None:
+        check_choice("the ending of --out", out.suffix, endings)
+        preflight.check_writable(out.parent)
+    from freeret.cli.output import json_line
+    from freeret.pages.comparison import comparison_page
+    from probes import compare
+    from probes.plots import save
 
-def _titles(files: Sequence[Path], models: Sequence[str]) -> list[str]:
-    """The names of the models; where two are the same, the first of these that differ: the folders
-    of the reports, and their paths."""
-    for titles in ([Path(m).name for m in models], [file.absolute().parent.name for file in files]):
-        if len(set(titles)) == len(titles):
-            return titles
-    return [str(file.with_suffix("")) for file in files]
+    comparison = compare(reports)
+    if json:
+        print_lines(iter([json_line([each.figures() for each in comparison.reports])]))
+    else:
+        print_table("Probe reports", comparison.columns(), comparison.rows())
+    if out is not None:
+        if out.suffix == ".html":
+            write_atomic(out, comparison_page(comparison))
+        else:
+            save(comparison.plot(), out)
+        note(f"The comparison is in {out}")
 
 
 def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) -> None:

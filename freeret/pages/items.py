@@ -53,14 +53,15 @@ class HitCard:
     item: ItemCard
 
 
-def item_card(item: Item) -> ItemCard:
-    """An item with thumbnails. Several pictures stand in one film strip, as the frames of a clip
-    do. Media that are no longer readable are named in their place."""
+def item_card(item: Item, side: int = PICTURE_SIDE) -> ItemCard:
+    """An item with thumbnails, whose longest side is `side` pixels. Several pictures stand in one
+    film strip, as the frames of a clip do. Media that are no longer readable are named in their
+    place."""
     text = item.text
     if len(text) > MAX_CHARACTERS:
         text = f"{text[:MAX_CHARACTERS]} … ({len(text):,} characters)"
     several = len(item.media) > 1 and all(part.kind == "image" for part in item.media)
-    side = FRAME_SIDE if several else PICTURE_SIDE
+    side = min(side, FRAME_SIDE) if several else side
     media = [_medium(part, item.name, side) for part in item.media]
     if several and all(medium.frames for medium in media):
         frames = [frame for medium in media for frame in medium.frames]
@@ -68,7 +69,7 @@ def item_card(item: Item) -> ItemCard:
     return ItemCard(text, media)
 
 
-def hit_cards(hits: "Iterable[Hit]") -> list[HitCard]:
+def hit_cards(hits: "Iterable[Hit]", side: int = PICTURE_SIDE) -> list[HitCard]:
     """Hits with their ranks, counted from 1."""
     return [
         HitCard(
@@ -80,7 +81,7 @@ def hit_cards(hits: "Iterable[Hit]") -> list[HitCard]:
             "" if hit.stage2_score is None else
             f"stage 1 {hit.stage1_score:.3f}, stage 2 p(match) {hit.stage2_score:.3f}",
             dict(hit.item.metadata),
-            item_card(hit.item),
+            item_card(hit.item, side),
         )
         for rank, hit in enumerate(hits, start=1)
     ]  # fmt: skip

@@ -10,9 +10,9 @@ from probes import ProbeReport
 from probes.files import write_atomic
 from probes.measure.diagnostic.scores import best_first
 from probes.measure.parts import PARTS, Format
-from probes.measure.report import write_parts
 from probes.plots import save
 from probes.plots.figures import KINDS, PART_OF, figure_of
+from probes.reports.report import EMPTY, write_parts
 
 FORMATS: tuple[Format, ...] = ("png", "svg")
 
@@ -49,7 +49,8 @@ def write_measured(
     formats: Collection[Format] = FORMATS,
     **looks: Any,
 ) -> None:
-    """Write some parts of a report, each as PART.json, and their figures. A recipe needs all parts.
+    """Write some parts of a report, each as PART.json, their page report.html, and their figures. A
+    recipe needs all parts.
 
     Args:
         report: Fields of `ProbeReport` by name, as `probes.measure.run.probe_parts` returns them.
@@ -62,6 +63,8 @@ def write_measured(
         if part in report:
             timings = {name: s for name, s in report["timings"].items() if name == part}
             write_parts(folder / f"{part}.json", {**head, "timings": timings, part: report[part]})
+    page = report_page(ProbeReport(**{**EMPTY, **report}), recipe=None)
+    write_atomic(folder / "report.html", page)
     draw([report], folder, formats, **looks)
 
 

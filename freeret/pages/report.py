@@ -1,16 +1,11 @@
 """The page of a probe report: a summary for newcomers, then each figure and how to read it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from freeret.pages.render import render
+from freeret.pages.sections import Section, chart
 from freeret.recipe import Recipe
 from probes import ProbeReport, plots
 from probes.display import svg_uri
@@ -31,29 +26,17 @@ PROMPTS = (
     "“Asked for a word” is E5-V's prompt, which asks for a summary in one word; “control prompt” "
     "is the paper's; “running text” is the bare sentence without its last word."
 )
-CHART = (5.2, 3.6)
-"""Inches of a chart that can be read at the width of a phone."""
+PARTIAL = "Only some parts were measured, and a recipe needs all of them."
 LISTED = 8
 """Number of the best extractions that the page lists."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """Charts (alternative texts and data URIs), a table, and how to read them."""
-
-    title: str
-    reading: str
-    charts: Sequence[tuple[str, str]] = ()
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-
-
-def report_page(report: ProbeReport, recipe: Recipe) -> str:
+def report_page(report: ProbeReport, recipe: Recipe | None) -> str:
     """A probe report as one self-contained HTML page.
 
     Args:
         report: The report; empty parts are left out.
-        recipe: The recipe that follows from it.
+        recipe: The recipe that follows from it; None where it lacks parts that a recipe needs.
 
     Returns:
         The page.
@@ -61,7 +44,7 @@ def report_page(report: ProbeReport, recipe: Recipe) -> str:
     return render(
         "pages/report.html",
         title=f"Probe report of {_name(report)}",
-        lead=lead(report, recipe),
+        lead=lead(report, recipe) if recipe else PARTIAL,
         recipe=recipe,
         sections=list(_sections(report)),
         timings=[[part, f"{seconds:,.1f}"] for part, seconds in report.timings.items()],
@@ -91,20 +74,23 @@ def lead(report: ProbeReport, recipe: Recipe) -> str:
 
 
 def _sections(report: ProbeReport) -> Iterator[Section]:
-    yield from _curves(report)
+    if report.curves:
+        yield from _curves(report)
     if report.synonyms:
+        charts = [
+            chart("Mean cosine of synonyms and controls", plots.draw_synonyms, report.synonyms),
+            chart("Separation of the two", plots.draw_separation, report.synonyms),
+        ]
+        if report.synonyms[0].synonym_spread is not None:
+            title = "Distributions: median, and the middle 50% and 90%"
+            charts.append(chart(title, plots.draw_spread, report.synonyms))
         yield Section(
             "Is a high cosine a sign of meaning?",
             "The first chart shows the mean cosine of synonyms and, as controls, of other pairs of "
             "the same words: where both are high, any two texts look alike. The second shows d′, "
             "the distance between the two in standard deviations: the higher it is, the better the "
             "cosine separates meanings.",
-            [
-                _chart(
-                    "Mean cosine of synonyms and controls", plots.draw_synonyms, report.synonyms
-                ),
-                _chart("Separation of the two", plots.draw_separation, report.synonyms),
-            ],
+            charts,
         )
     if report.framing:
         yield Section(
@@ -113,7 +99,7 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             "two possible answers. Under a frame to the right of 0.5 the model prefers the answer "
             "“match” before it has seen any content. The higher the point, the better the answers "
             "tell matches from near-misses (0.5 is chance).",
-            [_chart("Skew and AUC of each frame", plots.draw_framing, report.framing)],
+            [chart("Skew and AUC of each frame", plots.draw_framing, report.framing)],
             ["frame", "p(match) without content", "accuracy", "AUC"],
             [[f.frame, f"{f.skew:.2f}", str(f.accuracy), str(f.auc)] for f in report.framing],
         )
@@ -156,7 +142,7 @@ def _sections(report: ProbeReport) -> Iterator[Section]:
             "of the prompts also reads 120 passages, each with a question and a request. The table "
             "lists the best extractions by all query sets: hybrid is the mean over paraphrases and "
             "passages with words beside vectors, and scenes are captions of drawn pictures.",
-            [_chart("Reciprocal rank by extraction", plots.draw_diagnostic, report.diagnostic)],
+            [chart("Reciprocal rank by extraction", plots.draw_diagnostic, report.diagnostic)],
             ["prompt", "site", "geometry", *measured],
             [
                 [s.wording, s.site, s.geometry, *(str(getattr(s, f)) for f in measured.values())]
@@ -236,15 +222,8 @@ def _curves(report: ProbeReport) -> Iterator[Section]:
         charts = []
         for kind, curves in report.curves.items():
             figure = plots.curves_figure({kind: curves}, parts)
-            charts.append((f"{title} {PROMPT_KINDS[kind]}", svg_uri(figure)))
+            charts.append((f"{_name(report)}, {PROMPT_KINDS[kind]}", svg_uri(figure)))
         yield Section(title, reading, charts)
-
-
-def _chart(alt: str, draw: Callable[[Any, Axes | None], Axes], data: Any) -> tuple[str, str]:
-    with rc_context(plots.STYLE):
-        figure = Figure(figsize=CHART, layout="constrained")
-        draw(data, figure.subplots())
-    return alt, svg_uri(figure)
 
 
 def _effect(injection: Injection | None) -> str:

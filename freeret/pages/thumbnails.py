@@ -15,6 +15,8 @@ NAMES = {"image": "picture", "video": "clip", "audio": "sound"}
 """What readers call a medium of each modality."""
 PICTURE_SIDE = 320
 """Longest side of a picture's thumbnail, pixels: sharp at half of that on a phone's screen."""
+NOTEBOOK_SIDE = 96
+"""The same in a notebook, which keeps the thumbnails of all its outputs."""
 FRAME_SIDE = 160
 """Longest side of a frame of a clip or film strip, pixels."""
 OPTIONS = MediaOptions(frames=4)
@@ -27,7 +29,8 @@ def thumbnails(part: Part, name: str, side: int = PICTURE_SIDE) -> tuple[list[by
     Args:
         part: A picture or a clip.
         name: How an error calls its item.
-        side: Longest side of a picture's thumbnail, pixels.
+        side: Longest side of a picture's thumbnail, pixels; frames of a clip are at most
+            FRAME_SIDE.
 
     Returns:
         WEBP files in order, and the number of frames of the clip; 1 for a picture.
@@ -40,7 +43,8 @@ def thumbnails(part: Part, name: str, side: int = PICTURE_SIDE) -> tuple[list[by
             if part.kind == "image":
                 return [_webp(read_image(source, OPTIONS.limits), side)], 1
             clip = read_video(source, OPTIONS.frames, OPTIONS.limits)
-            return [_webp(Image.fromarray(f), FRAME_SIDE) for f in clip.frames], clip.count
+            side = min(side, FRAME_SIDE)
+            return [_webp(Image.fromarray(f), side) for f in clip.frames], clip.count
     except BadItem:
         raise unreadable(part, name) from None
 

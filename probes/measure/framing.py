@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.data import matches
+from probes.display import Results
 from probes.errors import BadSetting, UnsupportedBackbone
 from probes.items import Item
 from probes.model.backbone import Backbone
@@ -245,7 +246,7 @@ def framing_bias(
     *,
     seed: int = 0,
     progress: bool = False,
-) -> list[FrameBias]:
+) -> Results[FrameBias]:
     """Measure the label bias and the discrimination of frames on the bundled labelled pairs.
 
     Args:
@@ -261,7 +262,7 @@ def framing_bias(
         BadSetting: There is no frame of this name.
         UnsupportedBackbone: The labels of a frame begin with the same token.
     """
-    return [_bias(backbone, frame, seed, progress) for frame in as_frames(frames)]
+    return Results(_bias(backbone, frame, seed, progress) for frame in as_frames(frames))
 
 
 def best_frame(biases: Sequence[FrameBias]) -> FrameBias:

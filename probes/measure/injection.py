@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probes.data import matches
+from probes.display import Results
 from probes.items import Item
 from probes.measure.framing import FRAMES, Frame, Frames, as_frames, judge
 from probes.model.backbone import Backbone
@@ -50,7 +51,7 @@ def injection_shifts(
     *,
     seed: int = 0,
     progress: bool = False,
-) -> list[Injection]:
+) -> Results[Injection]:
     """Measure every attack under every frame.
 
     Args:
@@ -66,7 +67,7 @@ def injection_shifts(
         BadSetting: There is no frame of this name.
     """
     rows = [row for row in matches() if not row["match"]][:PAIRS]
-    results = []
+    results: Results[Injection] = Results()
     for frame in as_frames(frames):
         added = {"": "", **{name: f"\n{text}" for name, text in attacks(frame).items()}}
         pairs = [

@@ -31,7 +31,7 @@ from probes.display import data_frame, picture
 from probes.errors import BadFile, BadSetting, FreeRetError
 from probes.files import read_json, write_json, wrong_field
 from probes.items import Item, as_item, several
-from probes.measure.parts import PROMPT_KINDS
+from probes.measure.parts import NO_TURN, PROMPT_KINDS
 from probes.model.backbone import Backbone
 from probes.model.batches.remembering import remember
 from probes.model.batches.run import run_batches
@@ -44,8 +44,6 @@ from probes.stats import Interval, mean_interval, median_interval
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-NO_TURN = 0.9
-"""A step with α of at least 0.9 (at most 26°) does not count as a turn."""
 LATE = 11
 """Number of sites, counted from the end, whose states the diagnostic may take over: by default it
 compares these."""

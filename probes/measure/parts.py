@@ -35,6 +35,8 @@ PROMPT_KINDS: dict[str, str] = {
     "text": "running text",
 }
 """The kinds of prompt that a report holds curves of, and how figures and sentences call them."""
+NO_TURN = 0.9
+"""A step with α of at least 0.9 (at most 26°) does not count as a turn."""
 Panel = Literal["alpha", "beta", "rank", "probability", "norms"]
 """A quantity of the curves, which a panel of a figure shows."""
 PANELS: tuple[Panel, ...] = get_args(Panel)

@@ -190,6 +190,14 @@ def gains_by_judge(fusions: Sequence[Fusion]) -> dict[tuple[str, float | None], 
     }
 
 
+def surest_gain(fusions: Sequence[Fusion]) -> tuple[str, float | None, Interval]:
+    """The judge and weight whose gain has the highest lower bound, since the largest of several
+    noisy means is biased upward; and that gain."""
+    gains = gains_by_judge(fusions)
+    judge, weight = max(gains, key=lambda tried: gains[tried].low)
+    return judge, weight, gains[judge, weight]
+
+
 def reciprocal_ranks(
     scores: Float[np.ndarray, "queries candidates"],
     answer: Bool[np.ndarray, "queries candidates"],

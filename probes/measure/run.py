@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from probes.display import Results
 from probes.errors import BadFile
 from probes.measure.cost import tokens_of, work_of
 from probes.measure.diagnostic.extractions import diagnose
@@ -20,12 +21,12 @@ from probes.measure.injection import injection_shifts
 from probes.measure.judges.heads import relevance_heads
 from probes.measure.lexicalization import curves_by_prompt
 from probes.measure.parts import PARTS, PartName, with_needed
-from probes.measure.report import ProbeReport, decisive, read_parts, write_parts
 from probes.measure.reranking import Fusion, judges_of, rerank_gain
 from probes.measure.synonyms import synonym_similarity
 from probes.model.backbone import Backbone
 from probes.model.batches.remembering import remembering
 from probes.progress import listening
+from probes.reports.report import ProbeReport, decisive, read_parts, write_parts
 
 log = logging.getLogger(__name__)
 
@@ -124,15 +125,15 @@ def kept_parts(
     return finished
 
 
-def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> list[Fusion]:
+def _rerank(backbone: Backbone, report: Mapping[str, Any], seed: int) -> Results[Fusion]:
     """Gains of reranking by each judge that is worth measuring."""
     extraction = select_extraction(report["diagnostic"])
     lexical = select_weight(report["hybrid"])
-    return [
+    return Results(
         gain
         for judge in judges_of(report["framing"], report["heads"])
         for gain in rerank_gain(backbone, extraction, judge, lexical, seed=seed)
-    ]
+    )
 
 
 _MEASURES: dict[PartName, Callable[[Backbone, Mapping[str, Any], int], Any]] = {

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from probes.data import synonyms
+from probes.display import Results
 from probes.items import Item
 from probes.model.backbone import Backbone
 from probes.model.batches.run import run_batches
 from probes.model.sites import Site, as_sites
 from probes.model.trace import record
 from probes.prompts import Prompt, as_prompt
-from probes.stats import Interval, d_prime, mean_interval
+from probes.stats import Interval, Spread, d_prime, mean_interval
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class SynonymSimilarity:
     synonyms: Interval
     controls: Interval
     separation: Interval
+    synonym_spread: Spread | None = None
+    """How the cosines of synonyms are distributed. Reports of earlier versions do not say."""
+    control_spread: Spread | None = None
+
+
+def best_site(similarities: Sequence[SynonymSimilarity]) -> SynonymSimilarity:
+    """The site at which synonyms and controls lie furthest apart."""
+    return max(similarities, key=lambda similarity: similarity.separation.mean)
 
 
 def synonym_similarity(
@@ -41,7 +50,7 @@ def synonym_similarity(
     prompt: str | Prompt = "prompteol",
     seed: int = 0,
     progress: bool = False,
-) -> list[SynonymSimilarity]:
+) -> Results[SynonymSimilarity]:
     """Measure the cosines of the bundled synonym pairs and of their controls.
 
     Args:
@@ -73,12 +82,14 @@ def synonym_similarity(
     units = dict(zip(words, by_word, strict=True))
     cosines = torch.stack([(units[p["a"]] * units[p["b"]]).sum(-1) for p in pairs]).double().numpy()
     real = np.array([pair["kind"] == "synonym" for pair in pairs])
-    return [
+    return Results(
         SynonymSimilarity(
             str(site),
             mean_interval(column[real], seed),
             mean_interval(column[~real], seed),
             d_prime(column[real], column[~real], seed),
+            Spread.of(column[real]),
+            Spread.of(column[~real]),
         )
         for site, column in zip(chosen, cosines.T, strict=True)
-    ]
+    )

@@ -5,6 +5,17 @@ own legend and titles; without `ax` a new figure of the project's style is made,
 `ax.figure`. pyplot holds none of the figures.
 """
 
+from probes.plots.compared import (
+    comparison_figure,
+    draw_compared_alpha,
+    draw_compared_beta,
+    draw_compared_framing,
+    draw_compared_separation,
+    draw_costs,
+    draw_extractions,
+    draw_gains,
+    draw_turns,
+)
 from probes.plots.curves import (
     curves_figure,
     draw_alpha,
@@ -21,14 +32,17 @@ from probes.plots.results import (
     draw_framing,
     draw_intervals,
     draw_separation,
+    draw_spread,
     draw_synonyms,
 )
 from probes.plots.style import COLOURS, HOLLOW, MARKERS, STYLE, save, styled
 from probes.plots.writes import draw_writes
 
 __all__ = [
-    "COLOURS", "HOLLOW", "MARKERS", "STYLE", "curves_figure", "draw_alpha", "draw_beta",
-    "draw_diagnostic", "draw_framing", "draw_intervals", "draw_lens", "draw_norms", "draw_patching",
-    "draw_places", "draw_probability", "draw_rank", "draw_separation", "draw_synonyms",
-    "draw_writes", "places_figure", "save", "styled", "turns_figure",
+    "COLOURS", "HOLLOW", "MARKERS", "STYLE", "comparison_figure", "curves_figure", "draw_alpha",
+    "draw_beta", "draw_compared_alpha", "draw_compared_beta", "draw_compared_framing",
+    "draw_compared_separation", "draw_costs", "draw_diagnostic", "draw_extractions", "draw_framing",
+    "draw_gains", "draw_intervals", "draw_lens", "draw_norms", "draw_patching", "draw_places",
+    "draw_probability", "draw_rank", "draw_separation", "draw_spread", "draw_synonyms",
+    "draw_turns", "draw_writes", "places_figure", "save", "styled", "turns_figure",
 ]  # fmt: skip

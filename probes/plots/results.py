@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from probes.errors import BadSetting
 from probes.plots.style import (
     COLOURS,
     HOLLOW,
@@ -66,6 +67,38 @@ def draw_synonyms(
     line(ax, order, stack([s.controls for s in rows]), CONTROLS | {"label": "controls"})
     ax.set_ylabel("mean cosine of pairs")
     _label_sites(ax, [s.site for s in rows])
+    if legend:
+        add_legend(ax)
+    return ax
+
+
+@styled()
+def draw_spread(
+    similarities: "Sequence[SynonymSimilarity] | SynonymSimilarity",
+    ax: Axes | None = None,
+    *,
+    legend: bool = True,
+    note: bool = True,
+) -> Axes:
+    """Draw how the cosines of synonyms and of controls are distributed, by site: the median, and
+    bands of the middle 50% and 90%. Arguments are those of `draw_synonyms`.
+
+    Raises:
+        BadSetting: `similarities` are something else, or of a report that does not hold this.
+    """
+    ax = new_axes() if ax is None else ax
+    rows = rows_of(similarities, "separation", "results of synonym_similarity")
+    order = np.arange(len(rows))
+    for name, look in (("synonym", SYNONYMS), ("control", CONTROLS)):
+        spreads = [getattr(row, f"{name}_spread") for row in rows]
+        if None in spreads:
+            raise BadSetting("this report holds no distributions: probe again")
+        p5, p25, p50, p75, p95 = np.array(spreads).T
+        for low, high in ((p5, p95), (p25, p75)):
+            ax.fill_between(order, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        ax.plot(order, p50, label=f"{name}s", **look)
+    ax.set_ylabel("cosine of pairs")
+    _label_sites(ax, [row.site for row in rows])
     if legend:
         add_legend(ax)
     return ax

@@ -1,6 +1,7 @@
 """The page of a search and the page of a probe report, in a real browser: whole at any width, light
 and dark, self-contained, and content is only shown."""
 
+import io
 import shutil
 import webbrowser
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 import probes
 from freeret.cli import app
+from freeret.pages.comparison import comparison_page
 from freeret.pages.hits import hits_page
 from freeret.pages.items import MAX_CHARACTERS, item_card
 from freeret.pages.probe_folder import write_report
 from freeret.pages.report import lead, report_page
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
-from probes import Backbone, Item, ProbeReport
+from probes import Backbone, Item, ProbeReport, compare
 from tests.conftest import load_tiny
 from tests.samples import film, picture, sound
 from tests.stores import save_tiny
@@ -238,9 +240,49 @@ def test_the_page_of_a_report_is_whole(
 ) -> None:
     page = opened(browser, reported, width, scheme)
     assert (brightness(page, "color") > brightness(page, "backgroundColor")) == (scheme == "dark")
-    white = "[...document.querySelectorAll('.chart')].map(c => getComputedStyle(c).backgroundColor)"
-    assert set(page.evaluate(white)) == {"rgb(255, 255, 255)"}
+    assert_charts_suit(page, scheme)
     assert page.locator("body b, body script").count() == 0
+    page.close()
+
+
+def assert_charts_suit(page: Page, scheme: str) -> None:
+    """Charts are light on a light page and dark on a dark one: a corner, as it is shown."""
+    charts = page.locator(".chart img").all()
+    assert charts
+    for chart in (charts[0], charts[-1]):
+        with Image.open(io.BytesIO(chart.screenshot())) as shown:
+            corner = shown.convert("L").getpixel((2, 2))
+        assert isinstance(corner, int)
+        assert (corner < 64) == (scheme == "dark")
+        assert (corner > 192) == (scheme == "light")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a comparison of a shipped report, one whose model is called as no model would be,
+    and one without any part."""
+    whole = ProbeReport.load(REPORTS / "qwen2.5-coder-0.5b.json")
+    hostile = replace(whole, fingerprint={**whole.fingerprint, "model": EVIL})
+    empty = replace(
+        whole, fingerprint={"model": LONG}, framing=[], diagnostic=[], curves={}, hybrid=[],
+        reranking=[], synonyms=[], injection=[], timings={},
+    )  # fmt: skip
+    file = tmp_path_factory.mktemp("comparison") / "comparison.html"
+    file.write_text(comparison_page(compare(["gemma3-270m", hostile, empty])), "utf-8")
+    return file
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_a_comparison_is_whole(
+    width: int, scheme: str, compared: Path, browser: Browser
+) -> None:
+    page = opened(browser, compared, width, scheme)
+    assert_charts_suit(page, scheme)
+    assert page.locator("body b, body script").count() == 0
+    assert page.locator("section").count() == 5
+    assert "not measured" in page.locator("table").inner_text()
+    assert all(image.get_attribute("alt") for image in page.locator("img").all())
     page.close()
 
 

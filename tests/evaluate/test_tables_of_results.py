@@ -285,6 +285,27 @@ def test_the_mean_of_intervals_is_that_of_independent_samples() -> None:
     assert found.high == pytest.approx(expected.high, abs=0.004)
 
 
+def test_ablations_show_themselves_and_are_a_data_frame() -> None:
+    made = ablations()
+    frame = made.to_dataframe()
+    rows = [(name, row) for name, each in made.datasets.items() for row in each.rows]
+    assert list(frame.dataset) == [name for name, _ in rows]
+    assert list(frame.value_low) == [row.interval[1] for _, row in rows]
+    assert list(frame.difference) == [row.difference[0] for _, row in rows]
+    assert rows[0][1].label in made._repr_html_()
+    assert len(repr(made)) < 100
+
+
+def test_a_result_shows_itself_and_is_a_data_frame() -> None:
+    made = result("r", {"<b>": entry("g", P_at_1=[1.0, 0.0], MRR=[1.0, 0.5])})
+    frame = made.to_dataframe()
+    assert list(frame.metric) == ["P@1", "MRR"]
+    assert list(frame.value) == [0.5, 0.75]
+    assert list(frame.value_high) == [1.0, 1.0]
+    assert "&lt;b&gt;" in made._repr_html_()
+    assert repr(made) == "Result('r', 1 datasets)"
+
+
 def test_an_ablation_fills_table_3_of_the_paper() -> None:
     table = published_table({}, ablated_means(ablations(), "ablation"))
     lacking = "2 of 36 datasets"

@@ -19,10 +19,10 @@ from probes.data import matches
 from probes.errors import BadFile, BadSetting
 from probes.measure.cost import TOKENS
 from probes.measure.parts import PARTS, part_names, with_needed
-from probes.measure.report import read_parts, write_parts
 from probes.measure.run import _MEASURES, probe_parts
 from probes.plots import save
 from probes.plots.figures import KINDS, PART_OF, figure_of
+from probes.reports.report import read_parts, write_parts
 from tests.command.test_cli import own_lines
 from tests.commands import run
 from tests.measure.test_report import make_report, plain
@@ -175,7 +175,11 @@ def test_single_parts_are_measured_and_reused_by_a_whole_report(
     assert run("probe", model, "--only", "synonyms, framing", *how) == 0
     assert measured == ["framing", "synonyms"]
     figures = {f"{kind}.pdf" for kind in ("framing", "synonyms", "separation")}
-    assert {path.name for path in out.iterdir()} == figures | {"framing.json", "synonyms.json"}
+    files = {"framing.json", "synonyms.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == figures | files
+    page = (out / "report.html").read_text("utf-8")
+    assert page.count("<section>") == 2
+    assert "a recipe needs all of them" in page
     backbone = Backbone.load(model)
     assert not report_path(backbone).exists(), "it is no whole report"
     with pytest.raises(BadFile, match=r"holds framing only; give heads\.json"):

@@ -74,6 +74,10 @@ def check(found: SynonymSimilarity, column: np.ndarray, kinds: list[str], seed: 
         (found.separation, d_prime(real, other, seed)),
     ):
         np.testing.assert_allclose(list(interval), list(expected), rtol=2e-3, atol=1e-4)
+    for spread, values in ((found.synonym_spread, real), (found.control_spread, other)):
+        assert spread is not None
+        expected = [np.quantile(values, q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
+        np.testing.assert_allclose(list(spread), expected, atol=1e-4)
     assert abs(found.synonyms.mean - found.controls.mean) > 1e-4, "either would pass for the other"
 
 

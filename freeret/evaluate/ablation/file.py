@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,10 +21,31 @@ from freeret.evaluate.run import hardware
 from freeret.recipe import Recipe
 from freeret.store.identity import differences, in_words
 from probes import Site
+from probes.display import Results
 from probes.errors import BadFile, FreeRetError, Mismatch
 from probes.files import read_format, write_json, wrong_field
+from probes.stats import Interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One choice on one dataset: a row of the table of ablations."""
+
+    dataset: str
+    metric: str
+    part: str
+    choice: str
+    value: Interval
+    difference: Interval
+    """Minus the paper's choice, paired."""
+    p: float
+    auc: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,27 @@ class Ablations:
     loading: dict[str, Any] = field(default_factory=dict)
     """How the backbone was loaded. Not part of the identity: the device and the batch size do not
     change a result."""
+
+    def to_dataframe(self) -> "DataFrame":
+        """A pandas data frame with a row for each choice on each dataset. Raises BadSetting where
+        pandas is not installed."""
+        return self._table().to_dataframe()
+
+    def __repr__(self) -> str:
+        return f"Ablations({self.fingerprint['model']!r}, {len(self.datasets)} datasets)"
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+    def _table(self) -> "Results[Choice]":
+        return Results(
+            Choice(
+                name, ablation.metric, row.part, row.label, Interval(*row.interval),
+                Interval(*row.difference), row.p, row.auc, row.accuracy,
+            )
+            for name, ablation in self.datasets.items()
+            for row in ablation.rows
+        )  # fmt: skip
 
     def save(self, path: Path) -> Path:
         return write_json(path, _ADAPTER.dump_python(self, mode="json"))

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from freeret.evaluate.metrics import Scores, difference, mean_of, parse_metric
 from freeret.evaluate.skipping import Skipped
+from probes.display import Results
 from probes.errors import BadFile, Mismatch
 from probes.files import read_format, write_json, wrong_field
 from probes.stats import Interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 FORMAT = 1
 
@@ -63,6 +67,17 @@ class DatasetResult(_Model):
         return Scores(parse_metric(metric), values, grades)
 
 
+@dataclass(frozen=True)
+class Value:
+    """One metric of a run on one dataset: a row of its table."""
+
+    dataset: str
+    metric: str
+    value: Interval
+    queries: int
+    documents: int
+
+
 class Result(_Model):
     """One run: a system, with or without stage 2, over some datasets."""
 
@@ -100,6 +115,24 @@ class Result(_Model):
 
     def save(self, path: Path) -> Path:
         return write_json(path, self.model_dump(mode="json"))
+
+    def to_dataframe(self) -> "DataFrame":
+        """A pandas data frame with a row for each dataset and metric. Raises BadSetting where
+        pandas is not installed."""
+        return self._table().to_dataframe()
+
+    def __repr__(self) -> str:
+        return f"Result({self.run!r}, {len(self.datasets)} datasets)"
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+    def _table(self) -> "Results[Value]":
+        return Results(
+            Value(name, metric, Interval(*measured.interval), entry.queries, entry.documents)
+            for name, entry in self.datasets.items()
+            for metric, measured in entry.metrics.items()
+        )
 
     def identity(self) -> dict[str, Any]:
         """Everything that must be equal for a run to resume from this file."""
@@ -149,7 +182,7 @@ class Comparison:
     queries: int
 
 
-def compare(a: Result, b: Result) -> list[Comparison]:
+def compare(a: Result, b: Result) -> Results[Comparison]:
     """Compare two runs query by query, a minus b.
 
     Returns:
@@ -163,7 +196,7 @@ def compare(a: Result, b: Result) -> list[Comparison]:
     common = [name for name in a.datasets if name in b.datasets]
     if not common:
         raise Mismatch(f"{a.run!r} and {b.run!r} have no dataset in common")
-    rows = []
+    rows: Results[Comparison] = Results()
     for name in common:
         one, other = a.datasets[name], b.datasets[name]
         if one.digest != other.digest or _queries(one) != _queries(other):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from probes.display import Results
 from probes.geometry import GEOMETRY_KINDS
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS, SETS, hybrid_ranks, word_scores
 from probes.measure.diagnostic.scores import DiagnosticScore
@@ -42,7 +43,7 @@ def diagnose(
     *,
     seed: int = 0,
     progress: bool = False,
-) -> list[DiagnosticScore]:
+) -> Results[DiagnosticScore]:
     """Measure the retrieval quality of every extraction: each prompt, task, site and geometry.
 
     Args:
@@ -91,7 +92,7 @@ def diagnose(
             backbone, wordings[wording], "passages", chosen, progress=progress
         )
         scores[wording] = measured(wording, states[wording])
-    return [score for found in scores.values() for score in found]
+    return Results(score for found in scores.values() for score in found)
 
 
 def _wordings(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from probes.display import Results
 from probes.measure.diagnostic.lexical import lexical_scores
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.diagnostic.sets import QuerySet, SetName, scored_set
@@ -47,7 +48,7 @@ class Hybrid:
 
 def hybrid_gain(
     backbone: Backbone, extraction: DiagnosticScore, *, seed: int = 0, progress: bool = False
-) -> list[Hybrid]:
+) -> Results[Hybrid]:
     """Measure hybrid search at each weight of LEXICAL_WEIGHTS.
 
     Args:
@@ -59,7 +60,7 @@ def hybrid_gain(
     Returns:
         One entry per query set of SETS and weight.
     """
-    gains = []
+    gains: Results[Hybrid] = Results()
     for name in SETS:
         found, scores = scored_set(backbone, extraction, name, progress=progress)
         gains += fusions(found, scores.double().numpy(), word_scores(found), seed)
@@ -145,6 +146,14 @@ def select_weight(gains: Sequence[Hybrid]) -> float:
     best = max(ranks.values(), key=lambda interval: interval.mean)
     error = (best.high - best.low) / 2 / 1.96
     return max(weight for weight in sure if ranks[weight].mean >= best.mean - error)
+
+
+def gain_of_words(gains: Sequence[Hybrid]) -> tuple[float, Interval]:
+    """The lexical weight that the gains support, or that of the largest gain where none exceeds
+    noise; and its gain over vectors alone."""
+    means = mean_gains(gains)
+    weight = select_weight(gains) or max(means, key=lambda weight: means[weight].mean)
+    return weight, means[weight]
 
 
 def mean_gains(gains: Sequence[Hybrid]) -> dict[float, Interval]:

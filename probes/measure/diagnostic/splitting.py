@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.display import Results
 from probes.geometry import unit
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.diagnostic.sets import embed_set
@@ -37,7 +38,7 @@ class Splitting:
 
 def splitting_gain(
     backbone: Backbone, extraction: DiagnosticScore, *, seed: int = 0, progress: bool = False
-) -> list[Splitting]:
+) -> Results[Splitting]:
     """Measure the gain of reading documents in passages, for each length of PASSAGE_WORDS.
 
     Args:
@@ -54,7 +55,7 @@ def splitting_gain(
         scores = replace(whole, documents=vectors).scores(extraction.geometry, 0)
         return whole.set.by_answer(1 / whole.set.ranks(scores.double().numpy()))
 
-    before, gains = ranks(whole.documents), []
+    before, gains = ranks(whole.documents), Results()
     for words in PASSAGE_WORDS:
         cut = [passages_of(document, words) for document in documents]
         title = f"{prompt.name}: passages of {words} words" if progress else None

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from probes.arguments import check_choice
+from probes.display import Results
 from probes.errors import BadFile
-from probes.files import read_format, write_json, wrong_field
+from probes.files import read_format, read_json, write_json, wrong_field
 from probes.measure.diagnostic.hybrid import Hybrid
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.diagnostic.splitting import Splitting
@@ -22,13 +23,17 @@ from probes.measure.judges.heads import NO_HEADS, RelevanceHeads
 from probes.measure.lexicalization import PROMPT_KINDS, Curves
 from probes.measure.parts import PARTS, PartName
 from probes.measure.reranking import Fusion
-from probes.measure.summary import key_figures, part_table, report_html
 from probes.measure.synonyms import SynonymSimilarity
+from probes.reports.summary import key_figures, part_table, report_html
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 FORMAT = 3
+EMPTY: dict[str, Any] = {
+    **{part: Results() for part in PARTS}, "curves": {}, "heads": NO_HEADS,
+}  # fmt: skip
+"""What stands for a part that was not measured."""
 _ADAPTERS: dict[str, TypeAdapter] = {
     "synonyms": TypeAdapter(list[SynonymSimilarity]),
     "framing": TypeAdapter(list[FrameBias]),
@@ -43,7 +48,8 @@ _ADAPTERS: dict[str, TypeAdapter] = {
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """The results of `probe`; `save` and `load` write and read them."""
+    """The results of `probe`; `save` and `load` write and read them. Its lists are `Results`, which
+    show themselves as tables."""
 
     fingerprint: dict[str, Any]
     curves: dict[str, Curves]
@@ -70,7 +76,7 @@ class ProbeReport:
 
     @property
     def num_layers(self) -> int:
-        return self.curves["word"].num_layers
+        return self.fingerprint["layers"]
 
     def __repr__(self) -> str:
         return f"ProbeReport({self.fingerprint['model']!r}, {self.num_layers} layers)"
@@ -150,11 +156,7 @@ def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
         for part in parts:
             if part == "heads" and part not in data and len(data.keys() & set(PARTS)) > 1:
                 continue  # of an earlier version
-            fields[part] = (
-                {kind: Curves.from_json(data[part][kind]) for kind in PROMPT_KINDS}
-                if part == "curves"
-                else _ADAPTERS[part].validate_python(data[part])
-            )
+            fields[part] = _part_of(data, part)
     except KeyError as error:
         present = [name for name in PARTS if name in data]
         if part and part not in data and len(present) == 1:
@@ -165,6 +167,45 @@ def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
             f"{path} is not a whole probe report ({part}: {wrong_field(error)}); probe again"
         ) from None
     return fields
+
+
+def read_available(path: str | Path) -> tuple[ProbeReport, dict[PartName, str]]:
+    """A report with those parts that its file holds and this version can read.
+
+    Args:
+        path: A file that `write_parts` or `ProbeReport.save` wrote, in any version.
+
+    Returns:
+        The report, whose other parts are empty, and for each of those the reason.
+
+    Raises:
+        BadFile: The file is missing or cut off, or holds no report at all.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or "model" not in (data.get("fingerprint") or {}):
+        raise BadFile(f"{path} is not a probe report; run `freeret probe`")
+    fields = {"seed": 0, "timings": {}, **data, **EMPTY}
+    gaps: dict[PartName, str] = {}
+    for part in PARTS:
+        if data.get("format") != FORMAT:
+            gaps[part] = f"of format {data.get('format')}, not {FORMAT}: probe again"
+        elif part not in data:
+            gaps[part] = "not measured"
+        else:
+            try:
+                fields[part] = _part_of(data, part)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                gaps[part] = f"cannot be read ({wrong_field(error)}): probe again"
+    known = ("fingerprint", "seed", "timings", *PARTS)
+    return ProbeReport(**{name: fields[name] for name in known}), gaps
+
+
+def _part_of(data: Mapping[str, Any], part: PartName) -> Any:
+    """A part of the parsed JSON as the field of `ProbeReport`."""
+    if part == "curves":
+        return {kind: Curves.from_json(data[part][kind]) for kind in PROMPT_KINDS}
+    value = _ADAPTERS[part].validate_python(data[part])
+    return Results(value) if isinstance(value, list) else value
 
 
 def decisive(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
