@@ -139,14 +139,9 @@ def turn(
         if states.logits is None:
             raise FreeRetError("the trace kept no logits")
         words = states.logits.argmax(-1)
-        pair = (states[each].cpu().double() for each in (before, after))
-        return list(
-            zip(
-                components(*pair, backbone.word_rows(words).cpu().double()),
-                words.tolist(),
-                strict=True,
-            )
-        )
+        start, end = (states[each].cpu().double() for each in (before, after))
+        turned = components(start, end, backbone.word_rows(words).cpu().double())
+        return list(zip(turned, words.tolist(), strict=True))
 
     title = f"turns at {after}" if progress else None
     split, words = zip(*run_batches(backbone, rows, forward, progress=title), strict=True)

@@ -176,13 +176,14 @@ class _Tokens:
 
     def chosen(self, stream: Tensor) -> Tensor | None:
         """Truth values `[batch, tokens, 1]`, or None for all tokens."""
-        if self.positions == "all":
+        positions = self.positions
+        if positions == "all":
             return None
         rows, tokens, _ = stream.shape
         mask = self.mask
         if mask is None:
             mask = stream.new_ones(rows, self.cached + tokens)
-        return chosen_tokens(mask, self.positions)[:, -tokens:, None].to(stream.device)
+        return chosen_tokens(mask, positions)[:, -tokens:, None].to(stream.device)
 
 
 class _Change:
