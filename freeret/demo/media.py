@@ -10,9 +10,11 @@ from probes.data import PICTURES
 
 SCENES = 24
 """Drawn scenes, and as many clips."""
+DETAILS = 3
+"""A detail is searched with of every third picture."""
 SEARCHES: dict[str, tuple[str, str]] = {
     "Words look for a photograph or a drawing": ("words", "photographs and drawings"),
-    "A detail, mirrored, looks for its picture": ("details", "photographs and drawings"),
+    "A detail, mirrored, looks for its picture": ("details", "shown in part"),
     "A picture and words look for another picture": ("wishes", "wished"),
     "A caption looks for its drawn scene": ("captions", "pictures"),
     "A drawn scene looks for another drawing of it": ("renderings", "pictures"),
@@ -32,11 +34,13 @@ def _everyday_sets() -> dict[str, list[Item]]:
     """Photographs and drawings of everyday things, and what is asked about them."""
     captions, shown = captioned_pictures("all")
     pictures = {str(item.id): item for item in shown}
+    in_part = list(pictures)[::DETAILS]
     wishes = rows_of("changes.jsonl")
     return {
         "words": captions,
         "photographs and drawings": shown,
-        "details": [Item(images=[_detail(id)], id=f"detail of {id}") for id in pictures],
+        "details": [Item(images=[_detail(id)], id=f"detail of {id}") for id in in_part],
+        "shown in part": [pictures[id] for id in in_part],
         "wishes": [
             Item(row["words"], images=[PICTURES / row["picture"]], id=f"wish {number}")
             for number, row in enumerate(wishes)
