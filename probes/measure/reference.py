@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from probes.data import paraphrases
+from probes.data import everyday_captions, paraphrases
 from probes.items import Item
 from probes.prompts import Side
 from probes.scenes.generator import SEEN, Scene, distinct_scenes, random_clip
@@ -31,8 +31,9 @@ def reference_items(side: Side, signature: str) -> list[Item]:
     """The reference items of one modality signature.
 
     Args:
-        side: Texts differ by side: documents are sentences, queries are sentences and as many
-            captions, since queries for texts and for pictures differ. Media are the same on both.
+        side: Texts differ by side: documents are sentences. Queries are sentences, and as many
+            captions of drawn scenes and of everyday things, since queries for texts and for
+            pictures differ. Media are the same on both.
         signature: `text`, `image`, `image+text` or `video`.
 
     Returns:
@@ -88,6 +89,12 @@ def captions() -> list[Item]:
     return [Item(scene.caption()) for scene in _scenes(len(sentences()))]
 
 
+@functools.cache
+def photograph_captions() -> list[Item]:
+    """Captions of everyday things, as many as there are sentences."""
+    return [Item(caption) for caption in everyday_captions()]
+
+
 def _captioned_pictures() -> list[Item]:
     """Pictures beside a text: in turn a sentence and a caption, neither of them the picture's."""
     texts = [text for pair in zip(sentences(), captions(), strict=True) for text in pair]
@@ -107,13 +114,14 @@ def _clips() -> list[Item]:
 _MAKERS: dict[str, Callable[[], list[Item]]] = {
     "sentences": sentences,
     "captions": captions,
+    "captions of everyday things": photograph_captions,
     "pictures": _pictures,
     "captioned pictures": _captioned_pictures,
     "clips": _clips,
 }
 _GROUPS: dict[tuple[Side, str], tuple[str, ...]] = {
     ("document", "text"): ("sentences",),
-    ("query", "text"): ("sentences", "captions"),
+    ("query", "text"): ("sentences", "captions", "captions of everyday things"),
     **{
         (side, signature): (group,)
         for side in ("query", "document")

@@ -43,5 +43,5 @@ def test_captions_find_pictures_and_pictures_captions(kind: str, count: int) -> 
 
 
 def test_a_kind_of_pictures_that_there_is_not() -> None:
-    with pytest.raises(BadSetting, match="'paintings'.*pictures:all, pictures:photographs"):
+    with pytest.raises(BadSetting, match=r"'paintings'.*pictures:all, pictures:photographs"):
         suite("pictures:paintings")
