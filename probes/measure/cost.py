@@ -9,7 +9,7 @@ from probes.measure.diagnostic.extractions import TASKED
 from probes.measure.diagnostic.sets import SCENES, query_set
 from probes.measure.lexicalization import PROMPT_KINDS, curve_prompts, curve_sites
 from probes.measure.parts import PartName
-from probes.measure.reference import captions
+from probes.measure.reference import captions, everyday
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
 
@@ -54,7 +54,9 @@ def _tokens_of_scenes(backbone: Backbone) -> int:
     """Tokens of the diagnostic's scenes: each picture and each caption under every prompt."""
     if "image" not in backbone.modalities:
         return 0
-    rows = SCENES * picture_tokens(backbone) + (SCENES + len(captions())) * CAPTION
+    rows = (
+        SCENES * picture_tokens(backbone) + (SCENES + len(captions()) + len(everyday())) * CAPTION
+    )
     return (len(NAMED) + len(TASKED)) * rows
 
 

@@ -19,6 +19,9 @@ from probes.prompts import Side
 from probes.scenes.generator import SEEN, Scene, distinct_scenes, random_clip
 
 PICTURES, CLIPS = 60, 30
+KINDS = 3
+"""Kinds of texts, equally many of each, that stand for queries for media."""
+TEXT_FOR_MEDIA = "text for media"
 
 Encode = Callable[[Sequence[Item], Side], Tensor]
 """Raw vectors `[items, hidden]` of items on one side."""
@@ -31,15 +34,23 @@ def reference_items(side: Side, signature: str) -> list[Item]:
     """The reference items of one modality signature.
 
     Args:
-        side: Texts differ by side: documents are sentences. Queries are sentences, and as many
-            captions of drawn scenes and of everyday things, since queries for texts and for
-            pictures differ. Media are the same on both.
-        signature: `text`, `image`, `image+text` or `video`.
+        side: Texts differ by side: documents are sentences, queries are sentences and as many
+            captions, since queries for texts and for pictures differ. Media are the same on both.
+        signature: `text`, `image`, `image+text` or `video`, or for queries what `cross_modal` says.
 
     Returns:
         The items in a fixed order; none for any other signature.
     """
     return [item for group in _GROUPS.get((side, signature), ()) for item in _MAKERS[group]()]
+
+
+def cross_modal(signature: str) -> str:
+    """The signature of the reference queries for a corpus that holds nothing of a query's own.
+
+    Texts that look for media are captions more often than texts that look for texts, and a corpus
+    without texts is one of media.
+    """
+    return TEXT_FOR_MEDIA if signature == "text" else signature
 
 
 def reference_vectors(encode: Encode, *, symmetric: bool = False) -> Reference:
@@ -90,7 +101,7 @@ def captions() -> list[Item]:
 
 
 @functools.cache
-def photograph_captions() -> list[Item]:
+def everyday() -> list[Item]:
     """Captions of everyday things, as many as there are sentences."""
     return [Item(caption) for caption in everyday_captions()]
 
@@ -114,14 +125,15 @@ def _clips() -> list[Item]:
 _MAKERS: dict[str, Callable[[], list[Item]]] = {
     "sentences": sentences,
     "captions": captions,
-    "captions of everyday things": photograph_captions,
+    "captions of everyday things": everyday,
     "pictures": _pictures,
     "captioned pictures": _captioned_pictures,
     "clips": _clips,
 }
 _GROUPS: dict[tuple[Side, str], tuple[str, ...]] = {
     ("document", "text"): ("sentences",),
-    ("query", "text"): ("sentences", "captions", "captions of everyday things"),
+    ("query", "text"): ("sentences", "captions"),
+    ("query", TEXT_FOR_MEDIA): ("sentences", "captions", "captions of everyday things"),
     **{
         (side, signature): (group,)
         for side in ("query", "document")

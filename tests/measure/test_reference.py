@@ -8,6 +8,8 @@ from probes.items import Item
 from probes.measure.reference import (
     at_column,
     captions,
+    cross_modal,
+    everyday,
     reference_items,
     reference_vectors,
     sentences,
@@ -27,8 +29,12 @@ def test_there_are_none_of_other_signatures() -> None:
     assert reference_items("query", "audio") == reference_items("document", "audio+text") == []
 
 
-def test_sentences_and_captions_weigh_alike() -> None:
-    assert len(sentences()) == len(captions()) == 200
+def test_kinds_of_queries_weigh_alike() -> None:
+    assert len(sentences()) == len(captions()) == len(everyday()) == 200
+    for_media = reference_items("query", cross_modal("text"))
+    assert for_media == sentences() + captions() + everyday()
+    assert len({item.text for item in for_media}) == 600
+    assert cross_modal("image+text") == "image+text"
     texts = {item.text for item in captions()}
     assert len(texts) == 200
     captioned = [item.text in texts for item in reference_items("query", "image+text")]
