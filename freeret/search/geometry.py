@@ -17,6 +17,7 @@ from torch import Tensor
 from freeret.embedder import Embedder
 from freeret.store.table import Store
 from probes import Geometry, Item, as_items
+from probes.data import pictures
 from probes.embedded import default_cache
 from probes.errors import BadSetting
 from probes.files import write_atomic
@@ -96,6 +97,7 @@ def reference_path(embedder: Embedder) -> Path:
         "backbone": embedder.backbone.fingerprint(),
         "embedder": embedder.identity(),
         "texts": [item.text for item in reference_items("query", cross_modal("text"))],
+        "pictures": [row["file"] for row in pictures()],
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return default_cache() / "reference" / f"{key}.safetensors"

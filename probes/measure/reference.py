@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from probes.data import everyday_captions, paraphrases
+from probes.data import PICTURES, everyday_captions, paraphrases, pictures
 from probes.items import Item
 from probes.prompts import Side
 from probes.scenes.generator import SEEN, Scene, distinct_scenes, random_clip
 
-PICTURES, CLIPS = 60, 30
+DRAWN, CLIPS = 60, 30
 KINDS = 3
 """Kinds of texts, equally many of each, that stand for queries for media."""
 TEXT_FOR_MEDIA = "text for media"
@@ -113,8 +113,13 @@ def _captioned_pictures() -> list[Item]:
     return [Item(text.text, images=[picture]) for text, picture in pairs]
 
 
-def _pictures() -> list[Item]:
+def _drawn_scenes() -> list[Item]:
     return [Item(images=[picture]) for picture in _drawings()]
+
+
+def _everyday_pictures() -> list[Item]:
+    """Photographs and drawings of everyday things."""
+    return [Item(images=[PICTURES / row["file"]]) for row in pictures()]
 
 
 def _clips() -> list[Item]:
@@ -126,7 +131,8 @@ _MAKERS: dict[str, Callable[[], list[Item]]] = {
     "sentences": sentences,
     "captions": captions,
     "captions of everyday things": everyday,
-    "pictures": _pictures,
+    "drawn scenes": _drawn_scenes,
+    "everyday pictures": _everyday_pictures,
     "captioned pictures": _captioned_pictures,
     "clips": _clips,
 }
@@ -135,12 +141,12 @@ _GROUPS: dict[tuple[Side, str], tuple[str, ...]] = {
     ("query", "text"): ("sentences", "captions"),
     ("query", TEXT_FOR_MEDIA): ("sentences", "captions", "captions of everyday things"),
     **{
-        (side, signature): (group,)
+        (side, signature): groups
         for side in ("query", "document")
-        for signature, group in (
-            ("image", "pictures"),
-            ("image+text", "captioned pictures"),
-            ("video", "clips"),
+        for signature, groups in (
+            ("image", ("drawn scenes", "everyday pictures")),
+            ("image+text", ("captioned pictures",)),
+            ("video", ("clips",)),
         )
     },
 }
@@ -148,7 +154,7 @@ _GROUPS: dict[tuple[Side, str], tuple[str, ...]] = {
 
 def _drawings() -> list[Image.Image]:
     rng = Random("own pictures")
-    return [scene.draw(rng=rng) for scene in _scenes(PICTURES)]
+    return [scene.draw(rng=rng) for scene in _scenes(DRAWN)]
 
 
 @functools.cache

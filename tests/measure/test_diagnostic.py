@@ -301,6 +301,7 @@ def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.Monkey
     things = [Item("a red cup"), Item("two")]
     scenes = QuerySet("scenes", [Item(c) for c in captions], pictures, np.arange(5), 5)
     monkeypatch.setattr("probes.measure.diagnostic.sets._scenes", lambda: scenes)
+    monkeypatch.setattr("probes.measure.diagnostic.sets.PICTURED", ("scenes",))
     monkeypatch.setattr("probes.geometry.corpus.FEW", 5)
     monkeypatch.setitem(_MAKERS, "sentences", lambda: sentences)
     monkeypatch.setitem(_MAKERS, "captions", lambda: said)
@@ -331,11 +332,14 @@ def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.Monkey
 
 def test_scenes_are_embedded_by_models_that_read_pictures(tiny: Tiny) -> None:
     assert sets_for(tiny("llama")) == ["paraphrases", "passages"]
-    assert sets_for(tiny("llava")) == ["paraphrases", "passages", "scenes"]
+    assert sets_for(tiny("llava")) == ["paraphrases", "passages", "scenes", "everyday"]
     scenes = query_set("scenes")
     assert len(scenes.queries) == len(scenes.documents) == SCENES == 100
     assert all(item.signature == "image" for item in scenes.documents)
     assert len({item.text for item in scenes.queries}) == 100
+    everyday = query_set("everyday")
+    assert len(everyday.queries) == len(everyday.documents) == 63
+    assert all(item.signature == "image" for item in everyday.documents)
 
 
 def test_real_paraphrases_are_retrieved(smollm2: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

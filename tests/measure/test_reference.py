@@ -1,9 +1,12 @@
 """Reference items are of the modality they stand for, of more than one use, and encoded once."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from probes.data import pictures
 from probes.items import Item
 from probes.measure.reference import (
     at_column,
@@ -41,6 +44,16 @@ def test_kinds_of_queries_weigh_alike() -> None:
     assert sum(captioned) == len(captioned) / 2
     assert reference_items("query", "text") == sentences() + captions()
     assert reference_items("document", "text") == sentences()
+
+
+def test_drawn_scenes_and_everyday_pictures_stand_for_pictures() -> None:
+    shown = reference_items("query", "image")
+    files = [item.media[0].value for item in shown]
+    assert [value.name for value in files if isinstance(value, Path)] == [
+        row["file"] for row in pictures()
+    ]
+    assert len(files) == 60 + len(pictures())
+    assert shown == reference_items("document", "image")
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
