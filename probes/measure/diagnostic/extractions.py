@@ -1,8 +1,9 @@
 """Which prompt, task, site and geometry retrieve best?
 
 Every extraction is measured on the query sets: a sentence is to find its paraphrase, a question or
-a request its passage, a caption its picture: a drawn scene, a photograph or a drawing. A second, harder measure on the paraphrases compares
-each with the near-miss of the same sentence, which shares far more words with it.
+a request its passage, a caption its picture: a drawn scene, a photograph or a drawing. A second,
+harder measure on the paraphrases compares each with the near-miss of the same sentence, which
+shares far more words with it.
 
 Passages cost most, so only the better half of the prompts reads them, and only those can be chosen
 (successive halving; Karnin et al., 2013).
