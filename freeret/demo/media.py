@@ -52,6 +52,6 @@ def _everyday_sets() -> dict[str, list[Item]]:
 def _detail(file: str) -> Image.Image:
     """The middle of a picture, seven tenths of its width and height, mirrored."""
     with Image.open(PICTURES / file) as whole:
-        width, height = whole.size
-        middle = (0.15 * width, 0.15 * height, 0.85 * width, 0.85 * height)
-        return ImageOps.mirror(whole.convert("RGB").crop(tuple(map(round, middle))))
+        width, height = (round(0.15 * side) for side in whole.size)
+        middle = (width, height, whole.width - width, whole.height - height)
+        return ImageOps.mirror(whole.convert("RGB").crop(middle))
