@@ -6,7 +6,7 @@ from freeret.demo.corpus import rows_of
 from freeret.evaluate.loaders.pictures import captioned_pictures
 from freeret.evaluate.loaders.scenes import make_ground
 from probes import Item
-from probes.data import PICTURES
+from probes.data import PICTURES, pictures
 
 SCENES = 24
 """Drawn scenes, and as many clips."""
@@ -30,22 +30,27 @@ def media_sets() -> dict[str, list[Item]]:
     return {name: sets[name] for pair in SEARCHES.values() for name in pair}
 
 
+def credits() -> list[str]:
+    """Who made the photographs and drawings, and under which licence they may be shown."""
+    return list(dict.fromkeys(f"{row['source']}: {row['licence']}" for row in pictures()))
+
+
 def _everyday_sets() -> dict[str, list[Item]]:
     """Photographs and drawings of everyday things, and what is asked about them."""
     captions, shown = captioned_pictures("all")
-    pictures = {str(item.id): item for item in shown}
-    in_part = list(pictures)[::DETAILS]
+    by_file = {str(item.id): item for item in shown}
+    in_part = list(by_file)[::DETAILS]
     wishes = rows_of("changes.jsonl")
     return {
         "words": captions,
         "photographs and drawings": shown,
         "details": [Item(images=[_detail(id)], id=f"detail of {id}") for id in in_part],
-        "shown in part": [pictures[id] for id in in_part],
+        "shown in part": [by_file[id] for id in in_part],
         "wishes": [
             Item(row["words"], images=[PICTURES / row["picture"]], id=f"wish {number}")
             for number, row in enumerate(wishes)
         ],
-        "wished": [pictures[row["answer"]] for row in wishes],
+        "wished": [by_file[row["answer"]] for row in wishes],
     }
 
 

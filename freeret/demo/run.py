@@ -11,7 +11,7 @@ from pathlib import Path
 
 from freeret.cli.output import print_table, say
 from freeret.demo.corpus import bm25_run, built_in_corpus, output_run, write_hits
-from freeret.demo.media import SEARCHES, media_sets
+from freeret.demo.media import SEARCHES, credits, media_sets
 from freeret.demo.page import Page, Table
 from freeret.demo.searches import SHOWN, Search, Searches, ask, index
 from freeret.evaluate.metrics import score_run
@@ -132,6 +132,7 @@ class Demo:
         print_table(table.title, table.columns, table.rows)
         self.page.tables.append(table)
         self.page.galleries += results
+        self.page.credits = credits()
         self.page.examples += [each for searches in results for each in searches.worked()][:1]
 
     def compare(self) -> None:

@@ -53,6 +53,7 @@ def test_an_interrupted_demo_leaves_a_page_that_is_right_and_goes_on(
     for title in (*SEARCHES, "A question looks for its passage", "shared words", "(E5-V)"):
         assert title in html
         assert title in out or title == "A question looks for its passage"
+    assert "Aitzol Berasategi, in Debian lomiri-wallpapers: CC-BY-4.0" in html
     assert (tmp_path / "probe" / "report.json").is_file()
     hits = (tmp_path / "hits.csv").read_text(encoding="utf-8").splitlines()
     assert len(hits) == 1 + QUESTIONS
