@@ -22,8 +22,8 @@ from transformers import (
 
 from probes import Backbone, Item, record
 from probes.embedded import ensure
-from probes.embedded.smolsight import CONCEPTS, WEIGHTS, WEIGHTS_SHA256
-from probes.embedded.smolsight.model import IMAGE_TOKEN, build, pixels, tower_of, trained
+from probes.embedded.smolsight import WEIGHTS, WEIGHTS_SHA256
+from probes.embedded.smolsight.model import IMAGE_TOKEN, build, pixels, trained
 from probes.embedded.smolsight.tower import IMAGE_SIZE, TOKENS
 from probes.errors import FetchError
 from probes.scenes.generator import HELD_OUT, SEEN, SHAPES, Scene, Thing, random_clip, random_scene

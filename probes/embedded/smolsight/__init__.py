@@ -10,4 +10,4 @@ from pathlib import Path
 CONCEPTS = Path(__file__).with_name("concepts.json")
 """Names of the concepts, in the order of the classifier: the first 1,000 are ImageNet's classes."""
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
-WEIGHTS_SHA256 = "b838394948e4132cf233f86600434ed13b9409ff514b29a7ed79fdf8eab8c346"
+WEIGHTS_SHA256 = "e0d3b72825dcfaf13ae15d1449edc63973e5e5c646ea65a3c55212f88c986980"
