@@ -10,4 +10,4 @@ from pathlib import Path
 CONCEPTS = Path(__file__).with_name("concepts.json")
 """Names of the concepts, in the order of the classifier: the first 1,000 are ImageNet's classes."""
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
-WEIGHTS_SHA256 = "e0d3b72825dcfaf13ae15d1449edc63973e5e5c646ea65a3c55212f88c986980"
+WEIGHTS_SHA256 = "8cd70ee013d07b73207973c680b69f8e95593b1ec2b715506084d9cb6f85b298"
