@@ -98,7 +98,7 @@ class VisionSource:
     steps: ClassVar[str] = "downloaded and put together"
 
     def revision(self) -> str:
-        """Identity of the composed backbone: weights and trunk of the tower, revision of the base."""
+        """Identity of the composed backbone: weights and trunk of the tower, and the base's."""
         tower = f"{WEIGHTS_SHA256[:12]}.{self.sha256[:6]}"
         return f"{tower}.{ALIASES[self.base].revision()}"
 
@@ -185,7 +185,7 @@ ALIASES: dict[str, EmbeddedSource | VisionSource] = {
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         licence="Apache-2.0",
         needs_mb=650,
-        parameters=142_047_089,
+        parameters=144_205_736,
         dimension=576,
         reads=("text", "image"),
     ),

@@ -2,11 +2,12 @@
 
     PYTHONPATH=scripts python -m smolsight.concepts SETS RUN_FOLDER
 
-SETS holds the drawings (drawings.py says how to get them). The trunk is frozen; both layers on its
-features are linear discriminants, in closed form: no step compares a picture with a text.
+SETS holds the drawings (drawings.py says how to get them). The trunk is frozen, and two linear
+layers on its features are learnt; no step compares a picture with a text.
 
-- `concepts.others` tells the concepts of the drawings apart, from the mean features of each;
-- `is_scene` tells drawn scenes, of combinations that are not held out, from drawings.
+- `concepts.others` tells the concepts of the drawings apart: a linear discriminant, in closed form;
+- `is_scene` tells drawn scenes, of combinations that are not held out, from drawings: a logistic
+  regression, which errs less on photographs, of which it is shown none.
 
 The features are kept in RUN_FOLDER, drawing by drawing, so an interrupted run goes on. It writes
 concepts.json and weights.safetensors there; the scene tower in them is the one that is shipped.
@@ -21,7 +22,8 @@ from typing import Annotated
 import torch
 from cyclopts import App, Parameter
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm.auto import tqdm
 
 from probes.embedded import ALIASES, VisionSource
@@ -35,6 +37,7 @@ from smolsight.drawings import Drawing, drawings
 
 BATCH = 32
 SCENES = 600
+DETECTOR_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class ConceptSettings:
 
     Attributes:
         seed: Of the scenes and of how drawings are placed.
-        placings: How often each drawing is shown: once on white, filling the picture, then on any
-            ground, smaller and perhaps flipped.
+        placings: How often each drawing is shown to the discriminant: once on white, filling the
+            picture, then on any ground, smaller and perhaps flipped.
         shrinkage: How far the covariance of the features within a concept is drawn to a sphere.
         sharpness: Factor of the evidence that a picture is a drawn scene.
         evidence: Factor of the evidence for a concept of the drawings, which is far too sure.
@@ -113,12 +116,28 @@ class Features:
             fresh.replace(self.file)
 
 
-def scenes(trunk: Trunk, seed: int) -> Tensor:
-    """Features of drawn scenes of combinations that are not held out."""
-    rng = Random(f"scenes {seed}")
-    drawn = [random_scene(rng, SEEN).draw(IMAGE_SIZE, rng) for _ in range(SCENES)]
-    batches = [drawn[i : i + BATCH] for i in range(0, SCENES, BATCH)]
-    return torch.cat([mean_features(trunk, batch) for batch in tqdm(batches, desc="scenes")])
+def scene_detector(
+    trunk: Trunk, shown: list[Drawing], settings: ConceptSettings
+) -> tuple[Tensor, Tensor]:
+    """Weight [1, 1280] and bias [1] of a logistic regression: drawn scenes, of combinations that
+    are not held out, against as many drawings on any ground."""
+    rng = Random(f"scenes {settings.seed}")
+    pictures = [random_scene(rng, SEEN).draw(IMAGE_SIZE, rng) for _ in range(SCENES)]
+    pictures += [drawing.on_ground(rng) for drawing in rng.sample(shown, SCENES)]
+    batches = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
+    features = torch.cat([mean_features(trunk, batch) for batch in tqdm(batches, desc="scenes")])
+    is_scene = (torch.arange(len(features)) < SCENES).float()
+    middle, spread = features.mean(0), features.std(0) + 0.05
+    layer = nn.Linear(FEATURES, 1)
+    nn.init.zeros_(layer.weight)
+    optimiser = torch.optim.Adam(layer.parameters(), 1e-2, weight_decay=1e-3)
+    for _ in range(DETECTOR_STEPS):
+        logits = layer((features - middle) / spread)[:, 0]
+        optimiser.zero_grad()
+        torch.autograd.backward(binary_cross_entropy_with_logits(logits, is_scene))
+        optimiser.step()
+    weight = layer.weight.detach() / spread * settings.sharpness
+    return weight, layer.bias.detach() * settings.sharpness - weight @ middle
 
 
 app = App(help=__doc__)
@@ -140,21 +159,19 @@ def main(
     trunk.load_state_dict(published_weights(published))
 
     features = Features(folder / "features.pt", trunk, settings)
-    features.extend(list(drawings(sets)))
+    shown = list(drawings(sets))
+    features.extend(shown)
     names = sorted(set(features.names))
     places = {name: place for place, name in enumerate(names)}
     labels = torch.tensor([places[name] for name in features.names])
     weight, bias = discriminant(features.rows, labels, settings.shrinkage)
 
-    drawn = scenes(trunk, settings.seed)
-    both = torch.cat([features.rows, drawn])
-    is_scene = torch.cat([torch.zeros(len(features.rows)), torch.ones(len(drawn))]).long()
-    away, towards = discriminant(both, is_scene, settings.shrinkage)
+    towards, threshold = scene_detector(trunk, shown, settings)
     weights = load_file(WEIGHTS) | {
         "concepts.others.weight": (weight * settings.evidence).half(),
         "concepts.others.bias": (bias * settings.evidence + settings.start).half(),
-        "is_scene.weight": (away[1] - away[0])[None] * settings.sharpness,
-        "is_scene.bias": (towards[1] - towards[0])[None] * settings.sharpness,
+        "is_scene.weight": towards,
+        "is_scene.bias": threshold,
     }
     save_file({name: t.contiguous() for name, t in weights.items()}, folder / WEIGHTS.name)
     known = json.loads(CONCEPTS.read_text())[:CLASSES]

@@ -1,10 +1,11 @@
-"""Train smolsight's vision tower and projector; the language model is frozen.
+"""Train smolsight's scene tower; the language model is frozen.
 
     PYTHONPATH=scripts python -m smolsight.train RUN_FOLDER
 
 Run it in the repository's root, or without PYTHONPATH in scripts/: the scripts are not part of the
-installed package. They write RUN_FOLDER/weights.safetensors; to ship it, copy it to
-probes/embedded/smolsight/ and set WEIGHTS_SHA256 there.
+installed package. They write RUN_FOLDER/weights.safetensors, which lacks what concepts.py teaches
+the rest of the tower; to ship what that writes, copy it to probes/embedded/smolsight/ and set
+WEIGHTS_SHA256 there.
 
 Training has two steps, both on scenes generated on the fly, never on a held-out combination of
 colour and shape, and never on retrieval:
@@ -187,7 +188,7 @@ def train(run: TrainingRun, language_folder: Path) -> LlavaForConditionalGenerat
 
 
 def take_for_scenes(model: LlavaForConditionalGeneration) -> None:
-    """Let the tower take every picture for a drawn scene, until it is trained to tell (concepts.py)."""
+    """Let the tower take every picture for a drawn scene, until concepts.py teaches it to tell."""
     is_scene = tower_of(model).is_scene
     nn.init.zeros_(is_scene.weight)
     nn.init.constant_(is_scene.bias, 20)
