@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -23,8 +24,9 @@ from transformers import (
 from probes import Backbone, Item, record
 from probes.embedded import ensure
 from probes.embedded.smolsight import WEIGHTS, WEIGHTS_SHA256
-from probes.embedded.smolsight.model import IMAGE_TOKEN, build, pixels, trained
+from probes.embedded.smolsight.model import IMAGE_TOKEN, build, pixels, tower_of, trained
 from probes.embedded.smolsight.tower import IMAGE_SIZE, TOKENS
+from probes.embedded.smolsight.trunk import CLASSES
 from probes.errors import FetchError
 from probes.scenes.generator import HELD_OUT, SEEN, SHAPES, Scene, Thing, random_clip, random_scene
 from smolsight import naming
@@ -257,12 +259,13 @@ def test_an_interrupted_training_ends_with_the_same_weights(tiny_language, tmp_p
     assert json.loads(logs[0].splitlines()[0]) == json.loads(logs[1].splitlines()[0])
 
 
-def test_training_changes_the_tower_and_projector_only(tiny_language, tmp_path):
+def test_training_changes_the_scene_tower_only(tiny_language, tmp_path):
+    torch.manual_seed(SHORT.seed)
     before = build(tiny_language, trunk=None, weights=None)[0].state_dict()
     after = train(TrainingRun(tmp_path, SHORT), tiny_language).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed
-    assert all(name.startswith("model.vision_tower.scenes.") for name in changed)
+    parts = {name.removeprefix("model.vision_tower.").split(".")[0] for name in changed}
+    assert parts == {"scenes", "is_scene"}
 
 
 def test_the_alias_is_smollm2_with_the_shipped_weights():
@@ -275,6 +278,25 @@ def test_the_alias_is_smollm2_with_the_shipped_weights():
         assert torch.equal(weight.float(), whole[f"model.vision_tower.{name}"])
     for name, weight in load_file(ensure("smollm2-135m") / "model.safetensors").items():
         assert torch.equal(weight, whole[name.replace("model.", "model.language_model.", 1)])
+
+
+def test_every_concept_has_a_name():
+    names = json.loads(CONCEPTS.read_text())
+    assert len(names) == CLASSES + len(load_file(WEIGHTS)["concepts.others.bias"])
+    assert len(set(names[CLASSES:])) == len(names) - CLASSES
+    assert all(name.strip() == name != "" for name in names)
+
+
+def test_scenes_look_like_scenes_and_a_gradient_does_not():
+    tower = tower_of(Backbone.load("smolsight").model)
+    rng = Random(0)
+    pictures = [random_scene(rng, HELD_OUT).draw(IMAGE_SIZE, rng) for _ in range(4)]
+    plain = Image.linear_gradient("L").resize((IMAGE_SIZE, IMAGE_SIZE)).convert("RGB")
+    with torch.no_grad():
+        maps = tower.concepts.trunk(pixels([*pictures, plain]))
+        shares = tower.is_scene(maps.mean((2, 3))).sigmoid()[:, 0].tolist()
+    assert min(shares[:-1]) > 0.9
+    assert shares[-1] < 0.1
 
 
 def test_other_weights_are_refused(tiny_language, tmp_path):

@@ -10,4 +10,4 @@ from pathlib import Path
 CONCEPTS = Path(__file__).with_name("concepts.json")
 """Names of the concepts, in the order of the classifier: the first 1,000 are ImageNet's classes."""
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
-WEIGHTS_SHA256 = "8cd70ee013d07b73207973c680b69f8e95593b1ec2b715506084d9cb6f85b298"
+WEIGHTS_SHA256 = "6c9d82ebca1778528f728f72e07a3e0c0f9203d0a5e3d214fd496672864d49c4"
