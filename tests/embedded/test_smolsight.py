@@ -23,7 +23,7 @@ from transformers import (
 
 from probes import Backbone, Item, record
 from probes.embedded import ensure
-from probes.embedded.smolsight import WEIGHTS, WEIGHTS_SHA256
+from probes.embedded.smolsight import CONCEPTS, WEIGHTS, WEIGHTS_SHA256
 from probes.embedded.smolsight.model import IMAGE_TOKEN, build, pixels, tower_of, trained
 from probes.embedded.smolsight.tower import IMAGE_SIZE, TOKENS
 from probes.embedded.smolsight.trunk import CLASSES
@@ -287,13 +287,14 @@ def test_every_concept_has_a_name():
     assert all(name.strip() == name != "" for name in names)
 
 
-def test_scenes_look_like_scenes_and_a_gradient_does_not():
+def test_scenes_look_like_scenes_and_a_fractal_does_not():
     tower = tower_of(Backbone.load("smolsight").model)
     rng = Random(0)
     pictures = [random_scene(rng, HELD_OUT).draw(IMAGE_SIZE, rng) for _ in range(4)]
-    plain = Image.linear_gradient("L").resize((IMAGE_SIZE, IMAGE_SIZE)).convert("RGB")
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    fractal = Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 60).convert("RGB")
     with torch.no_grad():
-        maps = tower.concepts.trunk(pixels([*pictures, plain]))
+        maps = tower.concepts.trunk(pixels([*pictures, fractal]))
         shares = tower.is_scene(maps.mean((2, 3))).sigmoid()[:, 0].tolist()
     assert min(shares[:-1]) > 0.9
     assert shares[-1] < 0.1

@@ -89,8 +89,12 @@ class SceneTower(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """Pixel values, reduced to 64×64 -> features [N, 16, 192] of the places, row by row."""
         size = (SCENE_SIZE, SCENE_SIZE)
-        small = interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
-        return self.levit(small.clamp(-1, 1), output_hidden_states=True).hidden_states[-1]
+        # Antialiasing on a CPU takes no half precision.
+        small = interpolate(
+            pixels.float(), size, mode="bicubic", align_corners=False, antialias=True
+        )
+        inputs = small.clamp(-1, 1).to(pixels.dtype)
+        return self.levit(inputs, output_hidden_states=True).hidden_states[-1]
 
 
 class ConceptTower(nn.Module):
