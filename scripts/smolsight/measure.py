@@ -2,9 +2,9 @@
 
     PYTHONPATH=scripts python -m smolsight.measure FOLDER [--training-free]
 
-FOLDER has the layout that `freeret eval folder:` reads: documents/ and queries.jsonl. Without training,
-pictures are named by the trunk's own classes alone. Prints Precision@1, Recall@10 and the mean
-reciprocal rank by site, raw and with the mean of each modality subtracted, under PromptEOL.
+FOLDER has the layout that `freeret eval folder:` reads: documents/ and queries.jsonl. Without
+training, pictures are named by the trunk's own classes alone. Prints Precision@1, Recall@10 and the
+mean reciprocal rank by site, raw and with the mean of each modality subtracted, under PromptEOL.
 """
 
 import json
