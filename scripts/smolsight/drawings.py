@@ -24,8 +24,10 @@ NOT_THINGS = re.compile(
     "arrow|av-symbol|alphanum|zodiac|gender|math|punct|other-symbol|keycap|country-flag|subdivision"
 )
 """Groups of signs, which show nothing that could be named by looking."""
-VARIANTS = re.compile(r"\b(man|woman|men|women) |facing|o'clock|thirty|button|japanese|input")
-"""Names of variants of another concept, and of signs in other groups."""
+SIGNS = re.compile("o'clock|thirty|button|japanese|input|keycap|zodiac")
+VARIANTS = re.compile(r"\b(man|woman|men|women|facing)\b")
+"""Words in the names of persons that mark a variant of another concept."""
+ADULTS = ("man", "woman", "old man", "old woman")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def concept(emoji: dict) -> str | None:
         return None
     if group.startswith("extras") or group == "component" or NOT_THINGS.search(kind):
         return None
-    if VARIANTS.search(name) or (kind.startswith("person-") and not kind.endswith(ROLES)):
+    if SIGNS.search(name) or (kind.startswith("person-") and not kind.endswith(ROLES)):
+        return None
+    if kind.startswith("person") and VARIANTS.search(name) and name not in ADULTS:
         return None
     if group == "animals-nature":
         name = name.replace(" face", "")

@@ -92,7 +92,8 @@ def build(
         nn.init.zeros_(layer.bias)
     tower = tower_of(model)
     tower.concepts.spelling.copy_(spelling)
-    tower.concepts.words.weight.data.copy_(language.get_input_embeddings().weight[pieces])
+    embeddings: Any = language.get_input_embeddings()
+    tower.concepts.words.weight.data.copy_(embeddings.weight[pieces])
     if trunk is not None:
         tower.concepts.trunk.load_state_dict(published_weights(trunk))
     if weights is not None:

@@ -1,6 +1,6 @@
 """The vision tower of smolsight, a class of this project that LLaVA's stock model takes.
 
-No stock tower of transformers has a classifier whose probabilities weigh embedding rows of a
+No stock tower of transformers has a classifier whose answers choose embedding rows of a
 language model. Importing this module registers the class with transformers' automatic ones, so a
 composed folder loads without remote code.
 
