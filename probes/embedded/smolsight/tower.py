@@ -121,14 +121,18 @@ class ConceptTower(nn.Module):
         return self.words(spelled.gather(1, first))
 
     def probabilities(self, maps: Tensor) -> Tensor:
-        """Probabilities [N, concepts]: half those of the whole picture, half of its quarters."""
-        whole = self.classify(maps.mean((2, 3)))
-        quarters = self.classify(adaptive_avg_pool2d(maps, 2).flatten(2).transpose(1, 2))
-        return (whole + quarters.mean(1)) / 2
+        """Probabilities [N, concepts] of what a picture shows.
 
-    def classify(self, features: Tensor) -> Tensor:
-        """Mean features [..., 1280] of a picture or a part -> probabilities [..., concepts]."""
-        return torch.cat([self.trunk.fc(features), self.others(features)], -1).softmax(-1)
+        The whole picture is classified, and within the share of the trunk's classes half of it
+        comes from the quarters. The other concepts were learnt from whole drawings alone.
+        """
+        features = maps.mean((2, 3))
+        logits = torch.cat([self.trunk.fc(features), self.others(features)], -1)
+        classes, others = logits.softmax(-1).tensor_split([CLASSES], -1)
+        quarters = adaptive_avg_pool2d(maps, 2).flatten(2).transpose(1, 2)
+        in_quarters = self.trunk.fc(quarters).softmax(-1).mean(1)
+        share = classes.sum(-1, keepdim=True)
+        return torch.cat([(classes + share * in_quarters) / 2, others], -1)
 
 
 class SightTower(PreTrainedModel):
