@@ -386,7 +386,7 @@ def test_help_says_all_of_every_option(
     assert set(described) <= names.keys()
     loads = {
         "probe", "check", "card", "index", "fit", "search", "answer", "estimate", "serve",
-        "eval", "ablate", "scenes", "demo",
+        "eval", "ablate", "scenes", "demo", "lens",
     }  # fmt: skip
     assert ("--token-budget" in out) == (command in loads)
     assert "--images" not in out
