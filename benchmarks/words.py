@@ -29,7 +29,7 @@ from probes.scenes.generator import SEEN, Clip, random_clip
 from probes.stats import mean_interval
 
 CLIPS, FRAMES = 40, 4
-WEIGHTS = (0.25, 0.5, 1.0)
+WEIGHTS = (0.1, 0.2, 0.3)
 TIMED, REPEATS = 16, 7
 
 

@@ -51,8 +51,11 @@ def hits(count: int = 3, text: str = "a text") -> Hits:
 
 
 @pytest.fixture(scope="module")
-def examples(report: ProbeReport, retriever: FreeRet) -> dict[str, Any]:
+def examples(
+    report: ProbeReport, retriever: FreeRet, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """An instance of each public class."""
+    states_folder = tmp_path_factory.mktemp("states")
     backbone = retriever.backbone
     batch = backbone.encode(["the word", "one of"])
     made = [
@@ -61,7 +64,10 @@ def examples(report: ProbeReport, retriever: FreeRet) -> dict[str, Any]:
         Geometry("centre", {("document", "text"): torch.zeros(64)}),
         Item("word " * 1000, id="x"), Item("word").parts[0], Limits(), Loading(), MediaOptions(),
         Site.parse("attn[-1]"), probes.FRAMES["mcq"], probes.NAMED["control"], probes.E5V,
-        probes.lens(backbone, "Yes"),
+        probes.lens(backbone, "Yes"), probes.writes(backbone, "Yes"),
+        probes.turn(backbone, ["the word", "one of"]),
+        probes.patch_grid(backbone, "Yes", "the word"),
+        probes.store_states(backbone, ["the word"], "norm", states_folder, progress=False),
         retriever, retriever.embedder, Reranker(backbone), RECIPE, hits()[0], hits(100),
         Answer("yes", hits(100)), Ranked(0, 0.5, Item("a text")), probes.compare([report] * 20),
     ]  # fmt: skip

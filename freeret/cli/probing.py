@@ -332,6 +332,7 @@ def lens(
     that the model predicts in the end). Spaces are shown as ␣, control tokens in ⟨⟩.
 
     Args:
+        text: The text to look at, with or without a picture.
         image: File of a picture, before the text.
         prompt: Name of a prompt to put them under, such as e5v or control; by default they stand
             alone.

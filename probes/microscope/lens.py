@@ -190,6 +190,8 @@ def lens(
     needed = {order[j] for i in shown for j in (i, max(i - 1, 0))}
     states = record(backbone, backbone.collate([row]), [*needed, "norm"], positions=positions)
     columns = [column for _, column in states.read[0]]
+    if not columns:
+        raise BadSetting(f"the prompt has {len(row)} tokens, and none at {positions}")
     ends = [logits.argmax(-1).cpu() for logits in _lens(backbone, states["norm"], order[-1])]
     word = torch.cat(ends)
     word_rows = backbone.word_rows(word).cpu()

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
@@ -48,6 +49,15 @@ class PatchGrid:
     """That of the corrupted input."""
     part: Literal["write", "state"]
     """What is patched."""
+
+    def __repr__(self) -> str:
+        right, wrong = self.answers
+        place = np.unravel_index(np.argmax(self.values), self.values.shape)
+        site = f"{('attn', 'mlp')[place[1]]}[{place[0]}]"
+        return (
+            f"PatchGrid({right!r} against {wrong!r}, {len(self.values)} layers, "
+            f"{len(self.tokens)} positions, most restored by {site}: {self.values[place]:.2f})"
+        )
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ class _Tokens:
     """Which tokens of the forward that runs are changed."""
 
     def __init__(self, positions: Positions):
-        self.positions = positions
+        self.positions: Positions = positions
         self.mask: Tensor | None = None
         self.cached = 0
 
@@ -176,14 +176,13 @@ class _Tokens:
 
     def chosen(self, stream: Tensor) -> Tensor | None:
         """Truth values `[batch, tokens, 1]`, or None for all tokens."""
-        positions = self.positions
-        if positions == "all":
+        if self.positions == "all":
             return None
         rows, tokens, _ = stream.shape
         mask = self.mask
         if mask is None:
             mask = stream.new_ones(rows, self.cached + tokens)
-        return chosen_tokens(mask, positions)[:, -tokens:, None].to(stream.device)
+        return chosen_tokens(mask, self.positions)[:, -tokens:, None].to(stream.device)
 
 
 class _Change:

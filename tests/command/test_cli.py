@@ -386,7 +386,7 @@ def test_help_says_all_of_every_option(
     assert set(described) <= names.keys()
     loads = {
         "probe", "check", "card", "index", "fit", "search", "answer", "estimate", "serve",
-        "eval", "ablate", "scenes", "demo",
+        "eval", "ablate", "scenes", "demo", "lens",
     }  # fmt: skip
     assert ("--token-budget" in out) == (command in loads)
     assert "--images" not in out
@@ -527,7 +527,8 @@ def test_what_one_command_probes_no_other_probes_again(
     assert run("probe", model, "--out", tmp_path / "out") == 0
     assert (tmp_path / "out" / "report.json").is_file()
     assert run("probe", model, "--out", tmp_path / "part", "--only", "synonyms") == 0
-    assert {path.suffix for path in (tmp_path / "part").iterdir()} == {".json", ".png", ".svg"}
+    suffixes = {path.suffix for path in (tmp_path / "part").iterdir()}
+    assert suffixes == {".html", ".json", ".png", ".svg"}
     assert len(probed()) == 1, "the report is drawn"
     assert run("probe", model, "--out", tmp_path / "out", "--again") == 0
     assert run("probe", model, "--out", tmp_path / "out", "--seed", 1) == 0

@@ -166,7 +166,7 @@ def test_what_cannot_be_read(tiny: Tiny, unchecked: None) -> None:
         lens(backbone, "one", sites=[])
     with pytest.raises(BadSetting, match="top must be"):
         lens(backbone, "one", top=0)
-    with pytest.raises(BadSetting, match="no row has a token"):
+    with pytest.raises(BadSetting, match="none at slice"):
         lens(backbone, "one", positions=slice(90, None))
 
 
