@@ -24,7 +24,6 @@ from probes.arguments import check_count
 from probes.display import data_frame
 from probes.errors import BadSetting, NotRecorded
 from probes.files import write_atomic
-from probes.items import as_item
 from probes.measure.lexicalization import alpha_of, beta_of
 from probes.microscope.page import lens_html, lens_page
 from probes.microscope.places import Places, picture_places
@@ -34,7 +33,7 @@ from probes.model.encoding.rows import Positions
 from probes.model.sites import Site, all_sites, as_sites
 from probes.model.trace import record
 from probes.model.vocabulary import BLOCK, vocabulary_of
-from probes.prompts import Prompted, Source
+from probes.prompts import Source
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -181,7 +180,7 @@ def lens(
         OutOfMemory: The prompt does not fit in memory.
     """
     check_count("top", top)
-    row = backbone.row(source if isinstance(source, Prompted) else as_item(source))
+    row = backbone.row(source)
     order = all_sites(backbone)
     wanted = {site.resolve(backbone.num_layers) for site in as_sites(sites, backbone.num_layers)}
     shown = [i for i, site in enumerate(order) if site in wanted]
@@ -196,7 +195,8 @@ def lens(
     word = torch.cat(ends)
     word_rows = backbone.word_rows(word).cpu()
 
-    read = [_read(backbone, states[order[i]], order[i], top, content) for i in shown]
+    places = torch.tensor(content_places(vocabulary_of(backbone))) if content else None
+    read = [_read(backbone, states[order[i]], order[i], top, places) for i in shown]
     words, probability, entropy = zip(*read, strict=True)
     alpha = [
         alpha_of(states[order[i - 1]].cpu(), states[order[i]].cpu()).numpy()
@@ -230,19 +230,20 @@ def _lens(backbone: Backbone, states: Tensor, site: Site) -> Iterator[Tensor]:
 
 
 def _read(
-    backbone: Backbone, states: Tensor, site: Site, top: int, content: bool
+    backbone: Backbone, states: Tensor, site: Site, top: int, places: Tensor | None
 ) -> tuple[list[list[str]], ndarray, ndarray]:
-    """The top words of each state, their probabilities, and the entropy."""
+    """The top words of each state, their probabilities, and the entropy. `places` are those of the
+    only words that count, in the vocabulary of content words."""
     words: list[list[str]] = []
     probability, entropy = [], []
     for logits in _lens(backbone, states, site):
         logs = logits.log_softmax(-1)
         entropy.append(torch.special.entr(logs.exp()).sum(-1).cpu())
-        if content:
+        if places is not None:
             vocabulary = vocabulary_of(backbone)
-            places = torch.tensor(content_places(vocabulary), device=logs.device)
-            best, ids = vocabulary.logits(logs)[:, places].topk(min(top, len(places)))
-            words += [[vocabulary.words[place] for place in row] for row in places[ids].tolist()]
+            counted = vocabulary.logits(logs)[:, places.to(logs.device)]
+            best, ids = counted.topk(min(top, len(places)))
+            words += [[vocabulary.words[i] for i in row] for row in places[ids.cpu()].tolist()]
         else:
             best, ids = logs.topk(min(top, logs.shape[-1]))
             words += [spelled(backbone, row) for row in ids.tolist()]

@@ -32,7 +32,7 @@ from probes.model.backbone import Backbone
 from probes.model.batches.ahead import ahead, row_blocks
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
-from probes.model.encoding.rows import Positions, chosen_tokens
+from probes.model.encoding.rows import Positions, token_slice
 from probes.model.sites import Site, as_sites
 from probes.model.trace import States, record
 from probes.prompts import Prompted, Source
@@ -196,7 +196,7 @@ def store_states(
         OutOfMemory: A single item does not fit in memory.
     """
     check_choice("on_error", on_error, ("raise", "skip"))
-    chosen_tokens(torch.ones(1, 1), positions)  # raises for positions that there are not
+    token_slice(positions)  # raises for what are no positions, before anything is written
     depth = backbone.num_layers
     resolved = {site.resolve(depth) for site in as_sites(sites, depth)}
     if not resolved:
@@ -324,8 +324,7 @@ def _shards(
 
 def _read(row: Row, positions: Positions) -> range:
     """The places of the tokens of a row that are read."""
-    chosen = {"all": slice(None), "last": slice(-1, None)}
-    return range(len(row))[positions if isinstance(positions, slice) else chosen[positions]]
+    return range(len(row))[token_slice(positions)]
 
 
 def _computed(

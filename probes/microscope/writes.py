@@ -33,6 +33,7 @@ from probes.microscope.heads import head_writes, output_projections
 from probes.model.backbone import Backbone
 from probes.model.encoding import Batch
 from probes.model.offloading import loaded
+from probes.model.sites import as_layers
 from probes.model.trace import record, record_inputs
 from probes.prompts import Source
 
@@ -140,8 +141,7 @@ def writes(backbone: Backbone, source: Source, *, heads: int | Sequence[int] = (
     rows = backbone.rows(source)
     if len(rows) != 1:
         raise BadSetting(f"writes are those of one input, not of {len(rows)}")
-    layers = _resolved([heads] if isinstance(heads, int) else heads, backbone.num_layers)
-    projections = output_projections(backbone, layers)
+    projections = output_projections(backbone, as_layers(heads, backbone.num_layers))
     batch, anatomy = backbone.collate(rows), backbone.anatomy
     sites = curve_sites(backbone.num_layers)
     states = record(backbone, batch, sites, logits=True)
@@ -173,13 +173,6 @@ def writes(backbone: Backbone, source: Source, *, heads: int | Sequence[int] = (
         logit=scale * (float(states["norm"][0].cpu().double() @ row) + bias),
         state=stream[-1],
     )
-
-
-def _resolved(layers: Sequence[int], depth: int) -> list[int]:
-    for layer in layers:
-        if not -depth <= layer < depth:
-            raise BadSetting(f"there is no layer {layer}: this backbone has {depth} layers")
-    return sorted({layer % depth for layer in layers})
 
 
 def _head_bias(backbone: Backbone, word: int) -> float:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from probes.errors import BadSetting, UnsupportedBackbone
 from probes.model.backbone import Backbone
 from probes.model.encoding import Row
-from probes.model.encoding.rows import Positions, chosen_tokens
+from probes.model.encoding.rows import Positions, chosen_tokens, token_slice
 from probes.model.sites import Site
 from probes.model.trace import around_forward
 
@@ -101,7 +101,7 @@ def intervene(
             form in which it cannot be changed there.
     """
     functions = _resolved(backbone, interventions)
-    chosen_tokens(torch.ones(1, 1), positions)  # raises for positions that there are not
+    token_slice(positions)  # raises for what are no positions, before anything is hooked
     layers = backbone.model.get_submodule(backbone.anatomy.layers)
     with backbone.lock, ExitStack() as stack:
         if any(site.kind == "attn" for site in functions) and backbone not in _confirmed:
@@ -199,8 +199,7 @@ class _Change:
     def input(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Change what enters a module, before which there is no stream."""
         after = _entering(args, kwargs)
-        new = self.of(torch.zeros_like(after), after)
-        return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
+        return _entered(args, kwargs, self.of(torch.zeros_like(after), after))
 
     def in_place(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """Change what enters a module in the tensor itself, to which the layer adds its MLP."""
@@ -241,6 +240,11 @@ def _entering(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
+def _entered(args: tuple, kwargs: dict, stream: Tensor) -> tuple[tuple, dict]:
+    """The arguments of a module with another stream."""
+    return ((stream, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": stream})
+
+
 @contextmanager
 def _hooked(module: nn.Module, hook: Callable) -> Iterator[None]:
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -265,10 +269,7 @@ def _confirm(backbone: Backbone, layers: Any) -> None:
         found: list[Tensor] = []
 
         def enter(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            moved = factor * _entering(args, kwargs)
-            return (
-                ((moved, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": moved})
-            )
+            return _entered(args, kwargs, factor * _entering(args, kwargs))
 
         def fix(module: nn.Module, args: tuple, kwargs: dict) -> None:
             mid = _entering(args, kwargs)

@@ -88,6 +88,23 @@ def as_sites(sites: str | Site | Iterable[str | Site], num_layers: int) -> list[
     return [Site.parse(site) for site in sites]
 
 
+def as_layers(layers: int | Iterable[int], num_layers: int) -> list[int]:
+    """Read a selection of layers: each once, counted from the start, in ascending order.
+
+    Args:
+        layers: Indices as Python's; a lone one is a list of one.
+        num_layers: Layers of the backbone.
+
+    Raises:
+        BadSetting: There is no such layer.
+    """
+    chosen = [layers] if isinstance(layers, int) else list(layers)
+    for layer in chosen:
+        if not -num_layers <= layer < num_layers:
+            raise BadSetting(f"there is no layer {layer}: this backbone has {num_layers} layers")
+    return sorted({layer % num_layers for layer in chosen})
+
+
 def all_sites(backbone: Any) -> list[Site]:
     """Every site of a backbone, from `embed` to `norm`, in order of execution.
 

@@ -22,7 +22,7 @@ from probes.model.anatomy import Anatomy, attention_modules
 from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.encoding.rows import Positions
-from probes.model.sites import Site, as_sites
+from probes.model.sites import Site, as_layers, as_sites
 from probes.prompts import Source
 
 
@@ -37,6 +37,8 @@ class Traced(nnsight.NNsight):
 
 
 _traced: WeakKeyDictionary[Backbone, Traced] = WeakKeyDictionary()
+Place = tuple[Any, Literal["input", "output"]]
+"""A module of a traced model, and which end of it holds a state."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,20 +128,28 @@ def record(
     ordered = sorted(unique | norm, key=lambda site: site.depth(depth))
     whole = batch if isinstance(batch, Batch) else backbone.encode(batch)
     chosen = whole.reading(positions)
-    with backbone.lock, torch.no_grad():
-        try:
-            traced = dict(zip(ordered, _trace(backbone, chosen, ordered), strict=True))
-            own = backbone.lens(traced[ordered[-1]], "norm").float() if logits else None
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory.of(backbone.device, f"record {len(chosen)} rows") from error
-    kept = {site: state for site, state in traced.items() if site in unique}
+    with _forward(backbone, chosen):
+        traced: Any = _traced_model(backbone)  # nnsight's tracers have no useful types
+        places = [_place(traced, backbone.anatomy, site) for site in ordered]
+        states = dict(zip(ordered, _trace(traced, backbone, chosen, places), strict=True))
+        own = backbone.lens(states[ordered[-1]], "norm").float() if logits else None
+    kept = {site: state for site, state in states.items() if site in unique}
     return States(kept, own, depth, chosen.read)
 
 
-def _trace(backbone: Backbone, batch: Batch, sites: list[Site]) -> list[Tensor]:
-    """The state of each site, which are in order of execution."""
-    traced: Any = _traced_model(backbone)  # nnsight's tracers have no useful types
-    places = [_place(traced, backbone.anatomy, site) for site in sites]
+@contextmanager
+def _forward(backbone: Backbone, batch: Batch) -> Iterator[None]:
+    """Hold the lock during a forward pass without gradients; torch's error becomes OutOfMemory."""
+    try:
+        with backbone.lock, torch.no_grad():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
+
+
+def _trace(traced: Any, backbone: Backbone, batch: Batch, places: Sequence[Place]) -> list[Tensor]:
+    """What enters or leaves some modules, which are in order of execution, where `Batch.read`
+    says."""
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
     rows = len(inputs["input_ids"])
     at = _places(backbone, batch)
@@ -178,15 +188,15 @@ def record_attention(
     traced: Any = _traced_model(backbone)
     places = [traced.get(modules[layer]) for layer in layers]
     at = _places(backbone, batch)
-    with backbone.lock, torch.no_grad(), _returning_weights(backbone):
-        try:
-            with traced.trace(use_cache=False, **batch.inputs) as tracer:
-                weights = nnsight.save([])
-                for place in places:
-                    weights.append(_weights_at(place.output, at))
-                tracer.stop()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
+    with (
+        _forward(backbone, batch),
+        _returning_weights(backbone),
+        traced.trace(use_cache=False, **batch.inputs) as tracer,
+    ):
+        weights = nnsight.save([])
+        for place in places:
+            weights.append(_weights_at(place.output, at))
+        tracer.stop()
     if any(recorded is None for recorded in weights):
         raise UnsupportedBackbone(
             f"{type(backbone.model).__name__} does not return its attention weights"
@@ -221,9 +231,7 @@ def attention_patterns(
         UnsupportedBackbone: A layer has no attention, or does not return its weights.
         OutOfMemory: The batch does not fit in memory.
     """
-    depth = backbone.num_layers
-    named = [layers] if isinstance(layers, int) else layers
-    chosen = sorted({Site("attn", layer).resolve(depth).layer for layer in named})
+    chosen = as_layers(layers, backbone.num_layers)
     if not chosen:
         raise BadSetting("no attention to record: name at least one layer")
     whole = batch if isinstance(batch, Batch) else backbone.encode(batch)
@@ -259,19 +267,9 @@ def record_inputs(
     Raises:
         OutOfMemory: The batch does not fit in memory.
     """
-    traced: Any = _traced_model(backbone)
-    rows, at = len(batch.inputs["input_ids"]), _places(backbone, batch)
-    inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
-    with backbone.lock, torch.no_grad():
-        try:
-            with traced.trace(**inputs) as tracer:
-                entering = nnsight.save([])
-                for path in modules:
-                    entering.append(_read(traced.get(path).input, rows, at))
-                tracer.stop()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
-    return entering
+    with _forward(backbone, batch):
+        traced: Any = _traced_model(backbone)
+        return _trace(traced, backbone, batch, [(traced.get(path), "input") for path in modules])
 
 
 def _places(backbone: Backbone, batch: Batch) -> Tensor:
@@ -301,7 +299,7 @@ def _returning_weights(backbone: Backbone) -> Iterator[None]:
         config._attn_implementation = fused
 
 
-def _place(traced: Any, anatomy: Anatomy, site: Site) -> tuple[Any, Literal["input", "output"]]:
+def _place(traced: Any, anatomy: Anatomy, site: Site) -> Place:
     """The module that holds the state of a site, and whether as its input or as its output."""
     layers = traced.get(anatomy.layers)
     match site.kind:

@@ -111,18 +111,20 @@ class Batch:
         return list(states.split([len(places) for places in self.read]))
 
 
-def chosen_tokens(mask: Tensor, positions: Positions) -> Tensor:
-    """Truth values `[batch, tokens]` of the tokens at some positions, by an attention mask of the
-    same shape, in which padding is 0.
-
-    Raises:
-        BadSetting: There are no such positions.
-    """
+def token_slice(positions: Positions) -> slice:
+    """The tokens of a row without padding that are read. Raises BadSetting where `positions` is
+    none of `Positions`."""
     named = {"all": slice(None), "last": slice(-1, None)}
     chosen = positions if isinstance(positions, slice) else named.get(positions)
     if chosen is None:
         raise BadSetting(f"positions are 'last', 'all' or a slice, not {positions!r}")
-    found = torch.zeros_like(mask, dtype=torch.bool)
+    return chosen
+
+
+def chosen_tokens(mask: Tensor, positions: Positions) -> Tensor:
+    """Truth values `[batch, tokens]` of the tokens at some positions, by an attention mask of the
+    same shape, in which padding is 0. Raises what `token_slice` does."""
+    chosen, found = token_slice(positions), torch.zeros_like(mask, dtype=torch.bool)
     for row, tokens in zip(found, mask, strict=True):
         row[tokens.nonzero().flatten()[chosen]] = True
     return found
