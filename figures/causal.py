@@ -31,6 +31,7 @@ from probes.data import paraphrases
 from probes.files import read_json, write_json
 from probes.geometry import unit
 from probes.measure.diagnostic.sets import answer_ranks, query_set
+from probes.measure.lexicalization import alpha_of, beta_of
 from probes.microscope.turns import Turn, components
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
@@ -165,14 +166,13 @@ def effects(
     """Each quantity by prompt, or by query where it is one of retrieval; the first prompts are
     queries, and the others their answers in the same order."""
     attn, mlp, norm = found.states.double().unbind(1)
-    cosine = torch.nn.functional.cosine_similarity
     values = {
         "word kept": (found.words == plain.words).double(),
         "p(word)": found.probability.double(),
-        "α of the last MLP": cosine(attn, mlp),
-        "α of the norm": cosine(mlp, norm),
-        "β at mlp[-1]": cosine(mlp, rows.double()),
-        "β at norm": cosine(norm, rows.double()),
+        "α of the last MLP": alpha_of(attn, mlp),
+        "α of the norm": alpha_of(mlp, norm),
+        "β at mlp[-1]": beta_of(mlp, rows),
+        "β at norm": beta_of(norm, rows),
     }
     for site, states in (("mlp[-1]", mlp), ("norm", norm)):
         for geometry, mean in (("raw", 0.0), ("centred", 1.0)):

@@ -99,13 +99,18 @@ def columns(result: Any) -> Iterator[tuple[str, Any]]:
     for field in fields(result):
         value = getattr(result, field.name)
         if isinstance(value, Interval):
-            for end, figure in zip(("", "_low", "_high"), value, strict=True):
-                yield f"{field.name}{end}", figure
+            yield from interval_columns(field.name, value).items()
         elif isinstance(value, Spread):
             for percentile, figure in value._asdict().items():
                 yield f"{field.name}_{percentile}", figure
         else:
             yield field.name, value
+
+
+def interval_columns(name: str, interval: Interval) -> dict[str, float]:
+    """An interval as the columns NAME, NAME_low and NAME_high of a table."""
+    ends = zip(("", "_low", "_high"), interval, strict=True)
+    return {f"{name}{end}": float(value) for end, value in ends}
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -259,12 +259,9 @@ def compare_reports(*reports: str, out: Path | None = None, json: bool = False) 
         out: A page with all charts (.html), or the figure (.png, .svg, .pdf).
         json: Print the key figures as one JSON list, with an entry for each report.
     """
-    endings = [".html", *(f".{name}" for name in get_args(Format))]
     if not reports:
         raise BadSetting("name at least one report to compare")
-    if out is not None:
-        check_choice("the ending of --out", out.suffix, endings)
-        preflight.check_writable(out.parent)
+    _check_page_or_figure(out)
     from freeret.cli.output import json_line
     from freeret.pages.comparison import comparison_page
     from probes import compare
@@ -281,6 +278,14 @@ def compare_reports(*reports: str, out: Path | None = None, json: bool = False) 
         else:
             save(comparison.plot(), out)
         note(f"The comparison is in {out}")
+
+
+def _check_page_or_figure(out: Path | None) -> None:
+    """Raise BadSetting where --out is neither a page nor a figure, or cannot be written."""
+    if out is not None:
+        endings = [".html", *(f".{name}" for name in get_args(Format))]
+        check_choice("the ending of --out", out.suffix, endings)
+        preflight.check_writable(out.parent)
 
 
 def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) -> None:
@@ -343,10 +348,7 @@ def lens(
         out: Write a page (.html) or a figure (.png, .svg or .pdf) as well.
         json: Print a line of JSON for each site and position.
     """
-    formats = [".html", *(f".{name}" for name in get_args(Format))]
-    if out is not None:
-        check_choice("the ending of --out", out.suffix, formats)
-        preflight.check_writable(out.parent)
+    _check_page_or_figure(out)
     if not text.strip() and image is None:
         raise BadSetting("nothing to look at: give a text, --image FILE, or both")
     if image is not None and not image.is_file():

@@ -28,6 +28,7 @@ from probes.plots.style import (
     HOLLOW,
     MARKERS,
     Look,
+    add_legend,
     line,
     new_axes,
     point,
@@ -288,7 +289,7 @@ def _by_report(
     ax = new_axes() if ax is None else ax
     offsets = np.linspace(-0.15, 0.15, len(quantities))
     for (name, mark), offset, color in zip(quantities.items(), offsets, COLOURS, strict=False):
-        marks = {p: mark(each) for p, each in enumerate(comparison.reports) if _has(each, part)}
+        marks = {p: mark(each) for p, each in enumerate(comparison.reports) if each.holds(part)}
         drawn = {place: found for place, found in marks.items() if found is not None}
         for series in comparison.series:
             path = [(p + offset, drawn[p][0].mean) for p in series if p in drawn]
@@ -298,8 +299,8 @@ def _by_report(
         ax.plot([], [], color=color, marker="o", linestyle="none", label=textwrap.fill(name, 18))
     _name_reports(comparison, ax)
     for place, each in enumerate(comparison.reports):
-        if not _has(each, part):
-            _gap(ax, place, _reason(each, part))
+        if not each.holds(part):
+            _gap(ax, place, each.reason(part))
     return ax
 
 
@@ -307,20 +308,12 @@ def _lines(comparison: "Comparison", part: PartName, ax: Axes) -> Sequence[tuple
     """The reports that hold a part, each with its look; the legend says why others are missing."""
     held = []
     for each, look in zip(comparison.reports, _looks(comparison), strict=True):
-        if _has(each, part):
+        if each.holds(part):
             held.append((each, look | {"label": _label(each)}))
         else:
-            label = textwrap.fill(f"{_label(each)}: {_reason(each, part)}", 24)
+            label = textwrap.fill(f"{_label(each)}: {each.reason(part)}", 24)
             ax.plot([], [], linestyle="none", label=label)
     return held
-
-
-def _has(each: "Compared", part: PartName) -> bool:
-    return bool(getattr(each.report, part))
-
-
-def _reason(each: "Compared", part: PartName) -> str:
-    return each.gaps.get(part, "not measured")
 
 
 def _gap(ax: Axes, place: int, reason: str) -> None:
@@ -353,11 +346,9 @@ def _name_reports(comparison: "Comparison", ax: Axes) -> None:
 
 
 def _with_legend(ax: Axes, legend: bool, handles: Sequence[Artist] | None = None) -> Axes:
-    """The axes with a legend of these handles, by default of all that have a label."""
+    """The axes with a legend, in which names of reports are never formulas."""
     if legend:
-        handles = ax.get_legend_handles_labels()[0] if handles is None else handles
-        shown = ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        for text in shown.get_texts():
+        for text in add_legend(ax, handles=handles).get_texts():
             text.set_parse_math(False)
     return ax
 

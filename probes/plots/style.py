@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.legend import Legend
 
 from probes.arguments import check_choice
 from probes.errors import BadSetting
@@ -133,9 +135,13 @@ def new_axes() -> Axes:
     return Figure(figsize=(6.4, 3.6), layout="constrained").subplots()
 
 
-def add_legend(ax: Axes, title: str | None = None) -> None:
-    """A legend beside the axes, where it can hide neither data nor a title."""
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title=title)
+def add_legend(
+    ax: Axes, title: str | None = None, handles: Sequence[Artist] | None = None
+) -> Legend:
+    """A legend beside the axes, where it can hide neither data nor a title, by default of all that
+    have a label."""
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    return ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), title=title)
 
 
 def rows_of(results: Any, field: str, example: str) -> list[Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.display import data_frame, picture, table
+from probes.display import data_frame, interval_columns, picture, table
 from probes.errors import BadSetting
 from probes.measure.diagnostic.hybrid import gain_of_words
 from probes.measure.diagnostic.scores import select_extraction
@@ -22,7 +22,6 @@ from probes.measure.synonyms import best_site
 from probes.reports.named import report_file, titles
 from probes.reports.report import ProbeReport, read_available
 from probes.reports.summary import FIGURES, about, holds
-from probes.stats import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +47,14 @@ class Compared:
     def revision(self) -> str | None:
         return self.report.fingerprint.get("revision")
 
+    def holds(self, part: PartName) -> bool:
+        """Whether a part is not empty."""
+        return holds(self.report, part)
+
+    def reason(self, part: PartName) -> str:
+        """Why a part is empty: "none" where it was measured, and nothing was found."""
+        return self.gaps.get(part, "none")
+
     def figures(self) -> dict[str, Any]:
         """The key figures as numbers, by the columns of `Comparison.to_dataframe`."""
         report, model = self.report, self.report.fingerprint
@@ -60,23 +67,23 @@ class Compared:
                 f"beta_mlp_{kind}": float(curves.beta_mlp.mean[-1]),
                 f"beta_norm_{kind}": float(curves.beta_norm.mean[0]),
             }
-        if holds(report, "synonyms"):
+        if self.holds("synonyms"):
             most = best_site(report.synonyms)
-            row |= {"d_prime_site": most.site, **_ends("d_prime", most.separation)}
-        if holds(report, "framing"):
+            row |= {"d_prime_site": most.site, **interval_columns("d_prime", most.separation)}
+        if self.holds("framing"):
             frame = best_frame(report.framing)
-            row |= {"frame": frame.frame, "skew": frame.skew, **_ends("auc", frame.auc)}
+            row |= {"frame": frame.frame, "skew": frame.skew, **interval_columns("auc", frame.auc)}
             row["discriminates"] = frame.discriminates
-        if holds(report, "diagnostic"):
+        if self.holds("diagnostic"):
             best = select_extraction(report.diagnostic)
             row |= {"prompt": best.wording, "site": best.site, "geometry": best.geometry}
-            row |= _ends("reciprocal_rank", best.reciprocal_rank)
-        if holds(report, "hybrid"):
+            row |= interval_columns("reciprocal_rank", best.reciprocal_rank)
+        if self.holds("hybrid"):
             weight, gain = gain_of_words(report.hybrid)
-            row |= {"lexical_weight": weight, **_ends("gain_of_words", gain)}
-        if holds(report, "reranking"):
+            row |= {"lexical_weight": weight, **interval_columns("gain_of_words", gain)}
+        if self.holds("reranking"):
             judge, fusion, gain = surest_gain(report.reranking)
-            row |= {"judge": judge, "fusion": fusion, **_ends("gain_of_reranking", gain)}
+            row |= {"judge": judge, "fusion": fusion, **interval_columns("gain_of_reranking", gain)}
         seconds = sum(report.timings.values()) if report.timings else None
         gaps = "; ".join(f"{part}: {reason}" for part, reason in self.gaps.items())
         return {"report": self.name, **row, "seconds": seconds, "gaps": gaps}
@@ -191,9 +198,4 @@ def _gaps(report: ProbeReport) -> dict[PartName, str]:
 
 def _written(each: Compared, part: PartName, write: Any) -> str:
     """A key figure in words, or the reason why it is missing."""
-    return write(each.report) if holds(each.report, part) else each.gaps.get(part, "none")
-
-
-def _ends(name: str, interval: Interval) -> dict[str, float]:
-    ends = zip(("", "_low", "_high"), interval, strict=True)
-    return {f"{name}{end}": float(value) for end, value in ends}
+    return write(each.report) if each.holds(part) else each.reason(part)
