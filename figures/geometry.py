@@ -30,7 +30,7 @@ from freeret.recipe import Recipe
 from freeret.reports import report_of
 from probes import Backbone
 from probes.files import read_json, write_json
-from probes.geometry import Moments, nearer_half, unit, whitening
+from probes.geometry import Moments, unit, whitening
 from probes.measure.diagnostic.sets import answer_ranks, embed_set, sets_for
 from probes.measure.reference import captions
 from probes.model.batches.states import prompted_states
@@ -68,7 +68,7 @@ def whitened(
     removed: int = 0,
     kept: int | None = None,
     own_queries: bool = False,
-    part: float | None = None,
+    part: float = 0.5,
 ) -> Variant:
     """Cosines after whitening.
 
@@ -79,8 +79,7 @@ def whitened(
             (all-but-the-top, arXiv 1702.01417).
         kept: Number of first principal components that are kept; None keeps all.
         own_queries: Queries are centred and whitened by the moments of the bank.
-        part: Part of the reference queries, the nearest ones, that a query is centred on; None is
-            the present rule.
+        part: Part of the reference queries, the nearest ones, that a query is centred on.
     """
 
     def transform(rows: Tensor) -> Tensor:
@@ -99,8 +98,6 @@ def whitened(
     def centres(side: Side, mean: Tensor) -> Tensor:
         if side.references is None:
             return mean
-        if part is None:
-            return nearer_half(side.queries, side.references)
         nearest = (side.queries @ side.references.T).topk(int(part * len(side.references))).indices
         return side.references[nearest].mean(1)
 

@@ -17,7 +17,7 @@ from probes.geometry import (
     GeometryKind,
     Moments,
     default_shrinkage,
-    nearer_half,
+    nearest_third,
     prior_weight,
     unit,
     whitening,
@@ -46,8 +46,8 @@ def fit(
 
 
 def referring(**rows: Tensor) -> Reference:
-    """A reference that knows `document_text=…` and the like."""
-    return lambda side, signature: rows.get(f"{side}_{signature}")
+    """A reference that knows `document_text=…`, `query_text_for_media=…` and the like."""
+    return lambda side, signature: rows.get(f"{side}_{signature}".replace(" ", "_"))
 
 
 def covariance(raw: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ def test_queries_take_the_mean_of_the_documents_the_reference_or_all() -> None:
     documents, asked = vectors(120), vectors(3, seed=2)
     queries, examples = vectors(20, seed=1, shift=5.0), vectors(4, seed=3, shift=-2.0)
     geometry = fit("centre", {"image": documents})
-    reference = referring(query_text=queries, query_image=queries)
+    reference = referring(query_text_for_media=queries, query_image=queries)
 
     def mapped(found: Geometry, signature: str) -> Tensor:
         return found.map(asked, [signature] * 3, "query")
@@ -184,7 +184,7 @@ def test_queries_take_the_mean_of_the_documents_the_reference_or_all() -> None:
     full = geometry.with_queries(["text", "image", "audio"], reference)
     torch.testing.assert_close(mapped(full, "image"), around(documents))
     torch.testing.assert_close(
-        mapped(full, "text"), unit(unit(asked) - nearer_half(unit(asked), unit(queries)))
+        mapped(full, "text"), unit(unit(asked) - nearest_third(unit(asked), unit(queries)))
     )
     torch.testing.assert_close(mapped(full, "audio"), around(documents), msg="all documents")
     given = geometry.with_queries(["image"], reference, {"image": examples})
@@ -192,14 +192,14 @@ def test_queries_take_the_mean_of_the_documents_the_reference_or_all() -> None:
     assert Geometry().with_queries(["text"], reference, {"text": examples}) == Geometry()
 
 
-def test_a_query_is_centred_on_the_nearer_half_of_the_reference() -> None:
-    """Of two kinds of example queries, those of its kind."""
-    kinds = unit(vectors(20, shift=8.0)), unit(vectors(20, seed=1, shift=-8.0))
-    asked = unit(vectors(3, seed=2, shift=8.0))
-    found = nearer_half(asked, torch.cat(kinds))
+def test_a_query_is_centred_on_the_nearest_third_of_the_reference() -> None:
+    """Of three kinds of reference queries, those of its kind."""
+    kinds = [unit(vectors(20, seed=n, shift=30.0 * (n - 1))) for n in (2, 1, 0)]
+    asked = unit(vectors(3, seed=3, shift=30.0))
+    found = nearest_third(asked, torch.cat(kinds))
     torch.testing.assert_close(found, kinds[0].mean(0).expand(3, SIZE))
-    torch.testing.assert_close(nearer_half(asked[:1], torch.cat(kinds))[0], found[0])
-    torch.testing.assert_close(nearer_half(asked, kinds[1][:1]), kinds[1][:1].expand(3, SIZE))
+    torch.testing.assert_close(nearest_third(asked[:1], torch.cat(kinds))[0], found[0])
+    torch.testing.assert_close(nearest_third(asked, kinds[1][:1]), kinds[1][:1].expand(3, SIZE))
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])

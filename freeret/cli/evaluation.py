@@ -37,7 +37,7 @@ Suites = Annotated[
     Parameter(
         help="Suites: beir:FOLDER, paraphrases:FOLDER, ir:ID, sts:FILE, "
         "mmeb:FOLDER[/DATASET], mmeb-v2:FOLDER[/DATASET], mbeir:FOLDER[/DATASET], "
-        "scenes:POOLS[xSIZE], scenes-mixed:POOLS[xSIZE], folder:FOLDER."
+        "pictures:KIND, scenes:POOLS[xSIZE], scenes-mixed:POOLS[xSIZE], folder:FOLDER."
     ),
 ]
 Queries = Annotated[

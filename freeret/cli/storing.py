@@ -69,7 +69,8 @@ def index(
             machine or at a URL (s3://, gs://, abfs://, file:///).
         store: Folder or object-store URL of the store.
         model: Alias of an embedded backbone (see `freeret models`), a model folder, or a hub id;
-            by default that of the store, and smollm2-135m for a new one.
+            by default that of the store. For a new store it is smollm2-135m, or smolsight where
+            pictures or clips are among the files.
         metadata_field: Column that becomes metadata; may be given several times. By default all
             columns that hold no content do.
         task: What the store will be searched for (same meaning, question, caption, …, or a sentence
@@ -95,9 +96,12 @@ def index(
         Shard.parse(shards)
     listing = columns.listing(paths, skip_bad=skip_bad, metadata_field=metadata_field)
     from freeret.reports import named_recipe
-    from freeret.scale.opening import Opening, model_for
+    from freeret.scale.opening import SEEING, Opening, model_for
 
-    opening = Opening(store, model_for(store, model), loading, named_recipe(recipe), task, passage)
+    named = model_for(store, model, listing)
+    if model is None and named == SEEING:
+        note(f"{SEEING} reads the pictures: everyday things, roughly. --model names a better one")
+    opening = Opening(store, named, loading, named_recipe(recipe), task, passage)
     how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}
     with skip_bad_hint(skip_bad), resumable(lambda: _count(store)):
         if engine == "ray":

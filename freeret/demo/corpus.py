@@ -17,7 +17,7 @@ from probes import Backbone, Item
 def built_in_corpus() -> Dataset:
     """180 short passages on mixed subjects and 60 questions, written for this project. Exactly one
     passage answers each question."""
-    passages, questions = _rows("passages.jsonl"), _rows("questions.jsonl")
+    passages, questions = rows_of("passages.jsonl"), rows_of("questions.jsonl")
     return Dataset(
         name="demo",
         queries=[Item(row["question"], id=row["id"]) for row in questions],
@@ -47,6 +47,7 @@ def write_hits(path: Path, corpus: Dataset, runs: Mapping[str, Run], top: int = 
             writer.writerow([query.text, *corpus.judgements[query.id or ""], *hits])
 
 
-def _rows(name: str) -> list[dict[str, Any]]:
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """The rows of a JSONL file of the demo."""
     text = (files("freeret.demo") / name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]

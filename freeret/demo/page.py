@@ -50,6 +50,8 @@ class Page:
     """Path of the probe report, relative to the page."""
     tables: list[Table] = field(default_factory=list)
     galleries: list[Searches] = field(default_factory=list)
+    credits: Sequence[str] = ()
+    """Who made the pictures, and under which licence."""
 
     def write(self, path: Path) -> None:
         """Write the page atomically. All content is escaped."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from freeret.cli.output import print_table, say
 from freeret.demo.corpus import bm25_run, built_in_corpus, output_run, write_hits
+from freeret.demo.media import SEARCHES, credits, media_sets
 from freeret.demo.page import Page, Table
-from freeret.demo.searches import PICTURES, SHOWN, Search, Searches, ask, index, picture_sets
+from freeret.demo.searches import SHOWN, Search, Searches, ask, index
 from freeret.evaluate.metrics import score_run
 from freeret.evaluate.rankings import Run
 from freeret.pages.probe_folder import write_report
@@ -37,7 +38,7 @@ FITTED_SCORES = (
 
 
 class Demo:
-    """One model, shown on the built-in corpus and on drawn pictures.
+    """One model, shown on the built-in corpus of passages, pictures and clips.
 
     Args:
         backbone: The model.
@@ -111,14 +112,14 @@ class Demo:
         self._draw_curve()
 
     def search_pictures(self) -> None:
-        """Store pictures and clips beside the passages, and search for them in four ways."""
-        sets = picture_sets()
-        documents = dict.fromkeys(answering for _, answering in PICTURES.values())
-        media = [item for name in documents for item in sets[name]]
+        """Store pictures and clips beside the passages, and search for them in several ways."""
+        sets = media_sets()
+        answers = [item for _, answering in SEARCHES.values() for item in sets[answering]]
+        media = list({item.id: item for item in answers}.values())
         index(self.filler, media)
         results = [
             ask(self.retriever, title, sets[asking], sets[answering], kinds="image")
-            for title, (asking, answering) in PICTURES.items()
+            for title, (asking, answering) in SEARCHES.items()
         ]
         table = Table(
             f"Searches for {len(media)} pictures and clips in the store of the passages",
@@ -131,6 +132,7 @@ class Demo:
         print_table(table.title, table.columns, table.rows)
         self.page.tables.append(table)
         self.page.galleries += results
+        self.page.credits = credits()
         self.page.examples += [each for searches in results for each in searches.worked()][:1]
 
     def compare(self) -> None:

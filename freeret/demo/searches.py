@@ -7,23 +7,16 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from freeret.evaluate.loaders.scenes import make_ground
 from freeret.evaluate.rankings import Run
 from freeret.hits import Hit
 from freeret.retriever import FreeRet
 from probes import Item
 from probes.stats import Interval, mean_interval
 
-SIZE, SHOWN = 24, 5
+SHOWN = 5
+"""Hits of a search that the page shows."""
 CHUNK = 24
 """Items that are embedded between two updates of the bar."""
-PICTURES: dict[str, tuple[str, str]] = {
-    "A caption looks for its picture": ("captions", "pictures"),
-    "A picture looks for another drawing of its scene": ("renderings", "pictures"),
-    "A picture and a change look for the changed picture": ("changes", "changed"),
-    "A caption looks for its clip": ("clip captions", "clips"),
-}
-"""Kind of search -> the set of its queries and the set of its answers."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +52,6 @@ class Searches:
     def as_run(self) -> Run:
         """Scores of all hits, for the metrics."""
         return {s.query.id or "": {hit.id: hit.score for hit in s.hits} for s in self.searches}
-
-
-def picture_sets() -> dict[str, list[Item]]:
-    """Drawn scenes and clips with their queries, by the names in PICTURES."""
-    sets = make_ground(seed=0, size=SIZE).items
-    return {name: sets[name] for pair in PICTURES.values() for name in pair}
 
 
 def index(retriever: FreeRet, items: Sequence[Item], store: Path | None = None) -> None:

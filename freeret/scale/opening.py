@@ -4,10 +4,14 @@ from dataclasses import dataclass, replace
 
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
+from freeret.sources.files import Listing
 from freeret.store.recorded import reopen_backbone
 from freeret.store.table import Store
 from probes import Backbone, Loading
 from probes.embedded import DEFAULT
+
+SEEING = "smolsight"
+"""The embedded backbone that reads pictures."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ class Opening:
         )
 
 
-def model_for(location: str, model: str | None) -> str:
+def model_for(location: str, model: str | None, listing: Listing | None = None) -> str:
     """The name of the backbone to load for a store: the one given, or else that of the store, or
-    else the embedded text model."""
-    if model is None and Store.exists(location):
+    else the embedded one that reads the files to be stored."""
+    if model is not None:
+        return model
+    if Store.exists(location):
         return Store.open(location).identity["backbone"]["model"]
-    return model or DEFAULT
+    return SEEING if listing is not None and listing.shows() else DEFAULT

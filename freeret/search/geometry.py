@@ -17,11 +17,12 @@ from torch import Tensor
 from freeret.embedder import Embedder
 from freeret.store.table import Store
 from probes import Geometry, Item, as_items
+from probes.data import pictures
 from probes.embedded import default_cache
 from probes.errors import BadSetting
 from probes.files import write_atomic
 from probes.geometry import CorpusGeometry, GeometryKind
-from probes.measure.reference import Reference, reference_items, reference_vectors
+from probes.measure.reference import Reference, cross_modal, reference_items, reference_vectors
 from probes.prompts import Side
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,8 @@ def reference_path(embedder: Embedder) -> Path:
     identity = {
         "backbone": embedder.backbone.fingerprint(),
         "embedder": embedder.identity(),
-        "texts": [item.text for item in reference_items("query", "text")],
+        "texts": [item.text for item in reference_items("query", cross_modal("text"))],
+        "pictures": [row["file"] for row in pictures()],
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return default_cache() / "reference" / f"{key}.safetensors"

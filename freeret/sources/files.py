@@ -226,6 +226,12 @@ class Listing:
         for file, name in self.files:
             yield from self.source.read(file, name)
 
+    def shows(self) -> bool:
+        """Whether there is a picture or a clip among the files, or a column for them in tables."""
+        columns = (self.source.image_field, self.source.video_field)
+        kinds = {kind_of(_path(file)) for file, _ in self.files}
+        return any(columns) or not kinds.isdisjoint({"image", "video"})
+
     def name_of(self, source: str) -> str | None:
         """The name of an item's source (`Item.source`) below the roots, or None for a source
         outside them."""

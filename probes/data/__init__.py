@@ -9,6 +9,8 @@ from typing import Any
 
 REPORTS = Path(__file__).parent / "reports"
 """Probe reports of the embedded backbones, `<alias>.json`, as `freeret probe` wrote them."""
+PICTURES = Path(__file__).parent / "pictures"
+"""The files of `pictures`, at most 384 pixels wide and high."""
 
 
 @functools.cache
@@ -35,6 +37,19 @@ def synonyms() -> list[dict[str, str]]:
     """500 rows: kind, a, b, pos. 250 synonym pairs, and 250 control pairs of the same words."""
     with (files(__name__) / "synonyms.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+@functools.cache
+def pictures() -> list[dict[str, str]]:
+    """63 rows: file, caption, kind (photograph or drawing), source, licence. 36 photographs and 27
+    drawings of everyday things, under the licences that `LICENSES/pictures.md` explains."""
+    return _jsonl("pictures.jsonl")
+
+
+@functools.cache
+def everyday_captions() -> list[str]:
+    """200 short captions of everyday things, as people write them; none belongs to a picture."""
+    return (files(__name__) / "captions.txt").read_text(encoding="utf-8").splitlines()
 
 
 def _jsonl(name: str) -> list[dict[str, Any]]:

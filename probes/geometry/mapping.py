@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from probes.geometry.estimates import blend, scale_mass, unit
-from probes.measure.reference import Reference
+from probes.measure.reference import KINDS, Reference, cross_modal
 from probes.prompts import Side
 
 GeometryKind = Literal["none", "centre", "whiten"]
@@ -87,8 +87,8 @@ class Geometry:
     ) -> Float[Tensor, "n hidden"]:
         """Map raw vectors to unit vectors, float32.
 
-        Queries are centred on the nearer half of the reference queries of their signature, where
-        there are any, or else on the mean of the queries, or of the documents, of this signature,
+        Queries are centred on the nearest of the reference queries of their signature, where there
+        are any, or else on the mean of the queries, or of the documents, of this signature,
         or else on the mean of all documents.
 
         Args:
@@ -99,7 +99,7 @@ class Geometry:
         moved = unit(vectors)
         for signature, rows in rows_of(signatures).items():
             if side == "query" and signature in self.reference_queries:
-                moved[rows] -= nearer_half(moved[rows], self.reference_queries[signature])
+                moved[rows] -= nearest_third(moved[rows], self.reference_queries[signature])
                 continue
             keys: list[Key] = [(side, signature), ("document", signature), ("document", POOLED)]
             mean = next((self.means[key] for key in keys if key in self.means), None)
@@ -156,28 +156,30 @@ class Geometry:
         for signature, vectors in (examples or {}).items():
             means["query", signature] = unit(vectors).mean(0)
         centred = {signature for _, signature in means}
-        references = {s: reference("query", s) for s in sorted(set(signatures) - centred)}
+        missing = sorted(set(signatures) - centred)
+        references = {s: reference("query", cross_modal(s)) for s in missing}
         units = {s: unit(vectors) for s, vectors in references.items() if vectors is not None}
         return replace(self, means=means, reference_queries=units)
 
 
-def nearer_half(
+def nearest_third(
     queries: Float[Tensor, "q hidden"], references: Float[Tensor, "r hidden"]
 ) -> Float[Tensor, "q hidden"]:
-    """The mean of the half of the reference queries that is nearest to each query.
+    """The mean of the third of the reference queries that is nearest to each query.
 
-    Reference queries are of several kinds, such as questions and captions. A mean of all kinds
-    leaves in a query what its kind shares, and a document that lies in this direction is near to
-    every query (localized centering: Hara et al., 2015, doi:10.1609/aaai.v29i1.9629).
+    Reference queries are of three kinds: sentences, captions of drawn scenes, and captions of
+    everyday things. A mean of all kinds leaves in a query what its kind shares, and a document that
+    lies in this direction is near to every query (localized centering: Hara et al., 2015,
+    doi:10.1609/aaai.v29i1.9629).
 
     Args:
         queries: Unit vectors.
         references: Unit vectors.
     """
-    # In float64, so that the half does not depend on the batch that a query is in.
+    # In float64, so that the third does not depend on the batch that a query is in.
     cosines = queries.double() @ references.double().T
-    half = cosines.topk((len(references) + 1) // 2, dim=1).indices
-    weights = torch.zeros_like(cosines).scatter_(1, half, 1 / half.shape[1])
+    third = cosines.topk(-(-len(references) // KINDS), dim=1).indices
+    weights = torch.zeros_like(cosines).scatter_(1, third, 1 / third.shape[1])
     return (weights @ references.double()).float()
 
 

@@ -6,10 +6,10 @@ The unit is a token of text that passes through the language model.
 from torch import nn
 
 from probes.measure.diagnostic.extractions import TASKED
-from probes.measure.diagnostic.sets import SCENES, query_set
+from probes.measure.diagnostic.sets import PICTURED, query_set
 from probes.measure.lexicalization import PROMPT_KINDS, curve_prompts, curve_sites
 from probes.measure.parts import PartName
-from probes.measure.reference import captions
+from probes.measure.reference import captions, everyday
 from probes.model.backbone import Backbone
 from probes.prompts import NAMED
 
@@ -34,7 +34,7 @@ CAPTION = 15
 
 def tokens_of(backbone: Backbone, part: PartName) -> int:
     """Tokens that pass through the model in a part, those of pictures included."""
-    return TOKENS[part] + (_tokens_of_scenes(backbone) if part == "diagnostic" else 0)
+    return TOKENS[part] + (_tokens_of_pictures(backbone) if part == "diagnostic" else 0)
 
 
 def work_of(backbone: Backbone, part: PartName) -> float:
@@ -50,11 +50,14 @@ def picture_tokens(backbone: Backbone) -> int:
     return len(backbone.row(NAMED["prompteol"].apply(picture)))
 
 
-def _tokens_of_scenes(backbone: Backbone) -> int:
-    """Tokens of the diagnostic's scenes: each picture and each caption under every prompt."""
+def _tokens_of_pictures(backbone: Backbone) -> int:
+    """Tokens of the diagnostic's pictures: each of them, each caption, and the reference captions
+    under every prompt."""
     if "image" not in backbone.modalities:
         return 0
-    rows = SCENES * picture_tokens(backbone) + (SCENES + len(captions())) * CAPTION
+    shown = sum(query_set(name).pool for name in PICTURED)
+    captioned = shown + len(captions()) + len(everyday())
+    rows = shown * picture_tokens(backbone) + captioned * CAPTION
     return (len(NAMED) + len(TASKED)) * rows
 
 

@@ -13,12 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from probes.data import paraphrases
+from probes.data import PICTURES, everyday_captions, paraphrases, pictures
 from probes.items import Item
 from probes.prompts import Side
 from probes.scenes.generator import SEEN, Scene, distinct_scenes, random_clip
 
-PICTURES, CLIPS = 60, 30
+DRAWN, CLIPS = 60, 30
+KINDS = 3
+"""Kinds of texts, equally many of each, that stand for queries for media."""
+TEXT_FOR_MEDIA = "text for media"
 
 Encode = Callable[[Sequence[Item], Side], Tensor]
 """Raw vectors `[items, hidden]` of items on one side."""
@@ -33,12 +36,21 @@ def reference_items(side: Side, signature: str) -> list[Item]:
     Args:
         side: Texts differ by side: documents are sentences, queries are sentences and as many
             captions, since queries for texts and for pictures differ. Media are the same on both.
-        signature: `text`, `image`, `image+text` or `video`.
+        signature: `text`, `image`, `image+text` or `video`, or for queries what `cross_modal` says.
 
     Returns:
         The items in a fixed order; none for any other signature.
     """
     return [item for group in _GROUPS.get((side, signature), ()) for item in _MAKERS[group]()]
+
+
+def cross_modal(signature: str) -> str:
+    """The signature of the reference queries for a corpus that holds nothing of a query's own.
+
+    Texts that look for media are captions more often than texts that look for texts, and a corpus
+    without texts is one of media.
+    """
+    return TEXT_FOR_MEDIA if signature == "text" else signature
 
 
 def reference_vectors(encode: Encode, *, symmetric: bool = False) -> Reference:
@@ -88,6 +100,12 @@ def captions() -> list[Item]:
     return [Item(scene.caption()) for scene in _scenes(len(sentences()))]
 
 
+@functools.cache
+def everyday() -> list[Item]:
+    """Captions of everyday things, as many as there are sentences."""
+    return [Item(caption) for caption in everyday_captions()]
+
+
 def _captioned_pictures() -> list[Item]:
     """Pictures beside a text: in turn a sentence and a caption, neither of them the picture's."""
     texts = [text for pair in zip(sentences(), captions(), strict=True) for text in pair]
@@ -95,8 +113,13 @@ def _captioned_pictures() -> list[Item]:
     return [Item(text.text, images=[picture]) for text, picture in pairs]
 
 
-def _pictures() -> list[Item]:
+def _drawn_scenes() -> list[Item]:
     return [Item(images=[picture]) for picture in _drawings()]
+
+
+def _everyday_pictures() -> list[Item]:
+    """Photographs and drawings of everyday things."""
+    return [Item(images=[PICTURES / row["file"]]) for row in pictures()]
 
 
 def _clips() -> list[Item]:
@@ -107,20 +130,23 @@ def _clips() -> list[Item]:
 _MAKERS: dict[str, Callable[[], list[Item]]] = {
     "sentences": sentences,
     "captions": captions,
-    "pictures": _pictures,
+    "captions of everyday things": everyday,
+    "drawn scenes": _drawn_scenes,
+    "everyday pictures": _everyday_pictures,
     "captioned pictures": _captioned_pictures,
     "clips": _clips,
 }
 _GROUPS: dict[tuple[Side, str], tuple[str, ...]] = {
     ("document", "text"): ("sentences",),
     ("query", "text"): ("sentences", "captions"),
+    ("query", TEXT_FOR_MEDIA): ("sentences", "captions", "captions of everyday things"),
     **{
-        (side, signature): (group,)
+        (side, signature): groups
         for side in ("query", "document")
-        for signature, group in (
-            ("image", "pictures"),
-            ("image+text", "captioned pictures"),
-            ("video", "clips"),
+        for signature, groups in (
+            ("image", ("drawn scenes", "everyday pictures")),
+            ("image+text", ("captioned pictures",)),
+            ("video", ("clips",)),
         )
     },
 }
@@ -128,7 +154,7 @@ _GROUPS: dict[tuple[Side, str], tuple[str, ...]] = {
 
 def _drawings() -> list[Image.Image]:
     rng = Random("own pictures")
-    return [scene.draw(rng=rng) for scene in _scenes(PICTURES)]
+    return [scene.draw(rng=rng) for scene in _scenes(DRAWN)]
 
 
 @functools.cache

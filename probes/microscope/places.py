@@ -10,7 +10,8 @@ Tokens of a picture have places where they form a grid, row after row, and nothi
 
 Which part of the picture a tile shows, all of it or a centre that was cut out, is found by putting
 a picture of gradients of the same size through the processor. A picture that is cut into several
-tiles has no places; nor has one whose grid is interspersed with tokens of other kinds.
+tiles has no places; nor has one whose grid is interspersed with tokens of other kinds, or whose
+tokens are names of what it shows, as those of photographs are in smolsight.
 """
 
 import math

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 
+import probes.embedded.smolsight.tower  # noqa: F401  transformers learns its class
 from probes import embedded
 from probes.errors import BackboneNotFound, BadSetting, FreeRetError, one_line
 from probes.model.loading import Loading

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from probes.embedded.smolsight.model import IMAGE_SIZE, TOKENS, pixels
+from probes.embedded.smolsight.model import pixels
+from probes.embedded.smolsight.tower import IMAGE_SIZE, TOKENS
 from probes.scenes.drawing import Placement
 from probes.scenes.generator import BACKGROUNDS, COLOURS, SEEN, SHAPES, SIZES, Scene, random_scene
 from smolsight.settings import Settings
@@ -60,7 +61,7 @@ def names(scenes: list[Scene], seeds: list[float]) -> Names:
 
 
 def name_batch(settings: Settings, number: int) -> tuple[Tensor, Names]:
-    """Pixels [N, 3, 64, 64] and targets of batch `number`.
+    """Pixels [N, 3, 224, 224] and targets of batch `number`.
 
     The first batches show single things; from halfway on, scenes are random.
     """

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
-from probes.embedded.smolsight.model import IMAGE_SIZE, TOKENS, pixels
+from probes.embedded.smolsight.model import pixels
+from probes.embedded.smolsight.tower import IMAGE_SIZE, TOKENS
 from probes.scenes.generator import HELD_OUT, SEEN, Clip, random_clip, random_scene
 from smolsight.questions import Shown, ask
 from smolsight.settings import Settings
@@ -24,7 +25,7 @@ class Pack:
     """Scenes packed into one row without padding: the media of each once, followed by its
     questions as branches that attend to the media and to themselves only.
 
-    `ids` and `positions` [1, T], `sees` (attention mask) [1, 1, T, T], `pictures` [N, 3, 64, 64].
+    `ids` and `positions` [1, T], `sees` (attention mask) [1, 1, T, T], `pictures` [N, 3, 224, 224].
     Target i is token `answers[i]`, predicted at position `where[i]` with weight `weights[i]`; it
     does not compete with token `k` where `[i, k]` is a row of `spared`.
     """

@@ -1,10 +1,11 @@
-"""Train smolsight's vision tower and projector; the language model is frozen.
+"""Train smolsight's scene tower; the language model is frozen.
 
     PYTHONPATH=scripts python -m smolsight.train RUN_FOLDER
 
 Run it in the repository's root, or without PYTHONPATH in scripts/: the scripts are not part of the
-installed package. They write RUN_FOLDER/weights.safetensors; to ship it, copy it to
-probes/embedded/smolsight/ and set WEIGHTS_SHA256 there.
+installed package. They write RUN_FOLDER/weights.safetensors, which lacks what concepts.py teaches
+the rest of the tower; to ship what that writes, copy it to probes/embedded/smolsight/ and set
+WEIGHTS_SHA256 there.
 
 Training has two steps, both on scenes generated on the fly, never on a held-out combination of
 colour and shape, and never on retrieval:
@@ -39,7 +40,8 @@ from transformers import LlavaForConditionalGeneration
 
 from probes.embedded import ensure
 from probes.embedded.smolsight import WEIGHTS
-from probes.embedded.smolsight.model import WIDTH, build, load_trained, trained
+from probes.embedded.smolsight.model import build, load_trained, tower_of, trained
+from probes.embedded.smolsight.tower import SCENE_WIDTH
 from smolsight.naming import VOCABULARY, name_batch, name_loss
 from smolsight.saying import say_batch, say_loss
 from smolsight.settings import Settings
@@ -140,11 +142,11 @@ def train(run: TrainingRun, language_folder: Path) -> LlavaForConditionalGenerat
     """Run both steps from the last checkpoint, and return the trained model."""
     settings = run.settings
     torch.manual_seed(settings.seed)
-    model, processor = build(language_folder, weights=None)
+    model, processor = build(language_folder, trunk=None, weights=None)
     model.requires_grad_(False)
-    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-    tower.requires_grad_(True)
-    projector.requires_grad_(True)
+    take_for_scenes(model)
+    scenes = tower_of(model).scenes.requires_grad_(True)
+    tower, projector = scenes.levit, scenes.projector
     state = run.resume(model)
 
     if state.get("step") != "say":
@@ -155,11 +157,11 @@ def train(run: TrainingRun, language_folder: Path) -> LlavaForConditionalGenerat
             for words in VOCABULARY
         ]
         tower.train()
-        classifier = nn.Linear(WIDTH, sum(len(words) for words in VOCABULARY[:3]))
+        classifier = nn.Linear(SCENE_WIDTH, sum(len(words) for words in VOCABULARY[:3]))
 
         def name(number: int) -> Tensor:
             pictures, named = name_batch(settings, number)
-            features = tower(pictures, output_hidden_states=True).hidden_states[-1]
+            features = scenes.features(pictures)
             return name_loss(features, projector(features), rows, classifier, named)
 
         learning = [tower, projector, classifier]
@@ -183,6 +185,13 @@ def train(run: TrainingRun, language_folder: Path) -> LlavaForConditionalGenerat
         lambda number: say_loss(model, say_batch(settings, number, processor)), nn.Identity(),
     )  # fmt: skip
     return model
+
+
+def take_for_scenes(model: LlavaForConditionalGeneration) -> None:
+    """Let the tower take every picture for a drawn scene, until concepts.py teaches it to tell."""
+    is_scene = tower_of(model).is_scene
+    nn.init.zeros_(is_scene.weight)
+    nn.init.constant_(is_scene.bias, 20)
 
 
 app = App(help=__doc__)

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from freeret.demo import run as steps
+from freeret.demo.media import SCENES, SEARCHES
 from freeret.demo.run import FITTED_SCORES, RAW_SCORES, Demo
-from freeret.demo.searches import PICTURES, SIZE, Search, Searches
+from freeret.demo.searches import Search, Searches
 from freeret.hits import Hit
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
@@ -15,7 +16,7 @@ from probes import Backbone, Item, ProbeReport
 from probes.data import REPORTS
 
 REPORT = ProbeReport.load(REPORTS / "smolsight.json")
-PASSAGES, QUESTIONS = 180, 60
+PASSAGES, QUESTIONS, PICTURES = 180, 60, 63
 
 
 def interrupt(*_: object) -> None:
@@ -49,15 +50,16 @@ def test_an_interrupted_demo_leaves_a_page_that_is_right_and_goes_on(
     assert RAW_SCORES not in html
     assert FITTED_SCORES.replace("'", "&#39;") in html
     assert f"<pre>bin/freeret search {tmp_path / 'store'} " in html
-    for title in (*PICTURES, "A question looks for its passage", "shared words", "(E5-V)"):
+    for title in (*SEARCHES, "A question looks for its passage", "shared words", "(E5-V)"):
         assert title in html
         assert title in out or title == "A question looks for its passage"
+    assert "Aitzol Berasategi, in Debian lomiri-wallpapers: CC-BY-4.0" in html
     assert (tmp_path / "probe" / "report.json").is_file()
     hits = (tmp_path / "hits.csv").read_text(encoding="utf-8").splitlines()
     assert len(hits) == 1 + QUESTIONS
     stored = FreeRet.load(tmp_path / "store", backbone)
     assert stored.recipe == Recipe.from_report(REPORT)  # not that of the first search
-    assert len(stored.store or ()) == PASSAGES + 3 * SIZE
+    assert len(stored.store or ()) == PASSAGES + PICTURES + 3 * SCENES
 
 
 @pytest.mark.filterwarnings("ignore:the recipe was measured on")

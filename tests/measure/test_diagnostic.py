@@ -293,25 +293,28 @@ def test_a_set_is_scored_under_the_task_of_the_extraction(tiny: Tiny) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the geometry of the pictures, each query around the nearer half of the sentences."""
+    """In the geometry of the pictures, each query around the nearest third of the reference."""
     backbone, model = tiny("llava"), MULTIMODAL["llava"].__wrapped__()[0]
     captions = ["the word", "one of the image", "a user", "Yes", "summary of the system"]
     pictures = [Item(images=[picture(seed=i)]) for i in range(5)]
     sentences, said = [Item("a cat"), Item("the image")], [Item("No")]
+    things = [Item("a red cup"), Item("two")]
     scenes = QuerySet("scenes", [Item(c) for c in captions], pictures, np.arange(5), 5)
     monkeypatch.setattr("probes.measure.diagnostic.sets._scenes", lambda: scenes)
+    monkeypatch.setattr("probes.measure.diagnostic.sets.PICTURED", ("scenes",))
     monkeypatch.setattr("probes.geometry.corpus.FEW", 5)
     monkeypatch.setitem(_MAKERS, "sentences", lambda: sentences)
     monkeypatch.setitem(_MAKERS, "captions", lambda: said)
+    monkeypatch.setitem(_MAKERS, "captions of everyday things", lambda: things)
     found = diagnose(backbone, {"named": TASK}, ["attn[-1]"], seed=2)
     texts, sides = [Item(c) for c in captions], ("query", "document", "query")
     at = [
         by_hooks("llava", backbone, model, TASK, items, side)["attn[3]"]
-        for items, side in zip((texts, pictures, [*sentences, *said]), sides, strict=True)
+        for items, side in zip((texts, pictures, [*sentences, *said, *things]), sides, strict=True)
     ]
     asked = unit(at[2])
-    half = np.argsort(-unit(at[0]) @ asked.T)[:, : (len(asked) + 1) // 2]
-    nearest = asked[half].mean(1)
+    third = np.argsort(-unit(at[0]) @ asked.T)[:, :2]  # of five
+    nearest = asked[third].mean(1)
     differ = set()
     for setting in found:
         pool = mapped(setting.geometry, at[1])(at[1])
@@ -329,11 +332,14 @@ def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.Monkey
 
 def test_scenes_are_embedded_by_models_that_read_pictures(tiny: Tiny) -> None:
     assert sets_for(tiny("llama")) == ["paraphrases", "passages"]
-    assert sets_for(tiny("llava")) == ["paraphrases", "passages", "scenes"]
+    assert sets_for(tiny("llava")) == ["paraphrases", "passages", "scenes", "everyday"]
     scenes = query_set("scenes")
     assert len(scenes.queries) == len(scenes.documents) == SCENES == 100
     assert all(item.signature == "image" for item in scenes.documents)
     assert len({item.text for item in scenes.queries}) == 100
+    everyday = query_set("everyday")
+    assert len(everyday.queries) == len(everyday.documents) == 63
+    assert all(item.signature == "image" for item in everyday.documents)
 
 
 def test_real_paraphrases_are_retrieved(smollm2: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,18 @@
 """Reference items are of the modality they stand for, of more than one use, and encoded once."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
+from probes.data import pictures
 from probes.items import Item
 from probes.measure.reference import (
     at_column,
     captions,
+    cross_modal,
+    everyday,
     reference_items,
     reference_vectors,
     sentences,
@@ -27,14 +32,28 @@ def test_there_are_none_of_other_signatures() -> None:
     assert reference_items("query", "audio") == reference_items("document", "audio+text") == []
 
 
-def test_sentences_and_captions_weigh_alike() -> None:
-    assert len(sentences()) == len(captions()) == 200
+def test_kinds_of_queries_weigh_alike() -> None:
+    assert len(sentences()) == len(captions()) == len(everyday()) == 200
+    for_media = reference_items("query", cross_modal("text"))
+    assert for_media == sentences() + captions() + everyday()
+    assert len({item.text for item in for_media}) == 600
+    assert cross_modal("image+text") == "image+text"
     texts = {item.text for item in captions()}
     assert len(texts) == 200
     captioned = [item.text in texts for item in reference_items("query", "image+text")]
     assert sum(captioned) == len(captioned) / 2
     assert reference_items("query", "text") == sentences() + captions()
     assert reference_items("document", "text") == sentences()
+
+
+def test_drawn_scenes_and_everyday_pictures_stand_for_pictures() -> None:
+    shown = reference_items("query", "image")
+    files = [item.media[0].value for item in shown]
+    assert [value.name for value in files if isinstance(value, Path)] == [
+        row["file"] for row in pictures()
+    ]
+    assert len(files) == 60 + len(pictures())
+    assert shown == reference_items("document", "image")
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

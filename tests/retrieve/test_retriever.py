@@ -33,7 +33,13 @@ from probes import Backbone, ControlPrompt, Item
 from probes.errors import BadItem, BadSetting, StoreError, StoreMismatch
 from probes.geometry import CorpusGeometry, unit
 from probes.measure.fusion import fuse, lead
-from probes.measure.reference import captions, no_reference, reference_items, sentences
+from probes.measure.reference import (
+    captions,
+    everyday,
+    no_reference,
+    reference_items,
+    sentences,
+)
 from tests.models import TEXT, tokenizer
 from tests.stores import save_tiny
 
@@ -551,7 +557,7 @@ def pictures(size: int = 48) -> list[dict[str, Any]]:
 def test_queries_of_a_signature_that_is_not_stored_take_the_reference_mean(
     tiny: Tiny, tmp_path: Path
 ) -> None:
-    """Captions beside pictures: half sentences, half captions of drawn scenes."""
+    """Captions beside pictures: sentences, and captions of drawn scenes and of everyday things."""
     backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
     retriever = FreeRet(backbone, recipe)
     retriever.index(pictures(), tmp_path / "s")
@@ -560,7 +566,7 @@ def test_queries_of_a_signature_that_is_not_stored_take_the_reference_mean(
     reference = {
         ("document", "image"): encode(reference_items("document", "image")),
         ("query", "image"): encode(reference_items("query", "image"), "query"),
-        ("query", "text"): encode([*sentences(), *captions()], "query"),
+        ("query", "text for media"): encode([*sentences(), *captions(), *everyday()], "query"),
     }
     geometry = CorpusGeometry.of(
         "centre", COLOURS, ["image"] * 3, stored, lambda *key: reference.get(key)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders import mbeir, mixed, scenes
+from freeret.evaluate.loaders import mbeir, mixed, pictures, scenes
 from freeret.evaluate.loaders.beir import check_beir, load_beir
 from freeret.evaluate.loaders.folder import check_folder, load_folder
 from freeret.evaluate.loaders.irds import check_ir_dataset, load_ir_dataset
@@ -17,6 +17,7 @@ from freeret.evaluate.loaders.mmeb import images as mmeb
 from freeret.evaluate.loaders.mmeb import v2 as mmeb_v2
 from freeret.evaluate.loaders.mmeb.images import find_mmeb, load_mmeb
 from freeret.evaluate.loaders.mmeb.v2 import find_mmeb_v2, load_mmeb_v2
+from freeret.evaluate.loaders.pictures import check_kind, load_pictures
 from freeret.evaluate.loaders.scenes import load_scenes
 from freeret.evaluate.loaders.sts import check_sts, load_sts
 from probes.errors import BadSetting
@@ -32,6 +33,7 @@ SUITES = {
     "mmeb-v2": "the folder of MMEB-V2 (images, videos, documents), or of it and one dataset",
     "mbeir": "the folder of M-BEIR, or of it and one dataset: mbeir:FOLDER/cirr_task7",
     "folder": "a folder of your own: documents/ and queries.jsonl",
+    "pictures": "captioned pictures that come with freeret: all, photographs or drawings",
     "scenes": "number of pools of drawn scenes, with seven tasks and three kinds of hard negatives "
     "each: scenes:3, or scenes:3x24 for pools of 24",
     "scenes-mixed": "number of pools that mix captions, pictures and both: scenes-mixed:3",
@@ -66,6 +68,9 @@ def suite(spec: str) -> list[Loader]:
         case "sts":
             check_sts(where)
             return [lambda: load_sts(where)]
+        case "pictures":
+            chosen = check_kind(where)
+            return [functools.partial(load_pictures, chosen, task) for task in pictures.TASKS]
         case "scenes":
             return _pools(spec, (*scenes.TASKS, *scenes.FAILURES), load_scenes)
         case "scenes-mixed":

@@ -7,5 +7,7 @@ the capabilities.
 
 from pathlib import Path
 
+CONCEPTS = Path(__file__).with_name("concepts.json")
+"""Names of the concepts, in the order of the classifier: the first 1,000 are ImageNet's classes."""
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
-WEIGHTS_SHA256 = "218f77e4a99f0b4c35e0c87af0059a51b68d2ce6adb6bf70a2a60cb42c8d420e"
+WEIGHTS_SHA256 = "6c9d82ebca1778528f728f72e07a3e0c0f9203d0a5e3d214fd496672864d49c4"

@@ -1,8 +1,9 @@
 """Which prompt, task, site and geometry retrieve best?
 
 Every extraction is measured on the query sets: a sentence is to find its paraphrase, a question or
-a request its passage, a caption its picture. A second, harder measure on the paraphrases compares
-each with the near-miss of the same sentence, which shares far more words with it.
+a request its passage, a caption its picture: a drawn scene, a photograph or a drawing. A second,
+harder measure on the paraphrases compares each with the near-miss of the same sentence, which
+shares far more words with it.
 
 Passages cost most, so only the better half of the prompts reads them, and only those can be chosen
 (successive halving; Karnin et al., 2013).
@@ -18,6 +19,7 @@ from probes.geometry import GEOMETRY_KINDS
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS, SETS, hybrid_ranks, word_scores
 from probes.measure.diagnostic.scores import DiagnosticScore
 from probes.measure.diagnostic.sets import (
+    PICTURED,
     QuerySet,
     SetName,
     SetStates,
@@ -135,6 +137,6 @@ def _measures(
         best = max(map(hybrid, (0.0, *LEXICAL_WEIGHTS)), key=lambda sets: sum(map(np.mean, sets)))
         measures["passages"] = reciprocal["passages"]
         measures["hybrid"] = mean_of_means([mean_interval(each, seed) for each in best])
-    if "scenes" in scores:
-        measures["pictures"] = reciprocal["scenes"]
+    if seen := [reciprocal[name] for name in PICTURED if name in scores]:
+        measures["pictures"] = mean_of_means(seen)
     return measures

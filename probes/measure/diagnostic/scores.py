@@ -25,8 +25,8 @@ class DiagnosticScore:
     """Mean reciprocal rank of the passage that a question or a request asks for; None where the
     prompt is not among the better half of them, which reads passages."""
     pictures: Interval | None = None
-    """Mean reciprocal rank of a caption's picture among drawn scenes; None on a backbone that reads
-    no pictures."""
+    """Mean reciprocal rank of a caption's picture, with equal weights among drawn scenes and among
+    photographs and drawings; None on a backbone that reads no pictures."""
     hybrid: Interval | None = None
     """Mean reciprocal rank of paraphrases and passages by vectors and words together, with the
     weight of the lexical score that serves this extraction best; None without passages."""

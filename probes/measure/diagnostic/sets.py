@@ -5,8 +5,10 @@
 | `paraphrases` | 200 sentences                 | their paraphrases, and as many near-misses    |
 | `passages`    | 120 questions, 120 requests   | 120 passages of 170 words, six on a subject   |
 | `scenes`      | 100 captions                  | their pictures, where the backbone reads them |
+| `everyday`    | 63 captions                   | their photographs and drawings, there too     |
 
-The texts were written for this project, and the scenes are drawn by it.
+The texts were written for this project, and the scenes are drawn by it. Where photographs and
+drawings of everyday things are from, `probes.data.pictures` says.
 """
 
 import functools
@@ -19,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from probes.data import paraphrases, passages
+from probes.data import PICTURES, paraphrases, passages, pictures
 from probes.geometry import CorpusGeometry, GeometryKind
 from probes.items import Item
 from probes.measure.diagnostic.scores import DiagnosticScore
@@ -30,7 +32,9 @@ from probes.model.batches.states import prompted_states
 from probes.prompts import Prompt, Side, as_prompt
 from probes.scenes.generator import SEEN, distinct_scenes
 
-SetName = Literal["paraphrases", "passages", "scenes"]
+SetName = Literal["paraphrases", "passages", "scenes", "everyday"]
+PICTURED: tuple[SetName, ...] = ("scenes", "everyday")
+"""The sets whose documents are pictures."""
 SCENES = 100
 """Number of drawn scenes, each with a caption and a picture."""
 
@@ -69,12 +73,12 @@ class SetStates:
     """States of the reference items, for documents of another modality than the queries."""
 
     def scores(self, kind: GeometryKind, column: int) -> Float[Tensor, "queries documents"]:
-        """Stage-1 scores at the site of this column, in a geometry of the documents."""
+        """Stage-1 scores at the site of this column, in a geometry of the documents alone."""
         queries, documents = self.queries[:, column], self.documents[:, column]
         asked, held = self.set.queries[0].signature, self.set.documents[0].signature
         reference = at_column(self.reference, column)
         ids = [str(place) for place in range(len(documents))]
-        geometry = CorpusGeometry.of(kind, ids, [held] * len(ids), documents, reference)
+        geometry = CorpusGeometry.of(kind, ids, [held] * len(ids), documents, no_reference)
         geometry = geometry.with_queries([asked], reference)
         return geometry.map(queries, asked, "query") @ geometry.map(documents, held, "document").T
 
@@ -92,6 +96,8 @@ def query_set(name: SetName) -> QuerySet:
             queries = [row["question"] for row in rows] + [row["request"] for row in rows]
         case "scenes":
             return _scenes()
+        case "everyday":
+            return _everyday()
     count = len(rows)
     answers = np.arange(len(queries)) % count
     return QuerySet(name, [Item(q) for q in queries], [Item(t) for t in texts], answers, count)
@@ -107,10 +113,18 @@ def _scenes() -> QuerySet:
     return QuerySet("scenes", captions, pictures, np.arange(SCENES), SCENES)
 
 
+def _everyday() -> QuerySet:
+    """Captions of photographs and drawings of everyday things."""
+    rows = pictures()
+    captions = [Item(row["caption"]) for row in rows]
+    shown = [Item(images=[PICTURES / row["file"]]) for row in rows]
+    return QuerySet("everyday", captions, shown, np.arange(len(rows)), len(rows))
+
+
 def sets_for(backbone: Backbone) -> list[SetName]:
     """The query sets that a backbone can read."""
     sees = "image" in backbone.modalities
-    return ["paraphrases", "passages", *(["scenes"] if sees else [])]
+    return ["paraphrases", "passages", *(PICTURED if sees else ())]
 
 
 def embed_set(
@@ -131,7 +145,7 @@ def embed_set(
         return remembered_states(backbone, rows, sites, progress=title)
 
     found = query_set(name)
-    reference = reference_vectors(states) if name == "scenes" else no_reference
+    reference = reference_vectors(states) if name in PICTURED else no_reference
     return SetStates(
         found, states(found.queries, "query"), states(found.documents, "document"), reference
     )

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 MARKER = re.compile("\ue000(\\d+)\ue001")
 MAX_TOKENS = 32_768
 """Default limit of a row's length, even where the model claims a longer context."""
-SEEING = "HuggingFaceTB/SmolVLM-256M-Instruct, or without a download smolsight (drawn shapes only)"
+SEEING = "HuggingFaceTB/SmolVLM-256M-Instruct, or without the hub smolsight (everyday things)"
 READERS = {"image": SEEING, "video": SEEING, "audio": "Qwen/Qwen2.5-Omni-3B"}
 """Models to suggest where a backbone reads text only."""
 
