@@ -96,7 +96,8 @@ def probe(
     A report is kept in the cache, where every command finds it. If the weights already have a
     report, the figures are redrawn from it. An interrupted run keeps the parts that were finished;
     run the same command again to resume. Of several models each gets a folder in --out, which also
-    holds figures that compare them; a model that fails does not stop the others.
+    holds figures and a page, comparison.html, that compare them; a model that fails does not stop
+    the others.
 
     Args:
         only: Only these parts, such as curves,synonyms: framing, curves, diagnostic, hybrid (which
@@ -117,7 +118,10 @@ def probe(
         preflight.check_writable(folder)
         if len(models) == 1:
             check_model(model, loading)
+    from freeret.pages.comparison import comparison_page
     from freeret.pages.probe_folder import draw
+    from probes import ProbeReport, compare
+    from probes.reports.report import EMPTY
 
     reports, failed = [], []
     for model, folder in folders.items():
@@ -132,7 +136,9 @@ def probe(
             failed.append(model)
     if len(reports) > 1:
         draw(reports, out, format, **looks)
-        say(f"Figures that compare the {len(reports)} models are in {out}")
+        comparison = compare([ProbeReport(**{**EMPTY, **report}) for report in reports])
+        write_atomic(out / "comparison.html", comparison_page(comparison))
+        say(f"The {len(reports)} models are compared in {out / 'comparison.html'}")
     if failed:
         raise BadSetting(f"not probed: {', '.join(failed)}; see the errors above")
 
