@@ -1,4 +1,4 @@
-"""Where to read pictures: sites of the last layers under four prompts, raw and centred.
+"""Where to read pictures: sites of the last layers under three prompts, raw and centred.
 
     python figures/pictures_sites.py --model smolsight --drawings DATA/drawings
     python figures/pictures_sites.py                     # draws all that was measured
@@ -12,7 +12,7 @@ beside it, and prints the table.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cyclopts
 import numpy as np
@@ -23,11 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders import load_folder
-from freeret.evaluate.loaders.pictures import load_pictures
-from freeret.evaluate.loaders.scenes import load_scenes
-from probes import Backbone
+from freeret.evaluate.loaders.pictures import captioned_pictures
+from freeret.evaluate.loaders.scenes import make_ground
+from probes import Backbone, Item
 from probes.files import read_json, write_json
 from probes.geometry import unit
 from probes.measure.diagnostic.sets import answer_ranks
@@ -37,9 +36,9 @@ from probes.prompts import as_prompt
 from probes.stats import Interval, mean_interval
 
 HERE = Path(__file__).parent
-PROMPTS = {"e5v": "E5-V", "control": "FreeRet", "prompteol": "PromptEOL", "topic": "topic"}
+PROMPTS = {"e5v": "E5-V", "control": "FreeRet", "prompteol": "PromptEOL"}
 SITES = [*(f"{kind}[{layer}]" for layer in range(-6, 0) for kind in ("attn", "mlp")), "norm"]
-POOLS = 3
+SCENE_POOLS = 3
 
 Score = dict[str, Any]
 """Prompt, site, whether vectors are centred, and the interval of each task."""
@@ -60,63 +59,70 @@ def main(*, model: str | None = None, drawings: Path | None = None) -> None:
         show(scores, file.stem)
 
 
-def tasks(drawings: Path | None) -> dict[str, list[Dataset]]:
-    """The datasets of each task by its name; a query of each has one right document."""
-    measured = {
-        f"scenes, {task}": [load_scenes(seed, task) for seed in range(POOLS)]
-        for task in ("text→image", "image→text", "image→image")
+class Pool(NamedTuple):
+    """Lists of items; the i-th items of all lists belong together."""
+
+    items: dict[str, list[Item]]
+    tasks: dict[str, tuple[str, str]]
+    """The lists of queries and of documents of each task, by its name."""
+
+
+def pools(drawings: Path | None) -> list[Pool]:
+    """What is measured: a task of several pools is measured over all of them."""
+    scenes = {
+        "scenes, text→image": ("captions", "pictures"),
+        "scenes, image→text": ("pictures", "captions"),
+        "scenes, image→image": ("pictures", "renderings"),
     }
+    found = []
+    for seed in range(SCENE_POOLS):
+        items = make_ground(seed).items
+        found.append(Pool({k: items[k] for k in ("captions", "pictures", "renderings")}, scenes))
     for kind in ("photographs", "drawings"):
-        dataset = load_pictures(kind, "text→image")
-        measured[f"{len(dataset.documents)} {kind}, text→image"] = [dataset]
+        found.append(_captioned(kind, *captioned_pictures(kind)))
     if drawings is not None:
         dataset = load_folder(drawings)
-        measured[f"{len(dataset.documents)} drawings, text→image"] = [dataset]
-    return measured
+        documents = {item.id: item for item in dataset.documents}
+        judged = (dataset.judgements[str(query.id)] for query in dataset.queries)
+        found.append(_captioned("drawings", dataset.queries, [documents[id] for [id] in judged]))
+    return found
+
+
+def _captioned(kind: str, captions: list[Item], shown: list[Item]) -> Pool:
+    task = f"{len(shown)} {kind}, text→image"
+    return Pool({"captions": captions, "pictures": shown}, {task: ("captions", "pictures")})
 
 
 def measure(model: str, drawings: Path | None) -> None:
     """Write the scores of a backbone."""
     backbone = Backbone.load(model)
-    measured = tasks(drawings)
-    scores = []
+    scores: list[Score] = []
     for name in PROMPTS:
-        prompt = as_prompt(name)
-        right = {
-            task: [
-                _right(
-                    dataset,
-                    prompted_states(
-                        backbone, prompt, dataset.queries, "query", SITES, progress=task
-                    ),
-                    prompted_states(
-                        backbone, prompt, dataset.documents, "document", SITES, progress=task
-                    ),
+        first: dict[str, list[np.ndarray]] = {}
+        for pool in pools(drawings):
+            # These prompts read queries and documents alike.
+            states = {
+                kind: prompted_states(
+                    backbone, as_prompt(name), items, "document", SITES, progress=f"{name}, {kind}"
                 )
-                for dataset in datasets
-            ]
-            for task, datasets in measured.items()
-        }
+                for kind, items in pool.items.items()
+            }
+            for task, (queries, documents) in pool.tasks.items():
+                first.setdefault(task, []).append(_first(states[queries], states[documents]))
+        right = {task: np.concatenate(found, axis=2) for task, found in first.items()}
         for column, site in enumerate(SITES):
             for centred in (False, True):
-                found = {
-                    task: mean_interval(
-                        np.concatenate([pool[column, int(centred)] for pool in pools])
-                    )
-                    for task, pools in right.items()
-                }
+                found = {t: mean_interval(hits[column, int(centred)]) for t, hits in right.items()}
                 scores.append({"prompt": name, "site": site, "centred": centred, "tasks": found})
     write_json(
         HERE / f"pictures_sites_{model}.json",
-        {"pools": POOLS, "fingerprint": backbone.fingerprint, "scores": scores},
+        {"pools": SCENE_POOLS, "fingerprint": backbone.fingerprint(), "scores": scores},
     )
 
 
-def _right(dataset: Dataset, queries: Tensor, documents: Tensor) -> np.ndarray:
-    """Whether the first hit is the right one, [sites, raw or centred, queries]."""
-    place = {item.id: number for number, item in enumerate(dataset.documents)}
-    judged = (dataset.judgements[str(query.id)] for query in dataset.queries)
-    answers = np.array([place[id] for [id] in judged])
+def _first(queries: Tensor, documents: Tensor) -> np.ndarray:
+    """Whether the first hit is the right one, 0 or 1, [sites, raw or centred, queries]."""
+    answers = np.arange(len(queries))
     rows = []
     for column in range(len(SITES)):
         sides = [queries[:, column].float(), documents[:, column].float()]

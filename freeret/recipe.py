@@ -327,7 +327,7 @@ def _describe_pictures(
     if chosen.pictures is None:
         return []
     return [
-        f"Pictures: a caption ranks its own with a mean reciprocal rank of {chosen.pictures}; "
+        f"Pictures: a caption ranks its picture with a mean reciprocal rank of {chosen.pictures}; "
         f"with the E5-V extraction {reference.pictures}, with the paper's choice {paper.pictures}. "
         "Texts and pictures have equal weight in the choice."
     ]

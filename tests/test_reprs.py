@@ -176,7 +176,7 @@ def test_a_recipe_says_what_it_chose() -> None:
 def test_a_report_prints_the_figures_that_matter(report: ProbeReport) -> None:
     lines = dict(line.split(": ", 1) for line in str(report).splitlines())
     assert lines["turn of the last two steps, running text"].startswith("the final norm")
-    assert lines["best extraction"].startswith("prompt topic at attn[-1], geometry centre")
+    assert lines["best extraction"].startswith("prompt prompteol at attn[-1], geometry centre")
     judge, weight, gain = surest_gain(report.reranking)
     said = f"{gain} of the reciprocal rank ({judge}, weight {weight:g})"
     assert lines["gain of reranking"] == said + ", within noise" * (gain.low <= 0)

@@ -110,5 +110,7 @@ def _read(file: Path) -> Image.Image:
     if file.suffix == ".svg":
         from resvg_py import svg_to_bytes  # pyright: ignore[reportMissingImports]
 
-        return Image.open(io.BytesIO(bytes(svg_to_bytes(str(file), width=256, height=256))))
+        return Image.open(
+            io.BytesIO(bytes(svg_to_bytes(svg_path=str(file), width=256, height=256)))
+        )
     return Image.open(file).convert("RGBA")

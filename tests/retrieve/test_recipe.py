@@ -110,7 +110,7 @@ def test_pictures_are_quoted_in_their_order() -> None:
     rows = [setting("prompteol", "attn[-1]", "centre", 0.8), *REFERENCES]
     seen = [dataclasses.replace(row, pictures=around(found))
             for row, found in zip(rows, (0.7, 0.2, 0.3), strict=True)]  # fmt: skip
-    [said] = [r for r in chosen(diagnostic=seen).reasons if r.startswith("Scenes")]
+    [said] = [r for r in chosen(diagnostic=seen).reasons if r.startswith("Pictures")]
     places = [said.index(str(around(found))) for found in (0.7, 0.2, 0.3)]
     assert places == sorted(places)
 
