@@ -150,8 +150,10 @@ def draw(scores: Sequence[Score]) -> Figure:
         ax.set_ylim(0, 1)
     for ax in panels[len(names) :]:
         ax.remove()
-    figure.supxlabel("site, in order of execution")
-    figure.supylabel("Precision@1")
+    for ax in panels[::3]:
+        ax.set_ylabel("Precision@1")
+    for ax in panels[-3:]:
+        ax.set_xlabel("site, in order of execution")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(PROMPTS))
     return figure

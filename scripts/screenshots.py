@@ -14,19 +14,23 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from freeret import FreeRet
-from freeret.evaluate.loaders.scenes import make_ground
+from freeret.evaluate.loaders.pictures import captioned_pictures
 from freeret.pages.hits import hits_page
+from probes import Item
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
-WIDTH, HITS = 1000, 6
+WIDTH, HITS = 1000, 3
+WORDS, PICTURE = "something hot to drink", "alps.webp"
+"""The two queries; the picture is not in the store."""
 
 
 def main() -> None:
-    scenes = make_ground(seed=0, size=24).items
+    _, pictures = captioned_pictures("all")
+    others = [picture for picture in pictures if picture.id != PICTURE]
+    queries = [Item(WORDS), *(picture for picture in pictures if picture.id == PICTURE)]
     retriever = FreeRet("smolsight", progress=True)
     with tempfile.TemporaryDirectory() as folder:
-        retriever.index(scenes["pictures"], Path(folder) / "store")
-        queries = [scenes["captions"][0], scenes["renderings"][2]]
+        retriever.index(others, Path(folder) / "store")
         page = hits_page(retriever, queries, retriever.search_many(queries, top_n=HITS))
     screenshot(page).save(IMAGES / "search.webp", quality=85, method=6)
 
@@ -38,8 +42,8 @@ def screenshot(page: str) -> Image.Image:
         browser = playwright.chromium.launch(executable_path=installed, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": WIDTH, "height": 600}, color_scheme="light")
         tab.set_content(page, wait_until="load")
-        end = tab.get_by_text("How it was searched").bounding_box()
-        assert end, "the page ends with how it was searched"
+        end = tab.get_by_text("How these hits were found").bounding_box()
+        assert end, "the page ends with how its hits were found"
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": end["y"] - 16}
         image = tab.screenshot(full_page=True, clip=clip)  # pyright: ignore
         browser.close()
