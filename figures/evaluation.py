@@ -6,11 +6,12 @@
         --out figures/results/smollm2-135m
     python figures/evaluation.py
 
-The same with `--model smolsight`, `scenes:3` and `scenes-mixed:3`, without BM25 where the suite is
-not text. Reads figures/results/<model>/<system>.json: `vectors` is the recipe with lexical weight
-0, `rerank-top20` is the recipe reranked by its judge, `likelihood-top20` by likelihood with weight
-0.2, `former` the recipe of an earlier version, by vectors alone. Writes figures/evaluation.md, and
-evaluation-<model>.png and .svg.
+The same with `--model smolsight`, `scenes:3`, `scenes-mixed:3`, `pictures:photographs`,
+`pictures:drawings` and `folder:DATA/drawings`, without BM25 where the suite is not text. Reads
+figures/results/<model>/<system>.json: `vectors` is the recipe with lexical weight 0, `rerank-top20`
+is the recipe reranked by its judge, `likelihood-top20` by likelihood with weight 0.2. The texts of
+e5v, paper and vectors of smolsight were measured before it read photographs; it reads texts as
+ever. Writes figures/evaluation.md, and evaluation-<model>.png and .svg.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,6 @@ HERE = Path(__file__).parent
 SYSTEMS = {
     "e5v": "E5-V extraction",
     "paper": "FreeRet-embed",
-    "former": "former recipe",
     "vectors": "recipe, vectors alone",
     "recipe": "recipe",
     "rerank-top20": "reranked by its heads, top 20",
@@ -39,9 +39,8 @@ HEAD = """# Every suite that runs offline
 
 Main metric with its 95% bootstrap interval; in brackets the recipe minus this system, paired, with
 its interval and p-value. The recipe ranks by vectors and words; the similarity of pairs (stsb-dev)
-is measured by its vectors alone, which stand for it there. The former recipe is that of an earlier
-version (PromptEOL, centred, by vectors alone). Reranking by likelihood has weight 0.2, which no
-recipe chose. Scenes are means over three pools.
+is measured by its vectors alone, which stand for it there. Reranking by likelihood has weight 0.2,
+which no recipe chose. Scenes are means over three pools.
 
 """
 
