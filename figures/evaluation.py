@@ -31,7 +31,7 @@ SYSTEMS = {
     "paper": "FreeRet-embed",
     "vectors": "recipe, vectors alone",
     "recipe": "recipe",
-    "rerank-top20": "reranked by its heads, top 20",
+    "rerank-top20": "reranked by its judge, top 20",
     "likelihood-top20": "reranked by likelihood, top 20",
     "bm25": "BM25",
 }
