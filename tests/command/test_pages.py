@@ -322,5 +322,5 @@ def test_a_report_is_written_with_its_page(tmp_path: Path) -> None:
     write_report(report, tmp_path)
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "Probe report of smollm2-135m" in page
-    assert page.count("data:image/svg+xml") == 3 * 3 + 2 + 1 + 1
+    assert page.count("data:image/svg+xml") == 3 * 3 + 3 + 1 + 1
     assert len(page) < 2_000_000
