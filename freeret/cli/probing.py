@@ -121,7 +121,6 @@ def probe(
     from freeret.pages.comparison import comparison_page
     from freeret.pages.probe_folder import draw
     from probes import ProbeReport, compare
-    from probes.reports.report import EMPTY
 
     reports, failed = [], []
     for model, folder in folders.items():
@@ -136,7 +135,7 @@ def probe(
             failed.append(model)
     if len(reports) > 1:
         draw(reports, out, format, **looks)
-        comparison = compare([ProbeReport(**{**EMPTY, **report}) for report in reports])
+        comparison = compare([ProbeReport.of_parts(report) for report in reports])
         write_atomic(out / "comparison.html", comparison_page(comparison))
         say(f"The {len(reports)} models are compared in {out / 'comparison.html'}")
     if failed:

@@ -12,7 +12,7 @@ from probes.measure.diagnostic.scores import best_first
 from probes.measure.parts import PARTS, Format
 from probes.plots import save
 from probes.plots.figures import KINDS, PART_OF, figure_of
-from probes.reports.report import EMPTY, write_parts
+from probes.reports.report import write_parts
 
 FORMATS: tuple[Format, ...] = ("png", "svg")
 
@@ -63,7 +63,7 @@ def write_measured(
         if part in report:
             timings = {name: s for name, s in report["timings"].items() if name == part}
             write_parts(folder / f"{part}.json", {**head, "timings": timings, part: report[part]})
-    page = report_page(ProbeReport(**{**EMPTY, **report}), recipe=None)
+    page = report_page(ProbeReport.of_parts(report), recipe=None)
     write_atomic(folder / "report.html", page)
     draw([report], folder, formats, **looks)
 

@@ -105,6 +105,11 @@ class ProbeReport:
         name = check_choice("part", part or "", ("curves", *_ADAPTERS))
         return part_table(self.heads.heads if name == "heads" else getattr(self, name))
 
+    @classmethod
+    def of_parts(cls, fields: Mapping[str, Any]) -> "ProbeReport":
+        """A report of what was measured, by the names of its fields; the other parts are empty."""
+        return cls(**{**EMPTY, **fields})
+
     def save(self, path: str | Path) -> Path:
         """Write a JSON file, whole or not at all, that `load` reads; returns its path."""
         return write_parts(path, vars(self))
