@@ -34,6 +34,7 @@ from freeret.cli.output import (
     summary,
 )
 from freeret.search import MEMORY
+from probes.embedded import SEEING
 from probes.errors import BadSetting, StoreError
 from probes.model.loading import Loading
 from probes.model.locate import check_model
@@ -189,7 +190,7 @@ def answer(
 
 
 def demo(
-    *, model: Model = "smolsight", out: Path = Path("out/demo"), loading: Settings = AS_USUAL
+    *, model: Model = SEEING, out: Path = Path("out/demo"), loading: Settings = AS_USUAL
 ) -> None:
     """Search built-in passages, pictures and clips, and write a page that explains the results.
 

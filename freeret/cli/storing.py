@@ -23,6 +23,7 @@ from freeret.cli.options import (
 )
 from freeret.cli.output import note, note_why_no_items, print_table, printable, resumable, say
 from freeret.search import Index
+from probes.embedded import SEEING
 from probes.errors import BadItem, BadSetting
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def index(
         Shard.parse(shards)
     listing = columns.listing(paths, skip_bad=skip_bad, metadata_field=metadata_field)
     from freeret.reports import named_recipe
-    from freeret.scale.opening import SEEING, Opening, model_for
+    from freeret.scale.opening import Opening, model_for
 
     named = model_for(store, model, listing)
     if model is None and named == SEEING:

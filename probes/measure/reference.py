@@ -117,7 +117,7 @@ def _drawn_scenes() -> list[Item]:
     return [Item(images=[picture]) for picture in _drawings()]
 
 
-def _everyday_pictures() -> list[Item]:
+def everyday_pictures() -> list[Item]:
     """Photographs and drawings of everyday things."""
     return [Item(images=[PICTURES / row["file"]]) for row in pictures()]
 
@@ -132,7 +132,7 @@ _MAKERS: dict[str, Callable[[], list[Item]]] = {
     "captions": captions,
     "captions of everyday things": everyday,
     "drawn scenes": _drawn_scenes,
-    "everyday pictures": _everyday_pictures,
+    "everyday pictures": everyday_pictures,
     "captioned pictures": _captioned_pictures,
     "clips": _clips,
 }

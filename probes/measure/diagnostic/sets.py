@@ -21,11 +21,17 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from probes.data import PICTURES, paraphrases, passages, pictures
+from probes.data import paraphrases, passages, pictures
 from probes.geometry import CorpusGeometry, GeometryKind
 from probes.items import Item
 from probes.measure.diagnostic.scores import DiagnosticScore
-from probes.measure.reference import Reference, at_column, no_reference, reference_vectors
+from probes.measure.reference import (
+    Reference,
+    at_column,
+    everyday_pictures,
+    no_reference,
+    reference_vectors,
+)
 from probes.model.backbone import Backbone
 from probes.model.batches.remembering import remembered_states
 from probes.model.batches.states import prompted_states
@@ -115,10 +121,10 @@ def _scenes() -> QuerySet:
 
 def _everyday() -> QuerySet:
     """Captions of photographs and drawings of everyday things."""
-    rows = pictures()
-    captions = [Item(row["caption"]) for row in rows]
-    shown = [Item(images=[PICTURES / row["file"]]) for row in rows]
-    return QuerySet("everyday", captions, shown, np.arange(len(rows)), len(rows))
+    captions = [Item(row["caption"]) for row in pictures()]
+    return QuerySet(
+        "everyday", captions, everyday_pictures(), np.arange(len(captions)), len(captions)
+    )
 
 
 def sets_for(backbone: Backbone) -> list[SetName]:
