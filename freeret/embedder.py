@@ -157,7 +157,8 @@ class Embedder:
         if not any(item.media for item in items):
             return self.encode_rows(rows, progress=progress), [item.text for item in items]
         states = self._states(rows, [self.site, NORM], progress)
-        return states[:, 0], self._with_texts(items, states[[bool(i.media) for i in items], 1])
+        media = [bool(item.media) for item in items]
+        return states[:, 0], texts_with_words(self.backbone, items, states[media, 1])
 
     def words(self, items: Sequence[Item], side: Side = "document") -> list[str]:
         """The words of items as `encode_with_words` returns them; only items with media need a
@@ -168,15 +169,7 @@ class Embedder:
             [item for item in items if item.media],
             lambda rows, bar: self._states(rows, [NORM], bar),
         )
-        return self._with_texts(items, states[:, 0])
-
-    def _with_texts(
-        self, items: Sequence[Item], states: Float[Tensor, "media hidden"]
-    ) -> list[str]:
-        """The text of each item, followed by the words of its media, from the states at `norm` of
-        the items that hold media."""
-        read = iter(words_of(self.backbone, states))
-        return [f"{i.text}\n{next(read)}".strip() if i.media else i.text for i in items]
+        return texts_with_words(self.backbone, items, states[:, 0])
 
     def _states(
         self, rows: Sequence[Sequence[Row]], sites: Sequence[Site], progress: str | None
@@ -233,6 +226,20 @@ class Embedder:
             "truncate_dim": None,  # removed option; kept because existing stores record it
             **({} if self.passage is None else {"passage": self.passage}),
         }
+
+
+def texts_with_words(
+    backbone: Backbone, items: Sequence[Item], states: Float[Tensor, "media hidden"]
+) -> list[str]:
+    """The text of each item, followed by the words that the model reads in its media.
+
+    Args:
+        backbone: The model.
+        items: Items of any form.
+        states: States at `norm` of those of the items that hold media.
+    """
+    read = iter(words_of(backbone, states))
+    return [f"{i.text}\n{next(read)}".strip() if i.media else i.text for i in items]
 
 
 def _mean(states: Float[Tensor, "rows sites hidden"]) -> Float[Tensor, "sites hidden"]:

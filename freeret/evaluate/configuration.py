@@ -1,4 +1,4 @@
-"""A method in comparable terms: how stage 1 reads and compares, and how stage 2 judges."""
+"""A method in comparable terms: how stage 1 reads, compares and fuses, and how stage 2 judges."""
 
 from dataclasses import dataclass, replace
 
@@ -16,11 +16,14 @@ class Configuration:
     frame: str | None = None
     depth: int = 0
     """Candidates per query that are reranked; 0 without stage 2."""
+    lexical: float = 0.0
+    """Weight of the lexical leg; 0 for a ranking by vectors alone."""
 
     def __str__(self) -> str:
         geometry = "" if self.geometry == "none" else f", {self.geometry}"
+        words = f", with {self.lexical:g} times BM25" if self.lexical else ""
         stage2 = f", top {self.depth} by {self.frame}" if self.depth else ""
-        return f"{self.prompt} at {self.site}{geometry}{stage2}"
+        return f"{self.prompt} at {self.site}{geometry}{words}{stage2}"
 
 
 PAPER = Configuration("control", PAPER_SITE, "none")

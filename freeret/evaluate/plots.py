@@ -17,6 +17,7 @@ PARTS = {
     "prior": ("a prior off, at attn[-1]", None),
     "prompt": ("prompt, at attn[-1]", "control"),
     "geometry": ("geometry, at attn[-1] and at the recipe's site", "none"),
+    "lexical": ("weight of BM25, as in the recipe otherwise", "recipe, 0"),
     "frame": ("stage 2", None),
 }
 """Part -> title of its panel, and the row of the paper's choice, through which a line is drawn."""

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from freeret.evaluate.ablation.file import Ablations, ablate_all, mean_regret, regrets
-from freeret.evaluate.ablation.measure import Ablator
+from freeret.evaluate.ablation.file import Ablations, ablate_all, mean_regret, regrets, worst_regret
+from freeret.evaluate.ablation.measure import Ablation, Ablator, Point
 from freeret.evaluate.ablation.scratch import Scratch
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.failures import Unfinished
@@ -40,7 +40,9 @@ from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
 from probes import Backbone, Item, late_sites
 from probes.errors import BadFile, BadSetting, Mismatch
+from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS
 from probes.measure.fusion import lead
+from probes.prompts import NAMED
 from probes.stats import Interval
 from tests.command.test_cli import own_lines
 from tests.commands import run
@@ -506,7 +508,11 @@ def test_every_part_is_in_the_table(ablations: tuple[Ablations, Path]) -> None:
         assert f"{name}, top 3" in frames
         assert f"{name}, top 5" in frames
     assert not [r for r in ablations[0].datasets["pairs"].rows if r.part == "frame"]
-    assert len(ablations[0].datasets["small"].grid) == (3 + len(ASKED)) * 9 * 3
+    assert parts["lexical"] == ["recipe, 0", *(f"recipe, {weight:g}" for weight in LEXICAL_WEIGHTS)]
+    assert "lexical" not in {row.part for row in ablations[0].datasets["pairs"].rows}
+    prompts, hybrid = 3 + len(ASKED), len(LEXICAL_WEIGHTS)
+    assert len(ablations[0].datasets["small"].grid) == prompts * 3 * (9 + hybrid)
+    assert len(ablations[0].datasets["pairs"].grid) == prompts * 3 * 9
 
 
 def test_one_pass_over_all_sites_is_each_site_by_itself(
@@ -519,6 +525,44 @@ def test_one_pass_over_all_sites_is_each_site_by_itself(
             alone = PromptedSystem("alone", tiny("llama"), [prompt], site, kind)  # type: ignore[arg-type]
             expected = score_run(data, alone.run(data), data.metrics[0]).interval().mean
             assert grid[prompt, site, kind] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2.5-vl"])
+def test_the_grid_holds_what_a_recipe_with_words_reaches(
+    kind: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Of texts, and of pictures, which the lexical leg finds by the words read in them."""
+    backbone, data = tiny(kind), apart(pictures=kind == "qwen2.5-vl")
+    recipe = dataclasses.replace(RECIPE, frame=None, lexical=0.5)
+    found = Ablator(backbone, recipe, []).measure(data, Scratch(tmp_path, "this"))
+    grid = {(p.prompt, p.site, p.geometry, p.lexical): p.value for p in found.grid}
+    for prompt, geometry, weight in [
+        ("prompteol", "centre", 0.5), ("e5v", "whiten", 1.0), ("control", "none", 0.05),
+        ("control", "none", 0.0),
+    ]:  # fmt: skip
+        as_this = dataclasses.replace(recipe, prompt=prompt, geometry=geometry, lexical=weight)
+        alone = PromptedSystem.of("alone", backbone, as_this).run(data)
+        expected = score_run(data, alone, data.metrics[0]).interval().mean
+        assert grid[prompt, "attn[-1]", geometry, weight] == pytest.approx(expected, abs=1e-6)
+    chosen = next(row for row in found.rows if (row.part, row.name) == ("choice", "recipe"))
+    assert chosen.interval[0] == grid["prompteol", "attn[-1]", "centre", 0.5]
+    assert chosen.interval[0] != grid["prompteol", "attn[-1]", "centre", 0.0]
+
+
+def apart(*, pictures: bool) -> Dataset:
+    """Queries whose answers share no word with them, so that words change their places."""
+    documents = [Item(words(i), id=f"d{i}") for i in range(20)]
+    if pictures:
+        colours = [(13 * i % 256, 29 * i % 256, 71 * i % 256) for i in range(20)]
+        drawn = [Image.new("RGB", (32, 32), colour) for colour in colours]
+        documents = [Item(images=[picture], id=f"d{i}") for i, picture in enumerate(drawn)]
+    return Dataset(
+        name="apart",
+        queries=[Item(words(3 * i + 1), id=f"q{i}") for i in range(8)],
+        documents=documents,
+        judgements={f"q{i}": {f"d{2 * i}": 1} for i in range(8)},
+        metrics=("RR",),
+    )
 
 
 def test_a_row_is_compared_with_the_papers_choice(ablations: tuple[Ablations, Path]) -> None:
@@ -543,15 +587,23 @@ def test_regret_is_best_minus_chosen(ablations: tuple[Ablations, Path]) -> None:
     found = {(r.dataset, r.part): r for r in regrets(ablations[0])}
     grid = ablations[0].datasets["pairs"].grid
     at = {p.site: p.value for p in grid if (p.prompt, p.geometry) == ("prompteol", "centre")}
+    settings = {p: p.value for p in grid if p.site == "attn[-1]" and p.prompt in NAMED}
     site = found["pairs", "site"]
     assert (site.chosen, site.value) == ("attn[-1]", at["attn[-1]"])
     assert (site.best_value, site.worst_value) == (max(at.values()), min(at.values()))
     assert at[site.best] == site.best_value
     assert site.regret == site.best_value - site.value >= 0
-    assert found["pairs", "setting"].best_value == max(p.value for p in grid)
+    assert found["pairs", "setting"].best_value == max(settings.values())
+    assert found["pairs", "setting"].worst_value == min(settings.values())
+    prompts = [v for p, v in settings.items() if p.geometry == "centre"]
+    geometries = [v for p, v in settings.items() if p.prompt == "prompteol"]
+    assert found["pairs", "prompt"].best_value == max(prompts)
+    assert found["pairs", "geometry"].worst_value == min(geometries)
+    assert found["pairs", "lexical"].regret == 0, "pairs are compared by vectors alone"
     assert found["small", "frame"].chosen.startswith("recipe, top")
     sites = [r.regret for r in regrets(ablations[0]) if r.part == "site"]
     assert mean_regret(regrets(ablations[0]), "site") == pytest.approx(np.mean(sites))
+    assert worst_regret(regrets(ablations[0]), "site") == max(sites)
     other = regrets(ablations[0], dataclasses.replace(RECIPE, site="norm"))
     assert next(r.value for r in other if (r.dataset, r.part) == ("pairs", "site")) == at["norm"]
 
@@ -577,10 +629,38 @@ def test_only_the_prompts_asked_for(tiny: Tiny, tmp_path: Path) -> None:
     assert {point.prompt for point in found.grid} == {"control", "e5v", "prompteol"}
 
 
+def test_regret_counts_the_words_of_the_recipe() -> None:
+    """Chosen among the weights of the recipe's site, beside prompts and geometries there."""
+    recipe = Recipe("topic", "attn[-1]", "whiten", lexical=0.5)
+    points = [
+        Point("topic", "attn[-1]", "whiten", 0.4),
+        Point("topic", "attn[-1]", "whiten", 0.6, 0.5, (0.5, 0.7)),
+        Point("topic", "attn[-1]", "whiten", 0.65, 1.0),
+        Point("topic", "attn[-1]", "centre", 0.7, 0.5),
+        Point("e5v", "attn[-1]", "whiten", 0.8, 0.5),
+        Point("e5v", "attn[-1]", "none", 0.9, 0.1, (0.9, 0.9)),
+        Point("control", "attn[-1]", "none", 0.6, 0.1, (0.2, 1.0)),
+        Point("control", "attn[-1]", "none", 0.7, 0.2, (0.4, 1.0)),
+        Point("no prior", "attn[-1]", "none", 0.95, 0.1),  # which no recipe can choose
+        Point("topic", "norm", "whiten", 0.99),
+    ]
+    one = Ablation("digest", "P@1", 9, 9, "", [], points)
+    made = Ablations({"model": "m", "layers": 4}, recipe, [], [], 0, {"one": one}, {})
+    found = {r.part: (r.value, r.best_value) for r in regrets(made)}
+    assert found == {
+        "site": (0.4, 0.99), "setting": (0.6, 0.9), "prompt": (0.6, 0.8), "geometry": (0.6, 0.7),
+        "lexical": (0.6, 0.65),
+    }  # fmt: skip
+    setting = next(r for r in regrets(made) if r.part == "setting")
+    assert setting.best == "e5v, none, BM25 0.1"
+    # Picked on the one half: 0.9 against 0.7; on the other: two, 0.2 and 0.4, against 0.5.
+    assert setting.held_out == pytest.approx((0.2 - 0.2) / 2)
+
+
 def test_a_figure_has_a_panel_a_part(ablations: tuple[Ablations, Path]) -> None:
     shown = draw_ablation(ablations[0].datasets["small"], title="small")
     titles = [ax.get_title(loc="left") for ax in shown.axes]
-    assert len(titles) == 6
+    assert len(titles) == 7
     labels = [label.get_text() for label in shown.axes[1].get_yticklabels()]
     assert labels == late_sites(4)
 

@@ -14,16 +14,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from freeret.evaluate.ablation.measure import RECIPE, STAGE1, Ablation, Ablator, Point
 from freeret.evaluate.ablation.scratch import Scratch
+from freeret.evaluate.configuration import from_end
 from freeret.evaluate.failures import Failure, Unfinished
 from freeret.evaluate.loaders import Loader
 from freeret.evaluate.results.kept import slug
 from freeret.evaluate.run import hardware
 from freeret.recipe import Recipe
 from freeret.store.identity import differences, in_words
-from probes import Site
 from probes.display import Results
 from probes.errors import BadFile, FreeRetError, Mismatch
 from probes.files import read_format, write_json, wrong_field
+from probes.prompts import NAMED
 from probes.stats import Interval
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class Ablations:
     datasets: dict[str, Ablation]
     timings: dict[str, dict[str, Any]]
     format: int = FORMAT
+    weights: list[float] = field(default_factory=list)
+    """Weights of the lexical leg in the grid; empty in a file of an earlier version, whose grid is
+    by vectors alone."""
     loading: dict[str, Any] = field(default_factory=dict)
     """How the backbone was loaded. Not part of the identity: the device and the batch size do not
     change a result."""
@@ -122,7 +126,7 @@ def ablate_all(ablator: Ablator, loaders: Iterable[Loader], file: Path) -> Ablat
     backbone = ablator.backbone
     ablations = Ablations(
         backbone.fingerprint(), ablator.recipe, list(ablator.prompts), list(ablator.depths),
-        ablator.seed, {}, {}, loading=backbone.loading.given(),
+        ablator.seed, {}, {}, weights=ablator.weights, loading=backbone.loading.given(),
     )  # fmt: skip
     identity = ablations.identity()
     if file.is_file():
@@ -163,14 +167,20 @@ class Regret:
 
     dataset: str
     part: str
-    """`site`: among sites, at the recipe's prompt and geometry. `setting`: among everything in
-    stage 1's grid. `frame`: among frames, where stage 2 was measured."""
+    """`site`: among sites, by vectors alone, at the recipe's prompt and geometry. `setting`: among
+    all prompts, geometries and lexical weights, at the recipe's site; `prompt`, `geometry` and
+    `lexical`: among those of one kind, the rest as in the recipe. `frame`: among frames, where
+    stage 2 was measured."""
     chosen: str
     value: float
     best: str
     best_value: float
     worst: str
     worst_value: float
+    held_out: float | None = None
+    """The regret where the best is picked on half of the queries and compared on the other half,
+    the mean over both halves: the best of many on the queries that it is measured on is partly
+    luck. Below 0 where the pick is worse than the choice; None where no halves were measured."""
 
     @property
     def regret(self) -> float:
@@ -178,25 +188,28 @@ class Regret:
 
 
 def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
-    """The regret of a recipe's site, extraction and frame on every dataset.
+    """The regret of a recipe's site, setting and frame on every dataset.
 
     Args:
         ablations: The measured choices.
-        recipe: One whose prompt is among those measured; None: the one that was ablated.
+        recipe: One whose prompt is among those measured; None: the one that was ablated. At another
+            site than that of the ablated one there are no lexical weights to choose among.
     """
     recipe, layers = recipe or ablations.recipe, int(ablations.fingerprint["layers"])
+    site = from_end(recipe.site, layers)
     rows = []
     for name, ablation in ablations.datasets.items():
-        grid = {point: point.value for point in ablation.grid}
-        chosen = next(point for point in grid if _is(point, recipe, layers))
-        peers = {
-            p: v
-            for p, v in grid.items()
-            if (p.prompt, p.geometry) == (recipe.prompt, recipe.geometry)
-        }
-        rows.append(_regret(name, "site", chosen, {p: (p.site, v) for p, v in peers.items()}))
-        everything = {p: (f"{p.prompt} at {p.site}, {p.geometry}", v) for p, v in grid.items()}
-        rows.append(_regret(name, "setting", chosen, everything))
+        points = {(p.site, p.prompt, p.geometry, p.lexical): p for p in ablation.grid}
+        by_vectors = points[site, recipe.prompt, recipe.geometry, 0.0]
+        chosen = points.get((site, recipe.prompt, recipe.geometry, recipe.lexical), by_vectors)
+        sites = [p for p in ablation.grid if _differs(p, by_vectors) <= {"site"}]
+        rows.append(_among(name, "site", by_vectors, sites, "{0.site}"))
+        settings = [p for p in ablation.grid if p.site == site and p.prompt in NAMED]
+        label = "{0.prompt}, {0.geometry}, BM25 {0.lexical:g}"
+        rows.append(_among(name, "setting", chosen, settings, label))
+        for part in ("prompt", "geometry", "lexical"):
+            peers = [p for p in settings if _differs(p, chosen) <= {part}]
+            rows.append(_among(name, part, chosen, peers, f"{{0.{part}}}"))
         rows += _frames(name, ablation, recipe)
     return rows
 
@@ -206,23 +219,47 @@ def mean_regret(regrets: Sequence[Regret], part: str) -> float:
     return float(np.mean([r.regret for r in regrets if r.part == part]))
 
 
+def worst_regret(regrets: Sequence[Regret], part: str) -> float:
+    """The largest over datasets, in the metric's unit."""
+    return max(r.regret for r in regrets if r.part == part)
+
+
+def _differs(point: Point, other: Point) -> set[str]:
+    """The choices in which two settings differ."""
+    parts = ("site", "prompt", "geometry", "lexical")
+    return {part for part in parts if getattr(point, part) != getattr(other, part)}
+
+
+def _among(dataset: str, part: str, chosen: Point, points: Sequence[Point], label: str) -> Regret:
+    """The regret of one setting among several, which `label` words."""
+    best, worst = (pick(points, key=lambda p: p.value) for pick in (max, min))
+    return Regret(
+        dataset, part, label.format(chosen), chosen.value, label.format(best), best.value,
+        label.format(worst), worst.value, _held_out(chosen, points),
+    )  # fmt: skip
+
+
+def _held_out(chosen: Point, points: Sequence[Point]) -> float | None:
+    """`Regret.held_out`. Settings that are equally good on a half are averaged."""
+    if chosen.halves is None:
+        return None
+    gains = []
+    for picked_on, compared_on in ((0, 1), (1, 0)):
+        halves = [p.halves for p in points if p.halves is not None]
+        top = max(half[picked_on] for half in halves)
+        best = [half[compared_on] for half in halves if half[picked_on] == top]
+        gains.append(np.mean(best) - chosen.halves[compared_on])
+    return float(np.mean(gains))
+
+
 def _frames(name: str, ablation: Ablation, recipe: Recipe) -> list[Regret]:
     """Regrets at each depth; a recipe without a frame chose stage 1 alone."""
     frames = [row for row in ablation.rows if row.part == "frame"]
     regrets = []
     for depth in dict.fromkeys(row.depth for row in frames):
         rows = {row.name: (row.label, row.interval[0]) for row in frames if row.depth == depth}
-        regrets.append(_regret(name, "frame", RECIPE if recipe.frame else STAGE1, rows))
+        label, value = rows[RECIPE if recipe.frame else STAGE1]
+        ranked = sorted(rows.values(), key=lambda row: row[1])
+        (worst, low), (best, high) = ranked[0], ranked[-1]
+        regrets.append(Regret(name, "frame", label, value, best, high, worst, low))
     return regrets
-
-
-def _regret(dataset: str, part: str, chosen: Any, options: dict[Any, tuple[str, float]]) -> Regret:
-    label, value = options[chosen]
-    ranked = sorted(options.values(), key=lambda option: option[1])
-    (worst, low), (best, high) = ranked[0], ranked[-1]
-    return Regret(dataset, part, label, value, best, high, worst, low)
-
-
-def _is(point: Point, recipe: Recipe, layers: int) -> bool:
-    same_site = Site.parse(point.site).resolve(layers) == Site.parse(recipe.site).resolve(layers)
-    return same_site and (point.prompt, point.geometry) == (recipe.prompt, recipe.geometry)

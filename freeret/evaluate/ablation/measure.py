@@ -1,19 +1,22 @@
 """Ablation: what each part of the method is worth on one dataset.
 
-Stage 1 is a grid of prompt × site × geometry; every prompt is encoded once, all sites in one pass.
-Stage 2 reranks the recipe's first stage with every frame at every depth, by the judgement alone,
-and with the recipe's frame and fusion. The reference of every difference is the paper's choice for
+Stage 1 is a grid of prompt × site × geometry by vectors alone, and at the recipe's site of prompt ×
+geometry × weight of the lexical leg; every prompt is encoded once, all sites in one pass. Stage 2
+reranks the recipe's first stage with every frame at every depth, by the judgement alone, and with
+the recipe's judge and fusion. The reference of every difference is the paper's choice for
 the same stage: the control prompt at attn[-1] without geometry, and the A/B question.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
+from freeret.embedder import texts_with_words
 from freeret.evaluate.ablation.scratch import Scratch
 from freeret.evaluate.configuration import E5V, PAPER, Configuration, from_end
 from freeret.evaluate.datasets import Dataset
@@ -26,6 +29,7 @@ from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
 from probes.geometry import GEOMETRY_KINDS, GeometryKind
+from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS
 from probes.measure.reference import at_column, reference_vectors
 from probes.model.batches.states import prompted_states
 from probes.prompts import NAMED, Prompt, Side, as_prompt
@@ -53,7 +57,7 @@ class Row:
     """One choice of one part, beside the paper's."""
 
     part: str
-    """choice, site, prior, prompt, geometry, frame"""
+    """choice, site, prior, prompt, geometry, lexical, frame"""
     name: str
     interval: tuple[float, float, float]
     difference: tuple[float, float, float]
@@ -73,12 +77,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Point:
-    """An extraction of stage 1's grid, and its value."""
+    """A setting of stage 1's grid, and its value."""
 
     prompt: str
     site: str
     geometry: GeometryKind
     value: float
+    lexical: float = 0.0
+    """Weight of the lexical leg."""
+    halves: tuple[float, float] | None = None
+    """Its values over every other query, and over the rest; None in a file of an earlier version,
+    and where there is only one query."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,15 @@ class Ablator:
     progress: bool = False
 
     @property
-    def chosen(self) -> Configuration:
-        """The recipe's extraction."""
+    def weights(self) -> list[float]:
+        """The weights of the lexical leg that a recipe is chosen among, and the recipe's."""
+        return sorted({0.0, *LEXICAL_WEIGHTS, self.recipe.lexical})
+
+    def chosen(self, dataset: Dataset) -> Configuration:
+        """The recipe's stage 1. Words are a leg of search: pairs are compared by vectors alone."""
         site = from_end(self.recipe.site, self.backbone.num_layers)
-        return Configuration(self.recipe.prompt, site, self.recipe.geometry)
+        lexical = self.recipe.lexical if dataset.has_choice else 0.0
+        return Configuration(self.recipe.prompt, site, self.recipe.geometry, lexical=lexical)
 
     def measure(self, dataset: Dataset, scratch: Scratch) -> Ablation:
         """Measure all parts on one dataset, and keep each finished one in `scratch`.
@@ -137,7 +151,7 @@ class Ablator:
         else:
             dataset.check_readable()
         grid, first = self._stage1(dataset, scratch, skipped)
-        rows = _rows(grid, self.chosen, self.seed)
+        rows = _rows(grid, self.chosen(dataset), self.seed)
         if self.depths and dataset.has_choice:
             rows += self._stage2(dataset, first, scratch, skipped)
         return Ablation(
@@ -147,7 +161,10 @@ class Ablator:
             documents=len(dataset.documents),
             note=dataset.note,
             rows=rows,
-            grid=[Point(c.prompt, c.site, c.geometry, s.value) for c, s in grid.items()],  # type: ignore[arg-type]
+            grid=[
+                Point(c.prompt, c.site, c.geometry, s.value, c.lexical, _halves(s))  # type: ignore[arg-type]
+                for c, s in grid.items()
+            ],
             group=dataset.group,
             drawn_from=dataset.drawn_from,
             skipped=skipped or [],
@@ -156,7 +173,8 @@ class Ablator:
     def _stage1(
         self, dataset: Dataset, scratch: Scratch, skipped: list[Skipped] | None
     ) -> tuple[Grid, Run]:
-        """The scores of every extraction, and the ranking of the recipe's."""
+        """The scores of every setting, and the ranking of the recipe's."""
+        chosen = self.chosen(dataset)
         metric, journal = parse_metric(dataset.metrics[0]), scratch.grid
         grades = metric.grades(dataset)
         first = read_trec(scratch.first, dataset)
@@ -175,18 +193,20 @@ class Ablator:
             if row is None:
                 bad = None if skipped is None else list(skipped)
                 runs = self._runs(dataset, name, bad)
-                if self.chosen in runs:
-                    write_trec(scratch.first, runs[self.chosen], "recipe")
-                    first = runs[self.chosen]
+                if chosen in runs:
+                    write_trec(scratch.first, runs[chosen], "recipe")
+                    first = runs[chosen]
                 scores = {c: metric.per_query(dataset, run) for c, run in runs.items()}
                 row = {
                     "prompt": name,
-                    "scores": [[c.site, c.geometry, v.tolist()] for c, v in scores.items()],
+                    "scores": [
+                        [c.site, c.geometry, c.lexical, v.tolist()] for c, v in scores.items()
+                    ],
                     "skipped": [asdict(one) for one in bad or []],
                 }
                 journal.add(row)
-            for site, geometry, values in row["scores"]:
-                key = Configuration(name, site, geometry)
+            for site, geometry, lexical, values in row["scores"]:
+                key = Configuration(name, site, geometry, lexical=lexical)
                 grid[key] = Scores(metric, np.array(values), grades)
             if skipped is not None:
                 bad = [Skipped(**one) for one in row["skipped"]]
@@ -196,9 +216,10 @@ class Ablator:
     def _runs(
         self, dataset: Dataset, name: str, skipped: list[Skipped] | None
     ) -> dict[Configuration, Run]:
-        """The rankings of one prompt at every late site, in every geometry."""
-        late = late_sites(min(LAYERS, self.backbone.num_layers))
-        sites = list(dict.fromkeys([*late, self.chosen.site]))
+        """The rankings of one prompt at every late site, in every geometry; at the recipe's site
+        with every weight of the lexical leg."""
+        late, chosen = late_sites(min(LAYERS, self.backbone.num_layers)), self.chosen(dataset)
+        sites = list(dict.fromkeys([*late, chosen.site]))
         prompt = as_prompt(PROMPTS[name], dataset.task)
 
         def encode(items: Sequence[Item], side: Side) -> Tensor:
@@ -207,13 +228,32 @@ class Ablator:
 
         at_all_sites = reference_vectors(encode)
         good, queries, documents = encode_sides(encode, dataset, skipped)
+        norm = sites.index("norm")
+        read: dict[Side, dict[str | None, str]] = {
+            "query": self._words(good.queries, queries[:, norm]),
+            "document": self._words(good.documents, documents[:, norm]),
+        }
+
+        def words(items: Sequence[Item], side: Side) -> list[str]:
+            return [read[side][item.id] for item in items]
+
         return {
-            Configuration(name, site, kind): rank(
-                good, queries[:, i], documents[:, i], kind, at_column(at_all_sites, i)
+            Configuration(name, site, kind, lexical=weight): rank(
+                good, queries[:, i], documents[:, i], kind, at_column(at_all_sites, i), weight,
+                words,
             )
             for i, site in enumerate(sites)
             for kind in GEOMETRY_KINDS
-        }
+            for weight in (self.weights if site == chosen.site and dataset.has_choice else [0.0])
+        }  # fmt: skip
+
+    def _words(
+        self, items: Sequence[Item], states: Float[Tensor, "items hidden"]
+    ) -> dict[str | None, str]:
+        """What the lexical leg reads of items, by id, from their states at `norm`."""
+        media = [bool(item.media) for item in items]
+        words = texts_with_words(self.backbone, items, states[media])
+        return dict(zip((item.id for item in items), words, strict=True))
 
     def _stage2(
         self, dataset: Dataset, first: Run, scratch: Scratch, skipped: list[Skipped] | None
@@ -235,6 +275,9 @@ class Ablator:
             Reranker(self.backbone, order="swap"),
             Reranker(self.backbone, calibrate=True),
         )
+        if self.recipe.frame is not None and self.recipe.frame not in margins:
+            named = Reranker.from_recipe(self.backbone, self.recipe)
+            margins[self.recipe.frame] = judge(self.recipe.frame, named)
         orders = [margins["mcq"], margins["mcq_swapped"]]
         margins["mcq, both orders"] = _combine(both, orders)
         margins["mcq, calibrated"] = _combine(calibrated, orders[:1])
@@ -271,6 +314,7 @@ def _rows(grid: Grid, recipe: Configuration, seed: int) -> list[Row]:
         return Configuration(prompt, site, geometry)
 
     sites = [c.site for c in grid if c == at(site=c.site)]
+    weighted = [c for c in grid if c == replace(recipe, lexical=c.lexical)]
     wanted: dict[str, dict[str, Configuration]] = {
         "choice": {"E5-V extraction": E5V, "FreeRet-embed": PAPER, "recipe": recipe},
         "site": {site: at(site=site) for site in sites},
@@ -278,8 +322,9 @@ def _rows(grid: Grid, recipe: Configuration, seed: int) -> list[Row]:
         "prompt": {name: at(prompt=name) for name in NAMED},
         "geometry": {
             **{kind: at(geometry=kind) for kind in GEOMETRY_KINDS},
-            **{f"recipe, {k}": at(recipe.prompt, recipe.site, k) for k in GEOMETRY_KINDS},
+            **{f"recipe, {k}": replace(recipe, geometry=k) for k in GEOMETRY_KINDS},
         },
+        "lexical": {f"recipe, {c.lexical:g}": c for c in weighted if len(weighted) > 1},
     }
     return [
         _row(part, name, grid[key], grid[PAPER], seed)
@@ -287,6 +332,15 @@ def _rows(grid: Grid, recipe: Configuration, seed: int) -> list[Row]:
         for name, key in lines.items()
         if key in grid
     ]
+
+
+def _halves(scores: Scores) -> tuple[float, float] | None:
+    """The metric over every other query, and over the rest."""
+    places = np.arange(len(scores.values))
+    if len(places) < 2:
+        return None
+    first, second = (float(scores.over(places[start::2][None])[0]) for start in (0, 1))
+    return first, second
 
 
 def _row(part: str, name: str, scores: Scores, reference: Scores, seed: int, **more: Any) -> Row:
