@@ -9,8 +9,9 @@ row of the predicted word; as controls, of as much along a random direction, and
 the last attention are changed alike. At the end of the prompt of E5-V are measured: whether the
 predicted word stays, α of the last two steps, β at the norm, and how well sentences find their
 paraphrases by the states of `mlp[-1]` and `norm`. A backbone that reads pictures is measured on
-drawn scenes, whose captions find their pictures. Intervals are 95%. Writes
-figures/causal_<model>.json and, of all that were measured, figures/causal.png and .svg.
+drawn scenes, and on photographs and drawings of everyday things, whose captions find their
+pictures. Intervals are 95%. Writes figures/causal_<model>_<query set>.json and, of all that were
+measured, figures/causal.png and .svg.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +27,11 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 from torch import Tensor
 
-from probes import E5V, Backbone, Item, record
-from probes.data import paraphrases
+from probes import E5V, Backbone, record
+from probes.data import pictures
 from probes.files import read_json, write_json
 from probes.geometry import unit
-from probes.measure.diagnostic.sets import answer_ranks, query_set
+from probes.measure.diagnostic.sets import PICTURED, SetName, answer_ranks, query_set
 from probes.measure.lexicalization import alpha_of, beta_of
 from probes.microscope.turns import Turn, components
 from probes.model.batches.run import run_batches
@@ -44,6 +45,13 @@ from probes.stats import Interval, mean_interval
 HERE = Path(__file__).parent
 MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b", "smolsight")
 END = ("attn[-1]", "mlp[-1]", "norm")
+PAIRS: dict[SetName, int] = {"paraphrases": 60, "scenes": 60, "everyday": 63}
+"""Queries of each set that are measured, the first ones, and as many documents."""
+TITLES: dict[SetName, str] = {
+    "paraphrases": "sentences",
+    "scenes": "scenes",
+    "everyday": "everyday pictures",
+}
 CONTROLS = {"MLP before": "mlp[-2]", "last attention": "attn[-1]"}
 
 Change = Callable[[Tensor], Intervention]
@@ -183,39 +191,45 @@ def effects(
     return {name: value.numpy() for name, value in values.items()}
 
 
-def measure(model: str, pairs: int) -> None:
-    backbone = Backbone.load(model)
-    if "image" in backbone.modalities:
-        scenes = query_set("scenes")
-        queries, documents = scenes.queries[:pairs], scenes.documents[:pairs]
-    else:
-        rows = paraphrases()[:pairs]
-        queries = [Item(row["sentence"]) for row in rows]
-        documents = [Item(row["paraphrase"]) for row in rows]
+def measure(backbone: Backbone, name: SetName) -> dict[str, Any]:
+    """What figures/causal_<model>_<query set>.json holds."""
+    chosen, pairs = query_set(name), PAIRS[name]
+    queries, documents = chosen.queries[:pairs], chosen.documents[:pairs]
     ends, turns = measure_ends(backbone, [E5V.apply(item) for item in (*queries, *documents)])
     plain = ends["unchanged"]
     word_rows = backbone.word_rows(plain.words).cpu()
-    before = effects(plain, plain, word_rows, pairs)
-    found = {}
-    for name, end in ends.items():
-        values = effects(end, plain, word_rows, pairs)
-        found[name] = {key: _rounded(mean_interval(value)) for key, value in values.items()}
-        for key in values:
-            if key.startswith("MRR"):
-                gain = mean_interval(values[key] - before[key])
-                found[name][f"gain in {key}"] = _rounded(gain)
-    write_json(
-        HERE / f"causal_{model}.json",
-        {
-            "fingerprint": backbone.fingerprint(),
-            "pairs": pairs,
-            "turns": {
-                site: {key: _rounded(value) for key, value in split.intervals().items()}
-                for site, split in turns.items()
-            },
-            "effects": found,
+    values = {key: effects(end, plain, word_rows, pairs) for key, end in ends.items()}
+    kinds = [row["kind"] for row in pictures()] if name == "everyday" else []
+    return {
+        "fingerprint": backbone.fingerprint(),
+        "pairs": pairs,
+        "turns": {
+            site: {key: _rounded(value) for key, value in split.intervals().items()}
+            for site, split in turns.items()
         },
-    )
+        "effects": summary(values, np.arange(pairs)),
+        "kinds": {
+            kind: summary(values, np.flatnonzero(np.array(kinds) == kind))
+            for kind in dict.fromkeys(kinds)
+        },
+    }
+
+
+def summary(
+    values: Mapping[str, Mapping[str, ndarray]], queries: ndarray
+) -> dict[str, dict[str, list[float]]]:
+    """Intervals of each quantity by condition, over some of the queries and their answers; every
+    answer is ranked among all."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, quantities in values.items():
+        of_prompts = {k: v.reshape(2, -1) for k, v in quantities.items() if not k.startswith("MRR")}
+        of_queries = {k: v for k, v in quantities.items() if k.startswith("MRR")}
+        gains = {f"gain in {k}": v - values["unchanged"][k] for k, v in of_queries.items()}
+        found[name] = {
+            key: _rounded(mean_interval(value[..., queries].ravel()))
+            for key, value in {**of_prompts, **of_queries, **gains}.items()
+        }
+    return found
 
 
 def _rounded(interval: Interval) -> list[float]:
@@ -234,13 +248,13 @@ LABELS = ("last MLP, mlp[-1]", "final norm, norm")
 
 @styled()
 def draw(measured: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """A row of panels for each backbone."""
+    """A row of panels for each backbone and query set, by its title."""
     figure = Figure(figsize=(14, 0.6 + 3.4 * len(measured)), layout="constrained")
     axes = figure.subplots(len(measured), len(PANELS), squeeze=False, sharex="col")
     for ax, title in zip(axes[0], PANELS, strict=True):
         ax.set_title(title)
-    for (first, *others), (model, data) in zip(axes, measured.items(), strict=True):
-        first.set_ylabel(f"{model}, {data['pairs']} pairs", fontweight="bold")
+    for (first, *others), (title, data) in zip(axes, measured.items(), strict=True):
+        first.set_ylabel(title, fontweight="bold")
         for ax, keys in zip((first, *others), PANELS.values(), strict=True):
             _conditions(ax, data["effects"], keys, named=ax is first)
     figure.legend(*axes[0][1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -261,18 +275,29 @@ def _conditions(ax: Axes, found: Mapping[str, Any], keys: Sequence[str], *, name
     ax.grid(axis="x")
 
 
-def main(*, model: str | None = None, pairs: int = 60) -> None:
+def main(*, model: str | None = None) -> None:
     """Measure a model, or draw what was measured.
 
     Args:
         model: One of the embedded backbones; none draws only.
-        pairs: Queries, and as many documents.
     """
     if model is not None:
-        measure(model, pairs)
-    files = {name: HERE / f"causal_{name}.json" for name in MODELS}
-    measured = {name: read_json(file) for name, file in files.items() if file.exists()}
+        backbone = Backbone.load(model)
+        sees = "image" in backbone.modalities
+        names: tuple[SetName, ...] = PICTURED if sees else ("paraphrases",)
+        for name in names:
+            write_json(_file(model, name), measure(backbone, name))
+    measured = {}
+    for name in MODELS:
+        for set_name, title in TITLES.items():
+            if (file := _file(name, set_name)).exists():
+                data = read_json(file)
+                measured[f"{name}\n{data['pairs']} {title}"] = data
     save(draw(measured), HERE / "causal")
+
+
+def _file(model: str, name: SetName) -> Path:
+    return HERE / f"causal_{model}_{name}.json"
 
 
 if __name__ == "__main__":

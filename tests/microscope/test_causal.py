@@ -76,3 +76,15 @@ def test_retrieval_counts_the_answer_of_each_query(causal: Any) -> None:
     assert found["MRR at norm, raw"].tolist() == [1.0, 0.5]
     assert found["word kept"].tolist() == [1, 1, 1, 0]
     np.testing.assert_allclose(found["β at norm"], 1)
+
+
+def test_a_kind_of_pictures_keeps_the_ranks_among_all(causal: Any) -> None:
+    """Quantities of prompts are those of the chosen queries and of their answers."""
+    unchanged = {"β at norm": np.arange(6.0), "MRR at norm, raw": np.array([1, 0.5, 0.25])}
+    skipped = {"β at norm": np.zeros(6), "MRR at norm, raw": np.array([1, 1, 0.5])}
+    values = {"unchanged": unchanged, "skipped": skipped}
+    found = causal.summary(values, np.array([2]))
+    assert found["unchanged"]["β at norm"][0] == (2 + 5) / 2
+    assert found["skipped"]["MRR at norm, raw"] == [0.5] * 3
+    assert found["skipped"]["gain in MRR at norm, raw"] == [0.25] * 3
+    assert causal.summary(values, np.arange(3))["skipped"]["gain in MRR at norm, raw"][0] == 0.25
