@@ -26,7 +26,7 @@ from probes.errors import BadSetting, NotRecorded
 from probes.files import write_atomic
 from probes.measure.lexicalization import alpha_of, beta_of
 from probes.microscope.page import lens_html, lens_page
-from probes.microscope.places import Places, picture_places
+from probes.microscope.places import Names, Places, picture_places
 from probes.microscope.tokens import content_places, spelled
 from probes.model.backbone import Backbone
 from probes.model.encoding.rows import Positions
@@ -72,8 +72,9 @@ class LensTable:
     beta: ndarray
     content: bool
     """Whether the words are content words alone."""
-    pictures: tuple[Places | str, ...]
-    """Where the tokens of each picture stand in it, or why that cannot be said."""
+    pictures: tuple[Places | Names | str, ...]
+    """Where the tokens of each picture stand in it, or which names of its contents they are, or why
+    that cannot be said."""
 
     def __repr__(self) -> str:
         return (

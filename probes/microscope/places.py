@@ -10,12 +10,15 @@ Tokens of a picture have places where they form a grid, row after row, and nothi
 
 Which part of the picture a tile shows, all of it or a centre that was cut out, is found by putting
 a picture of gradients of the same size through the processor. A picture that is cut into several
-tiles has no places; nor has one whose grid is interspersed with tokens of other kinds, or whose
-tokens are names of what it shows, as those of photographs are in smolsight.
+tiles has no places; nor has one whose grid is interspersed with tokens of other kinds.
+
+Tokens that are names of what the picture shows, as those of photographs are in smolsight, form no
+grid, but their tower knows where its evidence for each name lies.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -36,18 +39,62 @@ EDGE = 0.02
 """A box that ends this close to the edge of the picture ends at the edge."""
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, as shares of a picture's width and height."""
+
+
 @dataclass(frozen=True, eq=False)
 class Places:
     """The grid of one picture."""
 
     positions: ndarray
     """The place of each token in the prompt, `[height, width]`."""
-    box: tuple[float, float, float, float]
-    """Left, top, right and bottom of the grid, as shares of the picture's width and height."""
+    box: Box
+    """Where the grid lies in the picture."""
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """The tokens at each place, row by row: a single one."""
+        return self.positions.reshape(-1, 1).tolist()
+
+    @property
+    def centres(self) -> ndarray:
+        """The centre of each place, `[places, 2]`, as shares of the picture's width and height."""
+        return _centres(np.arange(self.positions.size), self.positions.shape, self.box)
 
 
-def picture_places(backbone: Backbone, row: Row) -> list[Places | str]:
-    """The places of each picture of a row, or a sentence that says why its tokens have none."""
+@dataclass(frozen=True, eq=False)
+class Names:
+    """The names of one picture, in the order of their tokens."""
+
+    tokens: list[list[int]]
+    """The places of the tokens of each name in the prompt."""
+    evidence: ndarray
+    """The evidence for each name at each place of the picture, `[names, height, width]`: where the
+    classifier found it, not where the language model looks."""
+    box: Box
+    """Where those places lie in the picture."""
+
+    @property
+    def centres(self) -> ndarray:
+        """The centre of the place with the greatest evidence for each name, `[names, 2]`, as shares
+        of the picture's width and height."""
+        peaks = self.evidence.reshape(len(self.tokens), -1).argmax(-1)
+        return _centres(peaks, self.evidence.shape[1:], self.box)
+
+
+def _centres(numbers: ndarray, shape: tuple[int, ...], box: Box) -> ndarray:
+    """The centres of places of a grid of that shape, which are numbered row by row."""
+    left, top, right, bottom = box
+    rows, columns = np.unravel_index(numbers, shape)
+    across = left + (columns + 0.5) / shape[1] * (right - left)
+    down = top + (rows + 0.5) / shape[0] * (bottom - top)
+    return np.stack([across, down], axis=-1)
+
+
+def picture_places(backbone: Backbone, row: Row) -> list[Places | Names | str]:
+    """The places of each picture of a row, the names that its tokens are, or a sentence that says
+    why they are neither."""
     perception = backbone.encoder.perception
     if perception is None:
         return []
@@ -65,7 +112,7 @@ def _media_tokens(backbone: Backbone, ids: list[int], start: int = 0) -> list[in
 
 def _places(
     backbone: Backbone, perception: Perception, piece: Piece, tokens: list[int]
-) -> Places | str:
+) -> Places | Names | str:
     counted, box = piece.processed.positions.get("image_grid_thw"), WHOLE
     if counted is not None:
         merged = perception.processor.image_processor.merge_size
@@ -75,6 +122,9 @@ def _places(
         box = _tile_box(perception, piece)
         if isinstance(box, str):
             return box
+        names = _names(backbone, perception, piece, tokens, box)
+        if names is not None:
+            return names
         grid = (math.isqrt(len(tokens)),) * 2
     if math.prod(grid) != len(tokens):
         return f"{piece.label} has {len(tokens)} tokens, which do not form one grid of places"
@@ -82,6 +132,24 @@ def _places(
     if counted is None and not _answers(backbone, _read(perception, piece), places):
         return f"the {len(tokens)} tokens of {piece.label} do not answer to places in it"
     return places
+
+
+def _names(
+    backbone: Backbone, perception: Perception, piece: Piece, tokens: list[int], box: Box
+) -> Names | None:
+    """The names that the tokens are, where their tower says that they are names in the main."""
+    tower: Any = getattr(backbone.model.base_model, "vision_tower", None)
+    if not hasattr(tower, "evidence"):
+        return None
+    processed = perception.media.process("image", _read(perception, piece), piece.view)
+    pixels = processed.tensors["pixel_values"].to(tower.device, tower.dtype)
+    with backbone.lock:
+        scene, [concepts], [maps] = tower.evidence(pixels)
+    if scene.item() > 0.5:
+        return None
+    starts = [0, *(concepts.diff().nonzero().flatten() + 1).tolist()]
+    spelled = [part.tolist() for part in np.split(np.array(tokens), starts[1:])]
+    return Names(spelled, maps[starts].float().cpu().numpy(), box)
 
 
 def _read(perception: Perception, piece: Piece) -> Image.Image:
@@ -120,7 +188,7 @@ def _answers(backbone: Backbone, picture: Image.Image, places: Places) -> bool:
     return True
 
 
-def _tile_box(perception: Perception, piece: Piece) -> tuple[float, float, float, float] | str:
+def _tile_box(perception: Perception, piece: Piece) -> Box | str:
     """The part of a picture that its only tile shows, or why there is no such tile."""
     media, size = perception.media, _read(perception, piece).size
     black, white = (_tiles(media, piece.view, Image.new("RGB", size, c)) for c in ("#000", "#fff"))

@@ -109,6 +109,37 @@ def test_two_things_in_two_quarters_are_both_named(tower: SightTower) -> None:
         assert set(concepts.probabilities(maps)[0].topk(2).indices.tolist()) == {3, 5}
 
 
+def test_evidence_averages_to_the_logits(tower: SightTower) -> None:
+    """Over the picture, and over its quarters, which share the places in the middle."""
+    concepts = tower.concepts
+    maps = torch.rand(2, 1280, 7, 7)
+    wanted = torch.tensor([[3, CLASSES, 7], [CLASSES, 0, 999]])
+    with torch.no_grad():
+        found = concepts.evidence(maps, wanted)
+        for region, features in (
+            (found, maps),
+            (found[..., :4, :4], maps[..., :4, :4]),
+            (found[..., :4, 3:], maps[..., :4, 3:]),
+        ):
+            means = features.mean((2, 3))
+            logits = torch.cat([concepts.trunk.fc(means), concepts.others(means)], -1)
+            assert torch.allclose(region.mean((2, 3)), logits.gather(1, wanted), atol=1e-4)
+
+
+def test_evidence_is_that_of_the_concept_that_each_token_names(tower: SightTower) -> None:
+    pixels = torch.rand(2, 3, 224, 224) * 2 - 1
+    with torch.no_grad():
+        concepts = tower.concepts
+        maps = concepts.trunk(pixels)
+        concepts.others.bias.copy_(concepts.trunk.fc(maps.mean((2, 3))).max() + 1)
+        found = tower.evidence(pixels)
+        assert found.concepts[:, :4].tolist() == [[CLASSES] * 4] * 2  # "1 0 0 0"
+        assert torch.equal(concepts.words.weight[found.concepts[:, 4:]], concepts(maps)[:, 4:])
+        assert torch.equal(found.maps, concepts.evidence(maps, found.concepts))
+        share = tower.is_scene(maps.mean((2, 3))).sigmoid()[:, 0]
+        assert torch.equal(found.scene, share)
+
+
 def test_what_looks_like_a_scene_is_read_by_the_scene_tower(tower: SightTower) -> None:
     pixels = torch.rand(2, 3, 224, 224) * 2 - 1
     nn.init.zeros_(tower.is_scene.weight)

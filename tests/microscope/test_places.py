@@ -1,7 +1,11 @@
-"""A token of a picture stands at the place that changes it most, and is drawn there."""
+"""A token of a picture stands at the place that changes it most, or where the evidence for its name
+lies, and is drawn there."""
 
+import json
 import re
 from collections.abc import Callable
+from itertools import combinations
+from random import Random
 
 import numpy as np
 import pytest
@@ -9,12 +13,15 @@ import torch
 from PIL import Image, ImageDraw
 
 from probes import lens, plots, record
+from probes.data import PICTURES
+from probes.embedded.smolsight import CONCEPTS
 from probes.errors import BadSetting, NotRecorded, UnsupportedBackbone
 from probes.items import Item
-from probes.microscope.places import Places, picture_places
+from probes.microscope.places import Names, Places, picture_places
 from probes.model.backbone import Backbone
 from probes.plots.microscope import LETTERS
 from probes.plots.style import writable
+from probes.scenes.generator import distinct_scenes
 from tests.models import MULTIMODAL
 from tests.samples import picture
 
@@ -43,7 +50,7 @@ def without_attention(name: str) -> Backbone:
     return Backbone.load(model, processor=processor, images=UNTILED.get(name, {}))
 
 
-def places_of(backbone: Backbone, item: Item) -> list[Places | str]:
+def places_of(backbone: Backbone, item: Item) -> list[Places | Names | str]:
     return picture_places(backbone, backbone.row(item))
 
 
@@ -111,6 +118,68 @@ def test_tokens_that_do_not_answer_to_their_places_have_none(tiny: Tiny) -> None
     assert isinstance(places_of(tiny("llava"), item)[0], Places)
 
 
+# -------------------------------------------------------------------------------------- names
+
+
+def halves(left: str, right: str) -> Image.Image:
+    """The middles of two photographs side by side."""
+    both = Image.new("RGB", (400, 400))
+    for number, name in enumerate((left, right)):
+        with Image.open(PICTURES / f"{name}.webp") as photograph:
+            middle = photograph.convert("RGB").resize((400, 400)).crop((100, 0, 300, 400))
+        both.paste(middle, (200 * number, 0))
+    return both
+
+
+def names_of(backbone: Backbone, image: Image.Image) -> tuple[Names, list[str]]:
+    """The names of a picture, and how their tokens are spelled."""
+    item = Item("what", images=[image])
+    [names] = places_of(backbone, item)
+    assert isinstance(names, Names)
+    states = record(backbone, item, "embed", positions="all")["embed"]
+    rows = backbone.model.get_input_embeddings().weight.detach()
+    spelled = [
+        backbone.tokenizer.decode(torch.cdist(states[tokens], rows).argmin(-1)).strip()
+        for tokens in names.tokens
+    ]
+    return names, spelled
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "words"),
+    [
+        ("cat", "espresso", ("tabby", "espresso")),
+        ("espresso", "cat", ("espresso", "tabby")),
+        ("motorcycle", "hamburger", ("moped", "french loaf")),
+    ],
+)
+def test_names_of_two_things_stand_on_their_sides(
+    left: str, right: str, words: tuple[str, str], smolsight: Backbone
+) -> None:
+    names, spelled = names_of(smolsight, halves(left, right))
+    across = dict(zip(spelled, names.centres[:, 0], strict=True))
+    assert across[words[0]] < 0.4
+    assert across[words[1]] > 0.6
+    concepts = json.loads(CONCEPTS.read_text())
+    assert set(spelled[:-1]) <= set(concepts)  # the last name may be cut off
+    tokens = [token for of_name in names.tokens for token in of_name]
+    assert tokens == list(range(tokens[0], tokens[0] + 16))
+
+
+def test_the_centre_of_a_name_is_where_its_evidence_is_greatest() -> None:
+    evidence = np.zeros((2, 7, 7))
+    evidence[0, 6, 0] = evidence[1, 0, 3] = 1
+    names = Names([[0], [1]], evidence, (0.25, 0.0, 0.75, 1.0))
+    assert names.centres == pytest.approx(np.array([[0.25 + 0.5 / 14, 13 / 14], [0.5, 1 / 14]]))
+
+
+def test_a_drawn_scene_keeps_its_grid(smolsight: Backbone) -> None:
+    scene = distinct_scenes(Random(3), 1)[0].draw(size=256, rng=Random(0))
+    [places] = places_of(smolsight, Item(images=[scene]))
+    assert isinstance(places, Places)
+    assert places.positions.shape == (4, 4)
+
+
 # ------------------------------------------------------------------------------------ figures
 
 
@@ -130,6 +199,29 @@ def test_words_are_drawn_at_their_places(tiny: Tiny) -> None:
         assert y == pytest.approx(12 * (row + 0.5), abs=1)
         assert text.get_text() == writable(word, LETTERS)
     assert ax.get_title(loc="left") == "attn[3]"
+
+
+def test_the_words_of_a_name_are_one_label_that_overlaps_no_other(smolsight: Backbone) -> None:
+    """Most names of a cup of coffee have their evidence at one place."""
+    image = Image.open(PICTURES / "espresso.webp").convert("RGB")
+    table = lens(smolsight, Item("what", images=[image]), sites="norm", content=True)
+    figure = plots.places_figure(table, image, ["norm"])
+    figure.draw_without_rendering()
+    [ax] = figure.axes
+    [names] = table.pictures
+    assert isinstance(names, Names)
+    held = [table.words[0, table.columns(tokens), 0] for tokens in names.tokens]
+    assert [text.get_text().split("\n") for text in ax.texts] == [
+        [writable(word) for word in words] for words in held
+    ]
+    assert ax.texts[0].get_position() == pytest.approx(names.centres[0] * image.size)
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
+    assert all(ax.bbox.contains(x, y) for box in boxes for x, y in box.corners())
+    starts = {tuple(np.array(line.get_xydata())[0]) for line in ax.lines}
+    assert starts
+    assert starts <= {tuple(centre) for centre in names.centres * image.size}
+    assert "evidence" in figure.get_supxlabel()
 
 
 def test_sites_are_side_by_side(tiny: Tiny) -> None:

@@ -13,9 +13,12 @@ A picture becomes 16 tokens in the language model's input space, of either kind:
   arXiv 1312.5650, reads a picture in the space of word vectors).
 
 How much a picture looks like a drawn scene, by the trunk's features, mixes the two.
+
+Names have no grid, but the classifier is linear on features that are averaged over places, so its
+evidence for a name at each place is known exactly: `SightTower.evidence`.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -115,10 +118,22 @@ class ConceptTower(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """The trunk's features [N, 1280, 7, 7] -> tokens [N, 16, hidden]."""
+        return self.words(self.named(maps)[1])
+
+    def named(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The concept [N, 16] whose name each token belongs to, and the row of `words` [N, 16] that
+        it is."""
         likeliest = self.probabilities(maps).topk(TOKENS).indices
         spelled = self.spelling[likeliest].flatten(1)
         first = (spelled < 0).sort(stable=True).indices[:, :TOKENS]
-        return self.words(spelled.gather(1, first))
+        return likeliest.gather(1, first // self.spelling.shape[1]), spelled.gather(1, first)
+
+    def evidence(self, maps: Tensor, concepts: Tensor) -> Tensor:
+        """Class activation maps [N, K, 7, 7] of K concepts of each picture: their logits at each
+        place."""
+        weight = torch.cat([self.trunk.fc.weight, self.others.weight])[concepts]
+        bias = torch.cat([self.trunk.fc.bias, self.others.bias])[concepts]
+        return torch.einsum("nkc,nchw->nkhw", weight, maps) + bias[..., None, None]
 
     def probabilities(self, maps: Tensor) -> Tensor:
         """Probabilities [N, concepts] of what a picture shows.
@@ -133,6 +148,17 @@ class ConceptTower(nn.Module):
         in_quarters = self.trunk.fc(quarters).softmax(-1).mean(1)
         share = classes.sum(-1, keepdim=True)
         return torch.cat([(classes + share * in_quarters) / 2, others], -1)
+
+
+class Evidence(NamedTuple):
+    """Where in each picture the evidence lies for the names that its tokens spell."""
+
+    scene: Tensor
+    """Share [N] of the tokens that comes from the scene tower: names are the remainder."""
+    concepts: Tensor
+    """The concept [N, 16] whose name each token belongs to."""
+    maps: Tensor
+    """Evidence [N, 16, 7, 7] for that concept at each place of the picture."""
 
 
 class SightTower(PreTrainedModel):
@@ -151,9 +177,32 @@ class SightTower(PreTrainedModel):
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         maps = self.concepts.trunk(pixel_values)
-        share = self.is_scene(maps.mean((2, 3))).sigmoid()[..., None]
+        share = self.scene_share(maps)[:, None, None]
         tokens = share * self.scenes(pixel_values) + (1 - share) * self.concepts(maps)
         return BaseModelOutputWithPooling(last_hidden_state=tokens, hidden_states=(tokens,))
+
+    def scene_share(self, maps: Tensor) -> Tensor:
+        """How much [N] a picture looks like a drawn scene, by the trunk's features."""
+        return self.is_scene(maps.mean((2, 3))).sigmoid()[:, 0]
+
+    @torch.no_grad()
+    def evidence(self, pixel_values: Tensor) -> Evidence:
+        """Where the classifier finds what the tokens name (class activation maps; Zhou et al.,
+        arXiv 1512.04150).
+
+        For features f(x, y) of the trunk, the logit of a concept is w·mean f + b, so its evidence
+        at a place is w·f(x, y) + b. The mean of a map over all places is the logit for the whole
+        picture, and over the places of a quarter that for the quarter.
+
+        Args:
+            pixel_values: Pixels [N, 3, 224, 224] in [-1, 1].
+
+        Returns:
+            The concept of each token and its map, and the share of the scene tower.
+        """
+        maps = self.concepts.trunk(pixel_values)
+        concepts, _ = self.concepts.named(maps)
+        return Evidence(self.scene_share(maps), concepts, self.concepts.evidence(maps, concepts))
 
 
 AutoConfig.register(SightConfig.model_type, SightConfig)
