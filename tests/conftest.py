@@ -72,6 +72,17 @@ def qwen() -> Backbone:
 
 
 @pytest.fixture(scope="session")
+def smolsight() -> Backbone:
+    return Backbone.load("smolsight")
+
+
+@pytest.fixture(params=["smollm2", "gemma", "qwen", "smolsight"])
+def real(request: pytest.FixtureRequest) -> tuple[str, Backbone]:
+    """Each backbone over real weights by its name, one of which reads pictures."""
+    return request.param, request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
 def bucket() -> Iterator[Any]:
     """A `buckets.Bucket`."""
     from tests.buckets import serve

@@ -1,8 +1,9 @@
 """Every number of a lens table is that of plain hooks, the model's own head and the definitions."""
 
 import html
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +29,21 @@ Tiny = Callable[[str], Backbone]
 PROMPT = "one word of the image: 日本, naïve and 12345 others"
 
 
-def check_table(name: str, backbone: Backbone, source: Source) -> None:
-    """All positions at every site, from hooks on modules that are named by architecture."""
-    table = lens(backbone, source, top=5)
+def check_table(
+    name: str, backbone: Backbone, source: Source, sites: str | Sequence[str] = "all"
+) -> None:
+    """All positions, from hooks on modules that are named by architecture."""
+    table = lens(backbone, source, sites=sites, top=5)
     batch = backbone.encode([source])
     expected = reference(name, backbone.model, batch)
     with torch.no_grad():
         own = backbone.model(**batch.inputs).logits[0].float()
     heads = backbone.model.get_output_embeddings().weight[own.argmax(-1)]
     assert table.predicted == tuple(spelled(backbone, own.argmax(-1).tolist()))
-    before: Tensor | None = None
-    for i, site in enumerate(map(str, all_sites(backbone))):
-        state = expected.everywhere[site][0]
-        logits = own if site == "norm" else unembed(name, backbone.model, state).float()
+    before = dict(itertools.pairwise(reversed(all_sites(backbone))))
+    for i, site in enumerate(table.sites):
+        state = expected.everywhere[str(site)][0]
+        logits = own if site.kind == "norm" else unembed(name, backbone.model, state).float()
         p = logits.softmax(-1)
         top = p.topk(5)
         np.testing.assert_allclose(table.probability[i], top.values, atol=1e-5, rtol=1e-4)
@@ -51,12 +54,12 @@ def check_table(name: str, backbone: Backbone, source: Source) -> None:
                 assert words[0] == spelled(backbone, [int(ids[0])])[0], site
         beta = torch.cosine_similarity(state, heads, dim=-1)
         np.testing.assert_allclose(table.beta[i], beta, atol=1e-5)
-        if before is None:
+        if site.kind == "embed":
             assert np.isnan(table.alpha[i]).all()
         else:
-            alpha = torch.cosine_similarity(before, state, dim=-1)
+            earlier = expected.everywhere[str(before[site])][0]
+            alpha = torch.cosine_similarity(earlier, state, dim=-1)
             np.testing.assert_allclose(table.alpha[i], alpha, atol=1e-5)
-        before = state
 
 
 @pytest.mark.parametrize("name", TEXT)
@@ -69,8 +72,12 @@ def test_the_table_of_a_picture_is_that_of_plain_hooks(name: str, tiny: Tiny) ->
     check_table(name, tiny(name), ITEMS["picture"])
 
 
-def test_the_table_of_real_weights(smollm2: Backbone) -> None:
-    check_table("llama", smollm2, "Paris is")
+def test_the_table_of_real_weights(real: tuple[str, Backbone]) -> None:
+    name, backbone = real
+    source = ITEMS["picture"] if name == "smolsight" else "Paris is"
+    check_table(
+        name, backbone, source, ["embed", "attn[0]", "mlp[5]", "attn[-1]", "mlp[-1]", "norm"]
+    )
 
 
 def test_what_a_prompt_says(smollm2: Backbone) -> None:

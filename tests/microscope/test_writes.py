@@ -18,7 +18,7 @@ from probes.model.backbone import Backbone
 from probes.model.trace import record
 from tests.model.test_trace import DECODER, LAYERS, NORM, POST_NORMED, SCALE, hooked, reference
 from tests.models import MULTIMODAL, TEXT, tokenizer
-from tests.samples import items_for
+from tests.samples import ITEMS, items_for
 from tests.zoo import HYBRIDS
 
 Tiny = Callable[[str], Backbone]
@@ -160,11 +160,11 @@ def test_writes_of_hybrids_sum_to_the_state(name: str) -> None:
     assert len(writes(backbone, TEXT_PROMPT, heads=-1).heads[3]) == 5
 
 
-@pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
-def test_writes_of_real_weights(name: str, request: pytest.FixtureRequest) -> None:
-    backbone = request.getfixturevalue(name)
-    found = check_writes(name, backbone, backbone.model, "The capital of France is")
-    check_heads(name, backbone, backbone.model, "The capital of France is", [5])
+def test_writes_of_real_weights(real: tuple[str, Backbone]) -> None:
+    name, backbone = real
+    source = ITEMS["picture"] if name == "smolsight" else "The capital of France is"
+    found = check_writes(name, backbone, backbone.model, source)
+    check_heads(name, backbone, backbone.model, source, [5, -1])
     if name == "smollm2":
         assert found.word == " Paris"
 

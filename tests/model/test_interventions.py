@@ -4,7 +4,7 @@ The reference hooks are on branches that are named by architecture, and not thro
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +19,20 @@ from probes.model.batches.sharing import share_error
 from probes.model.batches.states import states_of
 from probes.model.encoding import Batch
 from probes.model.encoding.rows import Positions
-from probes.model.interventions import intervene, replace, scale, skip
-from probes.model.sites import all_sites
+from probes.model.interventions import Intervention, intervene, replace, scale, skip
+from probes.model.sites import Site, all_sites
 from probes.model.trace import record
-from tests.model.test_trace import BRANCHES, DECODER, LAYERS, TEXTS, Tiny, reference, relative
+from tests.model.test_trace import (
+    BRANCHES,
+    DECODER,
+    LAYERS,
+    SCALE,
+    TEXTS,
+    Tiny,
+    reference,
+    relative,
+    sources_for,
+)
 from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import items_for
 
@@ -35,14 +45,16 @@ def layer_of(name: str, model: Any, site: str) -> Any:
 
 
 @contextmanager
-def scaled_branch(name: str, model: Any, site: str, factor: float) -> Iterator[None]:
-    """Multiply what a branch adds to the stream, by a plain hook at its end."""
+def changed_branch(
+    name: str, model: Any, site: str, change: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Change what a branch adds to the stream, by a plain hook at its end."""
     branch = BRANCHES.get(name, ("self_attn", "mlp"))[site.startswith("mlp")]
 
     def hook(module: Any, args: tuple, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (factor * output[0], *output[1:])
-        return factor * output
+            return (change(output[0]), *output[1:])
+        return change(output)
 
     handle = getattr(layer_of(name, model, site), branch).register_forward_hook(hook)
     try:
@@ -51,64 +63,93 @@ def scaled_branch(name: str, model: Any, site: str, factor: float) -> Iterator[N
         handle.remove()
 
 
-def check_scaled(name: str, backbone: Backbone, batch: Batch, site: str) -> None:
-    """All states and the logits of a forward, bit for bit where a write is skipped."""
+def with_column(column: int, values: Tensor) -> Callable[[Tensor], Tensor]:
+    """The output of a branch with other values `[batch, hidden]` at a position."""
+
+    def change(output: Tensor) -> Tensor:
+        new = output.clone()
+        new.view(len(values), -1, values.shape[-1])[:, column] = values  # OPT flattens its rows
+        return new
+
+    return change
+
+
+def check_changes(name: str, backbone: Backbone, batch: Batch, site: str) -> None:
+    """All states and the logits of a forward, bit for bit where no sum is in another order."""
     mask = batch.inputs["attention_mask"].bool()
     usual = reference(name, backbone.model, batch)
-    for factor, intervention, limit in ((0.0, skip, 0.0), (0.5, scale(0.5), 1e-6)):
-        with scaled_branch(name, backbone.model, site, factor):
+    order = list(map(str, all_sites(backbone)))
+    here = str(Site.parse(site).resolve(backbone.num_layers))
+    # At its last position each row is patched from another one.
+    write = usual.branches[here][:, -1].roll(1, 0)
+    state = usual.everywhere[here][:, -1].roll(1, 0)
+    before, factor = usual.everywhere[order[order.index(here) - 1]], SCALE.get(name, 1.0)
+    added = (state - before[:, -1]) / factor
+    changes: list[tuple[Callable[[Tensor], Tensor], Intervention, Positions, float]] = [
+        (lambda output: 0 * output, skip, "all", 0.0),
+        (lambda output: output / 2, scale(0.5), "all", 1e-6),
+        (with_column(-1, write), lambda b, _: b + factor * write[:, None], "last", 0.0),
+        (with_column(-1, added), replace(state[:, None]), "last", 1e-6),
+    ]
+    for number, (change, intervention, positions, limit) in enumerate(changes):
+        with changed_branch(name, backbone.model, site, change):
             expected = reference(name, backbone.model, batch)
-        with intervene(backbone, {site: intervention}):
-            states = record(
-                backbone, batch, all_sites(backbone.num_layers), positions="all", logits=True
-            )
+        with intervene(backbone, {site: intervention}, positions=positions):
+            states = record(backbone, batch, "all", positions="all")
             with torch.no_grad():
                 plain = backbone.model(**batch.inputs, use_cache=False).logits[:, -1]
-        for where, state in expected.everywhere.items():
-            assert relative(states[where], state[mask]) <= limit, f"{where}, {factor} · {site}"
+        for where, stream in expected.everywhere.items():
+            assert relative(states[where], stream[mask]) <= limit, f"{where}, {number} at {site}"
         assert relative(plain, expected.logits) <= limit
-        assert relative(plain, usual.logits) > 1e-3, f"{site} changes nothing"
+        assert relative(plain, usual.logits) > 1e-3, f"{number} at {site} changes nothing"
 
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("name", TEXT)
-def test_a_scaled_write_is_that_of_plain_hooks(name: str, site: str, tiny: Tiny) -> None:
-    check_scaled(name, tiny(name), tiny(name).encode(TEXTS), site)
+def test_a_changed_forward_is_that_of_plain_hooks(name: str, site: str, tiny: Tiny) -> None:
+    check_changes(name, tiny(name), tiny(name).encode(TEXTS), site)
 
 
 @pytest.mark.parametrize("name", MULTIMODAL)
-def test_a_scaled_write_is_that_of_plain_hooks_with_media(name: str, tiny: Tiny) -> None:
+def test_a_changed_forward_is_that_of_plain_hooks_with_media(name: str, tiny: Tiny) -> None:
     batch = tiny(name).encode(["Yes", *items_for(name).values()])
     for site in ("attn[1]", "mlp[-1]"):
-        check_scaled(name, tiny(name), batch, site)
+        check_changes(name, tiny(name), batch, site)
 
 
-@pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
-def test_a_scaled_write_of_real_weights(name: str, request: pytest.FixtureRequest) -> None:
-    backbone = request.getfixturevalue(name)
+def test_a_changed_forward_of_real_weights(real: tuple[str, Backbone]) -> None:
+    name, backbone = real
+    batch = backbone.encode([source for source in sources_for(name) if source != TEXTS[-1]])
     for site in ("attn[-2]", "mlp[-1]"):
-        check_scaled(name, backbone, backbone.encode(TEXTS), site)
+        check_changes(name, backbone, batch, site)
+
+
+def check_generation(name: str, backbone: Backbone, site: str, count: int) -> None:
+    """With its cache: every new token is a forward of its own."""
+    batch = backbone.encode(["the word of the image"])
+    inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
+
+    def tokens() -> list[int]:
+        found = backbone.model.generate(**inputs, max_new_tokens=count, do_sample=False)
+        return found[0, inputs["input_ids"].shape[1] :].tolist()
+
+    usual = backbone.generate("the word of the image", count)
+    with changed_branch(name, backbone.model, site, lambda output: 0 * output):
+        expected, text = tokens(), backbone.generate("the word of the image", count)
+    with intervene(backbone, {site: skip}):
+        assert tokens() == expected
+        assert backbone.generate("the word of the image", count) == text != usual
+    assert backbone.generate("the word of the image", count) == usual
 
 
 @pytest.mark.parametrize("site", ["attn[1]", "mlp[-1]"])
 @pytest.mark.parametrize("name", ["llama", "gemma3-text", "granite", "gpt2", "opt", "qwen2.5-vl"])
 def test_a_generation_is_that_of_plain_hooks(name: str, site: str, tiny: Tiny) -> None:
-    """With its cache: every new token is a forward of its own."""
-    backbone = tiny(name)
-    batch = backbone.encode(["the word of the image"])
-    inputs = {k: v for k, v in batch.inputs.items() if k != "position_ids"}
+    check_generation(name, tiny(name), site, 8)
 
-    def tokens() -> list[int]:
-        found = backbone.model.generate(**inputs, max_new_tokens=8, do_sample=False)
-        return found[0, inputs["input_ids"].shape[1] :].tolist()
 
-    usual = backbone.generate("the word of the image", 8)
-    with scaled_branch(name, backbone.model, site, 0.0):
-        expected, text = tokens(), backbone.generate("the word of the image", 8)
-    with intervene(backbone, {site: skip}):
-        assert tokens() == expected
-        assert backbone.generate("the word of the image", 8) == text != usual
-    assert backbone.generate("the word of the image", 8) == usual
+def test_a_generation_of_real_weights(real: tuple[str, Backbone]) -> None:
+    check_generation(*real, "mlp[-1]", 3)
 
 
 def test_skipping_the_last_mlp_of_smollm2_takes_paris_away(smollm2: Backbone) -> None:

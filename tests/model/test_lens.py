@@ -15,7 +15,7 @@ from probes.errors import BadSetting
 from probes.model.backbone import Backbone
 from probes.model.sites import Site, all_sites
 from probes.model.trace import record
-from tests.model.test_trace import DECODER, NORM
+from tests.model.test_trace import DECODER, NORM, reference, relative, sources_for
 from tests.models import MULTIMODAL, TEXT
 from tests.samples import items_for
 
@@ -38,23 +38,20 @@ def unembed(name: str, model: Any, state: Tensor, *, normed: bool = False) -> Te
 
 
 def check_lens(name: str, backbone: Backbone, sources: list) -> None:
-    batch = backbone.encode(sources)
-    states = record(backbone, batch, all_sites(backbone.num_layers), logits=True)
-    with torch.no_grad():
-        own = backbone.model(**batch.inputs).logits[:, -1].float()
-    scale = own.abs().max().item()
-    for site in states:
-        expected = unembed(name, backbone.model, states[site], normed=site.kind == "norm")
-        found = backbone.lens(states[site], site)
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * scale, msg=str(site))
-        torch.testing.assert_close(backbone.lens(states[site], str(site)), found, rtol=0, atol=0)
-    for site in ("norm", "mlp[-1]"):  # the model's own way from either of them
-        torch.testing.assert_close(
-            backbone.lens(states[site], site), own, rtol=0, atol=1e-5 * scale, msg=site
-        )
+    """At every site, with states of plain hooks and the model's own norm and head."""
+    expected = reference(name, backbone.model, backbone.encode(sources))
+    states, own = expected.sites, expected.logits.float()
+    stream = [site for site in states if site != "norm"]
+    stacked = torch.stack([states[site] for site in stream])
+    logits = dict(zip(stream, unembed(name, backbone.model, stacked), strict=True)) | {"norm": own}
+    found = {site: backbone.lens(state, site) for site, state in states.items()}
+    assert {lens.dtype for lens in found.values()} == {torch.float32}
+    for site, lens in found.items():
+        assert relative(lens, logits[site]) <= 1e-6, site
+    assert relative(found[stream[-1]], own) <= 1e-6
+    assert torch.equal(backbone.lens(states["norm"], Site("norm")), found["norm"])
     twice = unembed(name, backbone.model, states["norm"])
-    assert (twice - own).abs().max() > 0.01 * scale, "the norm applied twice would pass for it"
+    assert relative(twice, own) > 0.01, "the norm applied twice would pass for it"
 
 
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
@@ -118,9 +115,12 @@ def test_the_bias_of_a_head_counts(tiny: Tiny) -> None:
 # ------------------------------------------------------------------------------ real weights
 
 
-def test_the_lens_of_real_weights(smollm2: Backbone) -> None:
-    """The word is the same at the last MLP and at the norm."""
-    check_lens("llama", smollm2, ["The capital of France is", *PROMPTS])
+def test_the_lens_of_real_weights(real: tuple[str, Backbone]) -> None:
+    name, backbone = real
+    check_lens(name, backbone, sources_for(name))
+
+
+def test_the_word_is_the_same_at_the_last_mlp_and_at_the_norm(smollm2: Backbone) -> None:
     sites = all_sites(smollm2.num_layers)
     states = record(smollm2, smollm2.encode(["The capital of France is"]), sites)
     top = {}

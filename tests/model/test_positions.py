@@ -10,7 +10,7 @@ from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
 from probes.model.sites import all_sites
 from probes.model.trace import record
-from tests.model.test_trace import TEXTS, Tiny, reference, relative
+from tests.model.test_trace import TEXTS, Tiny, reference, relative, sources_for
 from tests.models import MULTIMODAL, TEXT
 from tests.samples import items_for
 
@@ -38,10 +38,9 @@ def test_placeholders_of_media_are_positions_too(name: str, tiny: Tiny) -> None:
     check_all_positions(name, backbone, backbone.encode(["Yes", *items_for(name).values()]))
 
 
-@pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
-def test_real_states_of_all_positions(name: str, request: pytest.FixtureRequest) -> None:
-    backbone = request.getfixturevalue(name)
-    check_all_positions(name, backbone, backbone.encode(TEXTS))
+def test_real_states_of_all_positions(real: tuple[str, Backbone]) -> None:
+    name, backbone = real
+    check_all_positions(name, backbone, backbone.encode(sources_for(name)))
 
 
 def test_a_slice_is_counted_in_each_row(tiny: Tiny) -> None:

@@ -27,12 +27,13 @@ from probes.model.encoding import Batch
 from probes.model.sites import Site, all_sites
 from probes.model.trace import _place, _read, _traced, _traced_model, record
 from tests.models import MULTIMODAL, TEXT, tokenizer
-from tests.samples import items_for
+from tests.samples import ITEMS, items_for
 
 Tiny = Callable[[str], Backbone]
 
 # Where the decoder is, and where each branch of a layer ends; c of `mid = in + c * attention`.
 DECODER = dict.fromkeys(MULTIMODAL, "model.language_model") | {
+    "smolsight": "model.language_model",
     "idefics3": "model.text_model",
     "smolvlm": "model.text_model",
     "gpt2": "transformer",
@@ -60,6 +61,11 @@ READERS = {
 TEXTS = ["the word", "Yes", "one word of the image: 日本, naïve and 12345 others 🙂"]
 
 
+def sources_for(name: str) -> list[Any]:
+    """Texts, and a picture where real weights read it."""
+    return [*TEXTS, ITEMS["picture"]] if name == "smolsight" else TEXTS
+
+
 @dataclass
 class Reference:
     """States by site, and the wrong states of likely mistakes by name."""
@@ -68,6 +74,8 @@ class Reference:
     """At the last position, `[batch, hidden]`."""
     everywhere: dict[str, Tensor]
     """At all positions, padding among them, `[batch, tokens, hidden]`."""
+    branches: dict[str, Tensor]
+    """What the end of each branch puts out, at all positions."""
     mistakes: dict[str, dict[str, Tensor]]
     logits: Tensor
 
@@ -94,11 +102,12 @@ def reference(name: str, model: Any, batch: Batch) -> Reference:
     with hooked([norm, *(m for layer in layers for m in (layer, *layer.children()))], hook):
         logits = model(**batch.inputs, use_cache=False).logits[:, -1]
 
-    sites, mistakes = {"embed": entered[layers[0]], "norm": left[norm]}, {}
+    sites, branches, mistakes = {"embed": entered[layers[0]], "norm": left[norm]}, {}, {}
     for i, layer in enumerate(layers):
         first, second = left[getattr(layer, attention)], left[getattr(layer, mlp)]
         middle = entered[layer] + scale * first
         sites |= {f"attn[{i}]": middle, f"mlp[{i}]": left[layer]}
+        branches |= {f"attn[{i}]": first, f"mlp[{i}]": second}
         mistakes[f"attn[{i}]"] = {
             "the branch": first,
             "the state before": entered[layer],
@@ -114,7 +123,7 @@ def reference(name: str, model: Any, batch: Batch) -> Reference:
         return {site: state[:, -1] for site, state in states.items()}
 
     wrong = {site: last(states) for site, states in mistakes.items()}
-    return Reference(last(sites), sites, wrong, logits)
+    return Reference(last(sites), sites, branches, wrong, logits)
 
 
 @contextmanager
@@ -163,10 +172,9 @@ def test_media_states_are_those_of_plain_hooks(name: str, tiny: Tiny) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["smollm2", "gemma", "qwen"])
-def test_real_states_are_those_of_plain_hooks(name: str, request: pytest.FixtureRequest) -> None:
-    backbone = request.getfixturevalue(name)
-    check_every_site(name, backbone, backbone.model, backbone.encode(TEXTS))
+def test_real_states_are_those_of_plain_hooks(real: tuple[str, Backbone]) -> None:
+    name, backbone = real
+    check_every_site(name, backbone, backbone.model, backbone.encode(sources_for(name)))
 
 
 @pytest.mark.parametrize("name", [*TEXT, *MULTIMODAL])
