@@ -15,8 +15,9 @@ from probes import Backbone
 from probes.media.cache import Cache, Processed
 from probes.media.sources import Limits, MediaOptions
 from probes.prompts import Prompted
-from tests.models import MULTIMODAL, template
+from tests.models import MULTIMODAL
 from tests.samples import READS
+from tests.tiny_tokenizer import template
 
 Tiny = Callable[[str], Backbone]
 

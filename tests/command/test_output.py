@@ -15,8 +15,7 @@ from freeret.hits import Hit
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from probes import Backbone, Item
-from tests.command.test_cli import spawn
-from tests.commands import run
+from tests.commands import run, spawn
 from tests.models import tokenizer  # noqa: F401  (sets up tiny models before freeret is imported)
 from tests.stores import save_tiny
 

@@ -31,8 +31,7 @@ from freeret.reranker import Reranker
 from probes import Backbone, Item, Loading
 from probes.errors import BackboneNotFound, BadItem, BadSetting, Mismatch
 from probes.prompts import NAMED, Side
-from tests.command.test_cli import own_lines
-from tests.commands import run
+from tests.commands import own_lines, run
 from tests.stores import save_tiny
 
 RECIPE = Recipe("prompteol", "attn[-1]", "whiten", "mcq", 0.2, reasons=("chosen",))

@@ -23,8 +23,7 @@ from probes.measure.run import _MEASURES, probe_parts
 from probes.plots import save
 from probes.plots.figures import KINDS, PART_OF, figure_of
 from probes.reports.report import read_parts, write_parts
-from tests.command.test_cli import own_lines
-from tests.commands import run
+from tests.commands import own_lines, run
 from tests.measure.test_report import make_report, plain
 from tests.models import TEXT, tokenizer
 from tests.samples import few_texts

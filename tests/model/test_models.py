@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models import LABELS, MULTIMODAL, REFUSED, TEXT, VOCAB, WORDS, tokenizer
+from tests.models import MULTIMODAL, REFUSED, TEXT, VOCAB
+from tests.tiny_tokenizer import LABELS, WORDS, tokenizer
 
 BUILDERS = TEXT | MULTIMODAL | REFUSED
 

@@ -9,8 +9,8 @@ import torch
 from probes import Backbone, record
 from probes.model.vocabulary import REPEATS, WORDS, vocabulary_of, words_of
 from probes.prompts import PROMPT_EOL
-from tests.models import LABELS
-from tests.models import WORDS as TOKENS
+from tests.tiny_tokenizer import LABELS
+from tests.tiny_tokenizer import WORDS as TOKENS
 
 Tiny = Callable[[str], Backbone]
 
