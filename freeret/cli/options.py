@@ -10,12 +10,13 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from freeret.scale import Engine
-from freeret.search import Lexicality
+from freeret.search import MEMORY, Lexicality
 from probes.errors import BadItem, BadSetting
 from probes.media.formats import Modality
 from probes.model.loading import Loading
 
 if TYPE_CHECKING:
+    from freeret.retriever import FreeRet
     from freeret.sources.files import Listing
 
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
@@ -201,3 +202,46 @@ LEXICAL: dict[bool | None, Lexicality] = {None: "auto", True: "on", False: "off"
 """The argument of `FreeRet.search` for each value of --hybrid."""
 ColumnNames = Annotated[Columns, Parameter(name="*")]
 USUAL_COLUMNS = Columns()
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Options that say which items of a store are searched, and how."""
+
+    rerank: Depth = 0
+    filter: Filters = None
+    kind: Kinds = None
+    hybrid: Hybrid = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `FreeRet.search`. Raises BadSetting for a filter that is none."""
+        from freeret.store.filters import parse_filter
+
+        return {
+            "rerank": self.rerank,
+            "filter": parse_filter(self.filter or ()),
+            "kinds": self.kind,
+            "lexical": LEXICAL[self.hybrid],
+        }
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """Options that say where the model of a store is, and how it is loaded."""
+
+    model: Moved = None
+    loading: Settings = AS_USUAL
+
+    def open(self, store: str, memory: float = MEMORY, *, progress: bool = True) -> "FreeRet":
+        """Load the model of a store, for searching the store."""
+        from freeret.retriever import FreeRet
+
+        return FreeRet.load(
+            store, self.model, loading=self.loading, progress=progress, memory=memory
+        )
+
+
+Searching = Annotated[SearchOptions, Parameter(name="*")]
+USUAL_SEARCH = SearchOptions()
+Reopened = Annotated[StoredModel, Parameter(name="*")]
+AS_STORED = StoredModel()

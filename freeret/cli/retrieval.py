@@ -8,17 +8,15 @@ from cyclopts import App
 
 from freeret import preflight
 from freeret.cli.options import (
+    AS_STORED,
     AS_USUAL,
-    LEXICAL,
-    Depth,
-    Filters,
-    Hybrid,
+    USUAL_SEARCH,
     ImageField,
-    Kinds,
     Memory,
     Model,
-    Moved,
     Positive,
+    Reopened,
+    Searching,
     Settings,
     Task,
 )
@@ -36,12 +34,10 @@ from freeret.cli.output import (
 from freeret.search import MEMORY
 from probes.embedded import SEEING
 from probes.errors import BadSetting, StoreError
-from probes.model.loading import Loading
 from probes.model.locate import check_model
 
 if TYPE_CHECKING:
     from freeret.hits import Hits
-    from freeret.retriever import FreeRet
     from probes import Item
 
 TITLE, CONTENT, SOURCE = 200, 300, 200
@@ -66,10 +62,7 @@ def search(
     id_field: str = "id",
     image_field: ImageField = None,
     top_n: Positive = 10,
-    rerank: Depth = 0,
-    filter: Filters = None,
-    kind: Kinds = None,
-    hybrid: Hybrid = None,
+    searching: Searching = USUAL_SEARCH,
     ann: bool = False,
     task: Task = None,
     memory: Memory = MEMORY,
@@ -77,8 +70,7 @@ def search(
     trec: str | None = None,
     html: Path | None = None,
     open: bool = False,
-    model: Moved = None,
-    loading: Settings = AS_USUAL,
+    stored: Reopened = AS_STORED,
 ) -> None:
     """Search a store by a text, a picture or both, or by many queries from a file.
 
@@ -101,19 +93,15 @@ def search(
     """
     preflight.check_store(store)
     items = _read_queries(query, image, queries, text_field, id_field, image_field)
-    from freeret.store.filters import Selection, parse_filter
-
-    conditions = parse_filter(filter or ())
-    selection = Selection.of(conditions, kind)
+    arguments = searching.arguments()
     if html is not None:
         preflight.check_writable(html.parent)
-    retriever = _open(store, model, loading, memory)
-    hits = retriever.search_many(
-        items, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, ann=ann, task=task,
-        lexical=LEXICAL[hybrid],
-    )  # fmt: skip
+    retriever = stored.open(store, memory)
+    hits = retriever.search_many(items, top_n=top_n, ann=ann, task=task, **arguments)
     if not any(hits) and retriever.store is not None:
-        note_why_no_items(retriever.store, selection)
+        from freeret.store.filters import Selection
+
+        note_why_no_items(retriever.store, Selection.of(arguments["filter"], arguments["kinds"]))
     if html or open:
         from freeret.pages.hits import show_page
 
@@ -148,13 +136,9 @@ def answer(
     /,
     *,
     top_n: Positive = 5,
-    rerank: Depth = 0,
-    filter: Filters = None,
-    kind: Kinds = None,
-    hybrid: Hybrid = None,
+    searching: Searching = USUAL_SEARCH,
     task: Task = None,
-    model: Moved = None,
-    loading: Settings = AS_USUAL,
+    stored: Reopened = AS_STORED,
 ) -> None:
     """Answer a question from what the store holds, naming the sources.
 
@@ -168,21 +152,18 @@ def answer(
     preflight.check_store(store)
     if not question.strip():
         raise BadSetting("the question is empty")
-    from freeret.store.filters import Selection, parse_filter
-
-    conditions = parse_filter(filter or ())
-    retriever = _open(store, model, loading)
+    arguments = searching.arguments()
+    retriever = stored.open(store)
     try:
-        made = retriever.answer(
-            question, top_n=top_n, rerank=rerank, filter=conditions, kinds=kind, task=task,
-            lexical=LEXICAL[hybrid],
-        )  # fmt: skip
+        made = retriever.answer(question, top_n=top_n, task=task, **arguments)
     except StoreError as error:
+        from freeret.store.filters import Selection
         from freeret.store.hints import why_no_items
 
         if retriever.store is None:
             raise
-        reason = why_no_items(retriever.store, Selection.of(conditions, kind))
+        selection = Selection.of(arguments["filter"], arguments["kinds"])
+        reason = why_no_items(retriever.store, selection)
         raise StoreError(f"{error}{f' ({reason})' if reason else ''}") from None
     say(made.text)
     for number, hit in enumerate(made.sources, start=1):
@@ -246,9 +227,3 @@ def _read_queries(
 
     text, images = query if query.strip() else None, [image] if image else []
     return [Item(text, images=images, place="the query")]
-
-
-def _open(store: str, model: str | None, loading: Loading, memory: float = MEMORY) -> "FreeRet":
-    from freeret.retriever import FreeRet
-
-    return FreeRet.load(store, model, loading=loading, progress=True, memory=memory)

@@ -6,7 +6,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from freeret import preflight
-from freeret.cli.options import AS_USUAL, Memory, Moved, Positive, Settings
+from freeret.cli.options import AS_STORED, Memory, Positive, Reopened
 from freeret.cli.output import say
 from freeret.search import MEMORY
 
@@ -25,8 +25,7 @@ def serve(
     token: Annotated[str | None, Parameter(env_var="FREERET_TOKEN")] = None,
     queue: Positive = 64,
     memory: Memory = MEMORY,
-    model: Moved = None,
-    loading: Settings = AS_USUAL,
+    stored: Reopened = AS_STORED,
 ) -> None:
     """Serve a store over HTTP: a search page, and endpoints for clients of OpenAI and Cohere.
 
@@ -47,12 +46,11 @@ def serve(
     listener = listen(host, port)
     import logging
 
-    from freeret.retriever import FreeRet
     from freeret.serve.app import create_app
     from freeret.serve.guard import LOOPBACK, Limits
 
     logging.getLogger("freeret.serve").setLevel(logging.INFO)
-    retriever = FreeRet.load(store, model, loading=loading, memory=memory)
+    retriever = stored.open(store, memory, progress=False)
     retriever.corpus.geometry_for(["text"])
     app = create_app(
         retriever,
