@@ -1,25 +1,37 @@
 """What each part of the method is worth, and what the recipe's choices cost.
 
-    freeret ablate paraphrases:DATA/captions --model MODEL \
+    freeret ablate paraphrases:DATA/captions --model MODEL \\
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/priors
-    freeret ablate paraphrases:DATA/captions sts:DATA/stsb-dev.tsv --queries 300 --prompt e5v \
-        --model MODEL --recipe figures/results/MODEL/chosen/recipe.json \
-        --out figures/results/MODEL/ablation
-    freeret ablate beir:DATA/cranfield --queries 60 --pool 300 …     # the rest as before
-    freeret ablate paraphrases:DATA/captions --prompt e5v --rerank 5 --model MODEL \
+    freeret ablate paraphrases:DATA/captions --model MODEL --dtype bfloat16 \\
+        --prompt control --prompt 'control, no task' --prompt e5v --prompt prompteol \\
+        --prompt topic --prompt hierarchical \\
+        --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/ablation
+    freeret ablate sts:DATA/stsb-dev.tsv --queries 300 …             # the rest as before
+    freeret ablate beir:DATA/cranfield --queries 60 --pool 300 …
+    freeret ablate scenes:1 …                                        # and these two for smolsight
+    freeret ablate folder:DATA/drawings --queries 100 --pool 200 …
+    freeret ablate paraphrases:DATA/captions --prompt e5v --rerank 5 --model MODEL \\
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/frames
     python figures/ablation.py
 
-The first measures all prompts and priors: one figure per dataset, ablation-<dataset>-<model>. The
-next two measure every late site under the recipe's prompt, in every geometry, the last one every
-frame: what the choice cost against the best and the worst, regret.md, .png and .svg.
+The first measures all prompts and priors: a figure per dataset, ablation-<dataset>-<model>. The
+next ones measure, for every prompt that a recipe is chosen among, all geometries and lexical
+weights at the recipe's site, and all late sites by vectors alone; the last one every frame. What
+the recipe's choice costs against the best and the worst is in regret.md, .png and .svg.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from freeret import Recipe
-from freeret.evaluate.ablation.file import Ablations, Regret, mean_regret, regrets
+from freeret.evaluate.ablation.file import (
+    Ablations,
+    Regret,
+    mean_held_out,
+    mean_regret,
+    regrets,
+    worst_regret,
+)
 from freeret.evaluate.plots import draw_ablation, draw_regrets
 from probes import ProbeReport
 from probes.data import REPORTS
@@ -27,6 +39,16 @@ from probes.files import write_atomic
 from probes.plots import save
 
 HERE = Path(__file__).parent
+PARTS = {
+    "setting": "prompt, geometry and weight of BM25 together, at the recipe's site",
+    "prompt": "prompts, the rest as in the recipe",
+    "geometry": "geometries, the rest as in the recipe",
+    "lexical": "weights of BM25, the rest as in the recipe",
+    "site": "late sites by vectors alone, the rest as in the recipe",
+}
+"""What the recipe's choice is compared with, by the part of a regret."""
+Found = Mapping[str, Sequence[Regret]]
+"""Regrets by backbone."""
 
 
 def main() -> None:
@@ -37,45 +59,71 @@ def main() -> None:
                 draw_ablation(ablation, title), HERE / f"ablation-{name}-{file.parent.parent.name}"
             )
     found: dict[str, list[Regret]] = {}
+    frames: dict[str, list[Regret]] = {}
     for file in sorted((HERE / "results").glob("*/ablation/ablation.json")):
-        model = file.parent.parent.name
-        report = ProbeReport.load(REPORTS / f"{model}.json")
+        model = file.parents[1].name
         # What the rule chooses now, whatever it chose when the grid was measured.
-        recipe = Recipe.from_report(report)
+        recipe = Recipe.from_report(ProbeReport.load(REPORTS / f"{model}.json"))
         found[model] = regrets(Ablations.load(file), recipe)
-        frames = file.parents[1] / "frames" / "ablation.json"
-        if frames.is_file():
-            rows = regrets(Ablations.load(frames), recipe)
-            found[model] += [row for row in rows if row.part == "frame"]
+    for file in sorted((HERE / "results").glob("*/frames/ablation.json")):
+        rows = regrets(Ablations.load(file))
+        frames[file.parents[1].name] = [row for row in rows if row.part == "frame"]
     if found:
-        write_atomic(HERE / "regret.md", table(found))
-        save(draw_regrets(found, "site"), HERE / "regret")
+        write_atomic(HERE / "regret.md", page(found, frames))
+        save(draw_regrets(found, "setting"), HERE / "regret")
 
 
-def table(found: Mapping[str, Sequence[Regret]]) -> str:
-    """Markdown: the choice against the best and the worst there is."""
+def page(found: Found, frames: Found) -> str:
+    """Markdown: the choices against the best and the worst there is."""
+    everything = [row for rows in found.values() for row in rows]
     lines = [
         "# Regret of the recipe's choices",
         "",
-        "Sites: all late ones, under the recipe's prompt and geometry. Settings: all of them under "
-        "the recipe's, the paper's and E5-V's prompts, in every geometry.",
+        "Best minus chosen, in points of 100, over all backbones and datasets. Held out: the best "
+        "is picked on half of the queries, and compared with the choice on the other half.",
         "",
-        "| backbone | dataset | among | chosen | | best | | worst | | regret |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| among | mean | worst | mean held out |",
+        "|---|---|---|---|",
+        *(f"| {among} | {_summary(everything, part)} |" for part, among in PARTS.items()),
+        "",
+        "By backbone, prompt, geometry and weight together:",
+        "",
+        "| backbone | datasets | mean | worst | mean held out |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {model} | {len({row.dataset for row in rows})} | {_summary(rows, 'setting')} |"
+            for model, rows in found.items()
+        ),
     ]
-    lines += [
-        f"| {model} | {r.dataset} | {r.part}s | {r.chosen} | {r.value:.3f} | {r.best} | "
-        f"{r.best_value:.3f} | {r.worst} | {r.worst_value:.3f} | {r.regret:.3f} |"
-        for model, rows in found.items()
-        for r in rows
-    ]
-    lines += ["", "Mean regret:", ""]
-    everything = [r for rows in found.values() for r in rows]
-    for model, rows in {**found, "all backbones": everything}.items():
-        parts = dict.fromkeys(r.part for r in rows)
-        means = ", ".join(f"{mean_regret(rows, part):.3f} among {part}s" for part in parts)
-        lines.append(f"- {model}: {means}")
+    for part, among in PARTS.items():
+        title = f"{among[0].upper()}{among[1:]}"
+        lines += ["", f"## {title}", "", *_rows(found, part)]
+    lines += ["", "## Frames, measured with earlier recipes", "", *_rows(frames, "frame")]
     return "\n".join(lines) + "\n"
+
+
+def _summary(rows: Sequence[Regret], part: str) -> str:
+    """Cells of the mean, the worst and the held-out mean."""
+    held_out = mean_held_out(rows, part)
+    cells = (mean_regret(rows, part), worst_regret(rows, part), held_out)
+    return " | ".join(f"{100 * cell:.1f}" for cell in cells)
+
+
+def _rows(found: Found, part: str) -> list[str]:
+    """Lines of a table of one part."""
+    head = "| backbone | dataset | chosen | | best | | worst | | regret | held out |"
+    return [
+        head,
+        "|---" * (head.count("|") - 1) + "|",
+        *(
+            f"| {model} | {r.dataset} | {r.chosen} | {r.value:.3f} | {r.best} | "
+            f"{r.best_value:.3f} | {r.worst} | {r.worst_value:.3f} | {100 * r.regret:.1f} | "
+            f"{'' if r.held_out is None else f'{100 * r.held_out:.1f}'} |"
+            for model, rows in found.items()
+            for r in rows
+            if r.part == part
+        ),
+    ]
 
 
 if __name__ == "__main__":

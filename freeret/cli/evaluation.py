@@ -210,7 +210,7 @@ def ablate(
     markdown: Markdown = False,
     loading: Settings = AS_USUAL,
 ) -> None:
-    """Measure each part of the method: sites, priors, prompts, geometry, frames.
+    """Measure each part of the method: sites, priors, prompts, geometry, lexical weight, frames.
 
     Every finished prompt and every reranked query is kept; run the same command again to resume.
     Over several datasets the means are printed too.

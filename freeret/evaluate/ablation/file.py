@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -217,6 +218,12 @@ def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
 def mean_regret(regrets: Sequence[Regret], part: str) -> float:
     """Mean over datasets, in the metric's unit."""
     return float(np.mean([r.regret for r in regrets if r.part == part]))
+
+
+def mean_held_out(regrets: Sequence[Regret], part: str) -> float:
+    """Mean of `Regret.held_out` over the datasets that have it, in the metric's unit."""
+    measured = [r.held_out for r in regrets if r.part == part and r.held_out is not None]
+    return float(np.mean(measured)) if measured else math.nan
 
 
 def worst_regret(regrets: Sequence[Regret], part: str) -> float:

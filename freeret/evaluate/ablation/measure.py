@@ -30,7 +30,7 @@ from freeret.reranker import Reranker
 from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
 from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS
-from probes.measure.reference import at_column, reference_vectors
+from probes.measure.reference import Reference, at_column, reference_vectors
 from probes.model.batches.states import prompted_states
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.stats import auc
@@ -126,6 +126,8 @@ class Ablator:
     seed: int = 0
     skip: bool = False
     progress: bool = False
+    references: dict[Prompt, Reference] = field(default_factory=dict, repr=False, compare=False)
+    """States of the reference items by prompt, which the datasets share."""
 
     @property
     def weights(self) -> list[float]:
@@ -226,7 +228,7 @@ class Ablator:
             title = f"{name}: {side}" if self.progress else None
             return prompted_states(self.backbone, prompt, items, side, sites, progress=title)
 
-        at_all_sites = reference_vectors(encode)
+        at_all_sites = self.references.setdefault(prompt, reference_vectors(encode))
         good, queries, documents = encode_sides(encode, dataset, skipped)
         norm = sites.index("norm")
         read: dict[Side, dict[str | None, str]] = {

@@ -121,14 +121,15 @@ def _regret_table(title: str, ablations: Ablations) -> ResultTable:
         [
             r.dataset, r.part, r.chosen, f"{r.value:.3f}", r.best, f"{r.best_value:.3f}",
             r.worst, f"{r.worst_value:.3f}", f"{r.regret:.3f}",
+            "" if r.held_out is None else f"{r.held_out:.3f}",
         ]
         for r in regrets(ablations)
     ]  # fmt: skip
     columns = [
         "dataset", "part", "chosen", "its value", "best", "its value", "worst", "its value",
-        "regret",
+        "regret", "held out",
     ]  # fmt: skip
-    return ResultTable(title[:1].upper() + title[1:], columns, rows)
+    return ResultTable(title[:1].upper() + title[1:], columns, rows).without_empty_columns()
 
 
 def signed(interval: Sequence[float], queries: int = 2) -> str:
