@@ -1,62 +1,92 @@
 """Patched forwards are those of plain hooks, and shares are what their definition says."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from probes.errors import BadSetting
+from probes.items import Item
 from probes.microscope import patching as module
-from probes.microscope.patching import patch_grid
+from probes.microscope.patching import PatchGrid, patch_grid
 from probes.model.backbone import Backbone
-from tests.model.test_interventions import layer_of
-from tests.model.test_trace import reference
-from tests.models import MULTIMODAL
-from tests.samples import items_for
+from probes.model.sites import Site, all_sites
+from probes.model.trace import record
+from probes.prompts import Source
+from tests.microscope.test_writes import PICTURED
+from tests.model.test_interventions import changed_branch, with_column
+from tests.model.test_trace import SCALE, Reference, reference
+from tests.models import TEXT
+from tests.samples import ITEMS, items_for, picture
 
 Tiny = Callable[[str], Backbone]
+Part = Literal["write", "state"]
 CLEAN, CORRUPTED = "the word of the image", "the word of one user"
 
 
-def by_hooks(name: str, backbone: Backbone, layer: int, column: int) -> tuple[float, tuple]:
-    """The share restored by the layer's output at a position, from plain hooks on one input."""
-    clean, corrupted = backbone.encode([CLEAN]), backbone.encode([CORRUPTED])
-    sources = reference(name, backbone.model, clean)
-    before = reference(name, backbone.model, corrupted)
-    state = sources.everywhere[f"mlp[{layer}]"][0, column]
+def check_grid(
+    name: str,
+    backbone: Backbone,
+    sources: tuple[Source, Source],
+    answers: tuple[str, str] = ("A", "B"),
+    *,
+    part: Part,
+    positions: Literal["last", "all"] = "all",
+    patches: Sequence[tuple[str, int]],
+) -> PatchGrid:
+    """The logits behind some shares, by site and position from the end, from plain hooks."""
+    grid = patch_grid(backbone, *sources, answers, positions=positions, part=part)
+    batches = [backbone.encode([source]) for source in sources]
+    clean, corrupted = (reference(name, backbone.model, batch) for batch in batches)
+    right, wrong = (backbone.encoder.plain.tokenize(answer)[0] for answer in answers)
 
-    def hook(module: Any, args: tuple, output: Any) -> Any:
-        stream = output[0] if isinstance(output, tuple) else output
-        stream[0, column] = state
+    def difference(found: Reference) -> float:
+        return (found.logits[0, right] - found.logits[0, wrong]).item()
 
-    handle = layer_of(name, backbone.model, f"mlp[{layer}]").register_forward_hook(hook)
-    try:
-        patched = reference(name, backbone.model, corrupted).logits[0]
-    finally:
-        handle.remove()
-    right, wrong = (backbone.encoder.plain.tokenize(answer)[0] for answer in ("A", "B"))
+    tolerance = 1e-5 * clean.logits.abs().max().item()
+    ends = difference(clean), difference(corrupted)
+    assert (grid.clean, grid.corrupted) == pytest.approx(ends, abs=tolerance)
+    order, moved = list(map(str, all_sites(backbone))), []
+    for site, column in patches:
+        here = Site.parse(site).resolve(backbone.num_layers)
+        value = clean.branches[str(here)][:, column]
+        if part == "state":
+            before = corrupted.everywhere[order[order.index(str(here)) - 1]][:, column]
+            value = (clean.everywhere[str(here)][:, column] - before) / SCALE.get(name, 1.0)
+        with changed_branch(name, backbone.model, site, with_column(column, value)):
+            patched = difference(reference(name, backbone.model, batches[1]))
+        cell = grid.values[here.layer, ("attn", "mlp").index(here.kind)]
+        share = cell if positions == "last" else cell[column]
+        found = grid.corrupted + share * (grid.clean - grid.corrupted)
+        assert found == pytest.approx(patched, abs=tolerance), site
+        moved.append(abs(patched - ends[1]))
+    assert max(moved) > 100 * tolerance, "no patch changes anything"
+    return grid
 
-    def difference(logits: Tensor) -> float:
-        return (logits[right] - logits[wrong]).item()
 
-    ends = difference(sources.logits[0]), difference(before.logits[0])
-    return (difference(patched) - ends[1]) / (ends[0] - ends[1]), ends
-
-
-@pytest.mark.parametrize("name", ["llama", "gemma2", "granite", "gpt2", "opt", "olmo2"])
-def test_shares_are_those_of_plain_hooks(name: str, tiny: Tiny) -> None:
+@pytest.mark.parametrize("part", ["write", "state"])
+@pytest.mark.parametrize("name", TEXT)
+def test_shares_are_those_of_plain_hooks(name: str, part: Part, tiny: Tiny) -> None:
     backbone = tiny(name)
-    grid = patch_grid(backbone, CLEAN, CORRUPTED, ("A", "B"), positions="all", part="state")
-    count = len(backbone.row(CORRUPTED))
-    assert grid.values.shape == (4, 2, count)
+    patches = [("mlp[0]", -1), ("attn[1]", -1), ("mlp[1]", -2), ("attn[2]", -2), ("mlp[2]", -1)]
+    grid = check_grid(name, backbone, (CLEAN, CORRUPTED), part=part, patches=patches)
+    assert grid.values.shape == (4, 2, len(backbone.row(CORRUPTED)))
     assert "".join(grid.tokens) == CORRUPTED
-    for layer, column in ((0, count - 1), (1, count - 2), (2, count - 1)):
-        share, ends = by_hooks(name, backbone, layer, column)
-        assert (grid.clean, grid.corrupted) == pytest.approx(ends, abs=1e-5)
-        assert grid.values[layer, 1, column] == pytest.approx(share, abs=1e-4)
+
+
+@pytest.mark.parametrize("part", ["write", "state"])
+@pytest.mark.parametrize("name", PICTURED)
+def test_shares_of_pictures_are_those_of_plain_hooks(name: str, part: Part, tiny: Tiny) -> None:
+    """Two pictures of one size, patched at a placeholder too."""
+    backbone = tiny(name)
+    sources = tuple(Item("what is it", images=[picture(seed=seed)]) for seed in (0, 1))
+    embedded = [record(backbone, source, "embed", positions="all")["embed"] for source in sources]
+    differ = (embedded[0] != embedded[1]).any(-1).nonzero()
+    placeholder = int(differ[-1]) - len(embedded[0])
+    patches = [("attn[0]", placeholder), ("mlp[1]", placeholder), ("attn[2]", -1), ("mlp[2]", -1)]
+    check_grid(name, backbone, (sources[0], sources[1]), part=part, patches=patches)
 
 
 def test_what_must_be_restored_is(tiny: Tiny) -> None:
@@ -88,44 +118,36 @@ def test_a_write_leaves_what_came_before_it(tiny: Tiny) -> None:
     assert abs(write.values[0, 0, 0] - state.values[0, 0, 0]) > 0.01
 
 
-@pytest.mark.parametrize("name", ["qwen2.5-vl", "gemma3-vl"])
-def test_pictures_can_be_patched(name: str, tiny: Tiny) -> None:
-    assert name in MULTIMODAL
-    items = items_for(name)
-    grid = patch_grid(tiny(name), items["picture"], "the word", ("A", "B"), part="state")
+def test_a_picture_and_a_text_can_be_patched(tiny: Tiny) -> None:
+    """They are patched at their last token."""
+    item = items_for("qwen2.5-vl")["picture"]
+    grid = patch_grid(tiny("qwen2.5-vl"), item, "the word", ("A", "B"), part="state")
     assert grid.values.shape == (4, 2)
     np.testing.assert_allclose(grid.values[-1, 1], 1, atol=1e-5)
 
 
+def test_shares_of_real_weights(real: tuple[str, Backbone]) -> None:
+    name, backbone = real
+    sources: tuple[Source, Source] = ("The capital of France is", "The capital of Italy is")
+    if name == "smolsight":
+        sources = ITEMS["picture"], Item("what is it", images=[picture(seed=1)])
+    check_grid(
+        name,
+        backbone,
+        sources,
+        (" Paris", " Rome"),
+        part="write",
+        positions="last",
+        patches=[("attn[-2]", -1), ("mlp[-2]", -1), ("attn[-1]", -1), ("mlp[-1]", -1)],
+    )
+
+
 def test_the_answer_of_smollm2_is_restored(smollm2: Backbone) -> None:
-    """By the attention that carries the country to the end of the prompt, as by plain hooks."""
+    """By the attention that carries the country to the end of the prompt."""
     clean, corrupted = "The capital of France is", "The capital of Italy is"
     grid = patch_grid(smollm2, clean, corrupted)
     assert grid.answers == (" Paris", " Rome")
     assert grid.values.shape == (30, 2)
-    layer, column = np.unravel_index(grid.values.argmax(), grid.values.shape)
-    branch = smollm2.model.model.layers[layer].get_submodule(("self_attn", "mlp")[column])
-    kept: list[Tensor] = []
-
-    def keep(module: Any, args: tuple, output: Any) -> None:
-        kept.append(output[0] if isinstance(output, tuple) else output)
-
-    def put(module: Any, args: tuple, output: Any) -> Any:
-        stream = output[0] if isinstance(output, tuple) else output
-        stream[:, -1] = kept[0][:, -1]
-
-    logits = []
-    with torch.no_grad():
-        for text, hook in ((clean, keep), (corrupted, put), (corrupted, None)):
-            handle = branch.register_forward_hook(hook) if hook else None
-            try:
-                logits.append(smollm2.model(**smollm2.encode([text]).inputs).logits[0, -1])
-            finally:
-                if handle:
-                    handle.remove()
-    right, wrong = (smollm2.encoder.plain.tokenize(answer)[0] for answer in grid.answers)
-    reference, patched, start = ((found[right] - found[wrong]).item() for found in logits)
-    assert grid.values.max() == pytest.approx((patched - start) / (reference - start), abs=1e-3)
     assert grid.values.max() > 0.5
 
 
