@@ -623,6 +623,19 @@ def test_an_ablation_is_read_as_it_was_written_and_not_made_again(
         Ablations.load(file.parent / "cut.json")
 
 
+def test_a_judge_that_is_no_frame_is_measured_beside_the_frames(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, frame="likelihood", fusion=None, lexical=0.5)
+    ablator = Ablator(tiny("llama"), recipe, [], [3])
+    data = apart(pictures=False)
+    rows = ablator.measure(data, Scratch(tmp_path, "this")).rows
+    values = {row.label: row.interval[0] for row in rows if row.part == "frame"}
+    first = PromptedSystem.of("recipe", tiny("llama"), recipe).run(data)
+    judged = judge_run(data, first, Reranker(tiny("llama"), "likelihood"), 3)
+    expected = score_run(data, rerank_run(first, judged, 3, None), data.metrics[0]).value
+    assert values["recipe, top 3"] == values["likelihood, top 3"] == pytest.approx(expected)
+    assert values["stage 1 alone, top 3"] == pytest.approx(score_run(data, first, "RR").value)
+
+
 def test_only_the_prompts_asked_for(tiny: Tiny, tmp_path: Path) -> None:
     ablator = Ablator(tiny("llama"), RECIPE, prompts=[])
     found = ablator.measure(dataset(documents=100), Scratch(tmp_path, "this"))
