@@ -44,8 +44,7 @@ from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS
 from probes.measure.fusion import lead
 from probes.prompts import NAMED
 from probes.stats import Interval
-from tests.command.test_cli import own_lines
-from tests.commands import run
+from tests.commands import own_lines, run
 from tests.stores import save_tiny
 
 Tiny = Callable[[str], Backbone]
