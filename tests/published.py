@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders.mmeb import video_qa as mmeb_video_qa
 from freeret.evaluate.loaders.mmeb import visdoc as mmeb_visdoc
 
@@ -347,3 +348,10 @@ def mmeb_v2(root: Path) -> Path:
     ):  # fmt: skip
         part(root, draw)
     return root
+
+
+def signatures(dataset: Dataset) -> tuple[str, str]:
+    """The modality mix of the queries and that of the documents."""
+    sides = ({item.signature for item in side} for side in (dataset.queries, dataset.documents))
+    asked, found = (", ".join(sorted(side)) for side in sides)
+    return asked, found

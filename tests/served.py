@@ -1,19 +1,26 @@
 """A real server on a free port, in a thread of the test process."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import openai
 import uvicorn
 
+from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.serve.app import create_app
 from freeret.serve.guard import Limits
 from freeret.serve.server import listen
+
+TEXTS = ["the word", "one of two", "what moves", "after the user", "all of them"]
+JUDGING = Recipe(geometry="centre", frame="mcq")
+NOT_JUDGING = Recipe(geometry="centre", frame=None, why_not_reranked="judging gains nothing")
 
 
 @dataclass
@@ -54,3 +61,40 @@ def serving(
         server.should_exit = True
         thread.join()
         listener.close()
+
+
+def open_ai(served: Served, key: str = "none") -> openai.OpenAI:
+    """Use it as a context: it closes its connections."""
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key=key, max_retries=0)
+
+
+@contextmanager
+def held(served: Served) -> Iterator[None]:
+    """The worker is busy until the block ends."""
+    begun, end = threading.Event(), threading.Event()
+
+    def wait(_: list[None]) -> list[None]:
+        begun.set()
+        end.wait(30)
+        return [None]
+
+    thread = threading.Thread(target=lambda: run_on(served, wait))
+    thread.start()
+    begun.wait(30)
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def run_on(served: Served, work: Any) -> None:
+    """Have the worker do some work, as a request does."""
+    asyncio.run(served.worker.submit(work, None))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

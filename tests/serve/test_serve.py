@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import cohere
-import httpx
 import numpy as np
 import openai
 import pytest
 from PIL import Image
 
-from freeret.recipe import Recipe
 from freeret.reranker import Reranker
 from freeret.retriever import FreeRet
 from probes import Backbone, Item
 from tests.samples import film, picture, png, sound
-from tests.served import Served, serving
+from tests.served import JUDGING, NOT_JUDGING, TEXTS, Served, open_ai, serving
 
-TEXTS = ["the word", "one of two", "what moves", "after the user", "all of them"]
-JUDGING = Recipe(geometry="centre", frame="mcq")
-NOT_JUDGING = Recipe(geometry="centre", frame=None, why_not_reranked="judging gains nothing")
 ODD = "docs/../a b?#%2F.png"
 """An id that a URL cannot hold as it is."""
 
@@ -76,11 +71,6 @@ def texts_only(
     retriever.index(TEXTS, tmp_path_factory.mktemp("texts") / "store")
     with serving(retriever) as served:
         yield served
-
-
-def open_ai(served: Served, key: str = "none") -> openai.OpenAI:
-    """Use it as a context: it closes its connections."""
-    return openai.OpenAI(base_url=f"{served.url}/v1", api_key=key, max_retries=0)
 
 
 # -- OpenAI ----------------------------------------------------------------------------------
@@ -380,22 +370,6 @@ def test_a_file_that_has_gone_is_not_found(served: Served, folder: Path) -> None
         moved.rename(folder / "file.png")
 
 
-def test_no_error_says_where_the_store_is(tiny: Callable[[str], Backbone], tmp_path: Path) -> None:
-    retriever = FreeRet(tiny("llama"), NOT_JUDGING)
-    retriever.index([Item("a text", id="only")], tmp_path / "store")
-    with serving(retriever) as served:
-        unknown = served.get("/items/nobody"), served.post("/similar", id="nobody")
-        retriever.delete("only")
-        nothing = served.post("/answer", question="what?")
-        empty = served.post("/search", text="what?", kinds=["image"]).json()
-        assert (empty["hits"], empty["note"]) == ([], "the store holds no items")
-        for answer, status in ((unknown[0], 404), (unknown[1], 404), (nothing, 500)):
-            assert answer.status_code == status
-            message = answer.json()["error"]["message"]
-            assert str(tmp_path) not in message
-            assert message.startswith(("the store ", "nothing to answer from"))
-
-
 # -- the server itself -------------------------------------------------------------------------
 
 
@@ -411,33 +385,3 @@ def test_health_recipe_page_and_schema(served: Served) -> None:
     assert "default-src 'self'" in page.headers["content-security-policy"]
     paths = served.get("/openapi.json").json()["paths"]
     assert {"/v1/embeddings", "/v2/rerank", "/search", "/answer", "/items/{id}"} <= set(paths)
-
-
-def test_what_another_process_stores_is_found(
-    tiny: Callable[[str], Backbone], tmp_path: Path
-) -> None:
-    store, recipe = tmp_path / "store", Recipe(geometry="centre", frame=None)
-    FreeRet(tiny("llama"), recipe).index(["one of two", "after the user"], store)
-    with serving(FreeRet.load(store, tiny("llama"))) as served:
-        assert len(served.post("/search", text="what").json()["hits"]) == 2
-        FreeRet(tiny("llama"), recipe).index([Item("the word", id="new")], store)
-        assert len(served.post("/search", text="what").json()["hits"]) == 3
-        assert served.get("/items/new").json()["text"] == "the word"
-        FreeRet.load(store, tiny("llama")).delete("new")
-        assert len(served.post("/search", text="what").json()["hits"]) == 2
-
-
-def test_the_token_is_asked_for_everywhere_but_on_the_page(
-    tiny: Callable[[str], Backbone], tmp_path: Path
-) -> None:
-    retriever = FreeRet(tiny("llama"), NOT_JUDGING)
-    retriever.index(TEXTS, tmp_path / "store")
-    with serving(retriever, token="sesame") as served:
-        assert served.get("/healthz").status_code == 200
-        with open_ai(served, "sesame") as client:
-            assert len(client.embeddings.create(model="any", input="a").data) == 1
-        with open_ai(served, "other") as wrong, pytest.raises(openai.AuthenticationError):
-            wrong.embeddings.create(model="any", input="a")
-        assert httpx.get(f"{served.url}/").status_code == 200
-        for path in ("/healthz", "/openapi.json", "/items/x", "/nothing", "//", "/search?q=a"):
-            assert httpx.get(served.url + path).status_code == 401, path

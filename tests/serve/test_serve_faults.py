@@ -1,17 +1,12 @@
 """`freeret serve` under load, and with callers who are slow, wrong, hostile, or gone."""
 
-import asyncio
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +15,11 @@ import numpy as np
 import pytest
 
 from freeret.embedder import Embedder
-from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.serve.guard import Limits
 from probes import Backbone, Item
-from tests.served import Served, serving
-from tests.stores import save_tiny
+from tests.served import JUDGING, TEXTS, Served, held, serving, wait_for
 
-TEXTS = ["the word", "one of two", "what moves", "after the user", "all of them"]
-RECIPE = Recipe(geometry="centre", frame="mcq")
 CLIENTS = 64
 SMALL = Limits(body=20_000, seconds=0.5, queue=CLIENTS)
 
@@ -37,43 +28,11 @@ SMALL = Limits(body=20_000, seconds=0.5, queue=CLIENTS)
 def served(
     tiny: Callable[[str], Backbone], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    retriever = FreeRet(tiny("llama"), RECIPE)
+    retriever = FreeRet(tiny("llama"), JUDGING)
     store = tmp_path_factory.mktemp("faults") / "store"
     retriever.index([Item(text, id=f"t{i}") for i, text in enumerate(TEXTS)], store)
     with serving(retriever, SMALL) as served:
         yield served
-
-
-@contextmanager
-def held(served: Served) -> Iterator[None]:
-    """The worker is busy until the block ends."""
-    begun, end = threading.Event(), threading.Event()
-
-    def wait(_: list[None]) -> list[None]:
-        begun.set()
-        end.wait(30)
-        return [None]
-
-    thread = threading.Thread(target=lambda: run_on(served, wait))
-    thread.start()
-    begun.wait(30)
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
-
-
-def run_on(served: Served, work: Any) -> None:
-    """Have the worker do some work, as a request does."""
-    asyncio.run(served.worker.submit(work, None))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def raw(served: Served, content: bytes) -> bytes:
@@ -323,24 +282,6 @@ def test_the_log_holds_nothing_that_callers_sent(
     assert any(line.startswith("GET /search 200 ") for line in caplog.messages)
 
 
-def test_the_token_is_compared_whole(tiny: Callable[[str], Backbone], tmp_path: Path) -> None:
-    retriever = FreeRet(tiny("llama"), RECIPE)
-    retriever.index(TEXTS, tmp_path / "store")
-    with serving(retriever, token="sesame") as served:
-        for given in (
-            "",
-            "sesame",
-            "Bearer",
-            "Bearer sesam",
-            "Bearer sesame2",
-            "Basic sesame",
-            "ü",
-        ):
-            answer = httpx.get(f"{served.url}/healthz", headers={"authorization": given.encode()})
-            assert answer.status_code == 401, given
-            assert answer.headers["www-authenticate"] == "Bearer"
-
-
 # -- a long life -------------------------------------------------------------------------------
 
 
@@ -362,100 +303,7 @@ def test_memory_stays_flat(served: Served) -> None:
     assert resident() - before < 40
 
 
-@contextmanager
-def command(store: Path, *options: str) -> Iterator[tuple[Any, str]]:
-    """`freeret serve` in a process, and its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "freeret", "serve", str(store), "--port", "0", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        yield process, line.split(" at ")[1].split(" ")[0]
-    finally:
-        process.kill()
-        process.stdout.close()
-        process.wait()
-
-
-def test_killed_and_restarted_it_serves_the_same(tmp_path: Path) -> None:
-    folder, store = save_tiny(tmp_path / "model"), tmp_path / "store"
-    FreeRet(Backbone.load(folder), RECIPE).index(TEXTS, store)
-
-    def ask(url: str) -> Any:
-        found = httpx.post(f"{url}/search", json={"text": "what", "rerank": 2}, timeout=60).json()
-        return [(hit["id"], hit["score"]) for hit in found["hits"]]
-
-    with command(store) as (process, url):
-        first = ask(url)
-        process.send_signal(signal.SIGKILL)
-    with command(store) as (process, url):
-        assert ask(url) == first
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    assert len(first) == len(TEXTS)
-
-
-def test_what_has_begun_is_finished_at_the_end(
-    tiny: Callable[[str], Backbone], tmp_path: Path
-) -> None:
-    retriever = FreeRet(tiny("llama"), RECIPE)
-    retriever.index(TEXTS, tmp_path / "store")
-    with ThreadPoolExecutor(2) as pool, serving(retriever) as served:
-        with held(served):
-            waiting = pool.submit(served.post, "/search", text="a")
-            wait_for(lambda: served.worker.requests == 1)
-            served.worker.refuse()
-            assert served.post("/search", text="b").status_code == 503
-        assert len(waiting.result().json()["hits"]) == len(TEXTS)
-        refused = served.post("/v1/embeddings", input="a")
-        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
-
-
 # -- the command ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--host", "0.0.0.0"], "others can reach 0.0.0.0"),
-        (["--host", "example.org"], "others can reach example.org"),
-        (["--token", " "], "a token is"),
-        (["--host", "127.0.0.1", "--port", "PORT"], "cannot listen on 127.0.0.1"),
-    ],
-)
-def test_what_cannot_be_served_is_said_before_a_model_is_loaded(
-    tmp_path: Path,
-    options: list[str],
-    said: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from freeret.cli import main
-
-    monkeypatch.delenv("FREERET_TOKEN", raising=False)
-    (tmp_path / "items.lance").mkdir()  # enough for the check of the store, and not for loading it
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        with pytest.raises(SystemExit):
-            main(["serve", str(tmp_path), *(o.replace("PORT", port) for o in options)])
-    assert said in capsys.readouterr().err
-
-
-def test_the_environment_names_the_token(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from freeret.cli import main
-
-    monkeypatch.setenv("FREERET_TOKEN", "sesame")
-    with pytest.raises(SystemExit):
-        main(["serve", str(tmp_path / "nothing"), "--host", "0.0.0.0"])
-    said = capsys.readouterr()
-    assert "there is no store" in said.err
-    assert "sesame" not in said.err + said.out
 
 
 def test_bodies_nested_too_deeply(served: Served) -> None:

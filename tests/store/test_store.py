@@ -1,6 +1,5 @@
 """The store gives back what was put in, knows what made it, and replaces whole or not at all."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,53 +12,13 @@ from lancedb.query import LanceEmptyQueryBuilder
 from lancedb.table import LanceTable
 from PIL import Image
 
-from freeret.search.geometry import fit_geometry
 from freeret.store import commits
-from freeret.store.payload import Record, content_hash, pack, record_of, unpack
 from freeret.store.rows import matrix
 from freeret.store.table import Store
-from probes import Geometry, Item
-from probes.errors import BadItem, NotStored, StoreError, StoreMismatch
-from probes.geometry import GeometryKind
-from probes.items import Part
-from probes.measure.reference import no_reference
+from probes import Item
+from probes.errors import NotStored, StoreError, StoreMismatch
+from tests.store.records import IDENTITY, SIZE, changed, made
 from tests.stores import without_words
-
-IDENTITY: dict[str, Any] = {
-    "backbone": {"model": "m", "weights": "abc", "versions": {"torch": "2.14", "nnsight": "0.8"}},
-    "embedder": {"site": "attn[3]", "prompts": [{"name": "e5v"}], "truncate_dim": None},
-    "recipe": {"prompt": "e5v", "geometry": "none"},
-}
-SIZE = 8
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """IDENTITY with one entry changed."""
-    identity = json.loads(json.dumps(IDENTITY))
-    *outer, last = path.split(".")
-    inner = identity
-    for key in outer:
-        inner = inner[key]
-    inner[last] = value
-    return identity
-
-
-def made(id: str, item: Item | None = None, seed: int = 0) -> Record:
-    item = item or Item(f"text of {id}", metadata={"from": id})
-    packed = pack(item)
-    vector = np.random.default_rng([seed, *id.encode()]).normal(size=SIZE).astype(np.float32)
-    digest = content_hash(item, packed)
-    return Record(id, digest, item.signature, *packed, vector)
-
-
-def fitted(kind: GeometryKind, store: Store) -> Geometry:
-    return fit_geometry(kind, store, no_reference)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.create(tmp_path / "store", IDENTITY, SIZE)
-
 
 # -------------------------------------------------------------------------------------- rows
 
@@ -314,127 +273,7 @@ def test_a_creation_cut_short_is_made_anew(inside: str, tmp_path: Path) -> None:
     assert Store.open(tmp_path).vectors().ids == ["a"]
 
 
-@pytest.mark.parametrize("inside", ["", "_transactions", "_versions"])
-def test_a_table_beside_that_was_cut_short_is_none(inside: str, store: Store) -> None:
-    store.write([made(id) for id in "abc"])
-    Path(store.location, "geometry.lance", inside).mkdir(parents=True)
-    there = Store.open(store.location)
-    assert there.geometry() is None
-    there.save_geometry(fitted("centre", there))
-    assert Store.open(store.location).geometry() is not None
-
-
-# ------------------------------------------------------------------------------------ geometry
-
-
-@pytest.mark.parametrize("kind", ["none", "centre", "whiten"])
-def test_geometry_maps_as_before_it_was_kept(kind: Any, store: Store) -> None:
-    store.write([made(id) for id in "abcdefgh"])
-    store.write([made(id, Item(images=[Image.new("RGB", (9, 9))])) for id in "xyz"])
-    geometry = fitted(kind, store)
-    store.save_geometry(geometry)
-    kept = Store.open(store.location).geometry()
-    assert kept is not None
-    assert kept.kind == kind
-    vectors = torch.randn(6, SIZE)
-    for side in ("query", "document"):
-        for signature in ("text", "image"):
-            signatures = [signature] * 6
-            ours, theirs = (g.map(vectors, signatures, side) for g in (geometry, kept))
-            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
-    queries = geometry.map(vectors, ["text"] * 6, "query")
-    ours, theirs = (g.calibration(queries) for g in (geometry, kept))
-    assert ours.keys() == theirs.keys() == (set() if kind == "none" else {"text", "image"})
-    for signature, affine in ours.items():
-        torch.testing.assert_close(tuple(affine), tuple(theirs[signature]), atol=1e-6, rtol=0)
-
-
-def test_a_geometry_of_another_format_is_fitted_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.write([made("a"), made("b")])
-    store.save_geometry(fitted("centre", store))
-    monkeypatch.setattr("freeret.store.fitted.GEOMETRY_FORMAT", 10**6)
-    assert store.geometry() is None
-
-
-def test_geometry_is_of_one_version_of_the_items(store: Store) -> None:
-    assert store.geometry() is None
-    store.write([made("a"), made("b")])
-    store.save_geometry(fitted("centre", store))
-    assert store.geometry() is not None
-    store.write([made("c")])
-    assert store.geometry() is None
-    store.save_geometry(fitted("centre", store))
-    store.delete(["c"])
-    assert store.geometry() is None
-
-
-def test_old_geometries_are_not_kept(store: Store) -> None:
-    """A transform of 3584 dimensions has 51 MB; one is enough."""
-    store.write([made(id) for id in "abcdefgh"])
-    geometry = fitted("whiten", store)
-    for _ in range(12):
-        store.save_geometry(geometry)
-    assert len(list(Path(store.location, "geometry.lance", "data").iterdir())) <= 3
-
-
 # ------------------------------------------------------------------------------------- payload
-
-
-def roundtrip(item: Item) -> Item:
-    return unpack("id", *pack(item))
-
-
-def test_parts_keep_their_order_and_content(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    parts = [
-        Part("text", "before 🙂\x00"),
-        Part("image", Image.fromarray(noise)),
-        Part("video", tmp_path / "clip.mp4"),
-        Part("text", "after"),
-        Part("image", Image.new("L", (3, 3), 7)),
-    ]
-    back = roundtrip(Item(parts=parts, metadata={"k": [1, None, "日"]}))
-    assert [p.kind for p in back.parts] == [p.kind for p in parts]
-    assert [back.parts[i].value for i in (0, 2, 3)] == [parts[i].value for i in (0, 2, 3)]
-    assert np.array_equal(np.asarray(back.parts[1].value), noise)
-    assert back.parts[4].value.getpixel((0, 0)) == (7, 7, 7)  # as the model sees it
-    assert back.metadata == {"k": [1, None, "日"]}
-
-
-def test_a_hash_tells_content_apart(tmp_path: Path) -> None:
-    def digest(item: Item) -> str:
-        return content_hash(item, pack(item))
-
-    path = tmp_path / "a.png"
-    Image.new("RGB", (4, 4), "red").save(path)
-    by_path = Item(parts=[Part("image", path)])
-    first = digest(by_path)
-    Image.new("RGB", (4, 4), "blue").save(path)
-    different = [
-        first,
-        digest(by_path),
-        digest(Item("a")),
-        digest(Item("b")),
-        digest(Item("a", metadata={"k": 1})),
-        digest(Item("a", images=[Image.new("RGB", (4, 4), "red")])),
-        digest(Item("a", images=[Image.new("RGB", (4, 4), "blue")])),
-        digest(Item(parts=[Part("text", "a"), Part("text", "b")])),
-        digest(Item("ab")),
-    ]
-    assert len(set(different)) == len(different)
-    assert digest(Item("a", metadata={"x": 1, "y": 2})) == digest(
-        Item("a", metadata={"y": 2, "x": 1}, id="other")
-    )
-
-
-def test_media_that_cannot_be_kept_is_named(tmp_path: Path) -> None:
-    gone = Item(parts=[Part("image", tmp_path / "gone.png")], id="x")
-    with pytest.raises(BadItem, match=r"'x': cannot read .*gone\.png"):
-        content_hash(gone, pack(gone))
-    with pytest.raises(BadItem, match="'x': cannot read the audio: a ndarray is not audio"):
-        pack(Item(audios=[np.zeros(3)], id="x"))
 
 
 def test_a_url_is_a_place_too(tmp_path: Path) -> None:
@@ -462,13 +301,6 @@ def test_a_column_of_vectors_is_read_where_it_lies(rows: slice, chunks: int) -> 
 
 
 # ------------------------------------------------------------------------------------- words
-
-
-def test_an_item_is_stored_with_its_words_and_a_picture_has_those_of_its_caption() -> None:
-    picture = Image.new("RGB", (4, 4))
-    assert record_of(Item("stale bread")).words == "stale bread"
-    assert record_of(Item(parts=[Part("image", picture), Part("text", "a cat")])).words == "a cat"
-    assert record_of(Item(images=[picture])).words == ""
 
 
 def test_words_are_indexed_from_the_start_and_again_as_a_store_is_compacted(store: Store) -> None:

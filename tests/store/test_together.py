@@ -26,7 +26,7 @@ from probes.errors import StoreError, StoreMismatch
 from probes.measure.reference import no_reference
 from tests.buckets import SECRET, Bucket
 from tests.crowd import RECIPE, Crowd
-from tests.store.test_store import IDENTITY, SIZE, changed, made
+from tests.store.records import IDENTITY, SIZE, changed, made
 from tests.stores import save_tiny
 
 ROUNDS, PROCESSES = 3, 4

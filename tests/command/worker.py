@@ -1,0 +1,132 @@
+"""A process that indexes for tests, and can be killed at any moment.
+
+Run as a script this file is the worker: it loads a backbone once, and forks for every job. Jobs
+come as lines of JSON on its standard input, and their outcomes go to its standard output.
+"""
+
+import codecs
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RECIPE: dict[str, Any] = {"prompt": "e5v", "site": "attn[-1]", "geometry": "centre", "frame": "mcq"}
+ROOT = Path(__file__).parents[2]
+
+
+def texts(count: int) -> list[dict[str, Any]]:
+    """Items of different lengths, each unlike all others."""
+    return [
+        {"id": f"i{k:05}", "text": f"{k} of {'the word ' * (k % 7)}", "metadata": {"third": k % 3}}
+        for k in range(count)
+    ]
+
+
+def serve(model: str) -> None:
+    """Answer every job with its outcome, if it comes to one, and its exit code, a line each."""
+    # What LanceDB imports takes a second; LanceDB itself has threads and must not be forked.
+    for name in ("lance_namespace", "pyarrow.dataset", "scipy.special"):
+        importlib.import_module(name)
+    import torch
+
+    from probes import Backbone
+
+    torch.set_num_threads(1)
+    backbone = Backbone.load(model)
+    say({"ready": True})
+    for line in sys.stdin:
+        job = json.loads(line)
+        begun, begin = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            work(backbone, job, begin)
+            os._exit(0)
+        os.close(begin)
+        if os.read(begun, 1) and "kill_after" in job:
+            time.sleep(job["kill_after"])
+            os.kill(pid, signal.SIGKILL)  # not waited for yet: the pid is still its own
+        _, status = os.waitpid(pid, 0)
+        os.close(begun)
+        say({"exit": os.waitstatus_to_exitcode(status)})
+
+
+def work(backbone: Any, job: dict[str, Any], begin: int) -> None:
+    """Do one job, in a process forked for it; a byte goes to the pipe `begin` when it begins."""
+    from freeret.recipe import Recipe
+    from freeret.retriever import FreeRet
+
+    retriever = FreeRet(backbone, Recipe(**RECIPE | job.get("recipe", {})))
+    if "user" in job:
+        codecs.lookup("unicode-escape")  # imported late, from where that user may not read
+        backbone.fingerprint()  # so is the metadata of packages
+        os.setgid(job["user"])
+        os.setuid(job["user"])
+    if "fsize" in job:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["fsize"], job["fsize"]))
+    os.write(begin, b"x")
+    start = time.perf_counter()
+    try:
+        if "query" in job:
+            hits = FreeRet.load(job["store"], backbone).search(job["query"], top_n=5)
+            say({"found": [hit.id for hit in hits]})
+            return
+        done = retriever.index(texts(job["items"]), job["store"])
+        say({"added": done.added, "seconds": time.perf_counter() - start})
+    except Exception as error:
+        say({"error": type(error).__name__, "message": str(error)})
+
+
+def say(what: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+@dataclass
+class Worker:
+    """The worker process; `run` gives it one job."""
+
+    process: subprocess.Popen[str]
+
+    @classmethod
+    def start(cls, model: Path) -> "Worker":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.command.worker", str(model)], cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )  # fmt: skip
+        return cls(process)
+
+    def run(self, store: Path, **job: Any) -> dict[str, Any]:
+        """Index `items` into `store`, killed `kill_after` seconds after it has begun if that is
+        given; what the job said."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"store": str(store), **job}) + "\n")
+        self.process.stdin.flush()
+        outcome: dict[str, Any] = {}
+        while "exit" not in outcome:
+            outcome |= self._line()
+        return outcome
+
+    def ready(self) -> None:
+        assert self._line() == {"ready": True}
+
+    def stop(self) -> None:
+        self.process.communicate()
+
+    def _line(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the worker ended; run its command alone")
+        return json.loads(line)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
