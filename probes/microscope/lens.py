@@ -10,7 +10,7 @@ the word y* that the model itself predicts at that position, at the end of its f
 cosines are those of the lexicalization curves (FreeRet, arXiv 2509.24621, §3.2).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,7 @@ class LensTable:
             raise NotRecorded(f"{site} was not read; the table has {names}")
         return self.sites.index(wanted)
 
-    def columns(self, positions: Iterable[int]) -> list[int]:
+    def columns(self, positions: Sequence[int]) -> list[int]:
         """The indices of positions of the prompt. Raises NotRecorded where one was not read."""
         place = {position: index for index, position in enumerate(self.positions)}
         missing = sorted(set(positions) - place.keys())
