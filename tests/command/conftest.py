@@ -25,7 +25,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def store(model: Path, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ROWS. Leave it as it is."""
+    """A store of ROWS. Do not modify it."""
     folder = tmp_path_factory.mktemp("store")
     retriever = FreeRet(Backbone.load(model), Recipe.load(recipe))
     retriever.index(

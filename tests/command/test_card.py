@@ -15,7 +15,7 @@ from tests.commands import run
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "smolsight", "gemma3-270m", "qwen2.5-coder-0.5b"])
-def test_a_model_card_is_one_for_the_hub(name: str) -> None:
+def test_a_model_card_is_valid_for_the_hub(name: str) -> None:
     report = ProbeReport.load(REPORTS / f"{name}.json")
     text = model_card(report)
     card = ModelCard(text)
@@ -56,8 +56,8 @@ def test_a_card_says_what_the_model_reads_and_in_which_dtype(tmp_path: Path) -> 
     assert "dtype=" not in model_card(ProbeReport.load(REPORTS / "smollm2-135m.json"))
 
 
-def test_the_name_of_a_model_cannot_write_in_its_card(tmp_path: Path) -> None:
-    """Nor does the card tell where the model lies on somebody's disk."""
+def test_the_name_of_a_model_is_escaped_in_its_card(tmp_path: Path) -> None:
+    """A card does not show the path of a model folder either."""
     data = json.loads((REPORTS / "smollm2-135m.json").read_text())
     data["fingerprint"]["model"] = "/home/someone/models/evil`\n# <script>\n---\nlicense: mit"
     file = tmp_path / "report.json"

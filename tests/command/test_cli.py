@@ -1,4 +1,4 @@
-"""The command `freeret`: what is typed is done, and what cannot be done is one clear line."""
+"""The command `freeret`: its help, and messages of one line for mistakes."""
 
 import inspect
 import re
@@ -22,10 +22,10 @@ from tests.models import TEXT, tokenizer
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-# -------------------------------------------------------------------------------- one clear line
+# -------------------------------------------------------------------------------------- mistakes
 
 
-def test_every_mistake_is_one_line_and_an_exit_code(
+def test_mistakes_print_one_line_and_exit_with_1(
     store: Path, model: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cut.json").write_text('{"prompt": "e5')
@@ -82,7 +82,7 @@ def commands() -> dict[str, App]:
 
 
 def settings() -> dict[str, str]:
-    """The sentences under the fields of `Loading` that can be typed."""
+    """Field of `Loading` -> its docstring, for the fields that are options."""
     written = re.findall(
         r'^    (\w+): .*\n    """([^"]+)"""', inspect.getsource(Loading), re.MULTILINE
     )
@@ -101,10 +101,10 @@ def parameters(source: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("command", list(commands()))
-def test_help_says_all_of_every_option(
+def test_help_describes_every_option(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sentences that were written for each parameter stand in the text that is shown."""
+    """The help shows the description of every parameter in full."""
     for one in (app, commands()[command]):
         monkeypatch.setattr(one, "_fallback_console", Console(width=400))
     assert run("--help") == 0
@@ -142,15 +142,15 @@ def test_help_says_all_of_every_option(
     assert "--images" not in out
 
 
-# ------------------------------------------------------------------------------- before a model
+# -------------------------------------------------------------------------- before slow imports
 
 
 NEVER = ("torch", "transformers", "lancedb")
 
 
 def imported(*arguments: Any) -> tuple[int, str, set[str]]:
-    """Exit code and standard error of a command in a process of its own, and which of the slow
-    packages it imported."""
+    """Run a command in its own process: exit code, standard error, and the slow packages that it
+    imported."""
     code = """if True:
         import sys
         from freeret.cli import app, main
@@ -172,7 +172,7 @@ def test_help_is_fast(arguments: str) -> None:
     assert imported(*arguments.split()) == (0, "", set())
 
 
-def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -> None:
+def test_arguments_are_checked_before_slow_imports(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "file").write_text("")
     (tmp_path / "cut.json").write_text('{"prompt": "e5')
@@ -242,7 +242,7 @@ def test_what_was_typed_is_checked_before_anything_is_imported(tmp_path: Path) -
 # ------------------------------------------------------------------------------- the program name
 
 
-def test_the_program_is_called_as_it_can_be_found(
+def test_hints_name_the_program_as_it_can_be_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "a venv" / "bin" / "freeret"

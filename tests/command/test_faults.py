@@ -68,12 +68,12 @@ def test_killed_indexing_resumes_without_loss(tmp_path: Path) -> None:
     assert len(done["killed after seconds"]) == KILLS
 
 
-# ------------------------------------------------------------------------- the disk is against us
+# ------------------------------------------------------------------------------------ disk faults
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder that any user may look into, unlike pytest's own."""
+    """A folder that every user may read, unlike those of pytest."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -100,7 +100,7 @@ def backbone(model: Path) -> Backbone:
 
 @pytest.fixture(scope="module")
 def whole(place: Path, backbone: Backbone) -> Path:
-    """An undisturbed store of 40 items. Leave it as it is."""
+    """A store of 40 items, made without a fault. Do not modify it."""
     FreeRet(backbone, Recipe(**RECIPE)).index(texts(40), place / "whole")
     return place / "whole"
 
@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
 def test_a_disk_full_from_the_beginning_can_be_used_later(
     fsize: int, worker: Worker, tmp_path: Path
 ) -> None:
-    """A table of which only the folder was made must not stand in the way for ever."""
+    """An empty folder of a table, left by the failed creation, does not block the next one."""
     assert worker.run(tmp_path / "s", items=50, fsize=fsize)["error"] == "StoreError"
     outcome = worker.run(tmp_path / "s", items=50)
     assert "error" not in outcome, outcome
@@ -154,8 +154,10 @@ def test_a_read_only_store_is_searched_and_not_written(
             path.chmod(0o755)
 
 
-def test_a_search_need_not_write(worker: Worker, copy: Path, backbone: Backbone) -> None:
-    """After a deletion the geometry is fitted anew; it cannot be kept."""
+def test_a_read_only_store_is_searched_though_its_geometry_is_stale(
+    worker: Worker, copy: Path, backbone: Backbone
+) -> None:
+    """After a deletion the geometry is fitted for the search, though it cannot be written."""
     store = Store.open(copy)
     assert store.delete(["i00001"]) == 1
     for path in [copy, *copy.rglob("*")]:
@@ -172,7 +174,7 @@ def test_a_search_need_not_write(worker: Worker, copy: Path, backbone: Backbone)
     assert [hit.id for hit in hits] == outcome["found"]
 
 
-def test_a_place_that_is_a_file_is_no_store(tmp_path: Path, backbone: Backbone) -> None:
+def test_a_store_cannot_be_created_at_a_file(tmp_path: Path, backbone: Backbone) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StoreError, match="file"):
         FreeRet(backbone, Recipe(**RECIPE)).index(["a"], tmp_path / "file")
@@ -182,7 +184,7 @@ def test_a_place_that_is_a_file_is_no_store(tmp_path: Path, backbone: Backbone) 
 @pytest.mark.parametrize("part", ["data/*", "_versions/*.manifest"])
 @pytest.mark.parametrize("table", ["items", "geometry"])
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.95])
-def test_a_truncated_table_is_said_to_be_one(
+def test_a_truncated_table_is_a_store_error(
     part: str, table: str, kept: float, copy: Path, backbone: Backbone
 ) -> None:
     newest = max((copy / f"{table}.lance").glob(part), key=lambda f: f.stat().st_mtime_ns)
@@ -191,7 +193,7 @@ def test_a_truncated_table_is_said_to_be_one(
         FreeRet.load(copy, backbone).search("the word")
 
 
-# ------------------------------------------------------------------------- something else made it
+# ------------------------------------------------------------------------------- another identity
 
 
 @pytest.mark.parametrize(
@@ -217,10 +219,10 @@ def test_another_prompt_or_site_is_refused(
         ("longest input", {}),
     ],
 )
-def test_another_way_to_compute_is_refused(
+def test_another_dtype_attention_or_input_length_is_refused(
     named: str, loading: dict[str, Any], copy: Path, whole: Path, model: Path, backbone: Backbone
 ) -> None:
-    """Each of them changes vectors, of long texts at least."""
+    """Each of them changes vectors; the input length changes those of long texts."""
     other = Backbone.load(model, **loading)
     if not loading:
         other.encoder.max_tokens //= 2
@@ -239,7 +241,7 @@ def test_another_way_to_compute_is_refused(
 def test_changed_wording_of_a_prompt_is_refused(
     copy: Path, whole: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name alone does not say what a prompt says."""
+    """The identity of a store holds the wording of its prompt, not only the name."""
     from dataclasses import replace
 
     from probes.prompts import E5V, NAMED
@@ -318,7 +320,7 @@ def test_every_text_is_stored_or_named(chat: bool, tmp_path: Path) -> None:
             retriever.search(text)
 
 
-def test_every_text_can_be_asked_and_judged(backbone: Backbone, whole: Path) -> None:
+def test_every_text_can_be_a_query_and_be_reranked(backbone: Backbone, whole: Path) -> None:
     retriever, reranker = FreeRet.load(whole, backbone), Reranker(backbone)
     for name, text in GOOD.items():
         assert len(retriever.search(text, top_n=3)) == 3, name
@@ -329,7 +331,7 @@ def test_every_text_can_be_asked_and_judged(backbone: Backbone, whole: Path) -> 
             reranker.predict([("the word", text)])
 
 
-def test_ids_and_metadata_may_be_odd(backbone: Backbone, tmp_path: Path) -> None:
+def test_ids_and_metadata_may_hold_any_characters(backbone: Backbone, tmp_path: Path) -> None:
     ids = ["it's", 'a "b"', "a\\b", "a\nb", "%_*", "日本", "🙂", "a\x00b", " ", "i; --", "a" * 5000]
     retriever = FreeRet(backbone, Recipe(**RECIPE))
     retriever.index(

@@ -43,7 +43,7 @@ def test_index_adds_replaces_and_resumes(
     assert "0 added, 0 replaced, 13 unchanged, 0 skipped" in capsys.readouterr().out
 
 
-def test_other_fields_may_be_named(
+def test_columns_of_a_table_can_be_named(
     tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.csv").write_text("key,body\nx,one\ny,two\n")
@@ -84,7 +84,7 @@ def test_shards_fill_one_store(
     assert "write k/n" in own_lines(capsys.readouterr().err)[0]
 
 
-def test_an_approximate_index_is_built_asked_and_measured(
+def test_an_approximate_index_is_built_searched_and_measured(
     tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [{"id": f"r{k}", "text": f"{k} of the word"} for k in range(300)]
@@ -135,8 +135,8 @@ def test_a_first_run_that_fails_leaves_no_store(
 def test_the_bar_counts_what_is_committed(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Items from tables and files, a commit each: the total is known from the start, and the count
-    never runs ahead of the store."""
+    """Each item, from tables and files, is a commit: the bar knows the total from the start, and
+    never counts an item that is not stored yet."""
     monkeypatch.setattr("freeret.store.indexing.COMMIT_BYTES", 1)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_text(

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 @pytest.fixture
 def probed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """An empty cache, and a probe that only counts: its report is a made-up one."""
+    """Replace the probe by one that notes its calls and returns a made-up report; start from an
+    empty cache."""
     monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
     asked: list[str] = []
 
@@ -31,7 +32,7 @@ def probed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return lambda: asked
 
 
-def test_what_one_command_probes_no_other_probes_again(
+def test_a_report_is_measured_once_for_all_commands(
     probed: Callable[[], list[str]], model: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("a")

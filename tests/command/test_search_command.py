@@ -64,7 +64,7 @@ def test_search_prints_a_trec_run(store: Path, capsys: pytest.CaptureFixture[str
     assert scores == sorted(scores, reverse=True)
 
 
-def test_scores_that_float32_tells_apart_stay_apart_in_a_run() -> None:
+def test_a_trec_run_keeps_all_digits_of_float32() -> None:
     close = [
         Hit(id, score, score, None, Item("a")) for id, score in (("a", 0.6), ("b", 0.6 - 6e-8))
     ]
@@ -75,7 +75,7 @@ def test_scores_that_float32_tells_apart_stay_apart_in_a_run() -> None:
 def test_content_is_not_markup(
     tmp_path: Path, model: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Square brackets are text: they neither colour, nor vanish, nor break the table."""
+    """Square brackets in content are printed as they are; rich does not read them as markup."""
     texts = ["open [red] only", "close [/b] only", "[link=x]y[/link]", "\\[a]"]
     folder = tmp_path / "[red]s"
     FreeRet(Backbone.load(model), Recipe.load(recipe)).index(texts, folder)

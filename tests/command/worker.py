@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def texts(count: int) -> list[dict[str, Any]]:
-    """Items of different lengths, each unlike all others."""
+    """Different items, of several lengths."""
     return [
         {"id": f"i{k:05}", "text": f"{k} of {'the word ' * (k % 7)}", "metadata": {"third": k % 3}}
         for k in range(count)
@@ -30,7 +30,7 @@ def texts(count: int) -> list[dict[str, Any]]:
 
 
 def serve(model: str) -> None:
-    """Answer every job with its outcome, if it comes to one, and its exit code, a line each."""
+    """Do every job in a fork. Print its outcome, unless it was killed, and its exit code."""
     # What LanceDB imports takes a second; LanceDB itself has threads and must not be forked.
     for name in ("lance_namespace", "pyarrow.dataset", "scipy.special"):
         importlib.import_module(name)

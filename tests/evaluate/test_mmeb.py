@@ -32,7 +32,7 @@ def test_all_of_mmeb(first: Path) -> None:
         assert dataset.metrics == ("P@1",)
 
 
-def test_from_pictures_to_words(first: Path) -> None:
+def test_a_picture_query_has_text_documents(first: Path) -> None:
     dataset = load_mmeb(first, "ImageNet-1K")
     path = first / "eval_images" / "ImageNet-1K" / "Test" / "query_0.jpg"
     assert dataset.queries[0].media[0].value == path
@@ -67,8 +67,10 @@ def test_from_pictures_to_words(first: Path) -> None:
         ("RefCOCO-Matching", ("image+text", "image+text")),
     ],
 )
-def test_an_instruction_is_no_content(name: str, expected: tuple[str, str], first: Path) -> None:
-    """A picture beside nothing but "Represent the given image." is a picture."""
+def test_an_instruction_beside_a_picture_is_dropped(
+    name: str, expected: tuple[str, str], first: Path
+) -> None:
+    """An item of a picture and "Represent the given image." holds the picture alone."""
     assert signatures(load_mmeb(first, name)) == expected
 
 
@@ -81,7 +83,7 @@ def test_text_beside_an_instruction_stays_as_it_is(first: Path) -> None:
     }
 
 
-def test_a_text_alone_is_content_whatever_it_says(tmp_path: Path) -> None:
+def test_a_text_without_a_picture_keeps_its_instruction(tmp_path: Path) -> None:
     row = mmeb_row("a", "", ["Represent the given image.", "b"], ["", ""])
     lines(tmp_path / "VOC2007" / "test.jsonl", [row])
     documents = load_mmeb(tmp_path, "VOC2007").documents
@@ -113,7 +115,7 @@ def test_the_instructed_layout_as_json_lines(tmp_path: Path) -> None:
     assert signatures(load_mmeb(tmp_path, "MSCOCO_t2i")) == ("text", "image")
 
 
-def test_ids_know_nothing_of_the_answer(tmp_path: Path) -> None:
+def test_ids_do_not_reveal_the_answer(tmp_path: Path) -> None:
     """Ties break by id: were ids numbered as they come, the right one would win every tie."""
     row = mmeb_row("what", "", [f"class {number}" for number in range(40)], [""] * 40)
     parquet(tmp_path / "VOC2007" / "test-00000-of-00001.parquet", [row])
@@ -148,7 +150,7 @@ def test_missing_pictures_are_counted(first: Path, tmp_path: Path) -> None:
         load_mmeb(root, "CIRR")
 
 
-def test_tables_that_are_not_whole(tmp_path: Path) -> None:
+def test_incomplete_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=r"MMEB-eval.*36 datasets.*images\.zip"):
         find_mmeb(tmp_path)
     with pytest.raises(BadFile, match="no dataset 'ImageNet'"):

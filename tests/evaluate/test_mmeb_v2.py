@@ -96,7 +96,7 @@ def test_frames_are_sampled_as_in_the_benchmark(tmp_path: Path) -> None:
     assert len(frames_in(tmp_path / "few")) == 5
 
 
-def test_labels_that_no_query_bears(second: Path, tmp_path: Path) -> None:
+def test_labels_without_a_query_are_documents(second: Path, tmp_path: Path) -> None:
     root = shutil.copytree(second / "video-tasks", tmp_path / "video-tasks").parent
     (root / "video-tasks" / "data" / "k700.labels.txt").write_text("run\nclap\na_word\n")
     dataset = load_mmeb_v2(root, "K700")
@@ -205,7 +205,7 @@ def test_questions_about_videos(
     assert dataset.task == "question"
 
 
-def test_questions_that_are_not_whole(second: Path, tmp_path: Path) -> None:
+def test_incomplete_questions_are_refused(second: Path, tmp_path: Path) -> None:
     root = shutil.copytree(second / "video-tasks", tmp_path / "video-tasks").parent
     (root / "video-tasks" / "MVBench" / "json" / "action_count.json").unlink()
     with pytest.raises(BadFile, match="1 of 20 tables are missing, the first is action"):

@@ -20,7 +20,8 @@ Tiny = Callable[[str], Backbone]
 
 
 def in_corpus() -> Dataset:
-    """Each query is the first of two documents of its words, under its id, with a title before."""
+    """Two documents for each query: the query itself, under its id and with a title, and another
+    of the same words."""
     same = [Item(f"A title {words(i)}", id=f"{i}") for i in range(4)]
     others = [Item(words(i), id=f"other{i}") for i in range(4)]
     queries = [Item(words(i), id=f"{i}") for i in range(4)]
@@ -40,7 +41,7 @@ def test_no_query_finds_itself(tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["something else", f"{words(0)} and more", f"x{words(0)}"])
-def test_a_number_in_common_is_not_the_same_text(text: str) -> None:
+def test_an_id_in_common_does_not_make_a_query_a_document(text: str) -> None:
     """Queries and documents may both be numbered from 0."""
     data = Dataset("numbered", [Item(words(0), id="0")], [Item(text, id="0")], {"0": {"0": 1}})
     assert not data.in_corpus
@@ -51,7 +52,7 @@ def test_a_number_in_common_is_not_the_same_text(text: str) -> None:
     assert Dataset("x", [seen], [seen], {"0": {"0": 1}}).in_corpus
 
 
-def test_candidates_and_digests_know_of_it() -> None:
+def test_a_query_is_removed_from_its_own_candidates() -> None:
     data = in_corpus()
     own = {q.id or "": [q.id or "", f"other{q.id}"] for q in data.queries}
     few = Dataset("few", data.queries, data.documents, data.judgements, own)
@@ -85,7 +86,7 @@ def test_the_published_layout_in_which_queries_are_documents(place: Path, tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_other_libraries_and_the_ablation_go_by_the_same_rule(tiny: Tiny, tmp_path: Path) -> None:
+def test_queries_in_the_corpus_in_other_systems_and_ablations(tiny: Tiny, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import BoW, Normalize
 

@@ -61,7 +61,7 @@ class Killed(KeyboardInterrupt):
 
 
 class Counting(Reranker):
-    """Judges until its patience ends."""
+    """Is killed after `patience` pairs; notes every pair in `asked`."""
 
     asked: list[tuple[str, str]]
     patience: int = 10**6
@@ -82,7 +82,7 @@ def counting(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Counting:
 
 
 class Once(PromptedSystem):
-    """Counts how often it encodes."""
+    """Notes the side of every call of `encode`."""
 
     calls: list[str] = []  # noqa: RUF012
 
@@ -91,9 +91,7 @@ class Once(PromptedSystem):
         return super().encode(items, side, task, **options)
 
 
-def test_a_killed_reranking_goes_on_where_it_stopped(
-    counting: Counting, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_a_killed_reranking_resumes(counting: Counting, tiny: Tiny, tmp_path: Path) -> None:
     one = Once.of("recipe", tiny("llama"), RECIPE)
     evaluate([dataset], one, tmp_path / "whole", rerank=[2, 4])
     assert len(counting.asked) == 24
@@ -129,7 +127,7 @@ def test_a_killed_reranking_goes_on_where_it_stopped(
         assert trecs[0] == trecs[1]
 
 
-def test_a_deeper_depth_uses_what_is_left_of_a_killed_one(
+def test_a_deeper_reranking_uses_the_margins_of_a_killed_one(
     counting: Counting, tiny: Tiny, tmp_path: Path
 ) -> None:
     one = PromptedSystem.of("recipe", tiny("llama"), RECIPE)
@@ -146,7 +144,7 @@ def test_a_deeper_depth_uses_what_is_left_of_a_killed_one(
     assert asked["q0"] == list(ranking["q0"])[3:5]
 
 
-def test_margins_of_something_else_are_not_used(tmp_path: Path) -> None:
+def test_margins_of_another_identity_are_not_used(tmp_path: Path) -> None:
     file = tmp_path / "x.margins"
     MarginFile(file, "this").add_margins("q", {"d": 1.5})
     assert MarginFile(file, "this").margins == {"q": {"d": 1.5}}
@@ -156,7 +154,7 @@ def test_margins_of_something_else_are_not_used(tmp_path: Path) -> None:
     assert MarginFile(file, "this").margins == {}
 
 
-def test_a_ranking_that_is_not_the_kept_one_is_made_again(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_changed_ranking_file_is_made_again(tiny: Tiny, tmp_path: Path) -> None:
     small, one = dataset(metrics=("nDCG@10",)), Once.of("recipe", tiny("llama"), RECIPE)
     evaluate([lambda: small], one, tmp_path)
     file = tmp_path / "recipe" / "small.trec"
@@ -173,7 +171,7 @@ def test_a_ranking_that_is_not_the_kept_one_is_made_again(tiny: Tiny, tmp_path: 
     assert file.read_text() == right
 
 
-def test_ids_with_blanks_are_read_back_where_they_can_be_told_apart(tmp_path: Path) -> None:
+def test_ids_with_spaces_are_read_back_where_they_are_unambiguous(tmp_path: Path) -> None:
     odd = Dataset("odd", [Item("a", id="q one")], [Item("b", id="d one"), Item("c", id="d two")],
                   {"q one": {"d one": 1}})  # fmt: skip
     run = {"q one": {"d two": 0.1 + 0.2, "d one": -1e-7}}

@@ -34,8 +34,7 @@ Tiny = Callable[[str], Backbone]
 
 
 def seen(tmp_path: Path, bad: Sequence[str] = (), **more: Any) -> Dataset:
-    """Coloured pictures that are asked for by others of the same colour; the bad ones are no
-    pictures."""
+    """Queries and documents are pictures of six colours; files named in `bad` are no pictures."""
     colours = ["red", "green", "blue", "white", "black", "teal"]
     items = []
     for side in "qd":
@@ -51,7 +50,8 @@ def seen(tmp_path: Path, bad: Sequence[str] = (), **more: Any) -> Dataset:
 
 
 def test_bad_items_are_left_out_counted_and_listed(tiny: Tiny, tmp_path: Path) -> None:
-    """q1 scores 0 and stays in the denominator; d2 cannot be found, and moves no mean."""
+    """A bad query scores 0 and counts in the mean. A bad document is never found, and does not
+    change the geometry."""
     recipe = PromptedSystem.of("recipe", tiny("qwen2.5-vl"), RECIPE)
     broken = seen(tmp_path, ["q1", "d2"])
     with pytest.raises(Unfinished, match=r"could not evaluate seen: item 'q1': cannot read the im"
@@ -79,7 +79,7 @@ def test_bad_items_are_left_out_counted_and_listed(tiny: Tiny, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in ("bm25", "echo")])
-def test_every_system_skips_alike(name: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_every_system_skips_the_same_items(name: str, tiny: Tiny, tmp_path: Path) -> None:
     one = system(name, lambda: tiny("qwen2.5-vl"), lambda: RECIPE)
     [file] = evaluate([lambda: seen(tmp_path, ["q0", "q5", "d0", "d1"])], one, tmp_path / "out",
                       on_error="skip")  # fmt: skip
@@ -89,7 +89,7 @@ def test_every_system_skips_alike(name: str, tiny: Tiny, tmp_path: Path) -> None
 
 
 def test_without_bad_items_skipping_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
-    """Up to rounding: batches are cut by measured time."""
+    """Up to rounding, which depends on how batches are cut."""
     recipe = PromptedSystem.of("recipe", tiny("llama"), RECIPE)
     for on_error in ("raise", "skip"):
         evaluate([dataset, pairs], recipe, tmp_path / on_error, rerank=[3], on_error=on_error)
@@ -105,8 +105,8 @@ def test_without_bad_items_skipping_changes_nothing(tiny: Tiny, tmp_path: Path) 
         evaluate([dataset], recipe, tmp_path, on_error="ignore")
 
 
-def test_candidates_that_are_bad(tiny: Tiny, tmp_path: Path) -> None:
-    """q3's only candidate is bad: it finds nothing, as if it were bad itself."""
+def test_a_query_without_good_candidates_finds_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    """The only candidate of q3 is bad, so that its ranking is empty."""
     own = {f"q{i}": [f"d{i}", f"d{(i + 1) % 6}"] for i in range(6)} | {"q3": ["d3"]}
     broken = seen(tmp_path, ["d3"], candidates=own)
     [file] = evaluate([lambda: broken], PromptedSystem.of("recipe", tiny("qwen2.5-vl"), RECIPE),
@@ -118,7 +118,7 @@ def test_candidates_that_are_bad(tiny: Tiny, tmp_path: Path) -> None:
     }
 
 
-def test_a_side_of_which_nothing_is_left_is_a_failure(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_dataset_without_good_documents_is_a_failure(tiny: Tiny, tmp_path: Path) -> None:
     every = [f"d{i}" for i in range(6)]
     with pytest.raises(Unfinished, match=r"seen: no document can be encoded: item 'd0': cannot"):
         evaluate([lambda: seen(tmp_path, every)], PromptedSystem.of("e5v", tiny("qwen2.5-vl"),
@@ -126,7 +126,7 @@ def test_a_side_of_which_nothing_is_left_is_a_failure(tiny: Tiny, tmp_path: Path
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
-def test_good_things_are_worked_on_once(named: bool) -> None:
+def test_good_items_are_processed_once_around_bad_ones(named: bool) -> None:
     bad, done = {"t0", "t41", "t42", "t99"}, []
 
     def work(things: Sequence[str]) -> list[str]:
@@ -147,7 +147,7 @@ def test_good_things_are_worked_on_once(named: bool) -> None:
 
 
 class Strange(PromptedSystem):
-    """Overflows on d1, and has no room for d4."""
+    """The vector of d1 overflows, and d4 runs out of memory."""
 
     def encode(self, items: Sequence[Item], side: Any, task: str, **options: Any) -> Tensor:
         if any(item.id == "d4" for item in items):
@@ -175,7 +175,7 @@ def test_a_vector_that_is_not_finite_names_its_item(tiny: Tiny, tmp_path: Path) 
 
 
 class Choosy(Reranker):
-    """Cannot judge d1, and overflows on d2 when q2 asks."""
+    """Pairs with d1 are bad, and the margin of (q2, d2) overflows."""
 
     calls: int = 0
 
@@ -227,7 +227,7 @@ def test_a_run_without_margins_stays_as_it_is() -> None:
 def test_bad_items_are_printed(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A text model that meets pictures, in a folder of one's own."""
+    """A text model evaluates a folder that holds pictures too."""
     mine = tmp_path / "mine"
     (mine / "documents").mkdir(parents=True)
     for number in range(4):

@@ -189,7 +189,7 @@ def test_a_run_stands_beside_the_value_of_its_model_and_method_alone() -> None:
         {"depth": 7},
     ],
 )
-def test_whatever_else_was_measured_stands_in_a_row_of_its_own(other: dict[str, Any]) -> None:
+def test_other_measurements_have_rows_of_their_own(other: dict[str, Any]) -> None:
     table = published_beside(whole_mmeb("recipe", **{"model": QWEN_7B, **other}))
     values = published().values
     assert {line[-1] for line in table.rows[: len(values)]} == {"", "not run"}
@@ -200,15 +200,15 @@ def test_whatever_else_was_measured_stands_in_a_row_of_its_own(other: dict[str, 
     assert alone[4].startswith("0.778 [")
 
 
-def test_a_quantised_model_is_another() -> None:
+def test_a_quantised_model_has_a_row_of_its_own() -> None:
     run = whole_mmeb("paper", model=QWEN_7B)
     run.loading = {"quantize": "4bit"}
     [*_, alone] = published_beside(run).rows
     assert alone[1:4] == ["paper: control at attn[-1]", f"{QWEN_7B} (4bit)", ""]
 
 
-def test_what_a_measurement_lacks_is_said() -> None:
-    """One query of two per dataset, three datasets, and one skipped: no interval either."""
+def test_missing_parts_of_a_measurement_are_noted() -> None:
+    """Three datasets of 36, one query of two in each, and one skipped: there is no interval."""
     names = ("ChartQA", "GQA", "OVEN")
     drawn = {
         name: entry("retrieval" if name == "OVEN" else "question answering", (2, 40), P_at_1=[1])

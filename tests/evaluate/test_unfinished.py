@@ -36,7 +36,7 @@ class Crowded(PromptedSystem):
         return super().encode(items, side, task, **options)
 
 
-def test_the_others_finish_and_those_that_fail_are_named(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_failed_dataset_is_named_and_the_others_are_evaluated(tiny: Tiny, tmp_path: Path) -> None:
     one = Crowded.of("recipe", tiny("llama"), RECIPE)
     with pytest.raises(Unfinished) as caught:
         evaluate([lost, crowded, dataset], one, tmp_path)
@@ -57,7 +57,7 @@ def test_the_others_finish_and_those_that_fail_are_named(tiny: Tiny, tmp_path: P
 
 
 def test_datasets_are_loaded_one_by_one(tmp_path: Path) -> None:
-    """Each when its turn comes, and gone when the next one is loaded."""
+    """A dataset is freed before the next one is loaded."""
     import weakref
 
     alive: list[weakref.ref[Dataset]] = []
@@ -72,7 +72,7 @@ def test_datasets_are_loaded_one_by_one(tmp_path: Path) -> None:
     assert len(alive) == 3
 
 
-def test_eval_as_a_command_names_what_it_could_not_do(
+def test_the_eval_command_names_failed_suites(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suites = [f"beir:{place}/{name}" for name in ("one", "torn", "two")]
@@ -88,7 +88,7 @@ def test_eval_as_a_command_names_what_it_could_not_do(
         assert list(Result.load(tmp_path / f"{name}.json").datasets) == ["one", "two"]
 
 
-def test_what_is_not_there_is_known_before_anything_is_loaded(
+def test_missing_suites_are_reported_before_a_model_is_loaded(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for suite in ("beir:/nowhere", "paraphrases:/nowhere", "sts:/nowhere", "folder:/nowhere",

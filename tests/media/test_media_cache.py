@@ -35,7 +35,7 @@ def counted(backbone: Backbone) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("name", MULTIMODAL)
 def test_a_picture_is_encoded_once(name: str) -> None:
-    """In any prompt, pair or form; another picture is encoded anew."""
+    """In every prompt and pair; another picture goes through the tower."""
     backbone, one, other = loaded(name), picture(seed=1), picture(seed=2)
     with counted(backbone) as runs:
         first = states(backbone, ControlPrompt().apply(Item(images=[one])))

@@ -96,7 +96,7 @@ def test_frames_of_every_shape_are_embedded(name: str, tiny: Tiny) -> None:
 
 
 def test_a_frame_three_pixels_high_keeps_its_colours(tiny: Tiny) -> None:
-    """Its height could be mistaken for channels, which would turn red into stripes."""
+    """Three rows could be mistaken for three channels, which would turn red into stripes."""
     red = np.zeros((2, 3, 60, 3), dtype=np.uint8)
     red[..., 0] = 255
     perception = tiny("qwen2-vl").encoder.perception
@@ -142,7 +142,7 @@ def test_the_user_can_bound_pictures() -> None:
         published(max_pixels=0)
 
 
-def test_a_bound_lower_than_the_benchmarks_stays(tiny: Tiny) -> None:
+def test_a_processor_bound_below_the_default_is_kept(tiny: Tiny) -> None:
     perception = tiny("qwen2.5-vl").encoder.perception
     assert perception is not None
     assert "max_pixels" not in perception.options.identity()
@@ -169,7 +169,7 @@ def test_max_pixels_applies_to_frames(name: str, tiny: Tiny) -> None:
 
 
 def test_pictures_too_long_for_a_row_are_made_smaller(caplog: pytest.LogCaptureFixture) -> None:
-    """A single one, and five together, of which the small one is unchanged."""
+    """A single picture, and five together, of which the small one keeps its size."""
     encoder = published(4096, images={"size": HUB})
     large, small = blank(1700, 2200), blank(280, 280)
     row = encoder.row(Item("what", images=[large], id="q7"))
@@ -199,7 +199,7 @@ def test_two_pictures_and_a_long_text_share_a_prompt() -> None:
 
 @pytest.mark.parametrize("name", ["qwen2.5-vl", "internvl", "idefics3", "llava-onevision"])
 def test_a_picture_made_smaller_has_fewer_tokens(name: str, tiny: Tiny) -> None:
-    """Already in one step, even if it is much larger than its processor's size."""
+    """Already after one step, even if it is much larger than the size of its processor."""
     perception = tiny(name).encoder.perception
     assert perception is not None
     [piece] = perception.pieces(Item(images=[blank(1200, 1200)]).media, "item")

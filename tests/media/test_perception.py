@@ -72,7 +72,7 @@ def by_transformers(backbone: Backbone, item: Item) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "form"), PLAIN)
-def test_states_are_those_of_transformers_alone(name: str, form: str, tiny: Tiny) -> None:
+def test_states_equal_those_of_transformers_alone(name: str, form: str, tiny: Tiny) -> None:
     backbone, item = tiny(name), ITEMS[form]
     row = backbone.row(item)
     found = record(backbone, backbone.collate([row]), ["mlp[0]", "norm"])
@@ -204,7 +204,7 @@ def test_the_error_of_a_medium_names_its_item(kind: str, value: Any, reason: str
     assert reason in str(caught.value)
 
 
-def test_the_message_counts_among_several_media() -> None:
+def test_the_error_numbers_the_medium_among_several() -> None:
     """By kind; a medium that is the only one of its kind needs no number."""
     backbone = loaded("qwen2.5-omni", cache_bytes=0)
     content = [Part("image", picture()), text("abc"), Part("image", b"no picture")]

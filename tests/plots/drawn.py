@@ -71,7 +71,7 @@ def rendered(figure: Figure | SubFigure) -> Figure:
 
 
 def assert_line(ax: Axes, number: int, x: np.ndarray, expected: Interval) -> None:
-    """The ax's line and band `number` are at the mean and the two ends of the interval."""
+    """Assert that line and band `number` are at the mean and the ends of the interval."""
     line, band = ax.get_lines()[number], ax.collections[number]
     np.testing.assert_array_equal(line.get_xydata(), np.stack([x, expected.mean], 1))
     edge = {tuple(vertex) for vertex in np.asarray(band.get_paths()[0].vertices)}
@@ -83,7 +83,7 @@ def bars(ax: Axes) -> dict[str, ErrorbarContainer]:
 
 
 def assert_apart(texts: list[Text]) -> None:
-    """No text runs into another; empty first and last lines are no text."""
+    """Assert that texts do not overlap; empty first and last lines do not count."""
     boxes = [text.get_window_extent() for text in texts]
     for box, text in zip(boxes, texts, strict=True):
         said = text.get_text()

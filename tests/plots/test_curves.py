@@ -28,7 +28,7 @@ def test_lines_are_the_means_by_layer_and_bands_their_intervals(draw: Callable) 
         np.testing.assert_allclose(stem.get_segments()[0], ends)
 
 
-def test_rank_one_is_at_the_top() -> None:
+def test_the_rank_axis_is_inverted() -> None:
     bottom, top = plots.draw_rank(curves()).get_ylim()
     assert bottom > top
     ax = plots.draw_rank(curves())
@@ -90,7 +90,7 @@ def test_layer_numbers_never_run_into_each_other(layers: int) -> None:
     ],
 )
 def test_the_most_frequent_words_are_printed(words: list[str], shown: str) -> None:
-    """As characters that the font has: a missing one would be a warning, and a box."""
+    """Characters that the font lacks are escaped: each would be a warning and an empty box."""
     ax = plots.draw_alpha(dataclasses.replace(curves(), words=words))
     assert ax.get_title("right").splitlines()[0] == f"y* {shown}"
     rendered(ax.figure)

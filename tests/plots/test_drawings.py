@@ -81,7 +81,7 @@ each_drawing = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize("sites", [*map(all_sites, (1, 18, 30, 80)), late_sites()], ids=len)
-def test_sites_are_named_where_they_are(sites: list) -> None:
+def test_ticks_are_labelled_with_their_sites(sites: list) -> None:
     names = [str(site) for site in sites]
     ax = plots.draw_synonyms([SynonymSimilarity(name, *[interval(0.5)] * 3) for name in names])
     rendered(ax.figure)
@@ -92,7 +92,7 @@ def test_sites_are_named_where_they_are(sites: list) -> None:
     assert_apart(labels)
 
 
-def test_synonyms_controls_and_separation_are_each_their_own() -> None:
+def test_synonyms_controls_and_separation_are_drawn_from_their_own_fields() -> None:
     def column(name: str) -> Interval:
         return Interval(*np.array([getattr(s, name) for s in SIMILARITIES]).T)
 
@@ -204,7 +204,7 @@ def test_intervals_stand_in_the_order_given_beside_the_reference() -> None:
 def test_a_drawing_without_legend_and_note_leaves_room_for_a_title(
     draw: Callable[..., Axes], data: object
 ) -> None:
-    """Panels of a figure of one's own, with its own titles: nothing is written over them."""
+    """A user can draw into the panels of their own figure, with their own titles."""
     left, right = Figure(layout="constrained").subplots(1, 2)
     draw(data, left, legend=False, note=False)
     left.set_title("My title", loc="right")
@@ -215,7 +215,7 @@ def test_a_drawing_without_legend_and_note_leaves_room_for_a_title(
     assert full.get_legend() or len(full.figure.axes) > 1 or draw is plots.draw_separation
 
 
-def test_a_lone_result_is_drawn_and_anything_else_is_named() -> None:
+def test_a_single_result_is_drawn_and_another_type_is_refused() -> None:
     assert len(plots.curves_figure(curves()).axes) == 2
     assert list(bars(plots.draw_framing(BIASES[0]))) == ["mcq"]
     assert plots.draw_synonyms(SIMILARITIES[0]).has_data()

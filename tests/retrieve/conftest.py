@@ -15,7 +15,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="session")
 def filled(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> FreeRet:
-    """120 items. Leave it as it is."""
+    """A retriever over 120 items. Do not modify it."""
     retriever = FreeRet(backbone, PLAIN)
     retriever.index(texts(120), tmp_path_factory.mktemp("filled"))
     return retriever

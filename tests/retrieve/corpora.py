@@ -19,7 +19,7 @@ def texts(count: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def counted(backbone: Backbone) -> Iterator[list[int]]:
-    """The tokens of every forward."""
+    """Count the tokens of every forward."""
     tokens: list[int] = []
     handle = backbone.model.get_input_embeddings().register_forward_hook(
         lambda _, args, __: tokens.append(args[0].numel())

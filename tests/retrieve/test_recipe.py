@@ -28,7 +28,7 @@ def test_the_best_setting_is_chosen() -> None:
 
 
 @pytest.mark.parametrize("best", range(4))
-def test_whichever_is_best_is_chosen(best: int) -> None:
+def test_any_extraction_can_be_chosen(best: int) -> None:
     kinds = [("control", "attn[-2]", "none"), ("e5v", "norm", "centre"),
              ("prompteol", "mlp[-3]", "whiten"), ("hierarchical", "attn[-1]", "none")]  # fmt: skip
     rows = [setting(*k, 0.9 if i == best else 0.5) for i, k in enumerate(kinds)]  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def test_a_site_gives_way_to_one_nearer_the_papers_unless_it_is_surely_better() 
 
 
 @pytest.mark.parametrize("better", ["mlp[-1]", "mlp[-2]"])
-def test_of_two_sites_as_near_the_better_one_is_taken(better: str) -> None:
+def test_of_two_sites_at_the_same_distance_the_better_one_is_chosen(better: str) -> None:
     rows = [setting("prompteol", site, "centre", 0.80 if site == better else 0.79, half=0.06)
             for site in ("mlp[-2]", "mlp[-1]")]  # fmt: skip
     assert chosen(diagnostic=REFERENCES + rows).site == better
@@ -229,7 +229,7 @@ def test_stage_2_alone_when_that_is_best() -> None:
     assert "stage 2 alone" in recipe.reasons[-1]
 
 
-def test_no_frame_for_a_backbone_that_cannot_tell() -> None:
+def test_no_frame_is_chosen_where_every_auc_is_at_chance() -> None:
     framing = [frame_bias("mcq", 0.52, half=0.05), frame_bias("yes_no", 0.54, half=0.05)]
     recipe = chosen(framing=framing, reranking=[])
     assert recipe.frame is None
@@ -245,7 +245,7 @@ def test_no_frame_when_judging_gains_nothing() -> None:
     assert "does not exceed noise" in recipe.reasons[-1]
 
 
-def test_where_nothing_gains_the_largest_gain_is_quoted() -> None:
+def test_where_no_judge_gains_the_largest_gain_is_quoted() -> None:
     small = Fusion("true_false", 0.05, around(0.8), around(0.0, half=0.0))
     large = Fusion("true_false", 2.0, around(0.8), around(0.03, half=0.05))
     for fusions in ([small, large], [large, small]):
@@ -254,7 +254,7 @@ def test_where_nothing_gains_the_largest_gain_is_quoted() -> None:
         assert str(large.gain) in recipe.why_not_reranked
 
 
-def test_the_likelihood_reranks_where_no_frame_can_tell() -> None:
+def test_the_likelihood_is_chosen_where_every_frame_is_at_chance() -> None:
     framing = [frame_bias("mcq", 0.52, half=0.05)]
     sure = [
         Fusion("likelihood", 0.5, around(0.8), around(0.07, half=0.02), "paraphrases"),

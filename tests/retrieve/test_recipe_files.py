@@ -119,9 +119,7 @@ def test_the_named_recipes() -> None:
         {"reasons": 5},
     ],
 )
-def test_a_recipe_that_names_nothing_real_is_refused(
-    change: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_recipe_with_unknown_names_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
     path.write_text(json.dumps(Recipe().to_json() | change))
     with pytest.raises(BadFile, match=r"recipe\.json"):
@@ -129,7 +127,7 @@ def test_a_recipe_that_names_nothing_real_is_refused(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"mcq"'])
-def test_another_file_is_no_recipe(text: str, tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_not_read_as_a_recipe(text: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text(text)
     with pytest.raises(BadFile, match=r"recipe\.json"):
         Recipe.load(tmp_path / "recipe.json")

@@ -23,7 +23,7 @@ from tests.stores import save_tiny
 Tiny = Callable[[str], Backbone]
 
 
-def test_a_loaded_store_searches_alike(filled: FreeRet, backbone: Backbone) -> None:
+def test_a_loaded_store_returns_the_same_hits(filled: FreeRet, backbone: Backbone) -> None:
     loaded = FreeRet.load(filled.corpus.store.location, backbone)
     assert loaded.recipe == PLAIN
     for query in ("the word", "17 of"):
@@ -48,7 +48,7 @@ def test_a_moved_model_is_the_same_model(tmp_path: Path) -> None:
     assert ids(moved.search("the word")) == found
 
 
-def test_save_copies_to_a_lasting_place(backbone: Backbone, tmp_path: Path) -> None:
+def test_save_copies_a_temporary_store(backbone: Backbone, tmp_path: Path) -> None:
     retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq"))
     retriever.index(texts(10))
     temporary = Path(retriever.corpus.store.location)

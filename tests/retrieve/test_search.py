@@ -31,7 +31,7 @@ SEARCHES = 1000
 @pytest.mark.parametrize("geometry", ["none", "centre", "whiten"])
 @pytest.mark.parametrize("query", ["the word", "17 of"])
 def test_search_is_exact(geometry: Any, query: str, backbone: Backbone, tmp_path: Path) -> None:
-    """Against scores of every item, computed apart in float64."""
+    """Compared with scores of every item, computed separately in float64."""
     retriever, items = FreeRet(backbone, Recipe("e5v", "attn[-1]", geometry, "mcq")), texts(130)
     retriever.index(items[::-1], tmp_path / "s")
     embedder = Embedder(backbone, "attn[-1]", "e5v")
@@ -54,7 +54,7 @@ def test_search_is_exact(geometry: Any, query: str, backbone: Backbone, tmp_path
 
 @pytest.mark.parametrize("others", [0, 1, 30, 101])
 def test_ties_break_by_id(others: int, backbone: Backbone, tmp_path: Path) -> None:
-    """Equal vectors are equal scores, wherever in memory their rows lie."""
+    """Equal vectors have equal scores, whatever their position in the matrix."""
     retriever = FreeRet(backbone, PLAIN)
     retriever.index(texts(others), tmp_path / "s")
     retriever.index([{"id": "z", "text": "the same"}])
@@ -94,7 +94,7 @@ def test_a_filter_comes_before_the_top(
 
 
 @pytest.mark.parametrize("top_n", [0, -1, 2.5, "5", True])
-def test_at_least_one_is_asked_for(filled: FreeRet, top_n: Any, unchecked: None) -> None:
+def test_top_n_below_one_is_refused(filled: FreeRet, top_n: Any, unchecked: None) -> None:
     for ask in (filled.search, filled.answer):
         with pytest.raises(BadSetting, match="top_n must be a whole number from 1 on"):
             ask("the word", top_n=top_n)
@@ -117,7 +117,7 @@ def test_nothing_is_searched_before_a_store_is_open(backbone: Backbone) -> None:
         FreeRet(backbone, PLAIN).search("the word")
 
 
-def test_threads_search_alike(filled: FreeRet) -> None:
+def test_concurrent_searches_return_the_same_hits(filled: FreeRet) -> None:
     queries = ["the word", "17 of", "Yes", "No"]
     expected = [[(h.id, h.score) for h in filled.search(q, top_n=10)] for q in queries]
     found: dict[int, Any] = {}
@@ -148,7 +148,7 @@ def test_a_thousand_searches_leave_memory_flat(filled: FreeRet) -> None:
 
 
 @pytest.mark.parametrize("geometry", ["none", "centre", "whiten"])
-def test_what_does_not_fit_in_memory_is_searched_alike(
+def test_a_streamed_store_returns_the_hits_of_one_in_memory(
     geometry: Any, backbone: Backbone, tmp_path: Path
 ) -> None:
     whole = FreeRet(backbone, Recipe("e5v", "attn[-1]", geometry, "mcq"))
@@ -171,10 +171,8 @@ def test_what_does_not_fit_in_memory_is_searched_alike(
     assert ids(streamed.search("17 of", top_n=40)) == ids(whole.search("17 of", top_n=40))
 
 
-def test_another_store_is_searched_as_soon_as_it_is_open(
-    backbone: Backbone, tmp_path: Path
-) -> None:
-    """Though it has the version of the one before, whose vectors are in memory."""
+def test_a_search_reads_the_store_that_was_opened_last(backbone: Backbone, tmp_path: Path) -> None:
+    """Both stores have the same version number; vectors of the first are in memory."""
     retriever = FreeRet(backbone, PLAIN)
     for name in "st":
         retriever.index(
@@ -184,8 +182,10 @@ def test_another_store_is_searched_as_soon_as_it_is_open(
 
 
 @pytest.mark.parametrize("enough", [True, False])
-def test_what_just_fits_in_memory_is_held(enough: bool, backbone: Backbone, tmp_path: Path) -> None:
-    """64 dimensions in float32, three times at once while they are loaded."""
+def test_vectors_stay_in_memory_up_to_the_limit(
+    enough: bool, backbone: Backbone, tmp_path: Path
+) -> None:
+    """Loading takes three times the size of the vectors: 20 of 64 dimensions in float32."""
     FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq")).index(texts(20), tmp_path / "s")
     needed = 3 * 4 * 64 * 20 - (0 if enough else 1)
     retriever = FreeRet.load(tmp_path / "s", backbone, memory=needed / 2**30)
@@ -193,7 +193,7 @@ def test_what_just_fits_in_memory_is_held(enough: bool, backbone: Backbone, tmp_
     assert (retriever.corpus._mapped is not None) == enough
 
 
-def test_many_queries_are_answered_as_each_alone(filled: FreeRet) -> None:
+def test_a_batch_of_queries_returns_the_hits_of_each_alone(filled: FreeRet) -> None:
     queries = ["the word", "17 of", "Yes"]
     together = filled.search_many(queries, top_n=9)
     for query, hits in zip(queries, together, strict=True):
@@ -203,7 +203,7 @@ def test_many_queries_are_answered_as_each_alone(filled: FreeRet) -> None:
     assert filled.search_many([]) == []
 
 
-def test_a_task_is_for_the_query_alone(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_task_changes_the_query_and_not_the_documents(backbone: Backbone, tmp_path: Path) -> None:
     recipe = Recipe("control", "attn[-1]", "none", None, task="question")
     retriever = FreeRet(backbone, recipe)
     retriever.index(texts(5), tmp_path / "s")
@@ -225,7 +225,7 @@ def test_a_task_is_for_the_query_alone(backbone: Backbone, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "pq"])
-def test_an_approximate_index_is_measured_and_told_when_stale(
+def test_an_approximate_index_is_measured_and_a_stale_one_is_refused(
     kind: Any, backbone: Backbone, tmp_path: Path
 ) -> None:
     retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "centre", "mcq"))
@@ -258,6 +258,6 @@ def test_an_approximate_index_is_measured_and_told_when_stale(
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_another_index_is_refused(filled: FreeRet) -> None:
+def test_an_unknown_kind_of_index_is_refused(filled: FreeRet) -> None:
     with pytest.raises(BadSetting, match="'flat' is not an index; choose hnsw or pq"):
         filled.build_ann("flat")  # type: ignore[arg-type]

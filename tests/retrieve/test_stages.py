@@ -17,7 +17,7 @@ from probes.measure.fusion import fuse, lead
 from tests.retrieve.corpora import PLAIN, ids, texts
 
 
-def test_only_the_head_is_judged(filled: FreeRet, backbone: Backbone) -> None:
+def test_only_the_first_hits_are_reranked(filled: FreeRet, backbone: Backbone) -> None:
     plain, judged = (filled.search("the word", top_n=12, rerank=n) for n in (0, 5))
     assert sorted(ids(judged[:5])) == sorted(ids(plain[:5]))
     assert judged[5:] == plain[5:]
@@ -65,7 +65,7 @@ def test_a_query_whose_first_hit_is_far_ahead_is_left_to_stage_1(
     assert found[0].stage2_score is not None
 
 
-def test_hits_stay_in_order_where_their_sigmoids_are_equal() -> None:
+def test_saturated_scores_keep_the_order_of_the_margins() -> None:
     hits = [Hit(name, 0.5, 0.5, None, Item(name)) for name in "abc"]
     assert ids(fused(hits, np.array([50.0, 70.0, 60.0]), None)) == ["b", "c", "a"]
     nearer = [replace(hits[0], stage1_score=0.4), *hits[1:]]

@@ -25,8 +25,8 @@ from tests.retrieve.corpora import PLAIN, counted, ids, texts
 Tiny = Callable[[str], Backbone]
 
 
-def test_examples_tell_how_queries_lie(backbone: Backbone, tmp_path: Path) -> None:
-    """Their mean goes before that of the corpus, whatever its size."""
+def test_queries_are_centred_by_the_mean_of_examples(backbone: Backbone, tmp_path: Path) -> None:
+    """The mean of the examples replaces the estimate from the corpus, whatever its size."""
     recipe, asked = Recipe("e5v", "attn[-1]", "centre", None), ["the word", "17 of", "of the word"]
     plain = FreeRet(backbone, recipe)
     plain.index(texts(120), tmp_path / "s")
@@ -67,7 +67,9 @@ def test_geometry_changes_without_encoding_again(backbone: Backbone, tmp_path: P
     assert kept.kind == "whiten"
 
 
-def test_a_small_corpus_leans_on_the_reference(backbone: Backbone, tmp_path: Path) -> None:
+def test_the_means_of_a_small_corpus_are_shrunk_towards_reference_items(
+    backbone: Backbone, tmp_path: Path
+) -> None:
     retriever = FreeRet(backbone, Recipe("e5v", "attn[-1]", "whiten", "mcq"))
     retriever.index(texts(10), tmp_path / "s")
     encode = retriever.embedder.encode
@@ -99,7 +101,7 @@ def pictures(size: int = 48) -> list[dict[str, Any]]:
 def test_queries_of_a_signature_that_is_not_stored_take_the_reference_mean(
     tiny: Tiny, tmp_path: Path
 ) -> None:
-    """Captions beside pictures: sentences, and captions of drawn scenes and of everyday things."""
+    """Text queries over a store of pictures: their mean is that of sentences and captions."""
     backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
     retriever = FreeRet(backbone, recipe)
     retriever.index(pictures(), tmp_path / "s")
@@ -122,7 +124,7 @@ def test_queries_of_a_signature_that_is_not_stored_take_the_reference_mean(
 def test_reference_items_are_encoded_once_for_a_backbone(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not once for a store, nor for a process; and another prompt has others."""
+    """Their states are cached on disk, for all stores and processes; one file for each prompt."""
     monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
     backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
     first = FreeRet(backbone, recipe)
@@ -162,7 +164,7 @@ def test_a_damaged_reference_is_made_again(
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
-def test_a_search_does_not_need_the_right_to_write(
+def test_a_search_works_where_the_cache_cannot_be_written(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cache").write_text("no folder can be made here")
@@ -179,7 +181,7 @@ def test_a_search_does_not_need_the_right_to_write(
 def test_signatures_are_put_on_one_scale(
     memory: float, ann: bool, tiny: Tiny, tmp_path: Path
 ) -> None:
-    """In memory, streamed and approximate: gain · cosine + shift, by hand."""
+    """The score is gain · cosine + shift, in memory, streamed and with an approximate index."""
     backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
     rng = np.random.default_rng(0)
     shown = [
@@ -211,7 +213,7 @@ def test_signatures_are_put_on_one_scale(
     assert any(not id.startswith("p") for id in ids(hits))
 
 
-def test_kinds_are_found_across(tiny: Tiny, tmp_path: Path) -> None:
+def test_text_and_picture_queries_find_items_of_both_modalities(tiny: Tiny, tmp_path: Path) -> None:
     retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", "mcq"))
     pictures = [{"id": c, "image": Image.new("RGB", (48, 48), c)} for c in ("teal", "red")]
     retriever.index([*pictures, *texts(4)], tmp_path / "s")

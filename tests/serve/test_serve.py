@@ -1,4 +1,4 @@
-"""`freeret serve` with the clients that people have: openai, cohere, and plain HTTP."""
+"""`freeret serve` with the clients of OpenAI and Cohere, and by plain HTTP."""
 
 import base64
 import io
@@ -77,7 +77,7 @@ def texts_only(
 
 
 @pytest.mark.parametrize("side", ["query", "document"])
-def test_vectors_are_those_that_search_compares(served: Served, side: Any) -> None:
+def test_embeddings_equal_the_vectors_that_search_compares(served: Served, side: Any) -> None:
     r = served.retriever
     with open_ai(served) as client:
         found = client.embeddings.create(model="any", input=TEXTS, extra_body={"input_type": side})
@@ -281,7 +281,7 @@ def test_similar_items(served: Served) -> None:
     assert served.post("/similar", id="nobody").status_code == 404
 
 
-def test_an_answer_at_once_and_in_pieces(texts_only: Served) -> None:
+def test_an_answer_whole_and_streamed(texts_only: Served) -> None:
     asked = {"question": "what moves", "top_n": 2, "max_tokens": 12}
     expected = texts_only.retriever.answer("what moves", top_n=2, max_new_tokens=12)
     whole = texts_only.post("/answer", **asked).json()

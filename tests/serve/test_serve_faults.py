@@ -1,4 +1,5 @@
-"""`freeret serve` under load, and with callers who are slow, wrong, hostile, or gone."""
+"""`freeret serve` under load, with malformed and hostile requests, and with slow or disconnected
+callers."""
 
 import json
 import os
@@ -136,7 +137,7 @@ def test_a_full_queue_turns_callers_away(served: Served) -> None:
     wait_for(lambda: served.worker.requests == 0)
 
 
-def test_what_a_caller_who_has_gone_asked_for_is_not_begun(
+def test_the_request_of_a_disconnected_caller_is_not_started(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded: list[str] = []
@@ -155,7 +156,7 @@ def test_what_a_caller_who_has_gone_asked_for_is_not_begun(
     assert embedded == ["here"]
 
 
-def test_an_answer_ends_when_its_reader_has_gone(
+def test_generation_stops_when_the_reader_disconnects(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, finished = threading.Event(), threading.Event()
@@ -178,7 +179,7 @@ def test_an_answer_ends_when_its_reader_has_gone(
     assert served.post("/v1/embeddings", input="here").status_code == 200
 
 
-def test_an_error_within_an_answer_is_an_event(
+def test_an_error_in_a_streamed_answer_is_an_event(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: Any, on_text: Callable[[str], None]) -> str:
@@ -205,7 +206,7 @@ def test_malformed_bodies(served: Served, body: bytes) -> None:
         assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_what_is_no_json_is_refused_before_it_is_read(served: Served) -> None:
+def test_another_content_type_is_refused_before_the_body_is_read(served: Served) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         answer = served.client.post(
             "/v1/embeddings", content=b'{"input": "a"}', headers={"content-type": kind}
@@ -245,8 +246,8 @@ def test_a_caller_who_stalls_holds_up_nobody(served: Served) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[", "10.0.0.1"])
-def test_other_names_of_this_machine_are_not_answered(served: Served, host: str) -> None:
-    """A page of another site may have its name point here (DNS rebinding)."""
+def test_an_unknown_host_header_is_refused(served: Served, host: str) -> None:
+    """The host name of another site may resolve to this machine (DNS rebinding)."""
     for path in ("/", "/healthz"):
         answer = served.client.get(path, headers={"host": host})
         assert answer.status_code in (400, 403), path
@@ -254,7 +255,7 @@ def test_other_names_of_this_machine_are_not_answered(served: Served, host: str)
     assert served.client.get("/healthz", headers={"host": "[::1]:8000"}).status_code == 200
 
 
-def test_pages_of_other_sites_may_not_ask(served: Served) -> None:
+def test_cross_origin_requests_are_refused(served: Served) -> None:
     other = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
     assert served.client.get("/search?q=a", headers=other).status_code == 403
     assert served.client.get("/", headers=other).status_code == 200  # a link to the page

@@ -51,7 +51,7 @@ def test_what_another_process_stores_is_found(
         assert len(served.post("/search", text="what").json()["hits"]) == 2
 
 
-def test_the_token_is_asked_for_everywhere_but_on_the_page(
+def test_every_endpoint_but_the_page_needs_the_token(
     tiny: Callable[[str], Backbone], tmp_path: Path
 ) -> None:
     retriever = FreeRet(tiny("llama"), NOT_JUDGING)
@@ -87,7 +87,7 @@ def test_the_token_is_compared_whole(tiny: Callable[[str], Backbone], tmp_path: 
 
 @contextmanager
 def command(store: Path, *options: str) -> Iterator[tuple[Any, str]]:
-    """`freeret serve` in a process, and its address."""
+    """Run `freeret serve` in a process; yields the process and its address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "freeret", "serve", str(store), "--port", "0", *options],
         stdout=subprocess.PIPE,
@@ -122,7 +122,7 @@ def test_killed_and_restarted_it_serves_the_same(tmp_path: Path) -> None:
     assert len(first) == len(TEXTS)
 
 
-def test_what_has_begun_is_finished_at_the_end(
+def test_requests_in_progress_finish_at_shutdown(
     tiny: Callable[[str], Backbone], tmp_path: Path
 ) -> None:
     retriever = FreeRet(tiny("llama"), JUDGING)
@@ -147,7 +147,7 @@ def test_what_has_begun_is_finished_at_the_end(
         (["--host", "127.0.0.1", "--port", "PORT"], "cannot listen on 127.0.0.1"),
     ],
 )
-def test_what_cannot_be_served_is_said_before_a_model_is_loaded(
+def test_bad_server_options_are_refused_before_a_model_is_loaded(
     tmp_path: Path,
     options: list[str],
     said: str,

@@ -20,7 +20,7 @@ def fitted(kind: GeometryKind, store: Store) -> Geometry:
 
 
 @pytest.mark.parametrize("inside", ["", "_transactions", "_versions"])
-def test_a_table_beside_that_was_cut_short_is_none(inside: str, store: Store) -> None:
+def test_an_interrupted_geometry_table_counts_as_missing(inside: str, store: Store) -> None:
     store.write([made(id) for id in "abc"])
     Path(store.location, "geometry.lance", inside).mkdir(parents=True)
     there = Store.open(store.location)
@@ -30,7 +30,7 @@ def test_a_table_beside_that_was_cut_short_is_none(inside: str, store: Store) ->
 
 
 @pytest.mark.parametrize("kind", ["none", "centre", "whiten"])
-def test_geometry_maps_as_before_it_was_kept(kind: Any, store: Store) -> None:
+def test_a_saved_geometry_maps_as_before(kind: Any, store: Store) -> None:
     store.write([made(id) for id in "abcdefgh"])
     store.write([made(id, Item(images=[Image.new("RGB", (9, 9))])) for id in "xyz"])
     geometry = fitted(kind, store)
@@ -73,7 +73,7 @@ def test_geometry_is_of_one_version_of_the_items(store: Store) -> None:
 
 
 def test_old_geometries_are_not_kept(store: Store) -> None:
-    """A transform of 3584 dimensions has 51 MB; one is enough."""
+    """A transform of 3,584 dimensions has 51 MB, so that only the latest is kept."""
     store.write([made(id) for id in "abcdefgh"])
     geometry = fitted("whiten", store)
     for _ in range(12):

@@ -1,4 +1,4 @@
-"""Mistakes of a first day with a store: each is answered at once, and with the way out."""
+"""Mistakes in using a store: the message says at once what is wrong and what to do."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def store(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve texts with a category. Leave it as it is."""
+    """A store of twelve texts with a category. Do not modify it."""
     folder = tmp_path_factory.mktemp("rows")
     FreeRet(Backbone.load(model), PLAIN).index(ROWS, folder / "s")
     return folder / "s"
@@ -97,9 +97,7 @@ def test_a_selection_that_matches_needs_no_reason(store: Path) -> None:
     assert key_counts(opened) == {"category": 12}
 
 
-def test_values_that_never_meet_are_told_apart_from_missing_ones(
-    model: Path, tmp_path: Path
-) -> None:
+def test_a_filter_whose_parts_never_meet_has_its_own_message(model: Path, tmp_path: Path) -> None:
     rows = [{"text": "a", "x": 1, "y": 1}, {"text": "b", "x": 2, "y": 2}]
     FreeRet(Backbone.load(model), PLAIN).index(rows, tmp_path / "s")
     reason = why_no_items(Store.open(tmp_path / "s"), Selection.of({"x": 1, "y": 2}))
@@ -198,7 +196,7 @@ def test_queries_are_numbered_alike_everywhere(
     assert "Query" not in (tmp_path / "page.html").read_text().split("<section>")[1].split("<")[1]
 
 
-def test_errors_call_a_query_so(store: Path) -> None:
+def test_errors_name_the_query(store: Path) -> None:
     retriever = FreeRet.load(store)
     with pytest.raises(BadItem, match=r"^the query has no content"):
         retriever.search("")
@@ -206,7 +204,7 @@ def test_errors_call_a_query_so(store: Path) -> None:
         retriever.search_many(["a", ""])
 
 
-def test_ids_with_blanks_are_said_once_and_never_collide(
+def test_ids_with_spaces_are_noted_once_and_never_collide(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def hits(*ids: str) -> list[Hit]:
@@ -257,7 +255,7 @@ def test_too_few_items_for_an_index_are_said_before_the_model_is_loaded(
     assert (captured.out, unloaded()) == ("", 0)
 
 
-def test_an_export_fits_the_geometry_that_a_deletion_has_made_old(
+def test_an_export_refits_a_geometry_that_a_deletion_made_stale(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     FreeRet(Backbone.load(model), PLAIN).index(ROWS, tmp_path / "s")

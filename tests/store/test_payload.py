@@ -47,7 +47,7 @@ FORMS: list[tuple[Modality, Any]] = [
 
 @pytest.mark.parametrize(("kind", "value"), FORMS)
 def test_stored_media_are_what_they_were(kind: Modality, value: Any, tiny: Tiny) -> None:
-    """To the model: the same pixels, frames and samples, hence features that are known already."""
+    """The model sees the same pixels, frames and samples, so that cached features are used."""
     item = Item(parts=[Part("text", "abc"), Part(kind, value)], id="x", metadata={"y": 1})
     packed = pack(item)
     back = unpack("x", *packed)

@@ -41,7 +41,7 @@ def found(retriever: FreeRet) -> list[tuple[str, float]]:
     return [(hit.id, hit.score) for hit in retriever.search("the word", 5)]
 
 
-def test_a_store_is_opened_as_it_was_made(half: Path, model: Path) -> None:
+def test_a_store_is_opened_with_the_settings_that_made_it(half: Path, model: Path) -> None:
     opened = FreeRet.load(half)
     made = Backbone.load(model, dtype="bfloat16", attn="eager", max_tokens=77, frames=3)
     assert opened.backbone.fingerprint() == made.fingerprint()
@@ -81,7 +81,7 @@ def test_a_coarser_dtype_may_search(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*is searched with:UserWarning")
-def test_another_dtype_hides_no_other_difference(half: Path, tmp_path: Path) -> None:
+def test_another_dtype_does_not_excuse_other_differences(half: Path, tmp_path: Path) -> None:
     changed = TEXT["llama"].__wrapped__()  # type: ignore[attr-defined]
     with torch.no_grad():
         changed.lm_head.weight[0] += 1
@@ -104,7 +104,7 @@ def test_the_difference_between_dtypes_is_as_the_warning_says(smollm2: Backbone)
 def test_a_store_of_an_earlier_version_is_opened(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its identity has no part `loading`; the settings come from the fingerprint."""
+    """The identity of such a store has no `loading`; the settings come from the fingerprint."""
     backbone = Backbone.load(model, dtype="bfloat16", max_tokens=50, device="cpu")
 
     def earlier(*made_with: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The store gives back what was put in, knows what made it, and replaces whole or not at all."""
+"""The table of a store: rows, commits, identity, and interrupted creations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_thousands_are_deleted_at_once(store: Store) -> None:
 
 @pytest.fixture
 def conditions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Number of ids in each condition that LanceDB is given."""
+    """The number of ids in each condition that is passed to LanceDB."""
     counts: list[int] = []
 
     def watch(owner: type, name: str) -> None:
@@ -158,7 +158,7 @@ def test_compactions_of_a_long_run() -> None:
     assert commits.compaction_due(255, 259), "the version itself may be that of an index"
 
 
-def test_an_empty_store_is_one(store: Store) -> None:
+def test_an_empty_store_can_be_opened_and_emptied_again(store: Store) -> None:
     for there in (store, Store.open(store.location)):
         assert len(there) == 0
         assert there.hashes() == {}
@@ -227,16 +227,16 @@ def test_another_identity_is_refused_by_name(path: str, said: str, store: Store)
 
 
 @pytest.mark.parametrize("path", ["backbone.versions.torch", "recipe.geometry"])
-def test_what_decides_no_vector_may_differ(path: str, store: Store) -> None:
+def test_keys_that_do_not_affect_vectors_may_differ(path: str, store: Store) -> None:
     assert len(Store.create(store.location, changed(path, "other"), SIZE)) == 0
 
 
-def test_where_the_model_lies_decides_no_vector(store: Store) -> None:
-    """A model folder may be moved; its weights say who it is."""
+def test_the_path_of_the_model_may_differ(store: Store) -> None:
+    """A model folder may be moved; a model is identified by its weights."""
     assert len(Store.create(store.location, changed("backbone.model", "elsewhere"), SIZE)) == 0
 
 
-def test_nothing_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_store_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no store at .*none; make one"):
         Store.open(tmp_path / "none")
     (tmp_path / "empty").mkdir()
@@ -245,7 +245,7 @@ def test_nothing_there_is_said(tmp_path: Path) -> None:
     assert not Store.exists(tmp_path / "none")
 
 
-def test_a_creation_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:
+def test_partial_files_of_an_interrupted_creation_are_replaced(tmp_path: Path) -> None:
     for left in ("data/part.lance", "_versions/.tmp_1.manifest_x", "_transactions/0.txn"):
         folder = tmp_path / left.split("/")[0]
         file = folder / "items.lance" / left
@@ -255,7 +255,7 @@ def test_a_creation_that_was_cut_short_is_taken_up(tmp_path: Path) -> None:
         assert len(Store.create(folder, IDENTITY, SIZE)) == 0, left
 
 
-def test_a_table_of_someone_else_is_no_store(tmp_path: Path) -> None:
+def test_a_table_with_other_columns_is_no_store(tmp_path: Path) -> None:
     database = Store.create(tmp_path, IDENTITY, SIZE).database
     database.create_table("items", data=[{"a": 1}], mode="overwrite")
     with pytest.raises(StoreError, match=str(tmp_path)):
@@ -265,8 +265,8 @@ def test_a_table_of_someone_else_is_no_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inside", ["", "_transactions", "_versions"])
-def test_a_creation_cut_short_is_made_anew(inside: str, tmp_path: Path) -> None:
-    """What a kill leaves between the folder and the first commit."""
+def test_an_interrupted_creation_is_repeated(inside: str, tmp_path: Path) -> None:
+    """The process was killed after it made the folder and before the first commit."""
     (tmp_path / "items.lance" / inside).mkdir(parents=True)
     store = Store.create(tmp_path, IDENTITY, SIZE)
     store.write([made("a")])
@@ -276,7 +276,7 @@ def test_a_creation_cut_short_is_made_anew(inside: str, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- payload
 
 
-def test_a_url_is_a_place_too(tmp_path: Path) -> None:
+def test_a_store_can_be_named_by_a_url(tmp_path: Path) -> None:
     """Object stores are named by URL; a file URL takes the same path through LanceDB."""
     url = (tmp_path / "s").as_uri()
     assert not Store.exists(url)
@@ -291,7 +291,7 @@ def test_a_url_is_a_place_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [slice(0, 5), slice(1, 3), slice(4, 4), slice(0, 1)])
 @pytest.mark.parametrize("chunks", [1, 2])
-def test_a_column_of_vectors_is_read_where_it_lies(rows: slice, chunks: int) -> None:
+def test_a_slice_of_a_column_reads_its_own_rows(rows: slice, chunks: int) -> None:
     """Arrow's slices share the memory of the whole: the wrong offset gives other rows."""
     flat = pa.array(np.arange(15, dtype=np.float32))
     part = pa.FixedSizeListArray.from_arrays(flat, 3)[rows]
