@@ -5,6 +5,7 @@ Contents are untrusted. In a terminal their control characters are escaped; in H
 
 import base64
 import io
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
@@ -80,6 +81,22 @@ class Results(list[T]):
 
     def _left_out(self) -> list[str]:
         return [f"… and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+
+
+class Tabular:
+    """A result that shows itself as the table of the rows in it."""
+
+    @abstractmethod
+    def _table(self) -> Results[Any]:
+        """The rows."""
+
+    def to_dataframe(self) -> "DataFrame":
+        """A pandas data frame with a row for each row of the table. Raises BadSetting where pandas
+        is not installed."""
+        return self._table().to_dataframe()
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
 
 
 def cell(value: Any, length: int = 60) -> str:

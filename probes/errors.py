@@ -30,11 +30,12 @@ class FetchError(FreeRetError):
 
 
 class Mismatch(FreeRetError):
-    """Something on disk was made with another backbone, recipe, dataset or settings."""
+    """Two things that must agree do not: a result, a folder of states or another process is of
+    another backbone, recipe, dataset or settings than those in use."""
 
 
 class StoreMismatch(Mismatch):
-    """A store was made with another backbone, recipe or settings."""
+    """The Mismatch of a store: it was made with another backbone, recipe or settings."""
 
 
 class BackboneNotFound(FreeRetError):

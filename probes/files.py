@@ -8,14 +8,15 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from probes.errors import BadFile, one_line
 
+T = TypeVar("T")
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like UTF-16
@@ -100,6 +101,35 @@ def read_format(path: str | Path, format: int, kind: str, remedy: str) -> dict[s
     if not isinstance(data, dict) or data.get("format") != format:
         raise BadFile(f"{path} is not {kind} of format {format}; run `{remedy}`")
     return data
+
+
+def read_validated(
+    path: str | Path,
+    format: int,
+    kind: str,
+    remedy: str,
+    validate: Callable[[Any], T],
+    again: str,
+) -> T:
+    """A JSON file of this format as the value that a pydantic validator makes of it.
+
+    Args:
+        path: The file.
+        format: The format that it must have.
+        kind: What it holds, such as "a result".
+        remedy: The command that writes such files.
+        validate: Makes the value of the JSON object, or raises ValidationError.
+        again: What to do about a file that is not whole, such as "evaluate again".
+
+    Raises:
+        BadFile: The file is missing, cut off, of another format, or lacks a field.
+    """
+    data = read_format(path, format, kind, remedy)
+    try:
+        return validate(data)
+    except ValidationError as error:
+        noun = kind.split(" ", 1)[1]
+        raise BadFile(f"{path} is not a whole {noun} ({wrong_field(error)}); {again}") from None
 
 
 def wrong_field(error: Exception) -> str:

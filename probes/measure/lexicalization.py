@@ -36,7 +36,7 @@ from probes.model.backbone import Backbone
 from probes.model.batches.remembering import remember
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
-from probes.model.sites import Site, all_sites
+from probes.model.sites import Site, all_sites, late_sites
 from probes.model.trace import record
 from probes.prompts import E5V, NAMED, ControlPrompt, Prompt, Prompted, Source, as_prompt
 from probes.stats import Interval, mean_interval, median_interval
@@ -44,7 +44,7 @@ from probes.stats import Interval, mean_interval, median_interval
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-LATE = 11
+LATE = len(late_sites())
 """Number of sites, counted from the end, whose states the diagnostic may take over: by default it
 compares these."""
 

@@ -20,6 +20,8 @@ from probes.errors import BadSetting
 
 PAPER_SITE = "attn[-1]"
 """The site at which the paper reads its embeddings: h^Attn_L."""
+LATE_LAYERS = 5
+"""Layers from the end whose sites are candidates for an embedding."""
 _PATTERN = re.compile(r"(attn|mlp)\[(-?\d+)\]")
 
 
@@ -122,6 +124,6 @@ def all_sites(backbone: Any) -> list[Site]:
     return [Site("embed"), *layers, Site("norm")]
 
 
-def late_sites(layers: int = 5) -> list[str]:
+def late_sites(layers: int = LATE_LAYERS) -> list[str]:
     """Both sites of each of the last `layers` layers, and `norm`: candidates for an embedding."""
     return [f"{kind}[{-i}]" for i in range(layers, 0, -1) for kind in ("attn", "mlp")] + ["norm"]

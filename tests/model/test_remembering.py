@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from probes.measure.diagnostic.extractions import TASKED, diagnose
-from probes.measure.diagnostic.hybrid import Hybrid, hybrid_gain
-from probes.measure.diagnostic.scores import DiagnosticScore, select_extraction
+from probes.measure.diagnostic.hybrid import hybrid_gain
+from probes.measure.diagnostic.scores import select_extraction
 from probes.measure.lexicalization import curves_by_prompt
-from probes.measure.reranking import Fusion, rerank_gain
+from probes.measure.parts import PARTS, PartName
+from probes.measure.reranking import rerank_gain
 from probes.model.backbone import Backbone
 from probes.model.batches import remembering as kept
 from probes.model.batches import states
@@ -56,11 +57,20 @@ def test_parts_of_a_report_compute_no_row_twice(
 ) -> None:
     backbone = tiny("llama")
 
-    def measure() -> tuple[list[DiagnosticScore], list[Hybrid], list[Fusion]]:
-        curves_by_prompt(backbone)
-        scores = diagnose(backbone)
-        chosen = select_extraction(scores)
-        return scores, hybrid_gain(backbone, chosen), rerank_gain(backbone, chosen, "yes_no")
+    def measure() -> list[Any]:
+        """Scores and gains; parts are measured in the order in which a report measures them."""
+        report: dict[str, Any] = {}
+        measures: dict[PartName, Callable[[], Any]] = {
+            "curves": lambda: curves_by_prompt(backbone),
+            "diagnostic": lambda: diagnose(backbone),
+            "hybrid": lambda: hybrid_gain(backbone, select_extraction(report["diagnostic"])),
+            "reranking": lambda: rerank_gain(
+                backbone, select_extraction(report["diagnostic"]), "yes_no"
+            ),
+        }
+        for part in sorted(measures, key=PARTS.index):
+            report[part] = measures[part]()
+        return [report[part] for part in ("diagnostic", "hybrid", "reranking")]
 
     with remembering():
         shared = measure()

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from freeret.evaluate.ablation.measure import RECIPE, STAGE1, Ablation, Ablator, Point
 from freeret.evaluate.ablation.scratch import Scratch
@@ -22,14 +22,11 @@ from freeret.evaluate.results.kept import slug
 from freeret.evaluate.run import hardware
 from freeret.recipe import Recipe
 from freeret.store.identity import differences, in_words
-from probes.display import Results
-from probes.errors import BadFile, FreeRetError, Mismatch
-from probes.files import read_format, write_json, wrong_field
+from probes.display import Results, Tabular
+from probes.errors import FreeRetError, Mismatch
+from probes.files import read_validated, write_json
 from probes.prompts import NAMED
 from probes.stats import Interval
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 FORMAT = 1
 
@@ -51,8 +48,9 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Ablations:
-    """All datasets of one backbone and one recipe."""
+class Ablations(Tabular):
+    """All datasets of one backbone and one recipe. Its table has a row for each choice on each
+    dataset."""
 
     fingerprint: dict[str, Any]
     recipe: Recipe
@@ -69,18 +67,10 @@ class Ablations:
     """How the backbone was loaded. Not part of the identity: the device and the batch size do not
     change a result."""
 
-    def to_dataframe(self) -> "DataFrame":
-        """A pandas data frame with a row for each choice on each dataset. Raises BadSetting where
-        pandas is not installed."""
-        return self._table().to_dataframe()
-
     def __repr__(self) -> str:
         return f"Ablations({self.fingerprint['model']!r}, {len(self.datasets)} datasets)"
 
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
-
-    def _table(self) -> "Results[Choice]":
+    def _table(self) -> Results[Choice]:
         return Results(
             Choice(
                 name, ablation.metric, row.part, row.label, Interval(*row.interval),
@@ -102,13 +92,9 @@ class Ablations:
     @classmethod
     def load(cls, path: str | Path) -> "Ablations":
         """Raises BadFile when the file is missing, cut off, or of another format."""
-        data = read_format(path, FORMAT, "an ablation", "freeret ablate")
-        try:
-            return _ADAPTER.validate_python(data)
-        except ValidationError as error:
-            raise BadFile(
-                f"{path} is not a whole ablation ({wrong_field(error)}); ablate again"
-            ) from None
+        return read_validated(
+            path, FORMAT, "an ablation", "freeret ablate", _ADAPTER.validate_python, "ablate again"
+        )
 
 
 _ADAPTER = TypeAdapter(Ablations)

@@ -3,20 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from freeret.evaluate.metrics import Scores, difference, mean_of, parse_metric
 from freeret.evaluate.skipping import Skipped
-from probes.display import Results
-from probes.errors import BadFile, Mismatch
-from probes.files import read_format, write_json, wrong_field
+from probes.display import Results, Tabular
+from probes.errors import Mismatch
+from probes.files import read_validated, write_json
 from probes.stats import Interval
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 FORMAT = 1
 
@@ -78,8 +75,9 @@ class Value:
     documents: int
 
 
-class Result(_Model):
-    """One run: a system, with or without stage 2, over some datasets."""
+class Result(Tabular, _Model):
+    """One run: a system, with or without stage 2, over some datasets. Its table has a row for each
+    dataset and metric."""
 
     format: int = FORMAT
     run: str
@@ -105,29 +103,17 @@ class Result(_Model):
     @classmethod
     def load(cls, path: str | Path) -> "Result":
         """Raises BadFile when the file is missing, cut off, or no result of this format."""
-        data = read_format(path, FORMAT, "a result", "freeret eval")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise BadFile(
-                f"{path} is not a whole result ({wrong_field(error)}); evaluate again"
-            ) from None
+        return read_validated(
+            path, FORMAT, "a result", "freeret eval", cls.model_validate, "evaluate again"
+        )
 
     def save(self, path: Path) -> Path:
         return write_json(path, self.model_dump(mode="json"))
 
-    def to_dataframe(self) -> "DataFrame":
-        """A pandas data frame with a row for each dataset and metric. Raises BadSetting where
-        pandas is not installed."""
-        return self._table().to_dataframe()
-
     def __repr__(self) -> str:
         return f"Result({self.run!r}, {len(self.datasets)} datasets)"
 
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
-
-    def _table(self) -> "Results[Value]":
+    def _table(self) -> Results[Value]:
         return Results(
             Value(name, metric, Interval(*measured.interval), entry.queries, entry.documents)
             for name, entry in self.datasets.items()
