@@ -1,6 +1,7 @@
 """The components of a turn, recomputed from plain hooks by projections."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,18 @@ PROMPTS = ["the word", "Yes", E5V.apply(Item("A lighthouse shines over a stormy 
 @pytest.mark.parametrize("name", ["llama", "gemma3-text", "granite", "gpt2"])
 @pytest.mark.parametrize(("site", "before"), [("mlp[-1]", "attn[3]"), ("attn[0]", "embed")])
 def test_components_are_projections(name: str, site: str, before: str, tiny: Tiny) -> None:
-    backbone, model = tiny(name), TEXT[name].__wrapped__()
+    check_components(name, tiny(name), TEXT[name].__wrapped__(), site, before)
+
+
+def test_components_of_real_weights(real: tuple[str, Backbone]) -> None:
+    name, backbone = real
+    last = backbone.num_layers - 1
+    check_components(name, backbone, backbone.model, "mlp[-1]", f"attn[{last}]")
+
+
+def check_components(name: str, backbone: Backbone, model: Any, site: str, before: str) -> None:
     found = turn(backbone, PROMPTS, site)
-    assert found.site == {"mlp[-1]": "mlp[3]"}.get(site, site)
+    assert found.site == {"mlp[-1]": f"mlp[{backbone.num_layers - 1}]"}.get(site, site)
     for i, prompt in enumerate(PROMPTS):
         states = reference(name, model, backbone.encode([prompt]))
         word = int(states.logits[0].argmax())

@@ -12,6 +12,7 @@ from probes.model.anatomy import attention_modules
 from probes.model.backbone import Backbone
 from probes.model.encoding import Batch
 from probes.model.trace import attention_patterns, record, record_attention
+from tests.model.test_trace import sources_for
 from tests.models import MULTIMODAL, TEXT
 from tests.samples import items_for
 
@@ -24,8 +25,12 @@ def returned(name: str, batch: Batch) -> list[Tensor]:
     built: Any = (TEXT | MULTIMODAL)[name].__wrapped__()
     model = built[0] if isinstance(built, tuple) else built
     model.set_attn_implementation("eager")
+    return weights_of(model, batch)
+
+
+def weights_of(model: Any, batch: Batch) -> list[Tensor]:
     with torch.no_grad():
-        outputs = model.eval()(**batch.inputs, use_cache=False, output_attentions=True)
+        outputs = model(**batch.inputs, use_cache=False, output_attentions=True)
     return list(outputs.attentions)
 
 
@@ -54,9 +59,24 @@ def test_patterns_are_those_of_every_token(name: str, tiny: Tiny) -> None:
     backbone = tiny(name)
     items: list[Any] = [*items_for(name).values()] if name in MULTIMODAL else []
     batch = backbone.encode([*TEXTS, *items])
+    check_patterns(backbone, batch, returned(name, batch))
+
+
+def test_patterns_of_real_weights(
+    real: tuple[str, Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, backbone = real
+    batch = backbone.encode(sources_for(name))
+    config = backbone.model.config.get_text_config(decoder=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "_attn_implementation", "eager")
+        expected = weights_of(backbone.model, batch)
+    check_patterns(backbone, batch, expected)
+
+
+def check_patterns(backbone: Backbone, batch: Batch, expected: list[Tensor]) -> None:
     found = attention_patterns(backbone, batch, [-1, 0], heads=[2, 0])
-    expected = returned(name, batch)
-    assert list(found) == [0, 3]
+    assert list(found) == [0, backbone.num_layers - 1]
     for layer, rows in found.items():
         assert [row.shape for row in rows] == [(2, length, length) for length in batch.lengths]
         for row, weights in zip(rows, expected[layer], strict=True):
