@@ -1,10 +1,13 @@
 """Commands of the command line, run in the process of the test or in one of their own."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from freeret.cli import main
 
@@ -35,3 +38,8 @@ def spawn(*arguments: Any) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-W", "error", "-m", "freeret", *map(str, arguments)],
         capture_output=True, text=True, env=environment, check=False,
     )  # fmt: skip
+
+
+def json_rows(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The rows that a command with --json has printed since the last call."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]

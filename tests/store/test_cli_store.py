@@ -1,10 +1,6 @@
 """The commands on a store: filters, kinds, files of queries, fit, delete, export, estimate."""
 
-import importlib.metadata
 import json
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from freeret.extras import EXTRAS, install_hint
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.scale.estimate import estimate
@@ -25,15 +20,13 @@ from freeret.store.export import write_parquet
 from freeret.store.filters import Selection, parse_filter, passes
 from freeret.store.table import Store
 from probes import Backbone, Item
-from probes.embedded import ALIASES
 from probes.errors import BadItem, BadSetting, StoreError
-from tests.command.test_cli import imported, own_lines
-from tests.commands import run
+from tests.command.test_cli import imported
+from tests.commands import json_rows, own_lines, run
 from tests.models import MULTIMODAL
-from tests.stores import save_tiny
+from tests.store.records import PLAIN
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-PLAIN = Recipe("e5v", "attn[-1]", "centre", None)
 TEXTS = [
     {"id": f"r{k}", "text": f"{k} of the word", "year": 1990 + k % 4, "new": k % 2 == 0}
     for k in range(12)
@@ -41,13 +34,8 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
 def store(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve rows of a table. Leave it as it is."""
+    """A store of the twelve rows of a table. Do not modify it."""
     folder = tmp_path_factory.mktemp("rows")
     table = folder / "rows.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in TEXTS))
@@ -57,7 +45,7 @@ def store(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> FreeRet:
-    """Texts, pictures, and captioned pictures, in one store."""
+    """A store of texts, pictures, and captioned pictures. Do not modify it."""
     built, processor = MULTIMODAL["qwen2.5-vl"]()
     backbone = Backbone.load(built, processor=processor)
     noise = np.random.default_rng(0)
@@ -71,10 +59,6 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> FreeRet:
     retriever = FreeRet(backbone, PLAIN)
     retriever.index(items, tmp_path_factory.mktemp("mixed") / "s")
     return retriever
-
-
-def found(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 # --------------------------------------------------------------------------- filters and kinds
@@ -115,7 +99,7 @@ def test_several_keys_all_hold_and_one_key_has_any_of_its_values(
     for memory in (4, 0):  # in memory, and in blocks from the disk
         assert run("search", store, "word", "--json", "--memory", memory, *both) == 0
         expected = {r["id"] for r in TEXTS if r["year"] in (1990, 1991) and r["new"]}
-        assert {hit["id"] for hit in found(capsys)} == expected
+        assert {hit["id"] for hit in json_rows(capsys)} == expected
     assert run("search", store, "word", "--filter", "year") == 1
     assert "--filter takes key=value" in own_lines(capsys.readouterr().err)[0]
 
@@ -162,7 +146,7 @@ def test_files_of_a_folder_know_where_they_stand(
     assert run("index", tmp_path / "zoo", *how) == 0
     capsys.readouterr()
     assert run("search", tmp_path / "s", "word", "--json", "--filter", "folder=cats") == 0
-    hits = {hit["id"]: hit["metadata"] for hit in found(capsys)}
+    hits = {hit["id"]: hit["metadata"] for hit in json_rows(capsys)}
     assert hits == {
         f"zoo/cats/{n}.txt": {"file": f"zoo/cats/{n}.txt", "folder": "zoo/cats"} for n in "ab"
     }
@@ -170,6 +154,14 @@ def test_files_of_a_folder_know_where_they_stand(
     bare = Item("the word of cats/a.txt", id="zoo/cats/a.txt")
     FreeRet(Backbone.load(model), PLAIN).index([bare], tmp_path / "bare")
     assert Store.open(tmp_path / "bare").hashes()["zoo/cats/a.txt"] == hashes["zoo/cats/a.txt"]
+
+
+def test_one_selection_serves_every_command() -> None:
+    chosen = Selection.of({"year": 1990}, "image")
+    assert chosen.takes_signature("image+text")
+    assert not chosen.takes_signature("text")
+    assert chosen.sql() == """(contains(signature, 'image')) AND (contains(metadata, '"year": '))"""
+    assert Selection.of().sql() is None
 
 
 # --------------------------------------------------------------------------- files of queries
@@ -185,7 +177,7 @@ def test_queries_of_a_file_are_searched_together(
     for file, options, ids in ((table, fields, ["q 1", "q2"]), (lines, (), ["1", "3"])):
         arguments = ("search", store, "--queries", file, "--top-n", 3, *options)
         assert run(*arguments, "--json") == 0
-        hits = found(capsys)
+        hits = json_rows(capsys)
         for id, text in zip(ids, ("7 of", "the word"), strict=True):
             alone = FreeRet.load(store).search(text, top_n=3)
             assert [h["id"] for h in hits if h["query"] == id] == [h.id for h in alone]
@@ -355,25 +347,6 @@ def test_an_answer_takes_a_task_a_filter_and_a_kind(
     assert "no item has year=2050" in own_lines(capsys.readouterr().err)[0]
 
 
-def test_models_are_listed_without_loading_one(smollm2: Backbone) -> None:
-    code, said, packages = imported("models", "--json")
-    assert (code, packages) == (0, set()), said
-    assert ALIASES["smollm2-135m"].dimension == smollm2.hidden_size
-    assert ALIASES["smollm2-135m"].parameters == sum(p.numel() for p in smollm2.model.parameters())
-
-
-def test_the_table_of_models_says_what_each_reads(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("models", "--json") == 0
-    rows = {row["alias"]: row for row in found(capsys)}
-    assert rows.keys() == ALIASES.keys()
-    assert rows["smolsight"]["reads"] == ["text", "image"]
-    assert rows["gemma3-270m"]["licence"] == "Gemma Terms of Use"
-    assert all(row["report"] for row in rows.values())
-    perception = Backbone.load("smolsight").encoder.perception
-    assert perception is not None
-    assert {"text", *perception.kinds} == set(rows["smolsight"]["reads"])
-
-
 def test_an_estimate_counts_all_and_embeds_a_sample(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,7 +356,7 @@ def test_an_estimate_counts_all_and_embeds_a_sample(
     (tmp_path / "c.docx").write_text("x")
     how = ("--model", model, "--rerank", 5, "--queries", 100, "--price", 2.5)
     assert run("estimate", tmp_path, *how, "--json") == 0
-    [made] = found(capsys)
+    [made] = json_rows(capsys)
     [part] = made["parts"]
     assert (part["signature"], part["items"]) == ("text", 301)
     assert part["hours"] == pytest.approx(301 / part["items_per_second"] / 3600)
@@ -421,64 +394,3 @@ def test_an_estimate_reads_pictures_through_the_processor(
     assert len(calls) > 5  # those that are timed are processed again, none is in the cache
     with pytest.raises(BadItem, match="smolsight"):
         estimate(Backbone.load(model), listing)
-
-
-# ------------------------------------------------------------------------- extras and completion
-
-
-def test_every_extra_is_in_the_table() -> None:
-    """The modules that the table names belong to packages that the extra installs."""
-    wanted = importlib.metadata.requires("freeret") or []
-    by_extra: dict[str, set[str]] = {}
-    for line in wanted:
-        if extra := re.search(r"extra == .(\w+)", line):
-            by_extra.setdefault(extra[1], set()).add(re.split(r"[^\w-]", line)[0].lower())
-    packages = importlib.metadata.packages_distributions()
-    for extra, modules in EXTRAS.items():
-        brought = {name.lower() for module in modules for name in packages.get(module, [module])}
-        named = {package for package in by_extra[extra] if package.replace("-", "_") in modules}
-        assert named or brought & by_extra[extra], extra
-    assert set(EXTRAS) | {"dev"} == set(by_extra)
-    assert install_hint("ray.data") == "pip install 'freeret[scale]'"
-    assert install_hint("nowhere") == ""
-
-
-@pytest.mark.parametrize(
-    ("module", "said"),
-    [("fastapi", "pip install 'freeret[serve]'"), ("lancedb", "no extra of freeret brings it")],
-)
-def test_a_missing_module_names_its_extra(module: str, said: str) -> None:
-    code = f"""if True:
-        import sys
-        sys.modules[{module!r}] = None
-        from freeret.cli import app, main
-        @app.command
-        def broken():
-            "Broken."
-            import {module}
-        main(["broken"])
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.startswith("freeret: ")
-    assert f"{module} is not installed" in done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_completion_knows_commands_and_options() -> None:
-    from freeret.cli import app
-
-    script = app.generate_completion(shell="bash")
-    for word in ("search", "--queries", "export", "--install-completion"):
-        assert word in script
-    checked = subprocess.run(["bash", "-n"], input=script, text=True, check=False)
-    assert checked.returncode == 0
-
-
-def test_one_selection_serves_every_command() -> None:
-    chosen = Selection.of({"year": 1990}, "image")
-    assert chosen.takes_signature("image+text")
-    assert not chosen.takes_signature("text")
-    assert chosen.sql() == """(contains(signature, 'image')) AND (contains(metadata, '"year": '))"""
-    assert Selection.of().sql() is None
