@@ -113,7 +113,7 @@ def cost(backbone: Backbone) -> dict[str, object]:
     rows = [embedder.rows(picture) for picture in pictures]
     runs = {
         "vectors": lambda: embedder.encode_rows(rows),
-        "vectors and words": lambda: embedder.encode_with_words(pictures, rows),
+        "vectors and words": lambda: embedder.launch(pictures, rows)(),
     }
     times = interleaved(runs, REPEATS, time.process_time)
     share = ratio(times, "vectors and words", "vectors")

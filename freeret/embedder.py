@@ -9,7 +9,7 @@ At `attn[-1]` the state is read before the last MLP, which turns it towards the 
 paper's control prompt also discourages function words (arXiv 2509.24621).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,9 @@ from probes import Backbone, Item, Site, as_items
 from probes.arguments import check_choice, check_count
 from probes.errors import BadItem, BadSetting
 from probes.geometry import unit
+from probes.media.towers import to_host
 from probes.model.batches.ahead import blockwise
-from probes.model.batches.states import last_states
+from probes.model.batches.states import device_states
 from probes.model.encoding import Row
 from probes.model.encoding.splitting import passages_of
 from probes.model.vocabulary import words_of
@@ -115,7 +116,7 @@ class Embedder:
             self.backbone,
             lambda item: self.rows(item, side),
             as_items(items),
-            lambda rows, bar: self.encode_rows(rows, progress=bar),
+            lambda rows, bar: self._states(rows, [self.site], bar)[:, 0],
             "embedding" if progress else None,
         )
 
@@ -138,12 +139,13 @@ class Embedder:
         self, rows: Sequence[Sequence[Row]], *, progress: str | None = None
     ) -> Float[Tensor, "n hidden"]:
         """Raw vectors of items that `rows` has tokenised; `progress` names the bar."""
-        return self._states(rows, [self.site], progress)[:, 0]
+        return self._states(rows, [self.site], progress)[:, 0].cpu()
 
-    def encode_with_words(
+    def launch(
         self, items: Sequence[Item], rows: Sequence[Sequence[Row]], *, progress: str | None = None
-    ) -> tuple[Float[Tensor, "n hidden"], list[str]]:
-        """Raw vectors of items and the words that lexical search finds them by, in one forward.
+    ) -> Callable[[], tuple[Float[Tensor, "n hidden"], list[str]]]:
+        """Compute raw vectors of items and the words that lexical search finds them by, in one
+        forward, without waiting for a GPU where no item holds media.
 
         Args:
             items: The items.
@@ -151,17 +153,19 @@ class Embedder:
             progress: Label of a progress bar.
 
         Returns:
-            Raw vectors `[n, hidden]` as `encode_rows` returns them, and for each item its text and
-            the content words that the model reads in its media (`probes.model.vocabulary`).
+            Waits and returns raw vectors `[n, hidden]` as `encode_rows` returns them, and for each
+            item its text and the content words that the model reads in its media
+            (`probes.model.vocabulary`).
         """
-        if not any(item.media for item in items):
-            return self.encode_rows(rows, progress=progress), [item.text for item in items]
-        states = self._states(rows, [self.site, NORM], progress)
         media = [bool(item.media) for item in items]
-        return states[:, 0], texts_with_words(self.backbone, items, states[media, 1])
+        states = self._states(rows, [self.site, NORM] if any(media) else [self.site], progress)
+        vectors, texts = to_host(states[:, 0]), [item.text for item in items]
+        if any(media):
+            texts = texts_with_words(self.backbone, items, states[media, 1])
+        return lambda: (vectors(), texts)
 
     def words(self, items: Sequence[Item], side: Side = "document") -> list[str]:
-        """The words of items as `encode_with_words` returns them; only items with media need a
+        """The words of items as `launch` returns them; only items with media need a
         forward. Raises BadItem."""
         states = blockwise(
             self.backbone,
@@ -174,9 +178,10 @@ class Embedder:
     def _states(
         self, rows: Sequence[Sequence[Row]], sites: Sequence[Site], progress: str | None
     ) -> Float[Tensor, "n sites hidden"]:
-        """States of items; those of several prompts or passages are averaged as unit vectors."""
-        if not rows:
-            return torch.empty(0, len(sites), self.dimension)
+        """States of items on the device; those of several prompts or passages are averaged as unit
+        vectors."""
+        if all(len(of_item) == 1 for of_item in rows):
+            return device_states(self.backbone, [row for (row,) in rows], sites, progress=progress)
         counts = [len(of_item) // len(self.prompts) for of_item in rows]
         by_prompt = []
         for number in range(len(self.prompts)):
@@ -185,7 +190,7 @@ class Embedder:
                 for of_item, count in zip(rows, counts, strict=True)
                 for row in of_item[number * count : (number + 1) * count]
             ]
-            states = last_states(self.backbone, of_prompt, sites, progress=progress)
+            states = device_states(self.backbone, of_prompt, sites, progress=progress)
             by_prompt.append(states.split(counts))
         return torch.stack([_mean(torch.cat(parts)) for parts in zip(*by_prompt, strict=True)])
 

@@ -20,7 +20,7 @@ PROMPT = ControlPrompt()
 
 def exactness(run: Run) -> Iterator[Results]:
     """Relative distances of vectors, at `norm` where plain transformers takes part."""
-    size = next(iter(run.scale.pictures))
+    size = next(iter(run.scale.pictures[run.family]))
     written = texts(run.made, 12, 5, 120)
     seen = pictures(size, 3, seed=9999)
     for kind, items in (("texts", written), ("pictures", [*seen, *written[:3]])):

@@ -28,8 +28,8 @@ class Scale(NamedTuple):
     """Number of texts, and the range of their tokens."""
     rows: tuple[int, int]
     """Number and tokens of the texts of a single forward, without padding."""
-    pictures: Mapping[tuple[int, int], int]
-    """Number of pictures by width and height."""
+    pictures: Mapping[str, Mapping[tuple[int, int], int]]
+    """By model, number of pictures by width and height."""
     pairs: Mapping[str, tuple[int, int]]
     """Number of queries, and of candidates for each."""
     vectors: tuple[int, int]
@@ -42,9 +42,9 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(
-    texts={"captions": (512, 20, 40), "mixed": (128, 20, 500), "long": (24, 1000, 2000)},
+    texts={"captions": (2048, 20, 40), "mixed": (384, 20, 500), "long": (64, 1000, 2000)},
     rows=(32, 512),
-    pictures={(640, 480): 64, (1024, 768): 24},
+    pictures={"qwen": {(640, 480): 128, (1024, 768): 48}, "smolvlm": {(640, 480): 24}},
     pairs={"text query": (4, 50), "picture query": (2, 50), "few candidates": (20, 10)},
     vectors=(1_000_000, 3584),
     searches=(1, 64, 1000),
@@ -54,7 +54,7 @@ FULL = Scale(
 TINY = Scale(
     texts={"captions": (6, 5, 9), "long": (2, 40, 60)},
     rows=(2, 20),
-    pictures={(96, 64): 3},
+    pictures={"qwen": {(96, 64): 3}, "smolvlm": {(96, 64): 3}},
     pairs={"text query": (1, 4), "picture query": (1, 3)},
     vectors=(3000, 32),
     searches=(1, 4),
@@ -67,6 +67,7 @@ TINY = Scale(
 class Run:
     """One part as it runs: the device, the sizes, the model, and when it has to be done."""
 
+    family: str
     device: str
     scale: Scale
     model: Made | None
@@ -93,9 +94,10 @@ class Run:
 # ------------------------------------------------------------------------------------ inputs
 
 
-def texts(made: Made, count: int, low: int, high: int) -> list[str]:
+def texts(made: Made, count: int, low: int, high: int, seed: int = 0) -> list[str]:
     """English of so many tokens each, cut from the bundled sentences in a random order."""
-    pick, tokenizer, drawn = Random(count), made.processor.tokenizer, list[str]()
+    pick = Random(count + 10_000 * seed)
+    tokenizer, drawn = made.processor.tokenizer, list[str]()
     sentences = [row[key] for row in paraphrases() for key in ("sentence", "paraphrase")]
     while len(drawn) < count:
         length, ids = pick.randint(low, high), list[int]()

@@ -26,23 +26,25 @@ PROMPT = ControlPrompt()
 
 
 def embedding_texts(run: Run) -> Iterator[Results]:
-    """Texts per second."""
+    """Texts per second; every round has its own, and so batches of shapes of its own."""
     weights = run.made.text_weights - run.made.last_mlp
     yield {"one forward of equal rows": forward(run, weights)}
     for name, (count, low, high), seconds in run.each(run.scale.texts):
-        given = texts(run.made, count, low, high)
-        rows = run.backbone.rows([PROMPT.apply(text) for text in given])
-        useful = useful_tokens([[row.ids for row in rows]])
-        times = timed(run, given, lambda _, given=given: given, 32, seconds)
+        warm_up, *given = (
+            texts(run.made, count, low, high, seed) for seed in range(run.scale.repeats + 1)
+        )
+        rows = [[row.ids for row in run.backbone.rows(map(PROMPT.apply, some))] for some in given]
+        useful = useful_tokens(rows) / len(given)
+        times = timed(run, warm_up[: count // 4], given.__getitem__, 32, seconds)
         ways = summary(times, count, {"of_gemm_peak": 2.0 * weights * useful}, run.peak)
-        tokens = sum(map(len, rows))
+        tokens = sum(len(ids) for some in rows for ids in some) / len(given)
         yield {name: {"texts": count, "tokens": tokens, "useful_tokens": useful, "ways": ways}}
 
 
 def embedding_pictures(run: Run) -> Iterator[Results]:
     """Pictures per second; every round has its own pictures, so that none is cached."""
     weights = run.made.text_weights - run.made.last_mlp
-    for number, (size, count, seconds) in enumerate(run.each(run.scale.pictures)):
+    for number, (size, count, seconds) in enumerate(run.each(run.scale.pictures[run.family])):
         [row] = run.backbone.rows([PROMPT.apply(picture) for picture in pictures(size, 1, 900)])
         shared = row.ids.index(run.made.image_token)
         useful = len(row) * count - shared * (count - 1)

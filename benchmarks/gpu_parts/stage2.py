@@ -29,10 +29,11 @@ Pairs = list[list[tuple[Any, Any]]]
 
 
 def reranking(run: Run) -> Iterator[Results]:
-    """Every round has its own picture queries, so that none is cached."""
+    """Every round has its own queries and candidates: no picture is cached, and batches have shapes
+    of their own."""
     made, labels = run.made, Labels.of(run.backbone, FRAME)
     reranker, labelled = Reranker(run.backbone, FRAME), (labels.positive, labels.negative)
-    size = next(iter(run.scale.pictures))
+    size = next(iter(run.scale.pictures[run.family]))
 
     def freeret(pairs: Pairs) -> Tensor:
         return torch.from_numpy(reranker.margins([pair for some in pairs for pair in some]))
@@ -42,11 +43,11 @@ def reranking(run: Run) -> Iterator[Results]:
         return plain_margins(made, prepared, batch, *labelled)
 
     for kind, (queries, candidates), seconds in run.each(run.scale.pairs):
-        drawn = texts(made, queries * (candidates + 1), 20, 40)
 
         def pairs(
-            repeat: int, kind: str = kind, queries: int = queries, drawn: list[str] = drawn
+            repeat: int, kind: str = kind, queries: int = queries, candidates: int = candidates
         ) -> Pairs:
+            drawn = texts(made, queries * (candidates + 1), 20, 40, repeat)
             asked: list[Any] = drawn[:queries]
             if kind.startswith("picture"):
                 asked = [as_item(file) for file in pictures(size, queries, 500 + repeat)]

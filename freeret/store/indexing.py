@@ -9,7 +9,7 @@ where it stopped.
 import contextlib
 import time
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from freeret.sources.sharding import Shard
 from freeret.store.outcome import Indexed, given_twice, gone, refuse
 from freeret.store.payload import Record, by_place, file_of, record_of, source_of
 from freeret.store.table import Store
-from probes import Item, as_item
+from probes import Backbone, Item, as_item
 from probes.arguments import check_choice
 from probes.errors import BadItem, BadSetting
 from probes.items import several
@@ -166,6 +166,8 @@ def index_items(
         BadItem: An item is bad and not skipped; what was embedded before is stored.
     """
     done, embedded, committed = Indexed(), list[Entry](), time.monotonic()
+    launched = deque[Callable[[], Iterator[Entry]]]()
+    behind = _launched_ahead(embedder.backbone)
     stream = iter(stream)
     first = next(stream, None)
     if first is None:  # no bar where there is nothing to do
@@ -190,35 +192,51 @@ def index_items(
     ):
         try:
             for block in row_blocks(embedder.backbone, entries, lambda entry: entry.rows):
-                embedded += _embed(embedder, block, done, on_error, progress)
+                launched.append(_launch(embedder, block, done, on_error, progress))
+                if len(launched) > behind:
+                    embedded += launched.popleft()()
                 held = sum(entry.record.nbytes for entry in embedded)
                 if held >= COMMIT_BYTES or time.monotonic() - committed >= COMMIT_SECONDS:
                     commit()
         finally:
-            commit()
+            try:
+                while launched:
+                    embedded += launched.popleft()()
+            finally:
+                commit()
     return done
 
 
-def _embed(
+def _launched_ahead(backbone: Backbone) -> int:
+    """Blocks that are launched before an earlier one is waited for: a GPU computes the next while
+    the last is taken from it and stored."""
+    return int(backbone.device.type == "cuda")
+
+
+def _launch(
     embedder: Embedder, block: list[Entry], done: Indexed, on_error: str, progress: bool
-) -> Iterator[Entry]:
-    """The entries of a block with their vectors and words, without their rows."""
+) -> Callable[[], Iterator[Entry]]:
+    """Embed a block. The result waits for it and yields the entries with their vectors and words,
+    without their rows."""
     items = [entry.item for entry in block]
     bar = "embedding" if progress else None
-    vectors, words = embedder.encode_with_words(
-        items, [entry.rows for entry in block], progress=bar
-    )
-    bad = not_finite(items, vectors)
-    for number, (entry, vector) in enumerate(zip(block, vectors.numpy(), strict=True)):
-        if number in bad:
-            del done.seen[entry.id]
-            refuse(done, bad[number], on_error, entry.id)
-        else:
-            yield replace(
-                entry,
-                record=replace(entry.record, vector=vector, words=words[number]),
-                rows=[],
-            )
+    result = embedder.launch(items, [entry.rows for entry in block], progress=bar)
+
+    def entries() -> Iterator[Entry]:
+        vectors, words = result()
+        bad = not_finite(items, vectors)
+        for number, (entry, vector) in enumerate(zip(block, vectors.numpy(), strict=True)):
+            if number in bad:
+                del done.seen[entry.id]
+                refuse(done, bad[number], on_error, entry.id)
+            else:
+                yield replace(
+                    entry,
+                    record=replace(entry.record, vector=vector, words=words[number]),
+                    rows=[],
+                )
+
+    return entries
 
 
 def _tokenised(

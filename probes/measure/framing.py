@@ -202,7 +202,7 @@ def judge(
             lambda batch: list(labels.margin(backbone, batch)),  # on the device until all are there
             progress=bar,
         )
-        return torch.stack(margins).double().cpu() if margins else torch.empty(0).double()
+        return torch.stack(margins).double() if margins else torch.empty(0).double()
 
     return blockwise(backbone, make, pairs, run, progress).numpy()
 

@@ -6,7 +6,7 @@ That is confirmed with the first of them; the families where it does not hold go
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,9 @@ CALL_BYTES = 2**26
 """Most bytes of pixels in one call of a tower, unless a single medium has more."""
 TOLERANCE = 1e-5
 """Largest relative difference in float32 between features computed together and alone."""
+IN_HALF = 0.05
+"""Largest relative difference in half precision, of features and of hidden states, between two ways
+to compute the same."""
 
 
 class Towers:
@@ -78,7 +81,7 @@ class Towers:
             raise
         except (RuntimeError, ValueError, TypeError, IndexError):  # made for a single medium
             return False
-        tolerance = TOLERANCE if self.model.dtype == torch.float32 else 0.05
+        tolerance = TOLERANCE if self.model.dtype == torch.float32 else IN_HALF
         for medium, one in zip(pair, together, strict=True):
             (alone,) = self._together([medium], device)
             for name, output in alone.features.items():
@@ -139,6 +142,27 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and torch.cuda.is_available():
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def to_host(tensor: Tensor) -> Callable[[], Tensor]:
+    """Start to copy results from the device.
+
+    Returns:
+        Waits for the copy and returns it. What is computed on a GPU after this call is not waited
+        for.
+    """
+    if not tensor.is_cuda:
+        copy = tensor.cpu()
+        return lambda: copy
+    copy = tensor.to("cpu", non_blocking=True)  # into memory that is pinned
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(tensor.device))
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return copy
+
+    return wait
 
 
 def _alike(media: Sequence[Processed]) -> list[list[int]]:

@@ -5,7 +5,7 @@ Only this file imports nnsight.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 from weakref import WeakKeyDictionary
@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Float
 from nnsight._c import mount, unmount
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probes.errors import BadSetting, NotRecorded, UnsupportedBackbone
 from probes.media.silence import silence
+from probes.media.towers import to_device
 from probes.model.anatomy import Anatomy, attention_modules
 from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
@@ -35,6 +37,16 @@ class Traced(nnsight.NNsight):
 
     device = None  # type: ignore[assignment]
 
+
+PACKED_ATTENTION = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+"""What PyTorch chooses from for packs. Under a mask it would prefer cuDNN on an H100, which is two
+to three times as fast as the memory-efficient attention but plans every new shape for 50 ms, and
+nearly every batch of packs has a shape of its own. That is longer than the attention of all layers
+of a 7B model takes, unless rows have far more than 1,000 tokens."""
 
 _traced: WeakKeyDictionary[Backbone, Traced] = WeakKeyDictionary()
 Place = tuple[Any, Literal["input", "output"]]
@@ -140,8 +152,9 @@ def record(
 @contextmanager
 def _forward(backbone: Backbone, batch: Batch) -> Iterator[None]:
     """Hold the lock during a forward pass without gradients; torch's error becomes OutOfMemory."""
+    attention = sdpa_kernel(PACKED_ATTENTION) if batch.packed else nullcontext()
     try:
-        with backbone.lock, torch.no_grad():
+        with backbone.lock, torch.no_grad(), attention:
             yield
     except torch.OutOfMemoryError as error:
         raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
@@ -275,7 +288,7 @@ def record_inputs(
 def _places(backbone: Backbone, batch: Batch) -> Tensor:
     """Row and column of every position that is read, `[positions, 2]`."""
     places = [place for places in batch.read for place in places]
-    return torch.tensor(places, dtype=torch.long, device=backbone.device).reshape(-1, 2)
+    return to_device(torch.tensor(places, dtype=torch.long).reshape(-1, 2), backbone.device)
 
 
 def _weights_at(output: Any, places: Tensor) -> Tensor | None:

@@ -113,6 +113,27 @@ def test_blocks_are_bounded_by_tokens_and_by_bytes(
     assert [len(block) for block in row_blocks(backbone, pictures, list)] == [3, 3]
 
 
+def test_results_of_a_block_are_waited_for_when_the_next_is_launched(
+    tiny: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, events = tiny("llama"), list[str]()
+
+    def run(rows: list[Any], bar: str | None) -> torch.Tensor:
+        events.append("launch")
+        return torch.tensor([[float(len(row))] for (row,) in rows])
+
+    def to_host(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        return lambda: events.append("wait") or tensor
+
+    monkeypatch.setattr(backbone, "loading", Loading(token_budget=1))
+    monkeypatch.setattr(module, "BATCHES", 1)
+    monkeypatch.setattr(module, "to_host", to_host)
+    texts = ["the " * n for n in (3, 1, 2)]
+    found = module.blockwise(backbone, lambda text: [backbone.row(text)], texts, run)
+    assert events == ["launch", "launch", "wait", "launch", "wait", "wait"]
+    assert found.flatten().tolist() == [len(backbone.row(text)) for text in texts]
+
+
 def test_two_threads_that_need_the_same_medium_process_it_once() -> None:
     cache, made, started = Cache(0), [], threading.Event()
     value = Processed("x", {}, {})

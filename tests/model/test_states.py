@@ -34,15 +34,15 @@ def test_states_of_many_sources_are_those_of_each(
     backbone = tiny("llama")
     expected = one_by_one(backbone, SOURCES, SITES)
     blocks: list[int] = []
-    last_states = states.last_states
+    device_states = states.device_states
 
     def counted(backbone: Backbone, rows: list[Any], sites: list[Any], **bar: Any) -> torch.Tensor:
         blocks.append(len(rows))
-        return last_states(backbone, rows, sites, **bar)
+        return device_states(backbone, rows, sites, **bar)
 
     monkeypatch.setattr(ahead, "BATCHES", 1)
     monkeypatch.setattr(backbone, "loading", Loading(token_budget=60))
-    monkeypatch.setattr(states, "last_states", counted)
+    monkeypatch.setattr(states, "device_states", counted)
     found = states_of(backbone, SOURCES, SITES)
     assert blocks == [6, 4], "so that not all are in memory at once"
     assert found.dtype == torch.float32

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from freeret.embedder import Embedder
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
 from freeret.store import indexing
@@ -14,10 +16,11 @@ from freeret.store.indexing import BLOCK, Indexed
 from freeret.store.table import Store
 from probes import Backbone, Item
 from probes.errors import BadItem
+from probes.model.batches import ahead
 from tests.retrieve.corpora import PLAIN, counted, ids, texts
 
 
-def test_one_id_may_be_deleted_by_itself(backbone: Backbone, tmp_path: Path) -> None:
+def test_delete_accepts_a_single_id(backbone: Backbone, tmp_path: Path) -> None:
     retriever = FreeRet(backbone, PLAIN)
     retriever.index(texts(3), tmp_path / "s")
     assert retriever.delete("i001") == 1
@@ -25,7 +28,7 @@ def test_one_id_may_be_deleted_by_itself(backbone: Backbone, tmp_path: Path) -> 
 
 
 def test_an_unchanged_corpus_writes_nothing(backbone: Backbone, tmp_path: Path) -> None:
-    """So that a read-only store can be asked again; another recipe is written, though."""
+    """So a read-only store can be searched; a changed recipe is written."""
     retriever = FreeRet(backbone, PLAIN)
     retriever.index(texts(3), tmp_path / "s")
     before = sorted((tmp_path / "s").rglob("*"))
@@ -35,7 +38,7 @@ def test_an_unchanged_corpus_writes_nothing(backbone: Backbone, tmp_path: Path) 
     assert FreeRet.load(tmp_path / "s", backbone).recipe.frame == "yes_no"
 
 
-def test_what_is_stored_is_not_embedded_again(backbone: Backbone, tmp_path: Path) -> None:
+def test_stored_items_are_not_embedded_again(backbone: Backbone, tmp_path: Path) -> None:
     retriever, items = FreeRet(backbone, PLAIN), texts(30)
     assert retriever.index(items[:20], tmp_path / "s") == Indexed(added=20)
     with counted(backbone) as tokens:
@@ -75,8 +78,11 @@ def test_delete_takes_items_away(backbone: Backbone, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("apart", [1, BLOCK])
-def test_an_id_names_one_item_of_a_stream(apart: int, backbone: Backbone, tmp_path: Path) -> None:
-    """The first stays; the second, near or in a later commit, is named with both places."""
+def test_a_repeated_id_within_a_stream_is_a_bad_item(
+    apart: int, backbone: Backbone, tmp_path: Path
+) -> None:
+    """The first item is kept. The error about the second names both places in the stream, even if
+    it comes in a later commit."""
     between = [{"id": f"between {k}", "text": "b"} for k in range(apart)]
     stream = [{"id": "a", "text": "one"}, *between, {"id": "a", "text": "two"}]
     retriever = FreeRet(backbone, PLAIN)
@@ -92,7 +98,7 @@ def test_an_id_names_one_item_of_a_stream(apart: int, backbone: Backbone, tmp_pa
 
 
 @pytest.mark.parametrize("ids", [(1, "1"), (1.0, "1"), (b"1", 1), (np.int64(1), "1")])
-def test_an_id_is_the_same_however_it_is_written(
+def test_ids_of_different_types_with_one_spelling_are_equal(
     ids: tuple, backbone: Backbone, tmp_path: Path
 ) -> None:
     retriever = FreeRet(backbone, PLAIN)
@@ -102,14 +108,16 @@ def test_an_id_is_the_same_however_it_is_written(
         retriever.index([first, {**second, "text": "another"}])
 
 
-def test_items_without_id_are_called_by_their_content(backbone: Backbone, tmp_path: Path) -> None:
+def test_items_without_id_are_identified_by_their_content(
+    backbone: Backbone, tmp_path: Path
+) -> None:
     retriever = FreeRet(backbone, PLAIN)
     assert retriever.index(["a", "b", "a"], tmp_path / "s").added == 2
     assert retriever.index(["b", "c"]) == Indexed(added=1, unchanged=1)
     assert sorted(h.item.text for h in retriever.search("x")) == ["a", "b", "c"]
 
 
-def test_a_bad_item_is_skipped_by_name_or_stops(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_bad_item_is_named_and_skipped_or_raises(backbone: Backbone, tmp_path: Path) -> None:
     stream = [*texts(5), {"id": "bad", "text": " "}, " ", *texts(8)[5:]]
     retriever = FreeRet(backbone, PLAIN)
     with pytest.raises(BadItem, match="'bad'"):
@@ -123,10 +131,10 @@ def test_a_bad_item_is_skipped_by_name_or_stops(backbone: Backbone, tmp_path: Pa
         retriever.index(["fine", " "])
 
 
-def test_a_stream_is_taken_in_block_by_block(
+def test_a_stream_is_indexed_block_by_block(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was embedded before an error stays; the stream is never held whole."""
+    """Items that were embedded before an error are stored; the stream is never held as a whole."""
 
     def stream() -> Iterator[str]:
         yield from (f"{k}" for k in range(5 * BLOCK))
@@ -169,3 +177,37 @@ def test_a_block_is_full_when_its_media_reach_the_bytes_allowed(
     assert [[i.id for i in block] for block in indexing.blocks(stream)] == [
         ["0", "1"], ["2", "3"], ["4"],
     ]  # fmt: skip
+
+
+def test_a_block_that_is_launched_ahead_is_stored_whatever_ends_the_stream(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, which computes one block while the block before it is stored."""
+    waited: list[int] = []
+    launch = Embedder.launch
+
+    def counted_launch(self: Embedder, items: list[Item], *rows: Any, **bar: Any) -> Any:
+        result = launch(self, items, *rows, **bar)
+        waited.append(-len(items))
+        return lambda: waited.append(len(items)) or result()
+
+    def stream() -> Iterator[dict[str, str]]:
+        yield from texts(BLOCK)
+        raise OSError("the disk with the texts is gone")
+
+    monkeypatch.setattr(Embedder, "launch", counted_launch)
+    monkeypatch.setattr(indexing, "_launched_ahead", lambda _: 1)
+    monkeypatch.setattr(ahead, "BATCHES", 1)
+    monkeypatch.setattr(backbone, "loading", replace(backbone.loading, token_budget=1))
+    retriever = FreeRet(backbone, PLAIN)
+    with pytest.raises(OSError, match="the texts"):
+        retriever.index(stream(), tmp_path / "s")
+    assert waited == [-1, *[-1, 1] * (BLOCK - 1), 1]
+    whole = FreeRet(backbone, PLAIN)
+    monkeypatch.undo()
+    whole.index(texts(BLOCK), tmp_path / "whole")
+    found, expected = (
+        {hit.id: hit.score for hit in one.search("word", top_n=BLOCK)} for one in (retriever, whole)
+    )
+    assert len(found) == BLOCK
+    assert found == pytest.approx(expected, abs=1e-5)

@@ -33,7 +33,7 @@ def test_an_item_has_its_text_and_the_words_of_its_media_from_one_forward(
     embedder = Embedder(backbone, "attn[-1]", "prompteol")
     shown, both = Item(images=[picture(40, 40, 1)]), Item("A poem", images=[picture(40, 40, 2)])
     items = [Item("the word"), shown, both]
-    vectors, words = embedder.encode_with_words(items, [embedder.rows(item) for item in items])
+    vectors, words = embedder.launch(items, [embedder.rows(item) for item in items])()
     assert (vectors - embedder.encode(items)).abs().max() < 1e-5
     asked = [as_prompt("prompteol").apply(item) for item in (shown, both)]
     states = [record(backbone, [one], "norm")["norm"].float() for one in asked]
@@ -46,7 +46,7 @@ def test_an_item_has_its_text_and_the_words_of_its_media_from_one_forward(
         raise AssertionError("a text needs no words from the model")
 
     monkeypatch.setattr("freeret.embedder.words_of", refused)
-    assert embedder.encode_with_words(items[:1], [embedder.rows(items[0])])[1] == ["the word"]
+    assert embedder.launch(items[:1], [embedder.rows(items[0])])()[1] == ["the word"]
 
 
 def test_the_words_of_several_prompts_are_those_of_their_mean(tiny: Tiny) -> None:

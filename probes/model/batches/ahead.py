@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from probes.media.towers import to_host
 from probes.model.backbone import Backbone
 from probes.model.batches.cost import budget
 from probes.model.encoding import Row
@@ -163,22 +164,26 @@ def blockwise(
         backbone: The model.
         make: Makes the rows of a value, in several threads at once.
         values: Any number of them.
-        run: Results for the rows of several values, one for each value along axis 0; and the label
-            of a progress bar over them.
+        run: Results for the rows of several values, one for each value along axis 0, on any device;
+            it is given the label of a progress bar over them. Those of a block are waited for when
+            the next one has been started.
         progress: Label of the bar over all values, which appears after two seconds.
 
     Returns:
-        The results of all values, in their order.
+        The results of all values, in their order, on the CPU.
 
     Raises:
         What `make` and `run` raise.
     """
-    results: list[Tensor] = []
+    results, started = list[Tensor](), deque[Callable[[], Tensor]]()
     with tqdm(
         total=len(values), desc=progress, unit="item", disable=progress is None, delay=2, leave=None
     ) as bar:
         made = ahead(make, values, nbytes=media_bytes)
         for block in row_blocks(backbone, made, lambda rows: rows):
-            results.append(run(block, progress and "this block"))
+            started.append(to_host(run(block, progress and "this block")))
+            if len(started) > 1:
+                results.append(started.popleft()())
             bar.update(len(block))
+    results += [copied() for copied in started]
     return torch.cat(results) if results else run([], None)

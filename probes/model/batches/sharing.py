@@ -16,6 +16,7 @@ from torch import Tensor
 from probes.errors import FreeRetError
 from probes.items import Item, Part
 from probes.media.formats import Modality
+from probes.media.towers import IN_HALF
 from probes.model.backbone import Backbone
 from probes.model.batches.packing import Pack
 from probes.model.batches.prefix import Prefix, common_prefix
@@ -24,8 +25,6 @@ from probes.model.trace import record
 
 TOLERANCE = 1e-3
 """Largest relative error at which states agree, in float32."""
-IN_HALF = 0.05
-"""The same in half precision."""
 
 _errors: WeakKeyDictionary[Backbone, dict[Modality, str | None]] = WeakKeyDictionary()
 """Results of `share_error` for each kind of content."""

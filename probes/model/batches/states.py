@@ -53,7 +53,7 @@ def states_of(
         backbone,
         lambda named: [backbone.row(*named)],
         as_sources(sources),
-        lambda rows, bar: last_states(backbone, [r for (r,) in rows], resolved, progress=bar),
+        lambda rows, bar: device_states(backbone, [r for (r,) in rows], resolved, progress=bar),
         "states" if progress else None,
     )
 
@@ -69,6 +69,17 @@ def last_states(
 
     Every row is run once, up to the deepest site. `progress` is the label of the progress bar.
     """
+    return device_states(backbone, rows, sites, progress=progress).cpu()
+
+
+def device_states(
+    backbone: Backbone,
+    rows: Sequence[Row],
+    sites: Sequence[str | Site],
+    *,
+    progress: str | None = None,
+) -> Float[Tensor, "rows sites hidden"]:
+    """`last_states` on the device of the backbone: a GPU is not waited for."""
     if not rows:
         return torch.empty(0, len(sites), backbone.hidden_size)
 
@@ -77,7 +88,7 @@ def last_states(
         states = record(backbone, batch, sites)
         return list(torch.stack([states[site].to(backbone.device) for site in sites], dim=1))
 
-    return torch.stack(run_batches(backbone, rows, forward, progress=progress)).float().cpu()
+    return torch.stack(run_batches(backbone, rows, forward, progress=progress)).float()
 
 
 def prompted_states(
@@ -94,6 +105,6 @@ def prompted_states(
         backbone,
         lambda item: [backbone.row(prompt.apply(item, side), item.name)],
         items,
-        lambda rows, bar: last_states(backbone, [r for (r,) in rows], sites, progress=bar),
+        lambda rows, bar: device_states(backbone, [r for (r,) in rows], sites, progress=bar),
         progress,
     )

@@ -138,8 +138,10 @@ class Encoder:
                 "the chat template does not write the content it is given: all items would be the "
                 "same row; give the tokenizer or processor another chat_template"
             )
-        contents = self._fit(contents, skeleton, name, pieces, limit)
         row = self._splice(skeleton, per_token, contents, name)
+        if len(row) > limit:
+            fitted = self._fit(contents, skeleton, name, pieces, limit)
+            row = self._splice(skeleton, per_token, fitted, name)
         return replace(row, media=tuple(pieces), spans=self._media_spans(row.ids, pieces))
 
     def _with_media(
@@ -275,8 +277,6 @@ class Encoder:
     ) -> list[str]:
         """Cut the longest contents at their end, so that the row has at most `limit` tokens."""
         fixed = sum(len(span.ids) for span in skeleton)
-        if 4 * sum(map(len, contents)) + fixed <= limit:  # at most 4 tokens per character
-            return contents
         room = limit - fixed
         if room <= 0:
             which = "prompt and media need" if pieces else "prompt alone needs"

@@ -85,6 +85,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def packed(self) -> bool:
+        """Whether it holds packs, with an attention mask of their own, and not whole rows."""
+        mask = self.inputs["attention_mask"]
+        return not isinstance(mask, Tensor) or mask.ndim != 2
+
     def reading(self, positions: Positions) -> "Batch":
         """The same batch, of which the states at these positions are read.
 
@@ -94,15 +100,16 @@ class Batch:
         """
         if positions == "last":
             return self
-        mask = self.inputs["attention_mask"]
-        if not isinstance(mask, Tensor) or mask.ndim != 2:
+        if self.packed:
             raise BadSetting(
                 "a batch that continues a shared prefix is read at its last positions only: "
                 "make it by Backbone.encode, or by run_batches with share_prefix=False"
             )
         read = [
             [(number, column) for column in row.nonzero().flatten().tolist()]
-            for number, row in enumerate(chosen_tokens(mask, positions).cpu())
+            for number, row in enumerate(
+                chosen_tokens(self.inputs["attention_mask"], positions).cpu()
+            )
         ]
         return replace(self, read=read)
 
