@@ -26,9 +26,14 @@ def code_spans(text: str) -> list[str]:
 
 
 def attributed(page: Path) -> list[tuple[str, str]]:
-    """Pairs (file, name) of the tables of a page: a name is in the file before it in its row."""
+    """`attributed_in` the text of a page."""
+    return attributed_in(page.read_text())
+
+
+def attributed_in(text: str) -> list[tuple[str, str]]:
+    """Pairs (file, name) of the tables of a text: a name is in the file before it in its row."""
     pairs = []
-    for row in (line for line in page.read_text().splitlines() if line.startswith("|")):
+    for row in (line for line in text.splitlines() if line.startswith("|")):
         file = ""
         for span in code_spans(row):
             if PATH.fullmatch(span):
