@@ -35,7 +35,7 @@ def embedding_texts(run: Run) -> Iterator[Results]:
         )
         rows = [[row.ids for row in run.backbone.rows(map(PROMPT.apply, some))] for some in given]
         useful = useful_tokens(rows) / len(given)
-        times = timed(run, warm_up[: count // 4], given.__getitem__, 32, seconds)
+        times = timed(run, warm_up[: -(-count // 4)], given.__getitem__, 32, seconds)
         ways = summary(times, count, {"of_gemm_peak": 2.0 * weights * useful}, run.peak)
         tokens = sum(len(ids) for some in rows for ids in some) / len(given)
         yield {name: {"texts": count, "tokens": tokens, "useful_tokens": useful, "ways": ways}}
