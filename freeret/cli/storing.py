@@ -98,9 +98,10 @@ def index(
     listing = columns.listing(paths, skip_bad=skip_bad, metadata_field=metadata_field)
     from freeret.reports import named_recipe
     from freeret.scale.opening import Opening, model_for
+    from freeret.store.table import Store
 
     named = model_for(store, model, listing)
-    if model is None and named == SEEING:
+    if model is None and named == SEEING and not Store.exists(store):
         note(f"{SEEING} reads the pictures: everyday things, roughly. --model names a better one")
     opening = Opening(store, named, loading, named_recipe(recipe), task, passage)
     how: Any = {"on_error": "skip" if skip_bad else "raise", "prune": prune, "shards": shards}

@@ -73,9 +73,15 @@ class Corpus:
     # -- geometry ------------------------------------------------------------------------------
 
     def fit(self) -> None:
-        """Compact the files of the store, and fit the geometry on everything in it."""
+        """Compact the files of the store, and fit the geometry on everything in it.
+
+        The reference items that queries of text need are encoded too, where the store holds no
+        texts to centre them by: the model is loaded, and the first search need not wait for them.
+        """
         self.store.compact()
         self._geometry = (self.store.version, self._fit())
+        if len(self.store):
+            self.geometry_for(["text"])
 
     def geometry(self) -> Geometry:
         """The geometry of what is stored now; kept in memory until the store changes."""

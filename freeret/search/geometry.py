@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +75,18 @@ def reference_of(embedder: Embedder, *, progress: bool = False) -> Reference:
         rows = [embedder.rows(item, side) for item in items]
         return embedder.encode_rows(rows, progress=title if progress else None)
 
-    encoded = reference_vectors(encode, symmetric=embedder.symmetric)
     path = reference_path(embedder)
-    cache: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
 
-    def reference(side: Side, signature: str) -> Tensor | None:
-        name = f"{side}:{signature}"
-        if name not in cache:
-            cache.update(_read(path))
-        if name not in cache and (vectors := encoded(side, signature)) is not None:
-            cache[name] = vectors
-            _write(path, {**_read(path), **cache})
-        return cache.get(name)
+    def keep(name: str, make: Callable[[], Tensor]) -> Tensor:
+        if name not in kept:
+            kept.update(_read(path))
+        if name not in kept:
+            kept[name] = make()
+            _write(path, {**_read(path), **kept})
+        return kept[name]
 
-    return reference
+    return reference_vectors(encode, symmetric=embedder.symmetric, keep=keep)
 
 
 def reference_path(embedder: Embedder) -> Path:

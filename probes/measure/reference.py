@@ -28,6 +28,8 @@ Encode = Callable[[Sequence[Item], Side], Tensor]
 Reference = Callable[[Side, str], Tensor | None]
 """Raw vectors `[items, hidden]` of the reference items of a side and a modality signature; None
 where there are no such items."""
+Keep = Callable[[str, Callable[[], Tensor]], Tensor]
+"""Vectors by a name, made at the first call with it."""
 
 
 def reference_items(side: Side, signature: str) -> list[Item]:
@@ -53,17 +55,23 @@ def cross_modal(signature: str) -> str:
     return TEXT_FOR_MEDIA if signature == "text" else signature
 
 
-def reference_vectors(encode: Encode, *, symmetric: bool = False) -> Reference:
+def reference_vectors(
+    encode: Encode, *, symmetric: bool = False, keep: Keep | None = None
+) -> Reference:
     """Vectors of the reference items; each group is encoded at most once, on first use.
 
     Args:
         encode: Encodes items to raw vectors.
         symmetric: Whether `encode` treats queries and documents alike.
+        keep: Where the vectors of a group are kept beyond this function's memory.
     """
 
     @functools.cache
     def group_vectors(group: str, side: Side) -> Tensor:
-        return encode(_MAKERS[group](), side)
+        def make() -> Tensor:
+            return encode(_MAKERS[group](), side)
+
+        return make() if keep is None else keep(f"{side}: {group}", make)
 
     def reference(side: Side, signature: str) -> Tensor | None:
         groups = _GROUPS.get((side, signature))

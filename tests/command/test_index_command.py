@@ -13,10 +13,12 @@ from tqdm.auto import tqdm
 
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
+from freeret.scale.opening import Opening
 from freeret.sources.counting import count_items
 from freeret.sources.files import Files
 from freeret.store.table import Store
 from probes import Backbone
+from probes.errors import BadSetting
 from tests.command.conftest import ROWS
 from tests.commands import index, own_lines, run
 
@@ -130,6 +132,24 @@ def test_a_first_run_that_fails_leaves_no_store(
     how["store"] = tmp_path / "here"
     assert index(tmp_path / "a.png", **how) == 1
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["mine.txt"]
+
+
+def test_a_better_model_is_named_only_for_a_new_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store refuses another model than the one that made it."""
+
+    def load(opening: Opening) -> None:
+        raise BadSetting(f"{opening.model} is asked for")
+
+    monkeypatch.setattr(Opening, "load", load)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    Store.create(tmp_path / "old", {"backbone": {"model": "smolsight"}}, 4)
+    for store, named in (("new", True), ("old", False)):
+        assert run("index", tmp_path / "a.png", "--store", tmp_path / store) == 1
+        written = capsys.readouterr().err
+        assert "smolsight is asked for" in written
+        assert ("--model names a better one" in written) == named
 
 
 def test_the_bar_counts_what_is_committed(

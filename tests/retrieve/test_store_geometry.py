@@ -1,5 +1,6 @@
 """The geometry of a store: fitted, changed, helped by reference items where items are few."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from probes.measure.reference import (
     reference_items,
     sentences,
 )
+from probes.prompts import Side
 from tests.retrieve.corpora import PLAIN, counted, ids, texts
 
 Tiny = Callable[[str], Backbone]
@@ -121,6 +123,61 @@ def test_queries_of_a_signature_that_is_not_stored_take_the_reference_mean(
     assert scores == pytest.approx(dict(zip(COLOURS, expected[0].tolist(), strict=True)), abs=1e-5)
 
 
+def encodings(retriever: FreeRet, monkeypatch: pytest.MonkeyPatch) -> list[Item]:
+    """The items that the retriever encodes from now on."""
+    encoded: list[Item] = []
+    rows = retriever.embedder.rows
+
+    def noted(item: Item, side: Side = "document") -> Any:
+        encoded.append(item)
+        return rows(item, side)
+
+    monkeypatch.setattr(retriever.embedder, "rows", noted)
+    return encoded
+
+
+def test_the_first_search_by_text_encodes_its_query_alone(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index of a store of pictures has encoded the reference queries, before anyone waits."""
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None))
+    encoded = encodings(retriever, monkeypatch)
+    retriever.index(pictures(), tmp_path / "s")
+    assert Counter(item.signature for item in encoded) == {
+        "image": 3 + len(reference_items("document", "image")),
+        "text": len(sentences()) + len(captions()) + len(everyday()),
+    }
+    later = FreeRet.load(tmp_path / "s", retriever.backbone)
+    encoded = encodings(later, monkeypatch)
+    later.search("the word")
+    assert encoded == [Item("the word")]
+
+
+def test_an_empty_store_needs_no_reference(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None))
+    encoded = encodings(retriever, monkeypatch)
+    retriever.index([], tmp_path / "s")
+    assert encoded == []
+
+
+def test_stores_of_pictures_and_of_texts_have_their_reference_texts_in_common(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentences stand for queries of the one and for documents of the other."""
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
+    FreeRet(backbone, recipe).index(pictures(), tmp_path / "pictures")
+    retriever = FreeRet(backbone, recipe)
+    encoded = encodings(retriever, monkeypatch)
+    retriever.index(["the word", "17 of"], tmp_path / "texts")
+    retriever.search("of the word")
+    assert [item.text for item in encoded] == ["the word", "17 of", "of the word"]
+
+
 def test_reference_items_are_encoded_once_for_a_backbone(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,15 +188,8 @@ def test_reference_items_are_encoded_once_for_a_backbone(
     first.index(pictures(), tmp_path / "s")
     hits = first.search("the word")
     for store in ("s", "t"):
-        later, encoded = FreeRet(backbone, recipe), []
-        rows = later.embedder.rows
-        monkeypatch.setattr(
-            later.embedder,
-            "rows",
-            lambda item, side="document", rows=rows, to=encoded: (
-                to.append(item) or rows(item, side)
-            ),
-        )
+        later = FreeRet(backbone, recipe)
+        encoded = encodings(later, monkeypatch)
         later.index(pictures(), tmp_path / store)
         again = later.search("the word")
         assert len(encoded) == (1 if store == "s" else 4), "what is asked, and what is stored"
