@@ -166,8 +166,10 @@ class Regret:
     worst_value: float
     held_out: float | None = None
     """The regret where the best is picked on half of the queries and compared on the other half,
-    the mean over both halves: the best of many on the queries that it is measured on is partly
-    luck. Below 0 where the pick is worse than the choice; None where no halves were measured."""
+    the mean over both halves; below 0 where the pick is worse than the choice. The best of many on
+    the queries that it is measured on is partly luck, and a pick on half of them is no better than
+    the truly best, so that in expectation the regret of the truly best lies between `held_out` and
+    `regret`. None where no halves were measured."""
 
     @property
     def regret(self) -> float:
