@@ -5,7 +5,7 @@ Only this file imports nnsight.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 from weakref import WeakKeyDictionary
@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from nnsight._c import mount, unmount
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from probes.errors import BadSetting, NotRecorded, UnsupportedBackbone
 from probes.media.silence import silence
 from probes.media.towers import to_device
 from probes.model.anatomy import Anatomy, attention_modules
+from probes.model.attention import fast_attention
 from probes.model.backbone import Backbone, OutOfMemory
 from probes.model.encoding import Batch
 from probes.model.encoding.rows import Positions
@@ -37,16 +37,6 @@ class Traced(nnsight.NNsight):
 
     device = None  # type: ignore[assignment]
 
-
-PACKED_ATTENTION = [
-    SDPBackend.FLASH_ATTENTION,
-    SDPBackend.EFFICIENT_ATTENTION,
-    SDPBackend.MATH,
-]
-"""What PyTorch chooses from for packs. Under a mask it would prefer cuDNN on an H100, which is two
-to three times as fast as the memory-efficient attention but plans every new shape for 50 ms, and
-nearly every batch of packs has a shape of its own. That is longer than the attention of all layers
-of a 7B model takes, unless rows have far more than 1,000 tokens."""
 
 _traced: WeakKeyDictionary[Backbone, Traced] = WeakKeyDictionary()
 Place = tuple[Any, Literal["input", "output"]]
@@ -152,7 +142,7 @@ def record(
 @contextmanager
 def _forward(backbone: Backbone, batch: Batch) -> Iterator[None]:
     """Hold the lock during a forward pass without gradients; torch's error becomes OutOfMemory."""
-    attention = sdpa_kernel(PACKED_ATTENTION) if batch.packed else nullcontext()
+    attention = fast_attention(backbone.device, packed=batch.packed)
     try:
         with backbone.lock, torch.no_grad(), attention:
             yield

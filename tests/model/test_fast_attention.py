@@ -1,8 +1,13 @@
 """Which attention of PyTorch a forward may use."""
 
+import os
+
+import pytest
 import torch
+from transformers.integrations import sdpa_attention
 
 from probes import Backbone, record
+from probes.model.attention import FORCE_GQA
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
 
@@ -36,3 +41,26 @@ def test_packs_are_not_computed_by_cudnn_which_plans_each_new_shape(smollm2: Bac
     assert seen[0]
     assert seen[-1]
     assert seen.count(False) == 2, "the trial of sharing, and the rows"
+
+
+def test_keys_are_not_copied_for_the_heads_that_share_them(
+    smollm2: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever there is a mask, transformers would do so on a CPU, with the same result."""
+    copies: list[int] = []
+    plain = sdpa_attention.repeat_kv
+
+    def counted(states: torch.Tensor, heads: int) -> torch.Tensor:
+        copies.append(heads)
+        return plain(states, heads)
+
+    monkeypatch.setattr(sdpa_attention, "repeat_kv", counted)
+    batch = smollm2.encode(["a cat on a mat, and a dog", "a cat"])
+    found = record(smollm2, batch, "norm")["norm"]
+    assert copies == []
+    with torch.no_grad():
+        inputs = {**batch.inputs, "use_cache": False, "output_hidden_states": True}
+        expected = smollm2.model(**inputs).hidden_states[-1][:, -1]
+    assert len(copies) == 2 * smollm2.num_layers
+    assert torch.equal(found, expected)
+    assert FORCE_GQA not in os.environ
