@@ -110,7 +110,7 @@ def intervene(
         stack.enter_context(_hooked(backbone.model, tokens.see))
         for site, function in functions.items():
             change = _Change(str(site), function, tokens)
-            _place(stack, backbone, layers, site, change)
+            _hook(stack, backbone, layers, site, change)
         before = backbone.interventions
         backbone.interventions = [*before, *(f"{s} at {positions}" for s in functions)]
         try:
@@ -138,7 +138,7 @@ def _resolved(backbone: Backbone, interventions: Interventions) -> dict[Site, In
     return functions
 
 
-def _place(
+def _hook(
     stack: ExitStack, backbone: Backbone, layers: Any, site: Site, change: "_Change"
 ) -> None:
     """Hook an intervention to the modules of its site."""
@@ -153,6 +153,8 @@ def _place(
         case "mlp":
             stack.enter_context(_hooked(mid, change.see))
             stack.enter_context(around_forward(backbone, path, change.after_layer))
+        case _:
+            raise AssertionError(f"no intervention knows how to change {site}")
 
 
 class _Tokens:

@@ -63,8 +63,8 @@ class ProbeReport:
     """By query set and weight of the lexical score."""
     injection: list[Injection]
     reranking: list[Fusion]
-    """By judge, query set and weight. The judges are the best frame, unless it is at chance, and
-    the likelihood."""
+    """By judge, query set and weight. The judges are the best frame, unless it is at chance, the
+    likelihood, and the best attention head."""
     seed: int
     timings: dict[str, float]
     """Seconds spent on each part."""
