@@ -70,7 +70,8 @@ def draw_regrets(regrets: Mapping[str, Sequence[Regret]], part: str) -> Figure:
         ax.set_yticks(range(len(lines)), [f"{r.dataset}: {r.chosen}" for r in lines])
         ax.set_ylim(len(lines) - 0.5, -0.5)
         ax.set_title(name, fontsize=9)
-    figure.supxlabel(f"the {part} chosen (point), between the worst and the best (line)", fontsize=9)
+    label = f"the {part} chosen (point), between the worst and the best (line)"
+    figure.supxlabel(label, fontsize=9)
     return figure
 
 
