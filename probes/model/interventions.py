@@ -138,9 +138,7 @@ def _resolved(backbone: Backbone, interventions: Interventions) -> dict[Site, In
     return functions
 
 
-def _hook(
-    stack: ExitStack, backbone: Backbone, layers: Any, site: Site, change: "_Change"
-) -> None:
+def _hook(stack: ExitStack, backbone: Backbone, layers: Any, site: Site, change: "_Change") -> None:
     """Hook an intervention to the modules of its site."""
     layer, path = layers[site.layer], f"{backbone.anatomy.layers}.{site.layer}"
     mid = layer.get_submodule(backbone.anatomy.mid)
