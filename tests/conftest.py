@@ -30,6 +30,13 @@ import tests.checking  # noqa: E402, F401  (the hook looks it up as an attribute
 install_import_hook(["probes", "freeret"], "tests.checking.checked")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_measured() -> None:
+    """Batches are cut by the costs that the device is assumed to have, whatever earlier tests of
+    the same model have measured."""
+    cost._fixed_costs.clear()
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Without the checks above: what a user meets who hands over something of the wrong type."""
@@ -39,6 +46,7 @@ def unchecked() -> Iterator[None]:
 
 
 from probes.model.backbone import Backbone  # noqa: E402
+from probes.model.batches import cost  # noqa: E402
 from tests.models import MULTIMODAL, TEXT, tokenizer  # noqa: E402
 
 

@@ -21,7 +21,7 @@ from freeret.scale import sizing
 from probes import Backbone
 from probes.errors import FreeRetError
 from probes.model.batches import sharing
-from tests import models
+from tests import tiny_tokenizer
 from tests.commands import run
 from tests.models import TEXT, tokenizer
 from tests.stores import save_tiny
@@ -208,8 +208,8 @@ def test_content_about_thoughts_is_no_thought() -> None:
 
 
 def test_labels_of_several_tokens_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = [label for label in models.LABELS if label not in ("Right", "Wrong")]
-    monkeypatch.setattr(models, "LABELS", (*known, "R", "W"))
+    known = [label for label in tiny_tokenizer.LABELS if label not in ("Right", "Wrong")]
+    monkeypatch.setattr(tiny_tokenizer, "LABELS", (*known, "R", "W"))
     found = lines(fresh())
     assert found["labels of right_wrong"].status == "note"
     assert "first tokens are read" in found["labels of right_wrong"].found
@@ -219,8 +219,8 @@ def test_labels_of_several_tokens_are_a_note(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_labels_that_begin_alike_are_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a byte-level tokenizer both then begin with the space."""
-    known = [label for label in models.LABELS if label not in ("Right", "Wrong")]
-    monkeypatch.setattr(models, "LABELS", tuple(known))
+    known = [label for label in tiny_tokenizer.LABELS if label not in ("Right", "Wrong")]
+    monkeypatch.setattr(tiny_tokenizer, "LABELS", tuple(known))
     found = lines(fresh())
     assert [what for what, line in found.items() if not line.passed] == ["labels of right_wrong"]
     assert "use another frame" in found["labels of right_wrong"].found
@@ -353,8 +353,8 @@ def test_a_failed_line_is_exit_code_1(
 def test_notes_are_exit_code_0(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [label for label in models.LABELS if label not in ("Right", "Wrong")]
-    monkeypatch.setattr(models, "LABELS", (*known, "R", "W"))
+    known = [label for label in tiny_tokenizer.LABELS if label not in ("Right", "Wrong")]
+    monkeypatch.setattr(tiny_tokenizer, "LABELS", (*known, "R", "W"))
     monkeypatch.setenv("COLUMNS", "200")
     assert run("check", save_tiny(tmp_path)) == 0
     out = capsys.readouterr().out

@@ -62,7 +62,7 @@ def test_a_part_that_fails_is_recorded_and_the_next_one_runs(
         yield {"half": 1}
         raise ValueError("no more")
 
-    monkeypatch.setitem(gpu.PARTS, "qwen-texts", ("", fails, 1))
+    monkeypatch.setitem(gpu.PARTS, "qwen-texts", ("", fails, 60))
     out = tmp_path / "gpu.json"
     gpu.main(["--tiny", "--out", str(out), "--parts", "qwen-texts,search"])
     parts = json.loads(out.read_text())["parts"]
