@@ -2,17 +2,20 @@
 
     freeret ablate paraphrases:DATA/captions --model MODEL \\
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/priors
-    freeret ablate paraphrases:DATA/captions --model MODEL --dtype bfloat16 \\
+    freeret ablate paraphrases:DATA/captions --pool 300 --model MODEL --dtype bfloat16 \\
         --prompt control --prompt 'control, no task' --prompt e5v --prompt prompteol \\
         --prompt topic --prompt hierarchical \\
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/ablation
-    freeret ablate sts:DATA/stsb-dev.tsv --queries 300 …             # the rest as before
+    freeret ablate sts:DATA/stsb-dev.tsv --queries 150 …             # the rest as before
     freeret ablate beir:DATA/cranfield --queries 60 --pool 300 …
     freeret ablate scenes:1 …                                        # and these two for smolsight
-    freeret ablate folder:DATA/drawings --queries 100 --pool 200 …
+    freeret ablate folder:DATA/drawings --queries 100 --pool 100 …
     freeret ablate paraphrases:DATA/captions --prompt e5v --rerank 5 --model MODEL \\
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/frames
     python figures/ablation.py
+
+SmolLM2 was measured over all captions (no --pool), on 300 pairs, and on Cranfield with --queries 30
+--pool 150. Of the scenes the seven tasks were measured, without the hard negatives.
 
 The first measures all prompts and priors: a figure per dataset, ablation-<dataset>-<model>. The
 next ones measure, for every prompt that a recipe is chosen among, all geometries and lexical
