@@ -4,37 +4,23 @@ Run as a script this file loads a backbone once and forks for every job, so that
 ready in little time. Jobs come as lines of JSON, and so do their outcomes go.
 """
 
-import importlib
 import json
 import os
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.forking import Script, loaded, say
 
 RECIPE: dict[str, Any] = {"prompt": "e5v", "site": "attn[-1]", "geometry": "centre", "frame": "mcq"}
 
 
 def serve(model: str) -> None:
     """Answer every job with a list of what each of its processes said."""
-    # What LanceDB imports takes a second; LanceDB itself has threads and must not be forked.
-    for name in ("lance_namespace", "pyarrow.dataset", "scipy.special"):
-        importlib.import_module(name)
-    import torch
-
-    from probes import Backbone
-
-    torch.set_num_threads(1)
-    backbone = Backbone.load(model)
+    backbone = loaded(model)
     say("ready")
     for line in sys.stdin:
         say(together(backbone, json.loads(line)))
-
-
-def say(what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
 
 
 def together(backbone: Any, job: dict[str, Any]) -> list[Any]:
@@ -87,21 +73,13 @@ def work(backbone: Any, job: dict[str, Any], number: int, ready: int, gate: int)
         return f"{type(error).__name__}: {str(error)[:300]}"
 
 
-@dataclass
-class Crowd:
+class Crowd(Script):
     """The script, running."""
-
-    process: subprocess.Popen[str]
 
     @classmethod
     def start(cls, model: Path) -> "Crowd":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crowd", str(model)], cwd=Path(__file__).parents[1],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        )  # fmt: skip
-        crowd = cls(process)
-        assert crowd._line() == "ready"
+        crowd = cls.run_module("tests.crowd", model)
+        assert crowd.line() == "ready"
         return crowd
 
     def run(
@@ -109,21 +87,9 @@ class Crowd:
     ) -> list[Any]:
         """What `processes` at once said: the ids that a "search" found; of "index" (a shard) and
         "finish" (all shards), how many items were added; of a failure its message."""
-        assert self.process.stdin is not None
         job = {"do": do, "store": str(store), "processes": processes, "items": items}
-        self.process.stdin.write(json.dumps({**job, "environment": environment or {}}) + "\n")
-        self.process.stdin.flush()
-        return self._line()
-
-    def stop(self) -> None:
-        self.process.communicate()
-
-    def _line(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("the crowd ended; run `python tests/crowd.py MODEL` alone")
-        return json.loads(line)
+        self.give({**job, "environment": environment or {}})
+        return self.line()
 
 
 if __name__ == "__main__":

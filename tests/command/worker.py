@@ -5,20 +5,18 @@ come as lines of JSON on its standard input, and their outcomes go to its standa
 """
 
 import codecs
-import importlib
 import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.forking import Script, loaded, say
+
 RECIPE: dict[str, Any] = {"prompt": "e5v", "site": "attn[-1]", "geometry": "centre", "frame": "mcq"}
-ROOT = Path(__file__).parents[2]
 
 
 def texts(count: int) -> list[dict[str, Any]]:
@@ -31,15 +29,7 @@ def texts(count: int) -> list[dict[str, Any]]:
 
 def serve(model: str) -> None:
     """Do every job in a fork. Print its outcome, unless it was killed, and its exit code."""
-    # What LanceDB imports takes a second; LanceDB itself has threads and must not be forked.
-    for name in ("lance_namespace", "pyarrow.dataset", "scipy.special"):
-        importlib.import_module(name)
-    import torch
-
-    from probes import Backbone
-
-    torch.set_num_threads(1)
-    backbone = Backbone.load(model)
+    backbone = loaded(model)
     say({"ready": True})
     for line in sys.stdin:
         job = json.loads(line)
@@ -83,49 +73,24 @@ def work(backbone: Any, job: dict[str, Any], begin: int) -> None:
         say({"error": type(error).__name__, "message": str(error)})
 
 
-def say(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-@dataclass
-class Worker:
+class Worker(Script):
     """The worker process; `run` gives it one job."""
-
-    process: subprocess.Popen[str]
 
     @classmethod
     def start(cls, model: Path) -> "Worker":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.command.worker", str(model)], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-        )  # fmt: skip
-        return cls(process)
+        return cls.run_module("tests.command.worker", model)
 
     def run(self, store: Path, **job: Any) -> dict[str, Any]:
         """Index `items` into `store`, killed `kill_after` seconds after it has begun if that is
         given; what the job said."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"store": str(store), **job}) + "\n")
-        self.process.stdin.flush()
+        self.give({"store": str(store), **job})
         outcome: dict[str, Any] = {}
         while "exit" not in outcome:
-            outcome |= self._line()
+            outcome |= self.line()
         return outcome
 
     def ready(self) -> None:
-        assert self._line() == {"ready": True}
-
-    def stop(self) -> None:
-        self.process.communicate()
-
-    def _line(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("the worker ended; run its command alone")
-        return json.loads(line)
+        assert self.line() == {"ready": True}
 
 
 if __name__ == "__main__":

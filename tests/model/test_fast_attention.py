@@ -7,7 +7,7 @@ import torch
 from transformers.integrations import sdpa_attention
 
 from probes import Backbone, record
-from probes.model.attention import FORCE_GQA
+from probes.model.attention import FORCE_GQA, fast_attention
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
 
@@ -64,3 +64,27 @@ def test_keys_are_not_copied_for_the_heads_that_share_them(
     assert len(copies) == 2 * smollm2.num_layers
     assert torch.equal(found, expected)
     assert FORCE_GQA not in os.environ
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_settings_are_as_before_when_the_last_of_several_forwards_has_ended(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forwards of two models may end in any order."""
+
+    def settings() -> tuple[bool, str | None]:
+        return torch.backends.cuda.cudnn_sdp_enabled(), os.environ.get(FORCE_GQA)
+
+    if before is not None:
+        monkeypatch.setenv(FORCE_GQA, before)
+    found = settings()
+    first, second = (fast_attention(torch.device("cpu"), packed=True) for _ in range(2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert settings() == (False, "1"), "the second one is under way"
+    second.__exit__(None, None, None)
+    assert settings() == found
+    with pytest.raises(RuntimeError), fast_attention(torch.device("cpu"), packed=True):
+        raise RuntimeError("out of memory")
+    assert settings() == found

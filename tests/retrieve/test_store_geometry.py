@@ -25,12 +25,13 @@ from probes.prompts import Side
 from tests.retrieve.corpora import PLAIN, counted, ids, texts
 
 Tiny = Callable[[str], Backbone]
+CENTRED = Recipe("e5v", "attn[-1]", "centre", None)
 
 
 def test_queries_are_centred_by_the_mean_of_examples(backbone: Backbone, tmp_path: Path) -> None:
     """The mean of the examples replaces the estimate from the corpus, whatever its size."""
-    recipe, asked = Recipe("e5v", "attn[-1]", "centre", None), ["the word", "17 of", "of the word"]
-    plain = FreeRet(backbone, recipe)
+    asked = ["the word", "17 of", "of the word"]
+    plain = FreeRet(backbone, CENTRED)
     plain.index(texts(120), tmp_path / "s")
     retriever = FreeRet.load(tmp_path / "s", backbone, examples=asked)
     scores = {hit.id: hit.score for hit in retriever.search("17 of", top_n=120)}
@@ -43,7 +44,7 @@ def test_queries_are_centred_by_the_mean_of_examples(backbone: Backbone, tmp_pat
     expected = dict(zip(loaded.ids, (pool @ centred).tolist(), strict=True))
     assert scores == pytest.approx(expected, abs=1e-5)
     with pytest.raises(BadSetting, match="one example of text"):
-        FreeRet(backbone, recipe, examples=["alone"])
+        FreeRet(backbone, CENTRED, examples=["alone"])
     raw_store = FreeRet(backbone, PLAIN)
     raw_store.index(texts(10), tmp_path / "plain")
     given = FreeRet.load(tmp_path / "plain", backbone, examples=asked)
@@ -104,8 +105,8 @@ def test_queries_of_a_signature_that_is_not_stored_take_the_reference_mean(
     tiny: Tiny, tmp_path: Path
 ) -> None:
     """Text queries over a store of pictures: their mean is that of sentences and captions."""
-    backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
-    retriever = FreeRet(backbone, recipe)
+    backbone = tiny("qwen2.5-vl")
+    retriever = FreeRet(backbone, CENTRED)
     retriever.index(pictures(), tmp_path / "s")
     encode = retriever.embedder.encode
     stored = encode([Item(images=[p["image"]]) for p in pictures()])
@@ -123,6 +124,13 @@ def test_queries_of_a_signature_that_is_not_stored_take_the_reference_mean(
     assert scores == pytest.approx(dict(zip(COLOURS, expected[0].tolist(), strict=True)), abs=1e-5)
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that is empty."""
+    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 def encodings(retriever: FreeRet, monkeypatch: pytest.MonkeyPatch) -> list[Item]:
     """The items that the retriever encodes from now on."""
     encoded: list[Item] = []
@@ -137,11 +145,10 @@ def encodings(retriever: FreeRet, monkeypatch: pytest.MonkeyPatch) -> list[Item]
 
 
 def test_the_first_search_by_text_encodes_its_query_alone(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The index of a store of pictures has encoded the reference queries, before anyone waits."""
-    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
-    retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None))
+    retriever = FreeRet(tiny("qwen2.5-vl"), CENTRED)
     encoded = encodings(retriever, monkeypatch)
     retriever.index(pictures(), tmp_path / "s")
     assert Counter(item.signature for item in encoded) == {
@@ -155,23 +162,21 @@ def test_the_first_search_by_text_encodes_its_query_alone(
 
 
 def test_an_empty_store_needs_no_reference(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
-    retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None))
+    retriever = FreeRet(tiny("qwen2.5-vl"), CENTRED)
     encoded = encodings(retriever, monkeypatch)
     retriever.index([], tmp_path / "s")
     assert encoded == []
 
 
 def test_stores_of_pictures_and_of_texts_have_their_reference_texts_in_common(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sentences stand for queries of the one and for documents of the other."""
-    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
-    backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
-    FreeRet(backbone, recipe).index(pictures(), tmp_path / "pictures")
-    retriever = FreeRet(backbone, recipe)
+    backbone = tiny("qwen2.5-vl")
+    FreeRet(backbone, CENTRED).index(pictures(), tmp_path / "pictures")
+    retriever = FreeRet(backbone, CENTRED)
     encoded = encodings(retriever, monkeypatch)
     retriever.index(["the word", "17 of"], tmp_path / "texts")
     retriever.search("of the word")
@@ -179,47 +184,41 @@ def test_stores_of_pictures_and_of_texts_have_their_reference_texts_in_common(
 
 
 def test_reference_items_are_encoded_once_for_a_backbone(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their states are cached on disk, for all stores and processes; one file for each prompt."""
-    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
-    backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
-    first = FreeRet(backbone, recipe)
+    backbone = tiny("qwen2.5-vl")
+    first = FreeRet(backbone, CENTRED)
     first.index(pictures(), tmp_path / "s")
     hits = first.search("the word")
     for store in ("s", "t"):
-        later = FreeRet(backbone, recipe)
+        later = FreeRet(backbone, CENTRED)
         encoded = encodings(later, monkeypatch)
         later.index(pictures(), tmp_path / store)
         again = later.search("the word")
         assert len(encoded) == (1 if store == "s" else 4), "what is asked, and what is stored"
         assert [h.score for h in again] == pytest.approx([h.score for h in hits], abs=1e-5)
-    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 1
+    assert len(list((cache / "reference").iterdir())) == 1
     FreeRet(backbone, Recipe("prompteol", "attn[-1]", "centre", None)).index(pictures())
-    assert len(list((tmp_path / "cache" / "reference").iterdir())) == 2
+    assert len(list((cache / "reference").iterdir())) == 2
 
 
-def test_a_damaged_reference_is_made_again(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
-    recipe = Recipe("e5v", "attn[-1]", "centre", None)
+def test_a_damaged_reference_is_made_again(tiny: Tiny, cache: Path, tmp_path: Path) -> None:
     scores = []
     for name in "st":
-        retriever = FreeRet(tiny("qwen2.5-vl"), recipe)
+        retriever = FreeRet(tiny("qwen2.5-vl"), CENTRED)
         retriever.index(pictures(), tmp_path / name)
         scores.append([hit.score for hit in retriever.search("the word")])
-        for file in (tmp_path / "cache" / "reference").iterdir():
+        for file in (cache / "reference").iterdir():
             file.write_bytes(file.read_bytes()[:100])
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
 def test_a_search_works_where_the_cache_cannot_be_written(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, cache: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "cache").write_text("no folder can be made here")
-    monkeypatch.setenv("FREERET_CACHE", str(tmp_path / "cache"))
-    retriever = FreeRet(tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None))
+    cache.write_text("no folder can be made here")
+    retriever = FreeRet(tiny("qwen2.5-vl"), CENTRED)
     retriever.index(pictures(), tmp_path / "s")
     first = retriever.search("the word")
     assert ids(retriever.search("the word")) == ids(first)
@@ -232,13 +231,13 @@ def test_signatures_are_put_on_one_scale(
     memory: float, ann: bool, tiny: Tiny, tmp_path: Path
 ) -> None:
     """The score is gain · cosine + shift, in memory, streamed and with an approximate index."""
-    backbone, recipe = tiny("qwen2.5-vl"), Recipe("e5v", "attn[-1]", "centre", None)
+    backbone = tiny("qwen2.5-vl")
     rng = np.random.default_rng(0)
     shown = [
         {"id": f"p{i}", "image": rng.integers(0, 255, (56, 56, 3), dtype=np.uint8)}
         for i in range(40)
     ]
-    retriever = FreeRet(backbone, recipe, memory=memory)
+    retriever = FreeRet(backbone, CENTRED, memory=memory)
     retriever.index([*shown, *texts(230)], tmp_path / "s")
     if ann:
         retriever.build_ann()

@@ -1,8 +1,5 @@
 """A store says how its backbone is loaded again, and which other ways of loading may search it."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from freeret.store.table import Store
 from probes import Backbone, Loading
 from probes.data import paraphrases
 from probes.errors import BadSetting, StoreMismatch
+from tests.commands import spawn
 from tests.models import MULTIMODAL, TEXT, tokenizer
 from tests.samples import picture
 
@@ -151,14 +149,6 @@ def test_a_copy_keeps_what_made_the_vectors(half: Path, tmp_path: Path) -> None:
     assert FreeRet.load(tmp_path / "copy").backbone.dtype == torch.bfloat16
 
 
-def freeret(*arguments: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-m", "freeret", *map(str, arguments)],
-        capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
-
-
 def test_other_commands_load_as_the_index_command_did(tmp_path: Path) -> None:
     model, processor = MULTIMODAL["qwen2.5-vl"]()
     model.save_pretrained(tmp_path / "model")
@@ -167,7 +157,7 @@ def test_other_commands_load_as_the_index_command_did(tmp_path: Path) -> None:
     picture(64, 64).save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "b.txt").write_text("the word")
     store, how = tmp_path / "s", ("--dtype", "bfloat16", "--frames", 4, "--max-pixels", 200_000)
-    indexed = freeret(
+    indexed = spawn(
         "index", tmp_path / "in", "--store", store, "--model", tmp_path / "model",
         "--recipe", "paper", *how,
     )  # fmt: skip
@@ -179,11 +169,11 @@ def test_other_commands_load_as_the_index_command_did(tmp_path: Path) -> None:
         identity["loading"].items()
         >= {"dtype": "bfloat16", "frames": 4, "max_pixels": 200_000}.items()
     )
-    searched = freeret("search", store, "the word", "--json")
+    searched = spawn("search", store, "the word", "--json")
     assert searched.returncode == 0, searched.stderr
     assert len(searched.stdout.splitlines()) == 2
-    again = freeret("index", tmp_path / "in", "--store", store, "--model", tmp_path / "model")
+    again = spawn("index", tmp_path / "in", "--store", store, "--model", tmp_path / "model")
     assert again.returncode == 0, again.stderr
-    other = freeret("search", store, "the word", "--json", "--frames", 5)
+    other = spawn("search", store, "the word", "--json", "--frames", 5)
     assert other.returncode == 1
     assert "another setting of pictures and videos" in other.stderr

@@ -32,12 +32,11 @@ from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS
 from probes.measure.reference import Reference, at_column, reference_vectors
 from probes.model.batches.states import prompted_states
+from probes.model.sites import LATE_LAYERS
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.stats import auc
 
 log = logging.getLogger(__name__)
-LAYERS = 5
-"""Layers from the end whose sites are measured."""
 STAGE1, RECIPE = "stage 1 alone", "recipe"
 """Names of rows beside the frames."""
 PRIORS: dict[str, ControlPrompt] = {
@@ -220,7 +219,7 @@ class Ablator:
     ) -> dict[Configuration, Run]:
         """The rankings of one prompt at every late site, in every geometry; at the recipe's site
         with every weight of the lexical leg."""
-        late, chosen = late_sites(min(LAYERS, self.backbone.num_layers)), self.chosen(dataset)
+        late, chosen = late_sites(min(LATE_LAYERS, self.backbone.num_layers)), self.chosen(dataset)
         sites = list(dict.fromkeys([*late, chosen.site]))
         prompt = as_prompt(PROMPTS[name], dataset.task)
 
