@@ -202,10 +202,8 @@ def test_a_part_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probes over a few of their rows, to be quick; batches are cut without measuring what they
-    cost, which the times of one run would decide for the next."""
+    """The probes over a few of their rows, to be quick."""
     few_texts(monkeypatch, 10)
-    monkeypatch.setattr("probes.model.batches.cost._measured", lambda _, usual: usual.fixed)
     monkeypatch.setattr("probes.measure.reranking.QUERIES", 5)
     pairs = sorted(matches(), key=lambda r: (r["query"], r["match"]))[:12]
     for module in ("framing", "judges.heads", "injection"):

@@ -80,6 +80,12 @@ def test_no_other_cut_is_cheaper(lengths: list[int], budget: int, fixed: float) 
 # ------------------------------------------------------------------------------- measurement
 
 
+@pytest.fixture(autouse=True)
+def assumed_costs() -> None:
+    """Costs are measured here."""
+    cost._fixed_costs.clear()
+
+
 @pytest.fixture
 def timed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float, float], None]]:
     """Sets the clock of a forward to a + b·tokens seconds, and forgets what was measured."""

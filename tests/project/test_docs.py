@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,17 @@ def label(value: Any) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the notes that the examples search; each backbone is loaded once."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with the notes that the examples search; each backbone is loaded once, and
+    the figures that the examples open are closed."""
     (tmp_path / "notes").mkdir()
     for name, text in NOTES.items():
         (tmp_path / "notes" / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Backbone, "load", functools.partial(load_once, Backbone.load))
-    return tmp_path
+    yield tmp_path
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 LOADED: dict[str, Backbone] = {}
