@@ -17,7 +17,7 @@ kinds of prompt (PROMPT_KINDS), and the predicted words beside them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,17 +36,13 @@ from probes.model.backbone import Backbone
 from probes.model.batches.remembering import remember
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
-from probes.model.sites import Site, all_sites, late_sites
+from probes.model.sites import LATE_LAYERS, Site, all_sites, embedding_sites
 from probes.model.trace import record
 from probes.prompts import E5V, NAMED, ControlPrompt, Prompt, Prompted, Source, as_prompt
 from probes.stats import Interval, mean_interval, median_interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-LATE = len(late_sites())
-"""Number of sites, counted from the end, whose states the diagnostic may take over: by default it
-compares these."""
 
 
 @dataclass(frozen=True)
@@ -279,12 +275,14 @@ def beta_of(states: Tensor, word_rows: Tensor) -> Tensor:
 
 
 def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str | None) -> Curves:
-    sites = curve_sites(backbone.num_layers)
+    depth = backbone.num_layers
+    sites = curve_sites(depth)
+    late = [Site.parse(s).resolve(depth) for s in embedding_sites(min(LATE_LAYERS, depth))]
 
     def forward(batch: Batch) -> list[tuple]:
         """For each row, five quantities at every site after `embed`, the id of y*, and the states
         that the diagnostic reads."""
-        states = record(backbone, batch, sites, logits=True)
+        states = record(backbone, batch, [*sites, *late], logits=True)
         if states.logits is None:
             raise FreeRetError("the trace kept no logits")
         word = states.logits.argmax(-1)
@@ -297,13 +295,14 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
         alpha = alpha_of(before, after)  # [batch, sites - 1]
         beta = beta_of(after, backbone.word_rows(word).cpu()[:, None])
         lengths = after.norm(dim=-1)
-        late = stream[:, -LATE:].clone()  # a view would keep the states of all sites alive
+        kept = torch.stack([states[site].float().cpu() for site in late], dim=1)
         quantities = alpha, beta, lengths, ranks, probabilities
-        return list(zip(*quantities, late, word.tolist(), strict=True))
+        return list(zip(*quantities, kept, word.tolist(), strict=True))
 
+    rows = [replace(row, mean=True) for row in rows]
     *columns, words = zip(*run_batches(backbone, rows, forward, progress=progress), strict=True)
-    *quantities, late = map(torch.stack, columns)
-    remember(backbone, rows, sites[-LATE:], late)
+    *quantities, kept = map(torch.stack, columns)
+    remember(backbone, rows, late, kept)
     alpha, beta, lengths, ranks, probabilities = (q.double().numpy() for q in quantities)
 
     def at(kind: str, values: ndarray) -> ndarray:

@@ -230,7 +230,7 @@ class Backbone:
             BadItem: One of them cannot be read; the message names it.
             BadSetting: There is none.
         """
-        return self.collate(self.rows(sources))
+        return self.collate([replace(row, mean=True) for row in self.rows(sources)])
 
     def word_rows(self, ids: Tensor) -> Float[Tensor, "words hidden"]:
         """Rows w_y of the LM head for the given token ids, in float32."""

@@ -123,6 +123,8 @@ def _resolved(backbone: Backbone, interventions: Interventions) -> dict[Site, In
     functions: dict[Site, Intervention] = {}
     for name, function in interventions.items():
         site = Site.parse(name).resolve(backbone.num_layers)
+        if site.mean:
+            raise BadSetting(f"{name} is read at several tokens: intervene at {site.last}")
         if site.kind == "norm":
             raise BadSetting(
                 "the stream ends before the final norm: intervene at mlp[-1] instead of norm"

@@ -1,5 +1,10 @@
 """Site: a named place in the residual stream, read at the last position of a prompt.
 
+A site such as `attn[-1]+mean` also reads the tokens of the item itself: its state is the unit
+vector at the last position plus the mean of the unit vectors of these tokens. The last position has
+to sum up all of a long text, which the mean does not forget (KV-Embedding pools both, arXiv
+2601.01046).
+
 | written    | in the paper     | state                                                   |
 |------------|------------------|---------------------------------------------------------|
 | `embed`    | h^MLP_0          | input of the first layer                                |
@@ -12,7 +17,7 @@ Indices are Python's: `attn[0]` is the first layer, `attn[-1]` the last (the pap
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from probes.arguments import check_count
@@ -22,7 +27,9 @@ PAPER_SITE = "attn[-1]"
 """The site at which the paper reads its embeddings: h^Attn_L."""
 LATE_LAYERS = 5
 """Layers from the end whose sites are candidates for an embedding."""
-_PATTERN = re.compile(r"(attn|mlp)\[(-?\d+)\]")
+_PATTERN = re.compile(
+    r"((?P<end>embed|norm)|(?P<sublayer>attn|mlp)\[(?P<layer>-?\d+)\])(?P<mean>\+mean)?"
+)
 
 
 @dataclass(frozen=True)
@@ -31,27 +38,35 @@ class Site:
 
     kind: Literal["embed", "attn", "mlp", "norm"]
     layer: int = 0
+    mean: bool = False
+    """Whether the tokens of the item are read too."""
 
     @classmethod
     def parse(cls, site: "str | Site") -> "Site":
-        """Read `embed`, `attn[l]`, `mlp[l]` or `norm`. Raises BadSetting for anything else."""
+        """Read `embed`, `attn[l]`, `mlp[l]` or `norm`, perhaps followed by `+mean`. Raises
+        BadSetting for anything else."""
         if isinstance(site, Site):
             return site
-        if site in ("embed", "norm"):
-            return cls(site)
         if isinstance(site, str) and (match := _PATTERN.fullmatch(site)):
-            return cls("attn" if match[1] == "attn" else "mlp", int(match[2]))
+            kind: Any = match["end"] or match["sublayer"]
+            return cls(kind, int(match["layer"] or 0), match["mean"] is not None)
         raise BadSetting(
-            f"{site!r} is not a site: write embed, attn[l], mlp[l] or norm, for example attn[-1]"
+            f"{site!r} is not a site: write embed, attn[l], mlp[l] or norm, for example attn[-1], "
+            "or attn[-1]+mean"
         )
 
     def resolve(self, num_layers: int) -> "Site":
         """The same site with a non-negative layer index. Raises BadSetting when out of range."""
         if self.kind in ("embed", "norm"):
-            return Site(self.kind)
+            return replace(self, layer=0)
         if not -num_layers <= self.layer < num_layers:
             raise BadSetting(f"{self} is out of range: this backbone has {num_layers} layers")
-        return Site(self.kind, self.layer % num_layers)
+        return replace(self, layer=self.layer % num_layers)
+
+    @property
+    def last(self) -> "Site":
+        """The same place, read at the last position alone."""
+        return replace(self, mean=False)
 
     def depth(self, num_layers: int) -> tuple[int, int]:
         """Sort key in order of execution."""
@@ -70,7 +85,8 @@ class Site:
         return -2 * self.layer - (self.kind == "mlp")
 
     def __str__(self) -> str:
-        return self.kind if self.kind in ("embed", "norm") else f"{self.kind}[{self.layer}]"
+        place = self.kind if self.kind in ("embed", "norm") else f"{self.kind}[{self.layer}]"
+        return f"{place}+mean" if self.mean else place
 
 
 def as_sites(sites: str | Site | Iterable[str | Site], num_layers: int) -> list[Site]:
@@ -124,6 +140,11 @@ def all_sites(backbone: Any) -> list[Site]:
     return [Site("embed"), *layers, Site("norm")]
 
 
+def embedding_sites(layers: int = LATE_LAYERS) -> list[str]:
+    """Candidates for an embedding: late sites, each at the last position and with the mean."""
+    return [f"{site}{mean}" for site in late_sites(layers) for mean in ("", "+mean")]
+
+
 def late_sites(layers: int = LATE_LAYERS) -> list[str]:
-    """Both sites of each of the last `layers` layers, and `norm`: candidates for an embedding."""
+    """Both sites of each of the last `layers` layers, and `norm`."""
     return [f"{kind}[{-i}]" for i in range(layers, 0, -1) for kind in ("attn", "mlp")] + ["norm"]

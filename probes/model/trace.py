@@ -14,7 +14,7 @@ import nnsight
 import torch
 from jaxtyping import Float
 from nnsight._c import mount, unmount
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.errors import BadSetting, NotRecorded, UnsupportedBackbone
 from probes.media.silence import silence
@@ -114,12 +114,13 @@ def record(
 
     Returns:
         The states by site in the model's dtype, `[batch, hidden]`, or `[positions, hidden]`, row
-        after row: `States.by_row` cuts them into rows. And the logits if asked for.
+        after row: `States.by_row` cuts them into rows. And the logits if asked for. Those of sites
+        with a mean are in float32.
 
     Raises:
         BadItem: An item cannot be read.
-        BadSetting: The backbone has no such site, nothing is to be recorded, or there are no such
-            positions.
+        BadSetting: The backbone has no such site, nothing is to be recorded, there are no such
+            positions, or a site has a mean and the rows have no known content or several positions.
         OutOfMemory: The batch does not fit in memory.
     """
     depth = backbone.num_layers
@@ -127,14 +128,21 @@ def record(
     if not unique and not logits:
         raise BadSetting("nothing to record: name at least one site, or ask for logits")
     norm = {Site.parse("norm")} if logits else set()
-    ordered = sorted(unique | norm, key=lambda site: site.depth(depth))
+    ordered = sorted({s.last for s in unique | norm}, key=lambda site: site.depth(depth))
     whole = batch if isinstance(batch, Batch) else backbone.encode(batch)
     chosen = whole.reading(positions)
+    averaged = chosen.averaged_places() if any(site.mean for site in unique) else []
     with _forward(backbone, chosen):
         traced: Any = _traced_model(backbone)  # nnsight's tracers have no useful types
         places = [_place(traced, backbone.anatomy, site) for site in ordered]
-        states = dict(zip(ordered, _trace(traced, backbone, chosen, places), strict=True))
+        count, at = sum(map(len, chosen.read)), _places(backbone, chosen.read + averaged)
+        found = dict(zip(ordered, _trace(traced, backbone, chosen, places, at), strict=True))
+        states = {site: state[:count] for site, state in found.items()}
         own = backbone.lens(states[ordered[-1]], "norm").float() if logits else None
+        for site in unique:
+            if site.mean:
+                state = found[site.last]
+                states[site] = _unit(state[:count]) + _means(state[count:], averaged)
     kept = {site: state for site, state in states.items() if site in unique}
     return States(kept, own, depth, chosen.read)
 
@@ -150,12 +158,12 @@ def _forward(backbone: Backbone, batch: Batch) -> Iterator[None]:
         raise OutOfMemory.of(backbone.device, f"record {len(batch)} rows") from error
 
 
-def _trace(traced: Any, backbone: Backbone, batch: Batch, places: Sequence[Place]) -> list[Tensor]:
-    """What enters or leaves some modules, which are in order of execution, where `Batch.read`
-    says."""
+def _trace(
+    traced: Any, backbone: Backbone, batch: Batch, places: Sequence[Place], at: Tensor
+) -> list[Tensor]:
+    """What enters or leaves some modules, which are in order of execution, at some positions."""
     inputs: dict[str, Any] = {"use_cache": False, **batch.inputs}
     rows = len(inputs["input_ids"])
-    at = _places(backbone, batch)
     with traced.trace(**inputs) as tracer:
         states = nnsight.save([])
         for module, end in places:
@@ -190,7 +198,7 @@ def record_attention(
         raise UnsupportedBackbone(f"layer {missing[0]} of {backbone.name} has no attention weights")
     traced: Any = _traced_model(backbone)
     places = [traced.get(modules[layer]) for layer in layers]
-    at = _places(backbone, batch)
+    at = _places(backbone, batch.read)
     with (
         _forward(backbone, batch),
         _returning_weights(backbone),
@@ -272,12 +280,25 @@ def record_inputs(
     """
     with _forward(backbone, batch):
         traced: Any = _traced_model(backbone)
-        return _trace(traced, backbone, batch, [(traced.get(path), "input") for path in modules])
+        places: list[Place] = [(traced.get(path), "input") for path in modules]
+        return _trace(traced, backbone, batch, places, _places(backbone, batch.read))
 
 
-def _places(backbone: Backbone, batch: Batch) -> Tensor:
+def _means(
+    states: Float[Tensor, "tokens hidden"], places: Sequence[Sequence[Any]]
+) -> Float[Tensor, "rows hidden"]:
+    """The mean of the unit vectors of each row, which has as many states as places; float32."""
+    lengths = to_device(torch.tensor([len(of_row) for of_row in places]), states.device)
+    return torch.segment_reduce(_unit(states), "mean", lengths=lengths, unsafe=True)
+
+
+def _unit(states: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"]:
+    return nn.functional.normalize(states.float(), dim=-1)
+
+
+def _places(backbone: Backbone, read: Sequence[Sequence[tuple[int, int]]]) -> Tensor:
     """Row and column of every position that is read, `[positions, 2]`."""
-    places = [place for places in batch.read for place in places]
+    places = [place for places in read for place in places]
     return to_device(torch.tensor(places, dtype=torch.long).reshape(-1, 2), backbone.device)
 
 

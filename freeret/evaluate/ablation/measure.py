@@ -27,12 +27,12 @@ from freeret.evaluate.stage2 import Margins, judge_run, rerank_run
 from freeret.evaluate.systems.vectors import encode_sides, rank
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
-from probes import FRAMES, Backbone, ControlPrompt, Item, late_sites
+from probes import FRAMES, Backbone, ControlPrompt, Item
 from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS
 from probes.measure.reference import Reference, at_column, reference_vectors
 from probes.model.batches.states import prompted_states
-from probes.model.sites import LATE_LAYERS
+from probes.model.sites import LATE_LAYERS, embedding_sites
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.stats import auc
 
@@ -219,7 +219,8 @@ class Ablator:
     ) -> dict[Configuration, Run]:
         """The rankings of one prompt at every late site, in every geometry; at the recipe's site
         with every weight of the lexical leg."""
-        late, chosen = late_sites(min(LATE_LAYERS, self.backbone.num_layers)), self.chosen(dataset)
+        late = embedding_sites(min(LATE_LAYERS, self.backbone.num_layers))
+        chosen = self.chosen(dataset)
         sites = list(dict.fromkeys([*late, chosen.site]))
         prompt = as_prompt(PROMPTS[name], dataset.task)
 

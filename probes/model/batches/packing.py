@@ -36,6 +36,8 @@ class Pack:
     """For each token, the place of the first one after it that does not descend from it."""
     read: list[list[int]]
     """For each row, the places of the tokens whose states are read."""
+    averaged: list[list[int]]
+    """For each row, the places of the tokens whose states are averaged."""
     lengths: list[int]
     """Tokens that each row adds to those before it."""
 
@@ -43,7 +45,7 @@ class Pack:
     def of(cls, encoder: Encoder, rows: Sequence[Row], skip: int) -> "Pack":
         """Pack rows, in lexicographic order of their contents, without the first `skip` tokens,
         which are the same in all."""
-        ids, depths, exits, read, lengths = [], [], [], [], []
+        ids, depths, exits, read, averaged, lengths = [], [], [], [], [], []
         per_token: dict[str, list[int]] = {name: [] for row in rows for name in row.per_token}
         positions, media = [], []
         path: list[int] = []  # places of the tokens of the latest row
@@ -66,13 +68,14 @@ class Pack:
             if encoder.counts_positions:
                 positions.append(encoder.positions(row)[:, shared:])
             read.append(path[-row.read :])
+            averaged.append([path[place - skip] for place in row.averaged])
             lengths.append(len(row) - shared)
             before = row.contents
         for place in path:
             exits[place] = len(ids)
         joined = torch.cat(positions, dim=1) if positions else None
         whole = Row(ids, per_token, tuple(media), positions=joined)
-        return cls(whole, depths, exits, read, lengths)
+        return cls(whole, depths, exits, read, averaged, lengths)
 
 
 def visible(exits: Tensor) -> Tensor:

@@ -87,12 +87,15 @@ class Prefix:
             inputs[_cache_name(backbone)] = DynamicCache(
                 [tuple(t.expand(count, -1, -1, -1) for t in layer) for layer in self.layers]
             )
-        read = [
-            [(number, start + place) for place in places]
-            for number, (pack, start) in enumerate(zip(packs, starts, strict=True))
-            for places in pack.read
-        ]
-        return Batch(inputs, [n for pack in packs for n in pack.lengths], read)
+        read, averaged = (
+            [
+                [(number, start + place) for place in places]
+                for number, (pack, start) in enumerate(zip(packs, starts, strict=True))
+                for places in of(pack)
+            ]
+            for of in (lambda pack: pack.read, lambda pack: pack.averaged)
+        )
+        return Batch(inputs, [n for pack in packs for n in pack.lengths], read, averaged)
 
     def _masks(self, exits: Tensor, depths: Tensor) -> Tensor | dict[str, Tensor]:
         """The additive attention mask `[packs, 1, tokens, prefix + tokens]`, or that of each kind
@@ -137,5 +140,5 @@ def common_prefix(rows: Sequence[Row]) -> list[int]:
         return []
     # All rows share what the lexicographically first and last share.
     first, last = (choose(rows, key=lambda row: row.contents) for choose in (min, max))
-    length = min(common(first.contents, last.contents), min(len(row) - row.read for row in rows))
+    length = min(common(first.contents, last.contents), min(row.first_read for row in rows))
     return first.ids[: min([length, *(a for a, b in first.spans if a < length < b)])]

@@ -1,6 +1,7 @@
 """States of any number of items, read batch by batch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -82,13 +83,16 @@ def device_states(
     """`last_states` on the device of the backbone: a GPU is not waited for."""
     if not rows:
         return torch.empty(0, len(sites), backbone.hidden_size)
+    if any(Site.parse(site).mean for site in sites):
+        rows = [replace(row, mean=True) for row in rows]
 
     def forward(batch: Batch) -> list[Tensor]:
         # On the device, so that a GPU is not waited for after each batch, and on one of several.
         states = record(backbone, batch, sites)
-        return list(torch.stack([states[site].to(backbone.device) for site in sites], dim=1))
+        at_sites = [states[site].to(backbone.device, torch.float32) for site in sites]
+        return list(torch.stack(at_sites, dim=1))
 
-    return torch.stack(run_batches(backbone, rows, forward, progress=progress)).float()
+    return torch.stack(run_batches(backbone, rows, forward, progress=progress))
 
 
 def prompted_states(

@@ -10,7 +10,6 @@ import functools
 import inspect
 import itertools
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +23,7 @@ from probes.items import Item, Part
 from probes.media.perception import Perception, Piece
 from probes.media.sources import MediaOptions
 from probes.media.towers import to_device
+from probes.model.encoding.content import MARKER, filled, overlapping
 from probes.model.encoding.fitting import fit_media, shares
 from probes.model.encoding.plain import PlainTokenizer
 from probes.model.encoding.rows import Batch, Row
@@ -32,7 +32,6 @@ from probes.prompts import Prompted
 
 log = logging.getLogger(__name__)
 
-MARKER = re.compile("\ue000(\\d+)\ue001")
 MAX_TOKENS = 32_768
 """Default limit of a row's length, even where the model claims a longer context."""
 SEEING = "HuggingFaceTB/SmolVLM-256M-Instruct, or without the hub smolsight (everyday things)"
@@ -142,7 +141,9 @@ class Encoder:
         if len(row) > limit:
             fitted = self._fit(contents, skeleton, name, pieces, limit)
             row = self._splice(skeleton, per_token, fitted, name)
-        return replace(row, media=tuple(pieces), spans=self._media_spans(row.ids, pieces))
+        spans = self._media_spans(row.ids, pieces)
+        content = tuple(sorted((*row.content, *spans)))
+        return replace(row, media=tuple(pieces), spans=spans, content=content)
 
     def _with_media(
         self,
@@ -254,18 +255,21 @@ class Encoder:
     ) -> Row:
         ids: list[int] = []
         extras: dict[str, list[int]] = {key: [] for key in per_token}
+        content: list[tuple[int, int]] = []
         position = 0
         for span in skeleton:
             new = span.ids
             if span.text is not None:
-                text = MARKER.sub(lambda m: contents[int(m[1])], span.text)
-                new = self.plain.tokenize(text, name, first=span.first)
+                text, stretches = filled(span.text, contents)
+                encoding = self.plain.checked(text, name, first=span.first)
+                new = encoding.ids
+                content += overlapping(encoding.offsets, stretches, len(ids))
             ids.extend(new)
             for key, values in per_token.items():
                 fixed = span.text is None
                 extras[key] += values[position : position + len(new)] if fixed else [0] * len(new)
             position += len(span.ids)
-        return Row(ids, extras)
+        return Row(ids, extras, content=tuple(content))
 
     def _fit(
         self,
@@ -342,7 +346,12 @@ class Encoder:
             [(number, column) for column in range(width - row.read, width)]
             for number, row in enumerate(rows)
         ]
-        return Batch(inputs, [len(row) for row in rows], read)
+        starts = [width - len(row) for row in rows]
+        averaged = [
+            [(number, start + place) for place in row.averaged]
+            for number, (row, start) in enumerate(zip(rows, starts, strict=True))
+        ]
+        return Batch(inputs, [len(row) for row in rows], read, averaged)
 
 
 def _mark(user: tuple) -> tuple:

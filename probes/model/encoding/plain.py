@@ -41,17 +41,21 @@ class PlainTokenizer:
         return (self._first if first else self._inside).encode(text, add_special_tokens=False)
 
     def tokenize(self, text: str, name: str = "the text", *, first: bool = False) -> list[int]:
-        """The token ids of a text, none of which is a control token.
+        """The token ids of a text. Raises BadItem as `checked` does."""
+        return self.checked(text, name, first=first).ids
+
+    def checked(self, text: str, name: str, *, first: bool = False) -> Encoding:
+        """The tokens of a text, none of which is a control token, with their offsets in it.
 
         Raises BadItem, with `name`, for text that the tokenizer cannot write.
         """
         try:
-            ids = self.encode(text, first=first).ids
+            encoding = self.encode(text, first=first)
         except Exception as error:  # tokenizers raises Exception itself
             raise BadItem(f"{name}: the tokenizer cannot write this text: {error}") from None
-        if not self.control_ids.isdisjoint(ids) or (not ids and text):
+        if not self.control_ids.isdisjoint(encoding.ids) or (not encoding.ids and text):
             raise BadItem(f"{name}: the tokenizer cannot write this text as plain tokens")
-        return ids
+        return encoding
 
 
 def _without_tokens(tokenizer: Any, control: set[str]) -> tuple[Tokenizer, Tokenizer]:

@@ -28,6 +28,9 @@ class Row:
         spans: First and last placeholder, plus one, of each medium.
         positions: M-RoPE positions `[axes, length]` where they are not those of this row alone,
             since it is the end of a longer row.
+        content: First and last token, plus one, of each stretch of tokens that hold content of the
+            item, the placeholders of its media among them.
+        mean: Whether the states of these tokens are read, too, for a site with a mean.
         targets: Tokens that the model is to predict at its end, the last of which is not part of
             the row. The state before each of them is read.
     """
@@ -37,6 +40,8 @@ class Row:
     media: tuple[Piece, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
     positions: Tensor | None = field(default=None, compare=False)
+    content: tuple[tuple[int, int], ...] = ()
+    mean: bool = False
     targets: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -58,6 +63,19 @@ class Row:
         """Number of tokens at its end whose states are read."""
         return max(1, len(self.targets))
 
+    @property
+    def averaged(self) -> list[int]:
+        """Places of the tokens whose states are averaged for a site with a mean: those of its
+        content, or the last one where there is none."""
+        if not self.mean:
+            return []
+        return [i for start, stop in self.content for i in range(start, stop)] or [len(self) - 1]
+
+    @property
+    def first_read(self) -> int:
+        """Place of the first token whose state is read."""
+        return min([len(self) - self.read, *self.averaged[:1]])
+
     @functools.cached_property
     def contents(self) -> list[int]:
         """The token ids, in which the placeholders of different media differ: rows begin alike as
@@ -78,6 +96,8 @@ class Batch:
     """Tokens of each row that are computed: no padding, and nothing that it shares."""
     read: list[list[tuple[int, int]]]
     """For each row, the tokens whose states are read, as row and column of the inputs."""
+    averaged: list[list[tuple[int, int]]] = field(default_factory=list)
+    """For each row the tokens whose states are averaged, likewise; empty where none are."""
 
     def __repr__(self) -> str:
         return f"Batch({len(self)} rows, up to {max(self.lengths, default=0)} tokens)"
@@ -112,6 +132,20 @@ class Batch:
             )
         ]
         return replace(self, read=read)
+
+    def averaged_places(self) -> list[list[tuple[int, int]]]:
+        """The places whose states are averaged for each row, of which one state is read. Raises
+        BadSetting where these are not known, or a row has several states."""
+        if not self.averaged or not all(self.averaged):
+            raise BadSetting(
+                "nothing says what the content of these rows is, which a site with a mean reads: "
+                "make the batch by Backbone.encode"
+            )
+        if any(len(places) != 1 for places in self.read):
+            raise BadSetting(
+                "a site with a mean has one state in each row: leave positions at 'last'"
+            )
+        return self.averaged
 
     def by_row(self, states: Tensor) -> list[Tensor]:
         """The states of each row, `[read, …]`, from those of the batch, which are row after row."""
