@@ -8,14 +8,31 @@ from probes.errors import BadSetting
 from probes.model.sites import Site, all_sites, late_sites
 
 
-@pytest.mark.parametrize("written", ["embed", "attn[0]", "attn[-1]", "mlp[12]", "mlp[-3]", "norm"])
+@pytest.mark.parametrize(
+    "written",
+    ["embed", "attn[0]", "attn[-1]", "mlp[12]", "mlp[-3]", "norm", "attn[-1]+mean", "norm+mean"],
+)
 def test_a_site_is_written_as_it_was_read(written: str) -> None:
     assert str(Site.parse(written)) == written
     assert Site.parse(Site.parse(written)) == Site.parse(written)
 
 
 @pytest.mark.parametrize(
-    "written", ["", "attn", "mlp", "norm[0]", "attn[]", "attn[1.5]", "attn[1]x", "head", " norm"]
+    "written",
+    [
+        "",
+        "attn",
+        "mlp",
+        "norm[0]",
+        "attn[]",
+        "attn[1.5]",
+        "attn[1]x",
+        "head",
+        " norm",
+        "+mean",
+        "norm+max",
+        "embed[1]",
+    ],
 )
 def test_anything_else_is_refused_by_name(written: str) -> None:
     with pytest.raises(ValueError, match="is not a site"):
@@ -26,6 +43,8 @@ def test_negative_layers_count_from_the_end() -> None:
     assert Site.parse("attn[-1]").resolve(30) == Site("attn", 29)
     assert Site.parse("mlp[-30]").resolve(30) == Site("mlp", 0)
     assert Site.parse("norm").resolve(30) == Site("norm")
+    assert Site.parse("attn[-1]+mean").resolve(30) == Site("attn", 29, mean=True)
+    assert Site.parse("norm+mean").resolve(30).last == Site("norm")
 
 
 @pytest.mark.parametrize("written", ["attn[4]", "mlp[-5]"])

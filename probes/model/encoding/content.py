@@ -28,6 +28,6 @@ def overlapping(
     for start, stop in stretches:
         first = bisect.bisect_right(offsets, start, key=lambda token: token[1])
         last = bisect.bisect_left(offsets, stop, key=lambda token: token[0])
-        if first < last:
+        if start < stop and first < last:
             found.append((first + shift, last + shift))
     return found
