@@ -170,7 +170,9 @@ class Recipe:
             PAPER_SITE: "just before its last MLP would turn it into that word",
             "norm": "at its output, where it becomes that word",
         }
-        place = places.get(self.site, f"inside the model, at {self.site}")
+        site = Site.parse(self.site)
+        place = places.get(str(site.last), f"inside the model, at {site.last}")
+        place += ", and over the item's own tokens" if site.mean else ""
         mapped = {
             "none": "",
             "centre": "; the corpus mean is subtracted",

@@ -81,8 +81,8 @@ def select_extraction(scores: Sequence[DiagnosticScore]) -> DiagnosticScore:
     1984).
 
     Prompt, task and geometry are those of the highest quality. Of the sites whose quality is within
-    one standard error of it, the one closest to the paper's attn[-1] is taken: the paper's evidence
-    for that site is broader than this short diagnostic.
+    one standard error of it, the one closest to the paper's attn[-1] is taken, without a mean if
+    possible: the paper's evidence for that site is broader than this short diagnostic.
 
     Args:
         scores: What `diagnose` returned.
@@ -91,7 +91,9 @@ def select_extraction(scores: Sequence[DiagnosticScore]) -> DiagnosticScore:
         One of `scores`. Reranking is measured at this extraction, and the recipe uses it.
     """
     paper = Site.parse(PAPER_SITE).distance_to_end
-    return min(
-        within_one_standard_error(scores),
-        key=lambda s: (abs(Site.parse(s.site).distance_to_end - paper), -s.quality),
-    )
+
+    def preference(score: DiagnosticScore) -> tuple[int, bool, float]:
+        site = Site.parse(score.site)
+        return abs(site.distance_to_end - paper), site.mean, -score.quality
+
+    return min(within_one_standard_error(scores), key=preference)
