@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.loaders.mmeb import images as mmeb
@@ -32,24 +33,25 @@ class Part:
 
     name: str
     datasets: tuple[str, ...]
-    has_table: Callable[[Path, str], bool]
+    table_of: Callable[[Path, str], Any]
+    """What holds the table of a dataset; None or False where there is none."""
     load: Callable[[Path, str], Dataset]
     source: str
 
 
 PARTS = (
-    Part("image tasks", mmeb.NAMES, mmeb.has_table, mmeb.load_mmeb, mmeb.SOURCE),
+    Part("image tasks", mmeb.NAMES, mmeb.table_of, mmeb.load_mmeb, mmeb.SOURCE),
     Part(
         "video classification",
         tuple(mmeb_video.CLASSIFICATION),
-        mmeb_video.has_table,
+        mmeb_video.table_of,
         mmeb_video.load_video_classification,
         mmeb_video.SOURCE,
     ),
     Part(
         "video retrieval",
         tuple(mmeb_video.RETRIEVAL),
-        mmeb_video.has_table,
+        mmeb_video.table_of,
         mmeb_video.load_video_retrieval,
         mmeb_video.SOURCE,
     ),
@@ -63,14 +65,14 @@ PARTS = (
     Part(
         "moment retrieval",
         tuple(mmeb_moments.TASKS),
-        mmeb_moments.has_table,
+        mmeb_moments.table_of,
         mmeb_moments.load_moment_retrieval,
         mmeb_video.SOURCE,
     ),
     Part(
         "visual documents",
         tuple(mmeb_visdoc.TASKS),
-        mmeb_visdoc.has_table,
+        mmeb_visdoc.home_of,
         mmeb_visdoc.load_visual_documents,
         mmeb_visdoc.SOURCE,
     ),
@@ -84,7 +86,7 @@ def find_mmeb_v2(folder: str | Path) -> list[str]:
     The other parts are named in a warning. Raises BadFile when there is none.
     """
     root = Path(folder)
-    there = [part for part in PARTS if any(part.has_table(root, name) for name in part.datasets)]
+    there = [part for part in PARTS if any(part.table_of(root, name) for name in part.datasets)]
     if not there:
         sources = "; ".join(dict.fromkeys(part.source for part in PARTS))
         raise BadFile(f"{folder} holds no dataset of MMEB-V2; {sources}")
