@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.display import data_frame
-from probes.errors import BadSetting, FreeRetError
+from probes.errors import BadSetting
 from probes.measure.lexicalization import curve_prompts, curve_sites
 from probes.model.backbone import Backbone
 from probes.model.batches.run import run_batches
@@ -136,8 +136,7 @@ def turn(
 
     def forward(batch: Batch) -> list[tuple[Tensor, int]]:
         states = record(backbone, batch, [before, after], logits=True)
-        if states.logits is None:
-            raise FreeRetError("the trace kept no logits")
+        assert states.logits is not None
         words = states.logits.argmax(-1)
         start, end = (states[each].cpu().double() for each in (before, after))
         turned = components(start, end, backbone.word_rows(words).cpu().double())

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.display import data_frame, shortened
-from probes.errors import BadSetting, FreeRetError
+from probes.errors import BadSetting
 from probes.measure.lexicalization import curve_sites
 from probes.microscope.frozen import FrozenNorm
 from probes.microscope.heads import head_writes, output_projections
@@ -145,8 +145,7 @@ def writes(backbone: Backbone, source: Source, *, heads: int | Sequence[int] = (
     batch, anatomy = backbone.collate(rows), backbone.anatomy
     sites = curve_sites(backbone.num_layers)
     states = record(backbone, batch, sites, logits=True)
-    if states.logits is None:
-        raise FreeRetError("the trace kept no logits")
+    assert states.logits is not None
     word = states.logits[0].argmax()
     final = states["mlp[-1]"][0]
     stream = torch.stack([states[site][0].cpu() for site in sites[:-1]]).double()
