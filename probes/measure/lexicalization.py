@@ -258,10 +258,17 @@ def lexicalization_curves(
         if any(isinstance(item, Prompted) for item in items):
             raise BadSetting("these items are under a prompt already: leave `prompt` out")
         prompts = [template.apply(as_item(item)) for item in items]
+    rows = prompt_rows(backbone, prompts)
+    return _measure(backbone, rows, seed, "lexicalization curves" if progress else None)
+
+
+def prompt_rows(backbone: Backbone, prompts: Source | Sequence[Source] | None) -> list[Row]:
+    """Prompts, or by default those of `curve_prompts("word")`, as tokens. Raises BadSetting where
+    there are none."""
     rows = backbone.rows(curve_prompts("word") if prompts is None else prompts)
     if not rows:
         raise BadSetting("there are no prompts to measure: give at least one, or None")
-    return _measure(backbone, rows, seed, "lexicalization curves" if progress else None)
+    return rows
 
 
 def curve_sites(num_layers: int) -> list[Site]:

@@ -19,7 +19,7 @@ toward the word, as β does, which is the cosine with w_y*.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -106,12 +106,11 @@ class Writes:
         """A pandas data frame with a row for each write, heads after the write that they split, and
         the columns write, logit, along, across, length and cosine. Raises BadSetting where pandas
         is not installed."""
-        return data_frame(self._rows())
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for write in self._all():
-            measures = ("logit", "along", "across", "length", "cosine")
-            yield {"write": write.name, **{name: getattr(write, name) for name in measures}}
+        measures = ("logit", "along", "across", "length", "cosine")
+        return data_frame(
+            {"write": write.name, **{name: getattr(write, name) for name in measures}}
+            for write in self._all()
+        )
 
     def _all(self) -> Iterator[Write]:
         for write in self.parts:
