@@ -89,7 +89,7 @@ RETRIEVAL = {
 }  # fmt: skip
 
 
-def load_video_classification(folder: str | Path, name: str) -> Dataset:
+def load_classification(folder: str | Path, name: str) -> Dataset:
     """Load one dataset. Raises BadFile when its table, a column or all its videos are missing."""
     root, task = Path(folder), CLASSIFICATION[name]
     rows = _rows(root, name, task)
@@ -126,7 +126,7 @@ def load_video_classification(folder: str | Path, name: str) -> Dataset:
     )
 
 
-def load_video_retrieval(folder: str | Path, name: str) -> Dataset:
+def load_retrieval(folder: str | Path, name: str) -> Dataset:
     """Load one dataset. Raises BadFile when its table, a column or all its videos are missing."""
     root, task = Path(folder), RETRIEVAL[name]
     rows = _rows(root, name, task)
