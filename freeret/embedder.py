@@ -148,8 +148,6 @@ class Embedder:
         forward, without waiting for a GPU where no item holds media.
 
         Args:
-            items: The items.
-            rows: Their tokens, from `rows`.
             progress: Label of a progress bar.
 
         Returns:
@@ -239,8 +237,6 @@ def texts_with_words(
     """The text of each item, followed by the words that the model reads in its media.
 
     Args:
-        backbone: The model.
-        items: Items of any form.
         states: States at `norm` of those of the items that hold media.
     """
     read = iter(words_of(backbone, states))

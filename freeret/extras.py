@@ -26,7 +26,6 @@ def require(module: str, purpose: str) -> None:
     """Raise BadSetting, naming the extra, unless a module can be imported.
 
     Args:
-        module: Name of the module.
         purpose: The option or command that needs it, as the user typed it.
     """
     if importlib.util.find_spec(module) is None:

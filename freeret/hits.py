@@ -170,7 +170,6 @@ def words_of_media(item: Item, words: str) -> tuple[str, ...]:
     """The words of the media of an item, each once.
 
     Args:
-        item: Any item.
         words: What lexical search reads of it: its text, and the repeated words of its media.
     """
     return tuple(dict.fromkeys(words.removeprefix(item.text).split())) if item.media else ()

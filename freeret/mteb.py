@@ -42,7 +42,6 @@ class MtebEncoder:
     """Stage 1 as an encoder of MTEB.
 
     Args:
-        backbone: The model.
         recipe: None: the one that the backbone's report supports.
     """
 
@@ -56,8 +55,6 @@ class MtebEncoder:
         inputs: Iterable[Mapping[str, Any]],
         *,
         task_metadata: Any,
-        hf_split: str,
-        hf_subset: str,
         prompt_type: Any = None,
         **_: Any,
     ) -> Float[np.ndarray, "n hidden"]:
@@ -98,11 +95,6 @@ class MtebCrossEncoder:
         self,
         inputs1: Iterable[Mapping[str, Any]],
         inputs2: Iterable[Mapping[str, Any]],
-        *,
-        task_metadata: Any,
-        hf_split: str,
-        hf_subset: str,
-        prompt_type: Any = None,
         **_: Any,
     ) -> Float[np.ndarray, " pairs"]:
         """One score per pair. Adjacent pairs of one query share its computation."""
@@ -119,7 +111,6 @@ class MtebSearch:
     fitted on it, with the lexical leg that the recipe names.
 
     Args:
-        backbone: The model.
         recipe: None: the one that the backbone's report supports; `Recipe.hybrid` gives any recipe
             a lexical leg.
     """

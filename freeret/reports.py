@@ -56,13 +56,6 @@ def known_report(backbone: Backbone) -> ProbeReport | None:
 def probe_and_keep(backbone: Backbone, *, seed: int = 0) -> ProbeReport:
     """Probe now, with a progress bar, and cache the report. The estimated duration is logged first;
     parts that an interrupted run finished are not measured again.
-
-    Args:
-        backbone: The model to measure.
-        seed: Seed of the bootstrap intervals.
-
-    Returns:
-        The report.
     """
     announce(backbone, PARTS, seed)
     unfinished = parts_folder(backbone, seed)
@@ -77,11 +70,6 @@ def measure_and_keep(
 ) -> dict[str, Any]:
     """Measure some parts of a report. They are cached, and a later run of other parts or of the
     whole report reuses them.
-
-    Args:
-        backbone: The model to measure.
-        parts: Names in PARTS.
-        seed: Seed of the bootstrap intervals.
 
     Returns:
         The parts, as `probe_parts` returns them.
@@ -110,7 +98,6 @@ def recipe_for(backbone: Backbone, recipe: Recipe | None = None) -> Recipe:
     """The recipe to use with a backbone.
 
     Args:
-        backbone: The model.
         recipe: A recipe to use as it is; None: the one that the probe report of the backbone
             supports (see `report_of`).
 

@@ -67,11 +67,8 @@ class Results(list[T]):
         return table(head, rows) + more
 
     def to_dataframe(self) -> "DataFrame":
-        """A row per result; an interval NAME has the columns NAME, NAME_low and NAME_high.
-
-        Raises:
-            BadSetting: pandas is not installed.
-        """
+        """A row per result; an interval NAME has the columns NAME, NAME_low and NAME_high. Raises
+        BadSetting where pandas is not installed."""
         return data_frame(dict(columns(result)) for result in self)
 
     def _written(self) -> list[list[str]]:

@@ -13,14 +13,10 @@ from typing import Any
 def lazy_names(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the `__getattr__` and `__dir__` of a package (PEP 562).
+    """Make the `__getattr__` and `__dir__` of a package (PEP 562): a function that imports a name
+    and sets it on the package, and one that lists all names.
 
-    Args:
-        package: Name of the package.
-        homes: For each module, the names that the package takes from it, separated by spaces.
-
-    Returns:
-        A function that imports a name and sets it on the package, and one that lists all names.
+    `homes` gives, for each module, the names that the package takes from it, separated by spaces.
     """
     modules = {name: module for module, names in homes.items() for name in names.split()}
 

@@ -132,17 +132,9 @@ def d_prime(
 def bootstrap(
     statistic: Callable[[Int[ndarray, "block samples"]], ndarray], size: int, seed: int
 ) -> Shaped[ndarray, "resamples *shape"]:
-    """A statistic over RESAMPLES resamples with replacement.
-
-    Args:
-        statistic: Takes a block of resamples, each a row of indices into the samples, and returns
-            one estimate (a number or an array) per row.
-        size: The number of samples.
-        seed: Seed of the resampling.
-
-    Returns:
-        The estimates.
-    """
+    """A statistic over RESAMPLES resamples of `size` samples, with replacement. It takes a block of
+    resamples, each a row of indices into the samples, and returns one estimate (a number or an
+    array) per row."""
     picks = np.random.default_rng(seed).integers(size, size=(RESAMPLES, size))
     # Blocks keep a wide statistic (all layers of many prompts) in little memory.
     return np.concatenate([statistic(block) for block in np.array_split(picks, 20)])

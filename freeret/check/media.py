@@ -30,7 +30,7 @@ from probes.items import Part
 from probes.media.cache import Cache
 from probes.media.formats import Modality
 from probes.model.batches.sharing import share_error
-from probes.model.batches.states import last_states
+from probes.model.batches.states import device_states
 from probes.model.encoding import Row
 from probes.prompts import NAMED, Prompted
 
@@ -193,7 +193,7 @@ def _prefix(backbone: Backbone, kind: Modality, what: str) -> list[Check]:
         return [Check(what, f"not used, so slower: {reason}", "note")]
     single = alone(backbone, rows)
     limit = tolerance(noise(backbone, rows, single))
-    return [agreement(what, last_states(backbone, rows, [SITE])[:, 0], single, limit)]
+    return [agreement(what, device_states(backbone, rows, [SITE])[:, 0].cpu(), single, limit)]
 
 
 def _together(backbone: Backbone, kinds: Sequence[Modality], what: str) -> list[Check]:

@@ -7,7 +7,7 @@ from freeret.check.line import Check, tried
 from freeret.scale.sizing import tokens_per_second
 from probes import Backbone, Item
 from probes.model.batches.sharing import share_error
-from probes.model.batches.states import last_states
+from probes.model.batches.states import device_states
 from probes.prompts import NAMED
 
 TEXTS = (
@@ -113,7 +113,7 @@ def _prefix(backbone: Backbone, limit: float) -> Check:
     if reason := share_error(backbone):
         return Check("shared prefix", f"not used, so slower: {reason}", "note")
     rows = [backbone.row(NAMED["control"].apply(Item(text))) for text in TEXTS]
-    shared = last_states(backbone, rows, [SITE])[:, 0]
+    shared = device_states(backbone, rows, [SITE])[:, 0].cpu()
     whole = states(backbone, backbone.collate(rows))
     return agreement("shared prefix against whole rows", shared, whole, limit)
 

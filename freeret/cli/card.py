@@ -30,6 +30,6 @@ def card(source: str, /, *, out: Path | None = None, loading: Settings = AS_USUA
             raise BadSetting(f"{source} has no report yet; make one with `freeret probe {source}`")
     text = model_card(report)
     if out is None:
-        print_lines(iter(text.splitlines()))
+        print_lines(text.splitlines())
     else:
         say(str(write_atomic(out, text)))

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -48,9 +48,6 @@ def printable(text: str, keep: str = "") -> str:
     Args:
         text: Any text.
         keep: Characters that stay as they are, such as `BLOCK`.
-
-    Returns:
-        The text with escapes.
     """
     return UNSAFE.sub(lambda m: m[0] if m[0] in keep else ascii(m[0])[1:-1], text)
 
@@ -62,9 +59,7 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """Print an error on standard error, after the name of the command."""
-    Console(stderr=True, highlight=False).print(
-        f"freeret: {printable(text, BLOCK)}", markup=False, soft_wrap=True
-    )
+    note(f"freeret: {text}")
 
 
 def this_command() -> str:
@@ -128,7 +123,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(table)
 
 
-def print_lines(lines: Iterator[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Print lines for other programs on standard output, as they are made."""
     sys.stdout.writelines(printable(line) + "\n" for line in lines)
 

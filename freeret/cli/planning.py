@@ -112,7 +112,7 @@ def estimate(
     with skip_bad_hint(skip_bad):
         needs = measure(backbone, listing, rerank=rerank, queries=queries, price=price, seed=seed)
     if json:
-        print_lines(iter([json_line(needs.to_json())]))
+        print_lines([json_line(needs.to_json())])
     else:
         _print_estimate(needs, rerank * queries)
 

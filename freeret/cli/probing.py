@@ -11,7 +11,16 @@ from cyclopts.validators import Number
 
 from freeret import preflight
 from freeret.cli.options import AS_USUAL, Model, Positive, Settings
-from freeret.cli.output import complain, note, print_lines, print_table, resumable, say
+from freeret.cli.output import (
+    complain,
+    json_line,
+    lens_facts,
+    note,
+    print_lines,
+    print_table,
+    resumable,
+    say,
+)
 from probes.arguments import check_choice
 from probes.embedded import DEFAULT
 from probes.errors import BadSetting, FreeRetError
@@ -267,14 +276,13 @@ def compare_reports(*reports: str, out: Path | None = None, json: bool = False) 
     if not reports:
         raise BadSetting("name at least one report to compare")
     _check_page_or_figure(out)
-    from freeret.cli.output import json_line
     from freeret.pages.comparison import comparison_page
     from probes import compare
     from probes.plots import save
 
     comparison = compare(reports)
     if json:
-        print_lines(iter([json_line([each.figures() for each in comparison.reports])]))
+        print_lines([json_line([each.figures() for each in comparison.reports])])
     else:
         print_table("Probe reports", comparison.columns(), comparison.rows())
     if out is not None:
@@ -304,12 +312,11 @@ def check(model: Model, /, *, loading: Settings = AS_USUAL, json: bool = False) 
     """
     check_model(model, loading)
     from freeret.check import check as run_checks
-    from freeret.cli.output import json_line
     from probes import Backbone
 
     checks = run_checks(Backbone.load(model, loading))
     if json:
-        print_lines(iter([json_line([c.as_dict() for c in checks])]))
+        print_lines([json_line([c.as_dict() for c in checks])])
     else:
         print_table(
             f"Check of {model}",
@@ -362,7 +369,6 @@ def lens(
     named = None if sites is None else [Site.parse(name.strip()) for name in sites.split(",")]
     check_model(model, loading)
     import probes
-    from freeret.cli.output import json_line, lens_facts
 
     item = probes.Item(text if text.strip() else None, [image] if image else [], place="the input")
     table = probes.lens(

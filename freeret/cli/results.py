@@ -11,7 +11,6 @@ from probes.errors import BadSetting
 
 if TYPE_CHECKING:
     from freeret.evaluate.results.tables import ResultTable
-    from freeret.evaluate.saved import Saved
     from freeret.evaluate.skipping import Skipped
 
 Markdown = Annotated[bool, Parameter(help="Print the tables in Markdown, and nothing else.")]
@@ -30,27 +29,19 @@ def table(*results: Path, paper: bool = False, markdown: Markdown = False) -> No
     """
     if not results and not paper:
         raise BadSetting("name at least one result file, such as out/eval/recipe.json, or --paper")
-    from freeret.evaluate.saved import read_saved
-
-    saved = read_saved(results)
     if paper:
-        _print([_published(saved)], markdown)
+        _print([_published(results)], markdown)
     else:
-        show_saved(saved, markdown=markdown)
+        show_results(results, markdown=markdown)
 
 
 def show_results(files: Sequence[Path], *, markdown: bool = False) -> None:
-    """Print what some runs measured, what they skipped, and their files."""
-    from freeret.evaluate.saved import read_saved
-
-    show_saved(read_saved(files), markdown=markdown)
-
-
-def show_saved(saved: "Saved", *, markdown: bool = False) -> None:
     """Print results, then ablations; what they skipped; and their files."""
     from freeret.evaluate.ablation.tables import ablation_tables
     from freeret.evaluate.results.tables import name_apart, result_tables
+    from freeret.evaluate.saved import read_saved
 
+    saved = read_saved(files)
     runs = name_apart(saved.results)
     _print(result_tables(runs) if runs else [], markdown)
     for path, ablations in saved.ablations:
@@ -67,10 +58,12 @@ def show_saved(saved: "Saved", *, markdown: bool = False) -> None:
         say(str(path))
 
 
-def _published(saved: "Saved") -> "ResultTable":
+def _published(files: Sequence[Path]) -> "ResultTable":
     from freeret.evaluate.ablation.tables import ablated_means
     from freeret.evaluate.results.tables import name_apart, published_table
+    from freeret.evaluate.saved import read_saved
 
+    saved = read_saved(files)
     ablated = [
         mean for _, ablations in saved.ablations for mean in ablated_means(ablations, "ablation")
     ]
@@ -80,7 +73,7 @@ def _published(saved: "Saved") -> "ResultTable":
 def _print(tables: "Sequence[ResultTable]", markdown: bool) -> None:
     for one in tables:
         if markdown:
-            print_lines(iter(one.markdown().split("\n")))
+            print_lines(one.markdown().split("\n"))
         else:
             print_table(one.title, one.columns, one.rows)
 

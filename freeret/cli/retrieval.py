@@ -30,6 +30,7 @@ from freeret.cli.output import (
     resumable,
     say,
     summary,
+    this_command,
 )
 from freeret.search import MEMORY
 from probes.embedded import SEEING
@@ -98,10 +99,11 @@ def search(
         preflight.check_writable(html.parent)
     retriever = stored.open(store, memory)
     hits = retriever.search_many(items, top_n=top_n, ann=ann, task=task, **arguments)
-    if not any(hits) and retriever.store is not None:
+    if not any(hits):
         from freeret.store.filters import Selection
 
-        note_why_no_items(retriever.store, Selection.of(arguments["filter"], arguments["kinds"]))
+        selection = Selection.of(arguments["filter"], arguments["kinds"])
+        note_why_no_items(retriever.corpus.store, selection)
     if html or open:
         from freeret.pages.hits import show_page
 
@@ -111,7 +113,7 @@ def search(
             print_lines(as_json(hit, item if queries else None) for hit in ranked)
     elif trec:
         ids = [item.id or "" for item in items] if queries else ["q"]
-        print_lines(iter(as_trec(dict(zip(ids, hits, strict=True)), trec)))
+        print_lines(as_trec(dict(zip(ids, hits, strict=True)), trec))
     else:
         for item, ranked in zip(items, hits, strict=True):
             _print_hits(item, ranked)
@@ -160,10 +162,8 @@ def answer(
         from freeret.store.filters import Selection
         from freeret.store.hints import why_no_items
 
-        if retriever.store is None:
-            raise
         selection = Selection.of(arguments["filter"], arguments["kinds"])
-        reason = why_no_items(retriever.store, selection)
+        reason = why_no_items(retriever.corpus.store, selection)
         raise StoreError(f"{error}{f' ({reason})' if reason else ''}") from None
     say(made.text)
     for number, hit in enumerate(made.sources, start=1):
@@ -184,7 +184,6 @@ def demo(
     preflight.check_writable(out)
     check_model(model, loading)
     say(f"Loading {model}")
-    from freeret.cli.output import this_command
     from freeret.demo.run import Demo
     from freeret.reports import report_of
     from probes import Backbone

@@ -1,4 +1,4 @@
-"""The demo's built-in corpus of texts, and the methods that the recipe is compared with on it."""
+"""The demo's built-in corpus of texts, and the file of its hits."""
 
 import csv
 import json
@@ -9,9 +9,9 @@ from typing import Any
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.rankings import Run
-from freeret.evaluate.systems.registry import BM25, PromptedSystem
-from freeret.recipe import Recipe
-from probes import Backbone, Item
+from probes import Item
+
+TOP = 3
 
 
 def built_in_corpus() -> Dataset:
@@ -26,24 +26,14 @@ def built_in_corpus() -> Dataset:
     )
 
 
-def bm25_run(corpus: Dataset) -> Run:
-    """Rank passages by the words that they share with the question."""
-    return BM25().run(corpus)
-
-
-def output_run(backbone: Backbone, corpus: Dataset) -> Run:
-    """Rank passages with the same model read at its output: the E5-V extraction."""
-    return PromptedSystem.of("e5v", backbone, Recipe.e5v()).run(corpus, progress=True)
-
-
-def write_hits(path: Path, corpus: Dataset, runs: Mapping[str, Run], top: int = 3) -> None:
-    """Write a row per question: the passage that answers it, and the first hits of each method."""
+def write_hits(path: Path, corpus: Dataset, runs: Mapping[str, Run]) -> None:
+    """Write a row per question: the passage that answers it, and each method's first TOP hits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["question", "answer", *runs])
         for query in corpus.queries:
-            hits = [" ".join(list(run[query.id or ""])[:top]) for run in runs.values()]
+            hits = [" ".join(list(run[query.id or ""])[:TOP]) for run in runs.values()]
             writer.writerow([query.text, *corpus.judgements[query.id or ""], *hits])
 
 

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from freeret.cli.output import print_table, say
-from freeret.demo.corpus import bm25_run, built_in_corpus, output_run, write_hits
+from freeret.demo.corpus import built_in_corpus, write_hits
 from freeret.demo.media import SEARCHES, credits, media_sets
 from freeret.demo.page import Page, Table
 from freeret.demo.searches import SHOWN, Search, Searches, ask, index
 from freeret.evaluate.metrics import score_run
 from freeret.evaluate.rankings import Run
+from freeret.evaluate.systems.registry import BM25, PromptedSystem
 from freeret.pages.probe_folder import write_report
 from freeret.recipe import Recipe
 from freeret.retriever import FreeRet
@@ -41,7 +42,6 @@ class Demo:
     """One model, shown on the built-in corpus of passages, pictures and clips.
 
     Args:
-        backbone: The model.
         report: Its probe report, which decides the recipe.
         out: Folder for the page, the store, the probe report and the hits.
         command: How the page calls the program, such as `.venv/bin/freeret`.
@@ -72,11 +72,7 @@ class Demo:
         )
 
     def run(self) -> Path:
-        """Take every step.
-
-        Returns:
-            The file of the page.
-        """
+        """Take every step, and return the file of the page."""
         page = self.out / "index.html"
         self.search_first()
         self.page.write(page)
@@ -104,7 +100,7 @@ class Demo:
         """Store the other passages, ask every question, and draw the curve behind the recipe."""
         index(self.filler, self.corpus.documents)
         searches = ask(self.retriever, QUESTIONS, self.corpus.queries, self.answers)
-        self.runs = {"FreeRet": searches.as_run(), "shared words (BM25)": bm25_run(self.corpus)}
+        self.runs = {"FreeRet": searches.as_run(), "shared words (BM25)": BM25().run(self.corpus)}
         self.page.examples = searches.worked() or [Searches(QUESTIONS, searches.searches[:1])]
         self.page.scores = FITTED_SCORES
         self.page.galleries.append(searches)
@@ -137,7 +133,8 @@ class Demo:
 
     def compare(self) -> None:
         """Search with the same model read at its output, where it says its next word."""
-        run = output_run(self.backbone, self.corpus)
+        system = PromptedSystem.of("e5v", self.backbone, Recipe.e5v())
+        run = system.run(self.corpus, progress=True)
         self.runs["the same model, read at its output (E5-V)"] = run
         self.page.tables[0] = self._comparison()
         write_hits(self.out / "hits.csv", self.corpus, self.runs)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from freeret.evaluate.systems.vectors import ByVectors, Space, VectorSystem
+from freeret.evaluate.systems.vectors import Space, VectorSystem
 from freeret.recipe import Recipe
 from freeret.reports import recipe_for
 from freeret.reranker import Reranker, by_query
@@ -43,7 +43,6 @@ def ray_actors(num_actors: int | None = None, address: str | None = None) -> Ite
 
     Args:
         num_actors: By default one per GPU, or one per node without GPUs.
-        address: Of a Ray cluster.
 
     Raises:
         BadSetting: Ray is not installed.
@@ -96,8 +95,6 @@ class Actors:
         """Apply a function to every block.
 
         Args:
-            function: Applied inside the actors.
-            blocks: Its inputs.
             progress: Title of the bar; None: no bar.
 
         Returns:
@@ -148,7 +145,7 @@ class Actors:
         return SpreadReranker(reranker, self)
 
 
-class SpreadSystem(ByVectors):
+class SpreadSystem(VectorSystem):
     """A system of vectors whose items are encoded by actors."""
 
     def __init__(self, system: VectorSystem, actors: Actors):

@@ -134,10 +134,8 @@ def sample(
 
     Args:
         dataset: Left as it is when it is small enough.
-        queries: Keep at most this many.
         documents: Keep at most this many; all judged documents are kept. Where queries have
             candidates, their candidates are the documents.
-        seed: Seed of the draw.
 
     Returns:
         The smaller dataset, whose note says how it was drawn.

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import ir_measures
 import numpy as np
@@ -28,48 +28,32 @@ BLOCKS = 20
 """Parts in which the swaps of a permutation test are drawn, to limit memory."""
 
 
-class Metric(Protocol):
-    """A measure of rankings: its values per query, and their aggregate."""
+class Metric:
+    """A measure of rankings: its values per query, and their aggregate, by default the mean."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
     def per_query(self, dataset: Dataset, run: Run) -> Values:
         """The value of each query, in the dataset's order."""
-        ...
+        raise NotImplementedError
 
     def grades(self, dataset: Dataset) -> Values | None:
         """The judged grade of each query, where the aggregate needs it; else None."""
-        ...
-
-    def aggregate(
-        self, values: Float[ndarray, "*_ n"], grades: Float[ndarray, "*_ n"] | None
-    ) -> Float[ndarray, "*_"]:
-        """The metric over the last axis."""
-        ...
-
-    def exchangeable(self, values: Values) -> Values:
-        """Values on a scale that two systems share, so that they can be swapped between them."""
-        ...
-
-
-class Averaged:
-    """The part of a metric that is its mean over queries."""
-
-    def grades(self, dataset: Dataset) -> None:
         return None
 
     def aggregate(
         self, values: Float[ndarray, "*_ n"], grades: Float[ndarray, "*_ n"] | None = None
     ) -> Float[ndarray, "*_"]:
+        """The metric over the last axis."""
         return values.mean(-1)
 
     def exchangeable(self, values: Values) -> Values:
+        """Values on a scale that two systems share, so that they can be swapped between them."""
         return values
 
 
 @dataclass(frozen=True)
-class MeanMetric(Averaged):
+class MeanMetric(Metric):
     """A measure of ir-measures, averaged over queries; a query without hits counts 0."""
 
     name: str
@@ -95,7 +79,7 @@ class MeanMetric(Averaged):
 
 
 @dataclass(frozen=True)
-class Spearman:
+class Spearman(Metric):
     """Rank correlation of scores and grades over pairs; each query has one document."""
 
     name: str = "Spearman"
@@ -109,7 +93,7 @@ class Spearman:
         return np.array([max(row.values()) for row in rows], float)
 
     def aggregate(
-        self, values: Float[ndarray, "*_ n"], grades: Float[ndarray, "*_ n"] | None
+        self, values: Float[ndarray, "*_ n"], grades: Float[ndarray, "*_ n"] | None = None
     ) -> Float[ndarray, "*_"]:
         if grades is None:
             raise BadSetting("Spearman needs the grades of the pairs")
@@ -120,7 +104,7 @@ class Spearman:
 
 
 @dataclass(frozen=True)
-class Share(Averaged):
+class Share(Metric):
     """Share of one modality signature among the first hits, averaged over queries. It says how a
     system treats modalities, not how good it is: unbiased is the share among the answers."""
 

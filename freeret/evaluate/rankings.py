@@ -21,7 +21,7 @@ QueryScores = Callable[[int, Int[Tensor, " pool"] | None], Float[Tensor, " pool"
 """Scores of one query, given by its index, for documents, given by theirs; None: all, in order."""
 
 
-def to_run(dataset: Dataset, score: QueryScores, depth: int = DEPTH) -> Ranking:
+def to_run(dataset: Dataset, score: QueryScores) -> Ranking:
     """The best documents of each query among its candidates, never the query itself
     (`Dataset.in_corpus`); ties break by document id."""
     ids = [document.id or "" for document in dataset.documents]
@@ -39,7 +39,7 @@ def to_run(dataset: Dataset, score: QueryScores, depth: int = DEPTH) -> Ranking:
             others = pool != place[query.id or ""]
             pool, scores = pool[others], scores[others]
         best = scores.sort(descending=True, stable=True)
-        ranked = zip(best.indices[:depth].tolist(), best.values[:depth].tolist(), strict=True)
+        ranked = zip(best.indices[:DEPTH].tolist(), best.values[:DEPTH].tolist(), strict=True)
         run[query.id or ""] = ordered({ids[int(pool[i])]: value for i, value in ranked})
     return run
 

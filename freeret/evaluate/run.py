@@ -28,7 +28,7 @@ from freeret.evaluate.loaders import Loader
 from freeret.evaluate.rankings import Run
 from freeret.evaluate.results.file import Result
 from freeret.evaluate.results.kept import Kept, slug
-from freeret.evaluate.skipping import Skipped
+from freeret.evaluate.skipping import Skipped, skipped_documents
 from freeret.evaluate.stage2 import Judge, judge_run, rerank_run
 from freeret.evaluate.systems.vectors import System, VectorSystem
 from freeret.reranker import Reranker
@@ -65,15 +65,11 @@ def evaluate(
     """One system over all datasets, each loaded when its turn comes.
 
     Args:
-        loaders: Datasets by their loaders.
         system: What is evaluated. One whose recipe has no frame is not reranked, with a warning.
         out: Folder of the result files; those of an earlier call are gone on with.
-        rerank: Depths of stage 2.
-        seed: Of the intervals.
         on_error: With "skip" a bad query scores 0, a bad document is not in the pool, and a pair
             that cannot be judged stands below those that are; the result lists them. With "raise"
             the first of them ends its dataset.
-        progress: Whether to show bars.
         actors: Share the work, and leave no trace but in the timings.
 
     Returns:
@@ -138,9 +134,7 @@ class _Work:
         run = first.ranking(dataset)
         if run is None:
             start = time.perf_counter()
-            skipped = skipped_documents(dataset) if self.skip else None
-            if skipped is None:
-                dataset.check_readable()
+            skipped = skipped_documents(dataset, self.skip)
             run = self.system.run(dataset, progress=self.progress, skipped=skipped)
             prompts = self.system.prompts_for(dataset)
             first.add(dataset, run, prompts, skipped or [], self._timing(_since(start)))
@@ -200,11 +194,6 @@ class _Work:
                 signatures = f"{query.signature} → {documents[id].signature}"
                 return {signatures: [system.backbone.encoder.wording(prompted)]}
         return {}
-
-
-def skipped_documents(dataset: Dataset) -> list[Skipped]:
-    """The documents that could not be read when the dataset was loaded."""
-    return [Skipped("document", id, reason) for id, reason in dataset.unreadable.items()]
 
 
 def _since(start: float) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from freeret.embedder import not_finite
+from freeret.evaluate.datasets import Dataset
 from probes import Item
 from probes.errors import BadItem, one_line
 from probes.prompts import Side
@@ -30,6 +31,15 @@ class Skipped:
     id: str
     """Of a pair, the ids of query and document with a space between."""
     reason: str
+
+
+def skipped_documents(dataset: Dataset, skip: bool) -> list[Skipped] | None:
+    """The documents that could not be read when the dataset was loaded; None where bad items are
+    not skipped. Raises what `Dataset.check_readable` does then."""
+    if not skip:
+        dataset.check_readable()
+        return None
+    return [Skipped("document", id, reason) for id, reason in dataset.unreadable.items()]
 
 
 def work_on_good(

@@ -40,16 +40,12 @@ def judge_run(
     """Judge the first `depth` candidates of every query.
 
     Args:
-        dataset: The queries and documents.
-        run: The ranking of stage 1.
-        reranker: Judges the pairs.
         depth: Candidates per query.
         cascade: Only queries whose first candidate leads by at most this are judged (see
             `probes.measure.fusion.lead`); None: all.
         kept: Margins of an earlier call, which are not measured again; new ones are added.
         skipped: Takes the pairs that cannot be judged. Without it the first of them raises BadItem.
         together: Queries per call of the reranker.
-        progress: Whether to show a bar.
 
     Returns:
         The log-odds of a match, by query and document.
@@ -111,7 +107,6 @@ def rerank_run(
     below those that have one, in stage 1's order.
 
     Args:
-        run: The ranking of stage 1.
         margins: Log-odds by query and document.
         depth: Candidates per query.
         fusion: Weight of the log-odds against the standardised score of stage 1; None: the log-odds

@@ -33,7 +33,6 @@ def model_card(report: ProbeReport, recipe: Recipe | None = None) -> str:
     """Describe a backbone as a retriever: recipe, use, measured figures, limits, fingerprint.
 
     Args:
-        report: What the probes measured.
         recipe: The recipe in use; None: the one that the report supports.
 
     Returns:

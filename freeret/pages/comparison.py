@@ -10,14 +10,7 @@ from probes.measure.parts import PROMPT_KINDS
 
 
 def comparison_page(comparison: Comparison) -> str:
-    """A comparison of probe reports as one self-contained HTML page.
-
-    Args:
-        comparison: What `probes.compare` returned; parts that a report lacks are named as gaps.
-
-    Returns:
-        The page.
-    """
+    """A comparison of probe reports as one self-contained HTML page."""
     return render(
         "pages/comparison.html",
         title=f"{len(comparison.reports)} probe reports compared",

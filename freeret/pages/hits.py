@@ -21,7 +21,6 @@ def hits_page(
     """Queries with their hits as one self-contained HTML page.
 
     Args:
-        retriever: The retriever that searched.
         queries: The queries, in the order of `hits`.
         hits: A list of hits per query, as `FreeRet.search_many` returns.
         command: The command line that searched, if the page is to show it.
@@ -51,18 +50,7 @@ def show_page(
     *,
     browse: bool = False,
 ) -> Path:
-    """Write the page of a search that was made on the command line.
-
-    Args:
-        retriever: The retriever that searched.
-        queries: The queries, in the order of `hits`.
-        hits: A list of hits per query.
-        path: File to write; by default a temporary one.
-        browse: Whether to open the page in the browser.
-
-    Returns:
-        The file.
-    """
+    """Write the page of a search that was made on the command line."""
     path = path or Path(tempfile.mkdtemp(prefix="freeret-"), "hits.html")
     command = shlex.join(["freeret", *sys.argv[1:]])
     write_atomic(path, hits_page(retriever, queries, hits, command))

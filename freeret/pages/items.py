@@ -1,9 +1,9 @@
-"""Items and hits prepared for the macros of `items.html`: texts, thumbnails, formatted scores."""
+"""Items and hits prepared for the macros of `items.html`: texts and thumbnails."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from freeret.pages.thumbnails import FRAME_SIDE, NAMES, PICTURE_SIDE, data_uri, thumbnails
 from probes import Item
@@ -38,18 +38,10 @@ class ItemCard:
 
 @dataclass(frozen=True)
 class HitCard:
-    """A hit on a page, its scores formatted."""
+    """A hit on a page, and its item with thumbnails."""
 
     rank: int
-    id: str
-    score: str
-    legs: str
-    """The scores and ranks of both legs; empty where the search had no lexical leg."""
-    words: str
-    """The words that the model reads in its media; empty for a text."""
-    judged: str
-    """Both stages' scores; empty where the hit was not reranked."""
-    metadata: dict[str, Any]
+    hit: "Hit"
     item: ItemCard
 
 
@@ -71,20 +63,7 @@ def item_card(item: Item, side: int = PICTURE_SIDE) -> ItemCard:
 
 def hit_cards(hits: "Iterable[Hit]", side: int = PICTURE_SIDE) -> list[HitCard]:
     """Hits with their ranks, counted from 1."""
-    return [
-        HitCard(
-            rank,
-            hit.id,
-            f"{hit.score:.3f}",
-            str(hit.legs or ""),
-            " ".join(hit.words),
-            "" if hit.stage2_score is None else
-            f"stage 1 {hit.stage1_score:.3f}, stage 2 p(match) {hit.stage2_score:.3f}",
-            dict(hit.item.metadata),
-            item_card(hit.item, side),
-        )
-        for rank, hit in enumerate(hits, start=1)
-    ]  # fmt: skip
+    return [HitCard(rank, hit, item_card(hit.item, side)) for rank, hit in enumerate(hits, start=1)]
 
 
 def _medium(part: Part, name: str, side: int) -> Medium:

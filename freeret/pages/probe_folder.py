@@ -26,9 +26,6 @@ def write_report(
     """Write report.html, report.json, recipe.json, summary.md and the figures.
 
     Args:
-        report: The report.
-        folder: Folder for the files.
-        formats: Formats of the figures.
         looks: Width, prompts and panels of the figures; see `probes.plots.figures.figure_of`.
 
     Returns:
@@ -54,9 +51,6 @@ def write_measured(
 
     Args:
         report: Fields of `ProbeReport` by name, as `probes.measure.run.probe_parts` returns them.
-        folder: Folder for the files.
-        formats: Formats of the figures.
-        looks: Width, prompts and panels of the figures.
     """
     head = {name: value for name, value in report.items() if name not in PARTS}
     for part in PARTS:

@@ -37,9 +37,6 @@ def report_page(report: ProbeReport, recipe: Recipe | None) -> str:
     Args:
         report: The report; empty parts are left out.
         recipe: The recipe that follows from it; None where it lacks parts that a recipe needs.
-
-    Returns:
-        The page.
     """
     return render(
         "pages/report.html",

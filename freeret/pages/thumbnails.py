@@ -27,7 +27,6 @@ def thumbnails(part: Part, name: str, side: int = PICTURE_SIDE) -> tuple[list[by
     """Make thumbnails of a picture, or of some frames of a clip.
 
     Args:
-        part: A picture or a clip.
         name: How an error calls its item.
         side: Longest side of a picture's thumbnail, pixels; frames of a clip are at most
             FRAME_SIDE.

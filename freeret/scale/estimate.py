@@ -95,11 +95,8 @@ def estimate(
 
     Args:
         backbone: The model that will embed the items, on the device that is measured.
-        listing: The files.
         rerank: Candidates of each query that will be reranked.
-        queries: Number of queries.
         price: Of one hour of this device.
-        seed: Of the sample.
 
     Raises:
         BadItem: Nothing in the sample of a signature can be read, such as pictures by a backbone

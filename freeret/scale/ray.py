@@ -71,13 +71,8 @@ def index_without_weights(
 
     Args:
         opening: Store, model and recipe.
-        items: As for `FreeRet.index`.
         cluster: Where the actors run.
-        on_error: As for `FreeRet.index`.
-        prune: As for `FreeRet.index`.
-        shards: As for `FreeRet.index`.
         ann: Approximate index to build over everything stored.
-        progress: Whether to show progress bars.
 
     Returns:
         What was done, and the recall of the approximate index.
@@ -161,14 +156,9 @@ def index_with_ray(
         opening: The store, which exists, and the backbone: each actor loads it with these settings,
             and decides the others by its own device.
         items: `Listing`s of files are read by tasks of Ray, other items are sent from here.
-        cluster: Where the actors run.
         on_error: "raise", or "skip" to report bad items and go on. An id that comes twice with two
             contents is a bad item, as in one process; but two blocks may be written at once, so
             which of the two contents is stored is undetermined.
-        progress: Whether to show progress bars.
-
-    Returns:
-        What was done.
 
     Raises:
         BadItem, StoreError, StoreMismatch, BackboneNotFound: As in one process.
@@ -216,13 +206,7 @@ def _check_ids(done: Indexed, outcome: Indexed, on_error: str) -> None:
 
 
 class Indexing:
-    """An actor: it indexes block after block, as a single process does.
-
-    Args:
-        opening: As for `index_with_ray`.
-        on_error: As for `index_with_ray`.
-        threads: Threads of torch.
-    """
+    """An actor: it indexes block after block, as a single process does."""
 
     def __init__(self, opening: Opening, on_error: str, threads: int):
         self.on_error, self.error = on_error, None
@@ -295,7 +279,6 @@ def share(ray: Any, num_actors: int | None) -> tuple[int, int, dict[str, Any]]:
     """Divide a cluster among actors.
 
     Args:
-        ray: The module, connected to the cluster.
         num_actors: Their number; by default one per GPU, or one per node without GPUs.
 
     Returns:

@@ -72,7 +72,6 @@ def items_per_second(backbone: Backbone, make: Callable[[int], Item]) -> float:
     """Throughput of stage 1 on this device, in items per second, processor and towers included.
 
     Args:
-        backbone: The backbone.
         make: Returns a different item for every number, so that none is cached.
     """
     embedder = Embedder(backbone, "attn[-1]", "prompteol")

@@ -30,8 +30,6 @@ class Weightless(Backbone):
 
     Args:
         parts: Those of `load_pretrained(…, weights=False)`.
-        name: As for `Backbone`.
-        loading: As for `Backbone`.
         identity: From a process that has loaded the same model in the same way.
     """
 

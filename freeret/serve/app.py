@@ -53,8 +53,6 @@ def create_app(
 
     Args:
         retriever: The retriever; only the server may use it from now on.
-        limits: Size and time limits of requests, and the length of the queue.
-        token: Bearer token that callers must send, if any.
         hosts: Accepted values of the Host header; an empty tuple accepts all.
 
     Returns:

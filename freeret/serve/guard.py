@@ -49,8 +49,6 @@ class Guard:
     """ASGI middleware around the whole application.
 
     Args:
-        app: The application.
-        limits: Limits of a body's size and time.
         token: Bearer token that every request except for the page must carry, if any.
         hosts: Accepted values of the Host header; an empty tuple accepts all.
     """

@@ -22,7 +22,6 @@ from freeret.store.filters import Selection
 from freeret.store.hints import why_no_items
 from freeret.store.table import Store
 from probes import Item
-from probes.errors import StoreError
 from probes.model.encoding import Row
 from probes.prompts import Side
 
@@ -60,9 +59,7 @@ class Service:
 
     @property
     def store(self) -> Store:
-        if self.retriever.store is None:
-            raise StoreError("no store is open")
-        return self.retriever.store
+        return self.retriever.corpus.store
 
     @property
     def model(self) -> str:
@@ -191,8 +188,7 @@ class Ranking:
     lexical: Lexicality = "auto"
 
     def __call__(self, calls: list[tuple[Item, Tensor]]) -> list[Hits]:
-        if self.retriever.store is not None:
-            self.retriever.store.refresh()
+        self.retriever.corpus.store.refresh()
         return self.retriever.search_many(
             [query for query, _ in calls],
             self.top_n,

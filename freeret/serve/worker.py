@@ -72,13 +72,6 @@ class Worker:
     async def submit(self, work: Work, payload: Any) -> Any:
         """Queue a call and wait for its result; a call that is cancelled in the queue is dropped.
 
-        Args:
-            work: The function.
-            payload: This caller's argument.
-
-        Returns:
-            The result of `work` for the payload.
-
         Raises:
             Exception: `work` raised it, or returned it for this payload.
         """

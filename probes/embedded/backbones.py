@@ -202,10 +202,6 @@ def ensure(alias: str, cache: Path | None = None) -> Path:
     appears under its name only when it is complete; leftovers of an interrupted run are removed by
     the next one.
 
-    Args:
-        alias: A key of `ALIASES`.
-        cache: The folder in which backbones are kept; `default_cache()` by default.
-
     Raises:
         FetchError: Unknown alias, failed download, wrong checksum, full or unwritable disk.
     """

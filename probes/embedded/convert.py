@@ -10,11 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TokenizersBackend
 def convert(gguf: Path, folder: Path, splits_digits: bool) -> None:
     """Write `gguf` to `folder`: float32 safetensors, configuration and tokenizer.
 
-    Args:
-        gguf: The file.
-        folder: Where to write.
-        splits_digits: Whether the tokenizer splits digits before anything else. A GGUF only names
-            such a rule and transformers' reader ignores it, so it is restored here.
+    `splits_digits` says whether the tokenizer splits digits before anything else. A GGUF only names
+    such a rule and transformers' reader ignores it, so it is restored here.
     """
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32

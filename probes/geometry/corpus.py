@@ -76,11 +76,8 @@ class CorpusGeometry:
             self._sample(signature, [ids[int(i)] for i in places], vectors[rows])
 
     def fit(self, reference: Reference) -> Geometry:
-        """The geometry of all documents that were added.
-
-        Args:
-            reference: Supplies the prior of signatures with fewer than FEW documents.
-        """
+        """The geometry of all documents that were added. The reference supplies the prior of
+        signatures with fewer than FEW documents."""
         if self.kind == "none":
             return Geometry()
         few = [s for s, moments in self.moments.items() if moments.count < FEW]

@@ -53,13 +53,9 @@ def prior_weight(moments: Moments, prior: Float[Tensor, " hidden"], variance: fl
     """Weight of the prior in the mean of a signature, from 0 to 1: the positive-part James–Stein
     estimator, B = σ² / (n·‖x̄ - p‖²), times 1 - n / FEW, since the prior is unknown from FEW on.
 
-    A prior that is as near as the sampling error of the mean x̄ of n documents replaces it; one that
-    is far, as the mean of all modalities is from that of pictures, hardly counts.
-
-    Args:
-        moments: Of the documents of the signature.
-        prior: p.
-        variance: σ², of documents around their means.
+    A prior p that is as near as the sampling error of the mean x̄ of n documents replaces it; one
+    that is far, as the mean of all modalities is from that of pictures, hardly counts. The variance
+    σ² is that of documents around their means.
     """
     distance = float((moments.mean - prior).square().sum())
     sampling = variance / moments.count
@@ -90,13 +86,8 @@ def whitening(
     """The ZCA whitening transform W = (C + λ·tr(C)/d·I)^(-1/2) of a covariance C of unit vectors in
     d dimensions, with shrinkage λ (whitening: Su et al., 2021, arXiv 2103.15316).
 
-    Args:
-        covariance: C.
-        count: Number n of vectors that it was estimated from, for the default of λ.
-        shrinkage: λ; by default `default_shrinkage`.
-
-    Returns:
-        W, symmetric, float32.
+    W is symmetric and float32. By default λ is the `default_shrinkage` of the number of vectors
+    that C was estimated from.
     """
     weight = default_shrinkage(count, len(covariance)) if shrinkage is None else shrinkage
     values, vectors = torch.linalg.eigh(covariance.double())

@@ -48,11 +48,10 @@ class Scale:
     def of(self, queries: Float[Tensor, "q hidden"]) -> tuple[Tensor, Tensor]:
         """Location and spread of each query's cosines with the documents.
 
-        Returns:
-            Their mean, and their upper semideviation sqrt(mean(max(0, cosine - mean)²)), both
-            `[q]`, float64. Only the upper half counts, since the highest cosines compete:
-            cosines with a few near matches are skewed, and under a symmetric deviation those
-            matches would crowd out the best documents of other signatures.
+        They are their mean, and their upper semideviation sqrt(mean(max(0, cosine - mean)²)), both
+        `[q]`, float64. Only the upper half counts, since the highest cosines compete: cosines with
+        a few near matches are skewed, and under a symmetric deviation those matches would crowd out
+        the best documents of other signatures.
         """
         groups = [(queries @ rows.T).double() for rows in (self.documents, self.prior) if len(rows)]
         mean = self._blended([cosines.mean(1) for cosines in groups])
@@ -165,16 +164,13 @@ class Geometry:
 def nearest_third(
     queries: Float[Tensor, "q hidden"], references: Float[Tensor, "r hidden"]
 ) -> Float[Tensor, "q hidden"]:
-    """The mean of the third of the reference queries that is nearest to each query.
+    """The mean of the third of the reference queries that is nearest to each query; all are unit
+    vectors.
 
     Reference queries are of three kinds: sentences, captions of drawn scenes, and captions of
     everyday things. A mean of all kinds leaves in a query what its kind shares, and a document that
     lies in this direction is near to every query (localized centering: Hara et al., 2015,
     doi:10.1609/aaai.v29i1.9629).
-
-    Args:
-        queries: Unit vectors.
-        references: Unit vectors.
     """
     # In float64, so that the third does not depend on the batch that a query is in.
     cosines = queries.double() @ references.double().T

@@ -59,15 +59,8 @@ class Frame:
         instruction: str | None = None,
         layout: Layout = "options first",
     ) -> Prompted:
-        """Build the prompt: instruction, options, query, candidate and answer cue, in that order or
-        with the options last.
-
-        Args:
-            query: The query.
-            candidate: The candidate.
-            instruction: What a match is; by default INSTRUCTION.
-            layout: Where the options stand.
-        """
+        """Build the prompt: instruction (by default INSTRUCTION), options, query, candidate and
+        answer cue, in that order or with the options last."""
         first, last = (
             (f"{self.options}\n\n", "")
             if layout == "options first"
@@ -140,11 +133,8 @@ class Labels:
     @classmethod
     def of(cls, backbone: Backbone, frame: Frame) -> "Labels":
         """The spellings of each label, with and without a leading space, that are a single token;
-        where neither is, the first tokens of both.
-
-        Raises:
-            UnsupportedBackbone: The two labels begin with the same token.
-        """
+        where neither is, the first tokens of both. Raises UnsupportedBackbone where the two labels
+        begin with the same token."""
         spelled, single = [], True
         for label in (frame.positive, frame.negative):
             tokens = [backbone.encoder.plain.tokenize(form) for form in (label, f" {label}")]
@@ -177,18 +167,10 @@ def judge(
     *,
     progress: str | None = None,
 ) -> Float[np.ndarray, " pairs"]:
-    """The margin of each (query, candidate) pair under a frame.
+    """The margin of each (query, candidate) pair under a frame: log p(positive) - log p(negative).
 
-    Args:
-        backbone: The model that judges.
-        frame: The frame.
-        pairs: Those of one query share its computation, and all of them share forwards.
-        instruction: What a match is; by default INSTRUCTION.
-        layout: Where the options stand.
-        progress: Title of a progress bar; None shows no bar.
-
-    Returns:
-        log p(positive) - log p(negative) of each pair.
+    Pairs of one query share its computation, and all of them share forwards. Instruction and layout
+    are those of `Frame.apply`; `progress` is the title of a progress bar, None shows none.
     """
     labels = Labels.of(backbone, frame)
 
@@ -225,11 +207,8 @@ Frames = str | Frame | Mapping[str, Frame] | Sequence[str | Frame]
 
 
 def as_frames(frames: Frames) -> list[Frame]:
-    """A list of frames from frames or their names in FRAMES; a lone one is a list of one.
-
-    Raises:
-        BadSetting: There is no frame of this name.
-    """
+    """A list of frames from frames or their names in FRAMES; a lone one is a list of one. Raises
+    BadSetting where there is no frame of a name."""
     if isinstance(frames, Mapping):
         frames = list(frames.values())
     if isinstance(frames, str) or not isinstance(frames, Iterable):

@@ -20,7 +20,8 @@ def fuse(
     weight: float | None,
     among: Bool[np.ndarray, "*queries candidates"] | bool = True,
 ) -> Float[np.ndarray, "*queries candidates"]:
-    """Each query's candidates by two scores: standardised stage-1 score + weight · margin.
+    """Each query's candidates by two scores: standardised stage-1 score + weight · margin, float64,
+    higher is better.
 
     Args:
         stage1: Stage-1 scores. Equal ones standardise to 0.
@@ -28,9 +29,6 @@ def fuse(
             BM25 (Robertson and Zaragoza, 2009).
         weight: None leaves the margins alone to decide.
         among: Which of them are candidates; the scores of others mean nothing.
-
-    Returns:
-        Fused scores, float64; higher is better.
     """
     second = np.asarray(margins, dtype=float)
     return second if weight is None else standardise(stage1, among) + weight * second

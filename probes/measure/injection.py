@@ -52,20 +52,8 @@ def injection_shifts(
     seed: int = 0,
     progress: bool = False,
 ) -> Results[Injection]:
-    """Measure every attack under every frame.
-
-    Args:
-        backbone: The model that judges.
-        frames: Frames, or their names in FRAMES; by default all of FRAMES.
-        seed: Seed of the bootstrap intervals, which resample near-misses.
-        progress: Whether to show progress bars.
-
-    Returns:
-        A result for each frame and attack.
-
-    Raises:
-        BadSetting: There is no frame of this name.
-    """
+    """Measure every attack under every frame, given as to `framing_bias`. The bootstrap intervals
+    resample near-misses. Raises BadSetting where there is no frame of a name."""
     rows = [row for row in matches() if not row["match"]][:PAIRS]
     results: Results[Injection] = Results()
     for frame in as_frames(frames):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from probes.data import paraphrases
 from probes.display import data_frame, picture
-from probes.errors import BadFile, BadSetting, FreeRetError
+from probes.errors import BadFile, BadSetting
 from probes.files import read_json, write_json, wrong_field
 from probes.items import Item, as_item, several
 from probes.measure.parts import NO_TURN, PROMPT_KINDS
@@ -161,6 +161,8 @@ class Curves:
 
 
 CURVES = tuple(field.name for field in fields(Curves) if field.name != "words")
+QUANTITIES = ("alpha", "beta", "norm", "rank", "probability")
+"""The quantities of the curves; a curve is named after its quantity and its kind of site."""
 
 
 def curve_prompts(kind: str) -> list[Source]:
@@ -252,10 +254,17 @@ def lexicalization_curves(
         if any(isinstance(item, Prompted) for item in items):
             raise BadSetting("these items are under a prompt already: leave `prompt` out")
         prompts = [template.apply(as_item(item)) for item in items]
+    rows = prompt_rows(backbone, prompts)
+    return _measure(backbone, rows, seed, "lexicalization curves" if progress else None)
+
+
+def prompt_rows(backbone: Backbone, prompts: Source | Sequence[Source] | None) -> list[Row]:
+    """Prompts, or by default those of `curve_prompts("word")`, as tokens. Raises BadSetting where
+    there are none."""
     rows = backbone.rows(curve_prompts("word") if prompts is None else prompts)
     if not rows:
         raise BadSetting("there are no prompts to measure: give at least one, or None")
-    return _measure(backbone, rows, seed, "lexicalization curves" if progress else None)
+    return rows
 
 
 def curve_sites(num_layers: int) -> list[Site]:
@@ -283,8 +292,7 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
         """For each row, five quantities at every site after `embed`, the id of y*, and the states
         that the diagnostic reads."""
         states = record(backbone, batch, [*sites, *late], logits=True)
-        if states.logits is None:
-            raise FreeRetError("the trace kept no logits")
+        assert states.logits is not None
         word = states.logits.argmax(-1)
         stream = torch.stack([states[site].float().cpu() for site in sites], dim=1)
         lens = [_find_word(backbone.lens(states[site], site), word) for site in sites[1:-1]]
@@ -303,37 +311,18 @@ def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str |
     *columns, words = zip(*run_batches(backbone, rows, forward, progress=progress), strict=True)
     *quantities, kept = map(torch.stack, columns)
     remember(backbone, rows, late, kept)
-    alpha, beta, lengths, ranks, probabilities = (q.double().numpy() for q in quantities)
+    arrays = (quantity.double().numpy() for quantity in quantities)
+    values: dict[str, ndarray] = dict(zip(QUANTITIES, arrays, strict=True))
 
-    def at(kind: str, values: ndarray) -> ndarray:
+    def curve(name: str) -> Interval:
+        """A curve by its name, such as `beta_mlp`: a quantity at the sites of one kind."""
+        quantity, kind = name.split("_")
         columns = [i for i, site in enumerate(sites[1:]) if site.kind == kind]
-        return np.take(values, columns, axis=1)
+        average = median_interval if quantity == "rank" else mean_interval
+        return average(np.take(values[quantity], columns, axis=1), seed)
 
-    def attn(values: ndarray) -> Interval:
-        return mean_interval(at("attn", values), seed)
-
-    def mlp(values: ndarray) -> Interval:
-        return mean_interval(at("mlp", values), seed)
-
-    def norm(values: ndarray) -> Interval:
-        return mean_interval(at("norm", values), seed)
-
-    return Curves(
-        alpha_attn=attn(alpha),
-        alpha_mlp=mlp(alpha),
-        alpha_norm=norm(alpha),
-        beta_attn=attn(beta),
-        beta_mlp=mlp(beta),
-        beta_norm=norm(beta),
-        norm_attn=attn(lengths),
-        norm_mlp=mlp(lengths),
-        rank_attn=median_interval(at("attn", ranks), seed),
-        rank_mlp=median_interval(at("mlp", ranks), seed),
-        probability_attn=attn(probabilities),
-        probability_mlp=mlp(probabilities),
-        probability_norm=norm(probabilities),
-        words=[backbone.tokenizer.decode([word]) for word in words],
-    )
+    decoded = [backbone.tokenizer.decode([word]) for word in words]
+    return Curves(**{name: curve(name) for name in CURVES}, words=decoded)
 
 
 def _find_word(logits: Tensor, word: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,36 +45,23 @@ Format = Literal["png", "svg", "pdf"]
 
 
 def with_needed(parts: Collection[str]) -> list[PartName]:
-    """Parts together with those that they need, in the order of PARTS.
-
-    Raises:
-        BadSetting: There is no such part.
-    """
-    needed = {need for part in parts for need in NEEDS.get(part, ())}
-    names: set[Any] = {*map(_known, parts), *needed}
+    """Parts together with those that they need, in the order of PARTS. Raises BadSetting where
+    there is no such part."""
+    names: set[Any] = {check_choice("a part of a report", part, PARTS) for part in parts}
+    names |= {need for part in names for need in NEEDS.get(part, ())}
     return sorted(names, key=PARTS.index)
-
-
-def _known(part: Any) -> PartName:
-    return check_choice("a part of a report", part, PARTS)
 
 
 def listed(names: str | None, option: str, choices: Iterable[str]) -> list[Any] | None:
     """The names in a list such as `alpha,beta`, in the order given; None where there is no list.
-
-    Raises:
-        BadSetting: A name is not among the choices.
-    """
+    Raises BadSetting where a name is not among the choices."""
     if names is None:
         return None
     return [check_choice(f"--{option}", name.strip(), choices) for name in names.split(",")]
 
 
 def part_names(listed: str) -> list[PartName]:
-    """The parts named in a list such as `curves,synonyms`, with those that they need.
-
-    Raises:
-        BadSetting: There is no such part, or the list names none.
-    """
+    """The parts named in a list such as `curves,synonyms`, with those that they need. Raises
+    BadSetting where there is no such part, or the list names none."""
     names = [name.strip() for name in listed.split(",") if name.strip()]
     return with_needed(names or [listed])

@@ -60,10 +60,8 @@ def reference_vectors(
 ) -> Reference:
     """Vectors of the reference items; each group is encoded at most once, on first use.
 
-    Args:
-        encode: Encodes items to raw vectors.
-        symmetric: Whether `encode` treats queries and documents alike.
-        keep: Where the vectors of a group are kept beyond this function's memory.
+    `symmetric` says whether `encode` treats queries and documents alike; `keep` keeps the vectors
+    of a group beyond this function's memory.
     """
 
     @functools.cache

@@ -77,7 +77,8 @@ def rerank_gain(
     seed: int = 0,
     progress: bool = False,
 ) -> list[Fusion]:
-    """Measure the gain of reranking over stage 1 at each weight of WEIGHTS.
+    """Measure the gain of reranking over stage 1, at each weight of WEIGHTS and on each query set
+    of SETS, over QUERIES queries of the set, evenly spaced.
 
     Args:
         backbone: The model that embeds and judges.
@@ -86,9 +87,6 @@ def rerank_gain(
         lexical: Weight of the lexical score beside the vectors of stage 1.
         seed: Seed of the bootstrap intervals.
         progress: Whether to show a bar.
-
-    Returns:
-        One entry per query set of SETS and weight, over QUERIES queries of the set, evenly spaced.
     """
     gains = []
     for name in SETS:
@@ -124,19 +122,8 @@ def fusion_gains(
     """The reciprocal ranks that reranking leads to, and their gain over stage 1, at each weight.
 
     As in `search(rerank=5)` only the candidates change places: an answer that is not among them
-    keeps its stage-1 rank. The gain is therefore zero where stage 1 missed the answer.
-
-    Args:
-        judge: The name of the judge that gave the margins.
-        queries: The name of the query set.
-        scores: Stage-1 scores of the pool.
-        answers: The place in the pool of each query's answer.
-        candidates: Places in the pool of each query's highest scores.
-        margins: Margins of each candidate.
-        seed: Seed of the bootstrap intervals.
-
-    Returns:
-        One entry per weight of WEIGHTS.
+    keeps its stage-1 rank. The gain is therefore zero where stage 1 missed the answer. Answers and
+    candidates, those of the highest scores, are places in the pool; margins are those of the judge.
     """
     ranks = answer_ranks(scores, answers)
     answer = candidates == answers[:, None]

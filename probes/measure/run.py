@@ -66,15 +66,8 @@ def probe_parts(
     progress: bool = False,
     keep: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Run some of the probes, and those that they need: reranking is measured with the best frame
-    and at the extraction that the diagnostic supports.
-
-    Args:
-        backbone: The model to measure.
-        parts: Names in PARTS.
-        seed: Seed of the bootstrap intervals.
-        progress: Whether to show a bar, with the time left.
-        keep: As in `probe`.
+    """Run some of the probes of PARTS, and those that they need: reranking is measured with the
+    best frame and at the extraction that the diagnostic supports. Arguments are those of `probe`.
 
     Returns:
         Fields of `ProbeReport` by name: the parts, and fingerprint, seed and timings.

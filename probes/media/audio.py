@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from probes.errors import BadItem
-from probes.media.sources import NO_PROTOCOL, Limits, check_seconds
+from probes.media.sources import Limits, check_seconds, decoded, open_container
 
 MAX_AMPLITUDE = 2**16
 """Bound on samples: they usually lie in [-1, 1], but some float files hold unscaled 16 bits."""
@@ -29,8 +29,11 @@ def read_audio(source: Any, rate: int, limits: Limits) -> np.ndarray:
         BadItem: There are no samples, they are not finite, or they are longer than allowed.
     """
     if hasattr(source, "read"):
-        with av.open(source, options=NO_PROTOCOL, metadata_errors="ignore") as container:
-            return _resampled(_decoded(container), rate, limits)
+        with open_container(source) as container:
+            if not container.streams.audio:
+                raise BadItem("it has no audio stream")
+            frames = decoded(container, container.streams.audio[0])
+            return _resampled(frames, rate, limits)
     return _resampled(_framed(*in_memory(source), limits), rate, limits)
 
 
@@ -42,19 +45,6 @@ def in_memory(source: Any) -> tuple[np.ndarray, Any]:
         f"a {type(source).__name__} is not audio; give a path, bytes or "
         '{"array": samples, "sampling_rate": rate}'
     )
-
-
-def _decoded(container: Any) -> Iterator[av.AudioFrame]:
-    if not container.streams.audio:
-        raise BadItem("it has no audio stream")
-    try:
-        for packet in container.demux(container.streams.audio[0]):
-            try:
-                yield from packet.decode()
-            except av.FFmpegError:
-                continue
-    except av.FFmpegError:
-        return
 
 
 def _framed(samples: np.ndarray, rate: Any, limits: Limits) -> Iterator[av.AudioFrame]:

@@ -5,18 +5,9 @@ video through its tower once: features are cached by content and given to the la
 wherever that medium stands. A candidate that is embedded and then judged against many queries is
 encoded once, and a row never depends on the pictures of its neighbours.
 
-The most used families read (docs/families.md lists all):
-
-| family                                 | a row may hold, in any number and order  |
-|----------------------------------------|------------------------------------------|
-| Qwen2-VL, Qwen2.5-VL, Qwen3-VL, GLM-4V | text, pictures, videos                   |
-| Qwen2.5-Omni (its Thinker)             | text, pictures, videos, audio            |
-| InternVL3, SmolVLM, LLaVA-OneVision    | text, pictures (in tiles), videos        |
-| Idefics3                               | text, pictures (in tiles)                |
-| LLaVA-1.5, Gemma 3                     | text, pictures                           |
-
-Rows of every kind may share a batch. LLaVA-OneVision cuts a picture into tiles only when it is
-alone in its row, Gemma 3 only with `do_pan_and_scan`.
+docs/families.md lists the kinds that each family reads, in any number and order. Rows of every kind
+may share a batch. LLaVA-OneVision cuts a picture into tiles only when it is alone in its row,
+Gemma 3 only with `do_pan_and_scan`.
 
 Pictures and frames are reduced to `MediaOptions.max_pixels`, and further where their row would
 exceed its limit (`probes/model/encoding/fitting.py`).

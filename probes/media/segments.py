@@ -33,18 +33,9 @@ def attend(
     max_length_q: int,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 tokens heads dimension"], None]:
-    """Full attention within each segment, in the form of an attention function of transformers.
-
-    Args:
-        module: The attention layer; unused.
-        query: Queries of the packed sequence.
-        key: Keys.
-        value: Values.
-        attention_mask: None: segments take the place of a mask.
-        scaling: Factor on the dot products.
-        cu_seq_lens_q: Where segments begin, and where the last one ends, `[segments + 1]`.
-        max_length_q: Length of the longest segment.
-    """
+    """Full attention within each segment of a packed sequence, in the form of an attention function
+    of transformers, whose layer and mask it ignores. `cu_seq_lens_q` holds where segments begin,
+    and where the last one ends, `[segments + 1]`; `max_length_q` is the length of the longest."""
     packed = [x[0].transpose(0, 1) for x in (query, key, value)]
     queries, keys, values = packed
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):

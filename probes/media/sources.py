@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
+
 from probes.errors import BadItem, UnsupportedBackbone
 from probes.items import Part
 from probes.media.silence import silence
@@ -120,6 +122,23 @@ def _fetch(url: str, options: MediaOptions) -> bytes:
     return content
 
 
+def open_container(file: Any) -> Any:
+    """An open video or audio file as a container of ffmpeg, which a `with` statement closes."""
+    return av.open(file, options=NO_PROTOCOL, metadata_errors="ignore")
+
+
+def decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames from the current position; packets that cannot be decoded are skipped."""
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue
+    except av.FFmpegError:
+        return
+
+
 def check_size(size: int, limits: Limits) -> None:
     """Raise BadItem for an empty file, or for one above the limit."""
     if size == 0:
@@ -161,14 +180,9 @@ def open_part(
 ) -> Iterator[Any]:
     """The value of a medium: an open file, or the object where it is in memory.
 
-    Args:
-        part: A picture, video or audio.
-        options: Limits, and whether web addresses may be fetched.
-        name: How messages call its item.
-        label: How messages call it there, one of `label_media`; `the image` by default.
-
-    Raises:
-        BadItem: It cannot be opened, or any error in the body of the `with` statement.
+    Messages call its item by `name`, and the medium by `label`, one of `label_media`; by default
+    `the image`. Raises BadItem where it cannot be opened, and for any error in the body of the
+    `with` statement.
     """
     with bad_item_on_error(name, label or f"the {part.kind}"):
         file = open_source(part.value, options)

@@ -145,12 +145,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Start to copy results from the device.
-
-    Returns:
-        Waits for the copy and returns it. What is computed on a GPU after this call is not waited
-        for.
-    """
+    """Start to copy results from the device; the function that is returned waits for the copy and
+    returns it. What is computed on a GPU after this call is not waited for."""
     if not tensor.is_cuda:
         copy = tensor.cpu()
         return lambda: copy

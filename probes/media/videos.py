@@ -13,7 +13,14 @@ from PIL import Image, ImageSequence
 
 from probes.errors import BadItem
 from probes.media.images import read_image, shrink, shrunk_size, to_rgb
-from probes.media.sources import NO_PROTOCOL, Limits, check_pixels, check_seconds, check_size
+from probes.media.sources import (
+    Limits,
+    check_pixels,
+    check_seconds,
+    check_size,
+    decoded,
+    open_container,
+)
 
 FRAMES_PER_SECOND = 2.0
 """Assumed rate of frames without timestamps: the sampling rate of Qwen's processors."""
@@ -135,7 +142,7 @@ def _from_animation(image: Image.Image, wanted: int, limits: Limits) -> Video:
 def _opened(file: Any) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream, rewound."""
     file.seek(0)
-    with av.open(file, options=NO_PROTOCOL, metadata_errors="ignore") as container:
+    with open_container(file) as container:
         if not container.streams.video:
             raise BadItem("it has no video stream")
         stream = container.streams.video[0]
@@ -188,14 +195,16 @@ def _frames_at(file: Any, targets: Sequence[int], keys: Sequence[int]) -> dict[i
     """
     with _opened(file) as (container, stream):
         sampled: dict[int, np.ndarray] = {}
-        frames, position = _decode_on(container, stream), targets[0] - 1
+        frames, position = decoded(container, stream), targets[0] - 1
         for target in targets:
             key = max((key for key in keys if key <= target), default=position)
             seeks = key > max(position, targets[0])
             if seeks:
                 container.seek(key, stream=stream)
-                frames = _decode_on(container, stream)
+                frames = decoded(container, stream)
             for frame in frames:
+                if frame.pts is None:
+                    continue
                 if seeks and frame.pts > target:
                     return _frames_at(file, targets, [])
                 position, seeks = frame.pts, False
@@ -203,18 +212,6 @@ def _frames_at(file: Any, targets: Sequence[int], keys: Sequence[int]) -> dict[i
                     sampled[frame.pts] = _upright(frame)
                     break
         return sampled
-
-
-def _decode_on(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames from the current position; packets that cannot be decoded are skipped."""
-    try:
-        for packet in container.demux(stream):
-            try:
-                yield from (frame for frame in packet.decode() if frame.pts is not None)
-            except av.FFmpegError:
-                continue
-    except av.FFmpegError:
-        return
 
 
 def _upright(frame: Any) -> np.ndarray:

@@ -33,17 +33,11 @@ class FrozenNorm:
     @classmethod
     @torch.no_grad()
     def at(cls, norm: Any, state: Float[Tensor, " hidden"]) -> "FrozenNorm":
-        """The map of a norm at a state.
+        """The map of a norm at a state that it reads. Raises UnsupportedBackbone where the equation
+        above does not hold: the module is another kind of norm.
 
         g is read from what the norm does to a vector of mean 0 without zeros, s from what it does
-        to the state, and the equation above is checked there. So no names of parameters matter.
-
-        Args:
-            norm: The module.
-            state: What it reads, `[hidden]`.
-
-        Raises:
-            UnsupportedBackbone: The equation does not hold: the module is another kind of norm.
+        to the state, and the equation is checked there. So no names of parameters matter.
         """
         signs = torch.ones_like(state)
         signs[1::2] = -1

@@ -25,11 +25,8 @@ PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense")
 
 
 def output_projections(backbone: Backbone, layers: Sequence[int]) -> dict[int, str]:
-    """The dotted path of the output projection of each of the layers.
-
-    Raises:
-        UnsupportedBackbone: A layer has no attention, or no such projection was found.
-    """
+    """The dotted path of the output projection of each of the layers. Raises UnsupportedBackbone
+    where a layer has no attention, or no such projection was found."""
     attention, paths = attention_modules(backbone.model, backbone.anatomy), {}
     for layer in layers:
         if layer not in attention:

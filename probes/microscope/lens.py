@@ -25,7 +25,7 @@ from probes.display import data_frame
 from probes.errors import BadSetting, NotRecorded
 from probes.files import write_atomic
 from probes.measure.lexicalization import alpha_of, beta_of
-from probes.microscope.page import lens_html, lens_page
+from probes.microscope.page import lens_html
 from probes.microscope.places import Names, Places, picture_places
 from probes.microscope.tokens import content_places, spelled
 from probes.model.backbone import Backbone
@@ -114,7 +114,7 @@ class LensTable:
         path = Path(path)
         if path.suffix != ".html":
             raise BadSetting(f"a lens table is saved as a .html file, not as {path.name!r}")
-        return write_atomic(path, lens_page(self))
+        return write_atomic(path, lens_html(self, self.positions, page=True))
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """Every site and position: site, position, token, predicted, entropy, alpha, beta, and

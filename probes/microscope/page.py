@@ -15,18 +15,9 @@ STRONGEST = 70
 """Percent of the accent colour in the cell of the highest value."""
 
 
-def lens_html(table: "LensTable", positions: Sequence[int]) -> str:
-    """Some positions of a table for a notebook. It holds no script, so that it also works where a
-    saved notebook is not trusted to run any."""
-    return _render(table, positions, page=False)
-
-
-def lens_page(table: "LensTable") -> str:
-    """A whole table as a page of its own."""
-    return _render(table, table.positions, page=True)
-
-
-def _render(table: "LensTable", positions: Sequence[int], *, page: bool) -> str:
+def lens_html(table: "LensTable", positions: Sequence[int], *, page: bool = False) -> str:
+    """Some positions of a table, for a notebook or as a page of its own. In a notebook it holds no
+    script, so that it also works where a saved notebook is not trusted to run any."""
     template = files("probes.microscope").joinpath("lens.html").read_text("utf-8")
     columns = table.columns(positions)
     shades = {

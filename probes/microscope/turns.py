@@ -10,9 +10,9 @@ it is negative, and the remainder r, at right angles to both, turns it elsewhere
 turn is atan2(√(b² + |r|²), |h| + a).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.display import data_frame
-from probes.errors import BadSetting, FreeRetError
-from probes.measure.lexicalization import curve_prompts, curve_sites
+from probes.errors import BadSetting
+from probes.measure.lexicalization import curve_sites, prompt_rows
 from probes.model.backbone import Backbone
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch
@@ -94,13 +94,10 @@ class Turn:
     def to_dataframe(self) -> "DataFrame":
         """A pandas data frame with a row for each prompt. Raises BadSetting where pandas is not
         installed."""
-        return data_frame(self._rows())
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
         names = ("length", "lexical", "remainder", "lexical_share", "angle", "growth")
         columns = [getattr(self, name).tolist() for name in names]
-        for word, *values in zip(self.words, *columns, strict=True):
-            yield {"word": word, **dict(zip(names, values, strict=True))}
+        rows = zip(self.words, *columns, strict=True)
+        return data_frame(dict(zip(("word", *names), row, strict=True)) for row in rows)
 
 
 def turn(
@@ -130,14 +127,11 @@ def turn(
     if after.kind not in ("attn", "mlp"):
         raise BadSetting(f"{after} is not the end of a sublayer: name attn[l] or mlp[l]")
     before = sites[sites.index(after) - 1]
-    rows = backbone.rows(curve_prompts("word") if prompts is None else prompts)
-    if not rows:
-        raise BadSetting("there are no prompts to measure: give at least one, or None")
+    rows = prompt_rows(backbone, prompts)
 
     def forward(batch: Batch) -> list[tuple[Tensor, int]]:
         states = record(backbone, batch, [before, after], logits=True)
-        if states.logits is None:
-            raise FreeRetError("the trace kept no logits")
+        assert states.logits is not None
         words = states.logits.argmax(-1)
         start, end = (states[each].cpu().double() for each in (before, after))
         turned = components(start, end, backbone.word_rows(words).cpu().double())

@@ -19,14 +19,14 @@ toward the word, as β does, which is the cosine with w_y*.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from probes.display import data_frame, shortened
-from probes.errors import BadSetting, FreeRetError
+from probes.errors import BadSetting
 from probes.measure.lexicalization import curve_sites
 from probes.microscope.frozen import FrozenNorm
 from probes.microscope.heads import head_writes, output_projections
@@ -106,12 +106,11 @@ class Writes:
         """A pandas data frame with a row for each write, heads after the write that they split, and
         the columns write, logit, along, across, length and cosine. Raises BadSetting where pandas
         is not installed."""
-        return data_frame(self._rows())
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for write in self._all():
-            measures = ("logit", "along", "across", "length", "cosine")
-            yield {"write": write.name, **{name: getattr(write, name) for name in measures}}
+        measures = ("logit", "along", "across", "length", "cosine")
+        return data_frame(
+            {"write": write.name, **{name: getattr(write, name) for name in measures}}
+            for write in self._all()
+        )
 
     def _all(self) -> Iterator[Write]:
         for write in self.parts:
@@ -145,8 +144,7 @@ def writes(backbone: Backbone, source: Source, *, heads: int | Sequence[int] = (
     batch, anatomy = backbone.collate(rows), backbone.anatomy
     sites = curve_sites(backbone.num_layers)
     states = record(backbone, batch, sites, logits=True)
-    if states.logits is None:
-        raise FreeRetError("the trace kept no logits")
+    assert states.logits is not None
     word = states.logits[0].argmax()
     final = states["mlp[-1]"][0]
     stream = torch.stack([states[site][0].cpu() for site in sites[:-1]]).double()

@@ -64,10 +64,9 @@ class Backbone:
             )
         if processor is not None and not hasattr(processor, "apply_chat_template"):
             raise BadSetting(f"a {type(processor).__name__} is not a transformers processor")
-        options = _media_options(loading or Loading(), media or MediaOptions())
-        self.loading = replace(
-            loading or Loading(), **{name: getattr(options, name) for name in OF_MEDIA}
-        )
+        loading = loading or Loading()
+        options = _media_options(loading, media or MediaOptions())
+        self.loading = replace(loading, **{name: getattr(options, name) for name in OF_MEDIA})
         self.model: Any = model.eval().requires_grad_(False)
         self.tokenizer, self.processor, self.name = tokenizer, processor, name
         self.revision = revision
@@ -155,13 +154,7 @@ class Backbone:
                 "hub id, or a transformers model with its tokenizer= or processor="
             )
         check_model(model, loading)
-        loaded = load_pretrained(
-            model,
-            loading,
-            tokenizer=tokenizer,
-            processor=processor,
-            quantization_config=quantization_config,
-        )
+        loaded = load_pretrained(model, loading, tokenizer, processor, quantization_config)
         label = name or str(model)
         return cls(
             loaded.model, loaded.tokenizer, loaded.processor, label, loaded.revision, media, loading

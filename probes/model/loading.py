@@ -99,10 +99,8 @@ class Loading:
 
     def given(self) -> dict[str, Any]:
         """The settings that are not left at their defaults, as JSON values."""
-        default = Loading()
-        names = [entry.name for entry in fields(self)]
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value != getattr(default, name)}
+        default = vars(Loading())
+        return {name: value for name, value in vars(self).items() if value != default[name]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Loading":

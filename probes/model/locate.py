@@ -44,12 +44,8 @@ def check_model(name: str | Path, loading: Loading | None = None) -> None:
 
 
 def local_folder(name: str | Path) -> Path | None:
-    """The model folder of this name, or None for an alias or a hub id.
-
-    Raises:
-        BackboneNotFound: There is no such folder, it holds no model, or the name is neither that
-            of an embedded backbone nor a possible hub id.
-    """
+    """The model folder of this name, or None for an alias or a hub id. Raises BackboneNotFound
+    where there is no such folder, it holds no model, or the name can be none of the three."""
     text = str(name)
     if text in embedded.ALIASES:
         return None

@@ -46,10 +46,10 @@ class Pretrained:
 def load_pretrained(
     name: str | Path,
     loading: Loading,
-    *,
     tokenizer: Any = None,
     processor: Any = None,
     quantization_config: Any = None,
+    *,
     weights: bool = True,
 ) -> Pretrained:
     """Load an alias of an embedded backbone, a folder, or a hub id.

@@ -90,15 +90,8 @@ class Site:
 
 
 def as_sites(sites: str | Site | Iterable[str | Site], num_layers: int) -> list[Site]:
-    """Read a selection of sites.
-
-    Args:
-        sites: Names or sites; a lone one is a list of one, and `"all"` stands for `all_sites`.
-        num_layers: Layers of the backbone.
-
-    Raises:
-        BadSetting: A name is not that of a site.
-    """
+    """Read sites or their names; a lone one is a list of one, and `"all"` stands for `all_sites`.
+    Raises BadSetting where a name is not that of a site."""
     if isinstance(sites, str) and sites == "all":
         return all_sites(num_layers)
     if isinstance(sites, str) or not isinstance(sites, Iterable):
@@ -107,15 +100,9 @@ def as_sites(sites: str | Site | Iterable[str | Site], num_layers: int) -> list[
 
 
 def as_layers(layers: int | Iterable[int], num_layers: int) -> list[int]:
-    """Read a selection of layers: each once, counted from the start, in ascending order.
-
-    Args:
-        layers: Indices as Python's; a lone one is a list of one.
-        num_layers: Layers of the backbone.
-
-    Raises:
-        BadSetting: There is no such layer.
-    """
+    """Read a selection of layers, whose indices are Python's; a lone one is a list of one. Each
+    comes once, counted from the start, in ascending order. Raises BadSetting where there is no such
+    layer."""
     chosen = [layers] if isinstance(layers, int) else list(layers)
     for layer in chosen:
         if not -num_layers <= layer < num_layers:

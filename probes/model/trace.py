@@ -175,14 +175,13 @@ def _trace(
 def record_attention(
     backbone: Backbone, batch: Batch, layers: Sequence[int]
 ) -> list[Float[Tensor, "positions heads tokens"]]:
-    """Run one forward pass and keep the attention weights of the positions in `Batch.read`.
-
-    The pass ends after the deepest of the layers.
+    """The attention weights of the positions in `Batch.read`, in one forward pass that ends after
+    the deepest of the layers.
 
     Args:
         backbone: The model to read.
         batch: Whole rows, as `backbone.encode` and `backbone.collate` make them.
-        layers: Layers in ascending order, counted from the start.
+        layers: In ascending order, counted from the start.
 
     Returns:
         For each layer what each head gives to each token of the row, row after row, float32 on the
@@ -263,21 +262,9 @@ def attention_patterns(
 def record_inputs(
     backbone: Backbone, batch: Batch, modules: Sequence[str]
 ) -> list[Float[Tensor, "positions width"]]:
-    """Run one forward pass and keep what some modules read at the positions in `Batch.read`.
-
-    The pass ends when the last of the modules is reached.
-
-    Args:
-        backbone: The model to read.
-        batch: What `backbone.encode` returns.
-        modules: Dotted paths of modules, in order of execution.
-
-    Returns:
-        The first input of each module, row after row, in the model's dtype.
-
-    Raises:
-        OutOfMemory: The batch does not fit in memory.
-    """
+    """What some modules read at the positions in `Batch.read`: the first input of each, row after
+    row, in the model's dtype. They are dotted paths in order of execution; the forward pass ends
+    when the last of them is reached. Raises OutOfMemory."""
     with _forward(backbone, batch):
         traced: Any = _traced_model(backbone)
         places: list[Place] = [(traced.get(path), "input") for path in modules]

@@ -156,13 +156,9 @@ class Row:
 
 
 def curves_grid(rows: Sequence[Row], width: float | None = None) -> Figure:
-    """A figure with a row of panels for each of `rows`, one legend, and axis labels that panels
-    share. Panels of one quantity have the same y axis; norms share it by row alone.
-
-    Args:
-        rows: All of the same columns.
-        width: As in `curves_figure`.
-    """
+    """A figure with a row of panels for each of `rows`, all of the same columns, with one legend
+    and axis labels that panels share. Panels of one quantity have the same y axis; norms share it
+    by row alone. `width` is that of `curves_figure`."""
     for row in rows:
         for curves in row.curves.values():
             check_curves(curves)

@@ -6,8 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from probes.errors import BadSetting
-from probes.plots.style import COLOURS, HOLLOW, add_legend, new_axes, styled
+from probes.plots.style import COLOURS, HOLLOW, add_legend, new_axes, rows_of, styled
 
 if TYPE_CHECKING:
     from probes.microscope.patching import PatchGrid
@@ -29,8 +28,7 @@ def draw_patching(grid: "PatchGrid", ax: Axes | None = None, *, legend: bool = T
     Raises:
         BadSetting: `grid` is something else.
     """
-    if not hasattr(grid, "corrupted"):
-        raise BadSetting(f"this draws what patch_grid returned, not {type(grid).__name__}")
+    rows_of([grid], "corrupted", "what patch_grid returned")
     layers = len(grid.values)
     if grid.values.ndim == 2:
         ax = new_axes() if ax is None else ax

@@ -145,16 +145,8 @@ def add_legend(
 
 
 def rows_of(results: Any, field: str, example: str) -> list[Any]:
-    """Results as a list; a lone one is a list of one.
-
-    Args:
-        results: One result, or a sequence of them.
-        field: A field that such results have.
-        example: Names them in the error.
-
-    Raises:
-        BadSetting: They are something else.
-    """
+    """Results as a list; a lone one is a list of one. Raises BadSetting where one lacks a field
+    that such results have; `example` names them in the message."""
     rows = list(results) if isinstance(results, Sequence) else [results]
     for row in rows:
         if not hasattr(row, field):

@@ -8,12 +8,8 @@ from probes.data import REPORTS
 
 
 def report_file(name: str | Path) -> Path:
-    """The file of a report.
-
-    Args:
-        name: Its path, the folder that `freeret probe` wrote, or the alias of an embedded backbone,
-            whose report is shipped.
-    """
+    """The file of a report, by its path, the folder that `freeret probe` wrote, or the alias of an
+    embedded backbone, whose report is shipped."""
     path = Path(name)
     if path.is_dir():
         return path / "report.json"
@@ -22,15 +18,11 @@ def report_file(name: str | Path) -> Path:
 
 
 def titles(fingerprints: Sequence[Mapping[str, Any]], files: Sequence[Path | None]) -> list[str]:
-    """What to call each of several reports.
+    """What to call each of several reports, by the fingerprints of their backbones and by their
+    files, None for a report in memory.
 
-    Args:
-        fingerprints: Those of their backbones.
-        files: Their files, None for a report in memory.
-
-    Returns:
-        The names of the models. Where two are the same, the first of these that differ: the names
-        with their revisions, the folders of the files, their paths, the names with numbers.
+    They are the names of the models. Where two are the same, the first of these that differ: the
+    names with their revisions, the folders of the files, their paths, the names with numbers.
     """
     names = [Path(each["model"]).name for each in fingerprints]
     revised = [

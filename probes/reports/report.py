@@ -125,12 +125,8 @@ class ProbeReport:
 
 
 def write_parts(path: str | Path, report: Mapping[str, Any]) -> Path:
-    """Write a report, or some of its parts, whole or not at all.
-
-    Args:
-        path: The JSON file.
-        report: Fields of `ProbeReport` by name; parts may be missing.
-    """
+    """Write a report, or some of its parts, whole or not at all, from fields of `ProbeReport` by
+    name; parts may be missing."""
     written = {"format": FORMAT, **report}
     for part in PARTS:
         if part == "curves" and part in report:
@@ -141,11 +137,8 @@ def write_parts(path: str | Path, report: Mapping[str, Any]) -> Path:
 
 
 def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
-    """Read parts of a saved report, which need not hold the others.
-
-    Args:
-        path: A file that `write_parts` or `ProbeReport.save` wrote.
-        parts: Names of the parts to read.
+    """Read parts of a file that `write_parts` or `ProbeReport.save` wrote, which need not hold the
+    others.
 
     Returns:
         Fields of `ProbeReport` by name: the parts, and fingerprint, seed, timings and rounded.
@@ -175,10 +168,7 @@ def read_parts(path: str | Path, parts: Iterable[PartName]) -> dict[str, Any]:
 
 
 def read_available(path: str | Path) -> tuple[ProbeReport, dict[PartName, str]]:
-    """A report with those parts that its file holds and this version can read.
-
-    Args:
-        path: A file that `write_parts` or `ProbeReport.save` wrote, in any version.
+    """A report with those parts that its file, of any version, holds and this version can read.
 
     Returns:
         The report, whose other parts are empty, and for each of those the reason.

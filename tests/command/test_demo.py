@@ -32,7 +32,7 @@ def test_an_interrupted_demo_leaves_a_page_that_is_right_and_goes_on(
 ) -> None:
     backbone, page = tiny("llava"), tmp_path / "index.html"
     with monkeypatch.context() as patched:
-        patched.setattr(steps, "bm25_run", interrupt)  # in the first step after the first search
+        patched.setattr(steps, "BM25", interrupt)  # in the first step after the first search
         with pytest.raises(KeyboardInterrupt):
             Demo(backbone, REPORT, tmp_path).run()
     html = page.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from probes.model.backbone import Backbone
 from probes.model.batches import remembering as kept
 from probes.model.batches import states
 from probes.model.batches.remembering import remember, remembered_states, remembering
-from probes.model.batches.states import last_states
+from probes.model.batches.states import device_states
 from probes.model.sites import all_sites, late_sites
 from probes.prompts import NAMED
 from tests.samples import few_texts, items_for
@@ -99,7 +99,7 @@ def test_states_are_taken_from_memory_where_all_their_sites_are_known(
     backbone = tiny("llama")
     rows = [backbone.row(NAMED["e5v"].apply(text)) for text in ("bread", "the moon", "a cat")]
     late, every = late_sites(2), list(map(str, all_sites(backbone)))
-    expected = last_states(backbone, rows, every)
+    expected = device_states(backbone, rows, every)
     with remembering():
         remembered_states(backbone, rows[:2], late)
         computed.clear()

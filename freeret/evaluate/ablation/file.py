@@ -180,7 +180,6 @@ def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
     """The regret of a recipe's site, setting and frame on every dataset.
 
     Args:
-        ablations: The measured choices.
         recipe: One whose prompt is among those measured; None: the one that was ablated. At another
             site than that of the ablated one there are no lexical weights to choose among.
     """

@@ -22,7 +22,7 @@ from freeret.evaluate.configuration import E5V, PAPER, Configuration, from_end
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.metrics import Scores, difference, parse_metric, score_run
 from freeret.evaluate.rankings import Run, read_trec, write_trec
-from freeret.evaluate.skipping import Skipped
+from freeret.evaluate.skipping import Skipped, skipped_documents
 from freeret.evaluate.stage2 import Margins, judge_run, rerank_run
 from freeret.evaluate.systems.vectors import encode_sides, rank
 from freeret.recipe import Recipe
@@ -113,9 +113,7 @@ class Ablator:
     Args:
         prompts: Names in PROMPTS; those of the recipe, the paper and E5-V are always measured.
         depths: Candidates per query that stage 2 reranks; without them there is no stage 2.
-        seed: Seed of the intervals.
         skip: Leave out bad items, as `evaluate` does with `on_error="skip"`.
-        progress: Whether to show bars.
     """
 
     backbone: Backbone
@@ -145,12 +143,7 @@ class Ablator:
         Raises BadItem for an item that cannot be read, BadFile for missing media, unless bad items
         are skipped.
         """
-        skipped: list[Skipped] | None = None
-        if self.skip:
-            bad = dataset.unreadable.items()
-            skipped = [Skipped("document", id, reason) for id, reason in bad]
-        else:
-            dataset.check_readable()
+        skipped = skipped_documents(dataset, self.skip)
         grid, first = self._stage1(dataset, scratch, skipped)
         rows = _rows(grid, self.chosen(dataset), self.seed)
         if self.depths and dataset.has_choice:

@@ -20,7 +20,6 @@ def ablation_tables(ablations: Ablations, label: str = "") -> list[ResultTable]:
     """The tables of an ablation.
 
     Args:
-        ablations: Of one backbone and one recipe.
         label: Stands before every title, where there are several.
 
     Returns:

@@ -16,37 +16,38 @@ SOURCE = (
     "MS MARCO (8.8 million passages, 1 GB)"
 )
 
+QRELS = "qrels/test.tsv"
+
 
 def check_beir(folder: str | Path) -> None:
     """Raise BadFile unless the files are there; they are not read."""
-    check_there(Path(folder), ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"), SOURCE)
+    check_there(Path(folder), ("corpus.jsonl", "queries.jsonl", QRELS), SOURCE)
 
 
 def load_beir(
     folder: str | Path,
-    split: str = "test",
     *,
     task: str = "question",
     metrics: tuple[str, ...] = ("nDCG@10", "P@1"),
 ) -> Dataset:
-    """Load the folder, without queries that have no judgement in the split.
+    """Load the folder, without queries that have no judgement.
 
     Raises BadFile, which says what is missing and where to get it.
     """
     root = Path(folder)
     judgements: Judgements = {}
-    for line, row in _tsv(root / "qrels" / f"{split}.tsv"):
+    for line, row in _tsv(root / QRELS):
         try:
             judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = int(row["score"])
         except (KeyError, TypeError, ValueError):
             raise BadFile(
-                f"{root}/qrels/{split}.tsv, line {line}: needs query-id, corpus-id, score"
+                f"{root}/{QRELS}, line {line}: needs query-id, corpus-id, score"
             ) from None
     queries = [item for item in _items(root / "queries.jsonl") if item.id in judgements]
     return Dataset(
         name=root.name,
         queries=queries,
-        documents=_items(root / "corpus.jsonl"),
+        documents=list(_items(root / "corpus.jsonl")),
         judgements={query.id or "": judgements[query.id or ""] for query in queries},
         task=task,
         metrics=metrics,
@@ -62,11 +63,7 @@ def _tsv(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         yield number, dict(zip(header.split("\t"), line.split("\t"), strict=False))
 
 
-def _items(path: Path) -> list[Item]:
-    return list(_read(path))
-
-
-def _read(path: Path) -> Iterator[Item]:
+def _items(path: Path) -> Iterator[Item]:
     for number, line in lines_of(path, SOURCE):
         try:
             row: dict[str, Any] = json.loads(line)

@@ -23,9 +23,7 @@ def check_ir_dataset(name: str) -> None:
     _catalogued(name)
 
 
-def load_ir_dataset(
-    name: str, *, task: str = "question", metrics: tuple[str, ...] = ("nDCG@10", "P@1")
-) -> Dataset:
+def load_ir_dataset(name: str) -> Dataset:
     """Load a dataset of the catalogue. Raises BadFile when package, id or files are missing."""
     source = _catalogued(name)
     try:
@@ -42,8 +40,8 @@ def load_ir_dataset(
         queries=judged,
         documents=documents,
         judgements={query.id or "": judgements[query.id or ""] for query in judged},
-        task=task,
-        metrics=metrics,
+        task="question",
+        metrics=("nDCG@10", "P@1"),
         group="text retrieval",
     )
 

@@ -23,10 +23,8 @@ def load_mixed(seed: int, task: str, size: int = 100) -> Dataset:
     """Captions or pictures as queries over the mixed pool that `seed` draws.
 
     Args:
-        seed: Determines every scene and rendering.
         task: One of TASKS. Queries repeat no document: captions are worded in another way,
             pictures are other renderings.
-        size: Number of documents and of queries.
 
     Raises:
         BadSetting: The size is not possible.

@@ -18,7 +18,6 @@ from probes.errors import BadSetting
 from probes.scenes.generator import (
     HELD_OUT,
     Clip,
-    Combination,
     Failure,
     Scene,
     distinct_scenes,
@@ -52,11 +51,6 @@ class Ground:
 
     items: dict[str, list[Item]]
     hard: dict[Failure, list[int]]
-
-    def only(self, *tasks: str) -> "Ground":
-        """The sets of some tasks alone, without hard negatives."""
-        wanted = {name for task in tasks for name in TASKS[task]}
-        return Ground({name: v for name, v in self.items.items() if name in wanted}, {})
 
     def dataset(self, task: str) -> Dataset:
         """A task of TASKS, or the hard negatives of a failure.
@@ -98,10 +92,7 @@ class Ground:
 
 def load_scenes(seed: int, task: str, size: int = 100) -> Dataset:
     """A task, or the hard negatives of a failure, over the pool that `seed` draws."""
-    ground = _ground(seed, size)
-    if task in TASKS:
-        ground = ground.only(task)
-    return replace(ground.dataset(task), name=f"{task} {seed}")
+    return replace(_ground(seed, size).dataset(task), name=f"{task} {seed}")
 
 
 @functools.lru_cache(maxsize=1)
@@ -109,16 +100,14 @@ def _ground(seed: int, size: int) -> Ground:
     return make_ground(seed, size)
 
 
-def make_ground(
-    seed: int, size: int = 100, combinations: Sequence[Combination] = HELD_OUT
-) -> Ground:
+def make_ground(seed: int, size: int = 100) -> Ground:
     """Draw `size` documents for the pool of every task, from `seed` alone.
 
     Raises BadSetting for a size that is not from 2 to LARGEST.
     """
     check_size(size)
     rng = Random(f"scene tasks {seed}")
-    scenes = distinct_scenes(rng, size, combinations)
+    scenes = distinct_scenes(rng, size, HELD_OUT)
     items = {
         "captions": _texts("caption", scenes),
         "pictures": _pictures("picture", scenes, rng),
@@ -134,9 +123,7 @@ def make_ground(
         chosen = [rng.choice(wrong[i]) for i in hard[failure]]
         items[f"{failure} captions"] = _texts(f"{failure} caption", chosen)
         items[f"{failure} pictures"] = _pictures(f"{failure} picture", chosen, rng)
-    items |= _changes(rng, size, combinations)
-    items |= _clips(rng, size, combinations)
-    items |= _documents(rng, size, combinations)
+    items |= _changes(rng, size) | _clips(rng, size) | _documents(rng, size)
     return Ground(items, hard)
 
 
@@ -146,17 +133,17 @@ def check_size(size: int, least: int = 2) -> None:
         raise BadSetting(f"a pool of {size} scenes is not possible; choose {least} to {LARGEST}")
 
 
-def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[str, list[Item]]:
+def _changes(rng: Random, size: int) -> dict[str, list[Item]]:
     """Composed queries, `the same, but blue`, over a pool of the changed and the old pictures."""
     changes: list[tuple[Scene, str, Scene]] = []
     scenes: list[Scene] = []
-    for scene in _endless(lambda: random_scene(rng, combinations)):
+    for scene in _endless(lambda: random_scene(rng, HELD_OUT)):
         if len(changes) == size // 2:
             break
         first, *others = scene.things
         colours = [
             colour
-            for colour, shape in combinations
+            for colour, shape in HELD_OUT
             if shape == first.shape and colour not in {thing.colour for thing in scene.things}
         ]
         if not colours or first.shape in {thing.shape for thing in others}:
@@ -178,10 +165,10 @@ def _changes(rng: Random, size: int, combinations: Sequence[Combination]) -> dic
     return {"changes": queries, "changed": _pictures("changed", (*after, *before), rng)}
 
 
-def _clips(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[str, list[Item]]:
+def _clips(rng: Random, size: int) -> dict[str, list[Item]]:
     """Clips as their frames in order, which every backbone with a vision tower reads."""
     clips: dict[str, Clip] = {}
-    for clip in _endless(lambda: random_clip(rng, combinations)):
+    for clip in _endless(lambda: random_clip(rng, HELD_OUT)):
         if len(clips) == size:
             break
         clips.setdefault(clip.caption(), clip)
@@ -192,12 +179,10 @@ def _clips(rng: Random, size: int, combinations: Sequence[Combination]) -> dict[
     return {"clip captions": _texts("clip caption", list(clips.values())), "clips": shown}
 
 
-def _documents(
-    rng: Random, size: int, combinations: Sequence[Combination]
-) -> dict[str, list[Item]]:
+def _documents(rng: Random, size: int) -> dict[str, list[Item]]:
     """Interleaved queries: a picture of the first thing, and the rest of the scene in words."""
     scenes: list[Scene] = []
-    for scene in _endless(lambda: random_scene(rng, combinations)):
+    for scene in _endless(lambda: random_scene(rng, HELD_OUT)):
         if len(scenes) == size:
             break
         pair = scene.relation is not None and len(scene.things) == 2

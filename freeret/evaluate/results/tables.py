@@ -92,10 +92,6 @@ def result_tables(runs: Mapping[str, Result]) -> list[ResultTable]:
 def published_table(runs: Mapping[str, Result], ablated: Sequence[Measurement] = ()) -> ResultTable:
     """The paper's values beside the measured ones.
 
-    Args:
-        runs: Results by their labels.
-        ablated: Means of ablations.
-
     Returns:
         A row per value of the paper, where a measurement stands beside it only if model, prompt,
         site, geometry and stage 2 are the same; then a row per measurement that stands alone.

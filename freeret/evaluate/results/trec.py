@@ -26,7 +26,6 @@ def trec_lines(query: str, scores: Iterable[tuple[str, float]], tag: str) -> Ite
     """The lines of a run for one query, without their ends.
 
     Args:
-        query: Id of the query.
         scores: Pairs of document id and score, best first.
         tag: Name of the run, the last field of each line.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.systems.realign import EPSILON, SHRINKAGE, opening, summarize
-from freeret.evaluate.systems.vectors import ByVectors, Prompts, Space, by_signature
+from freeret.evaluate.systems.vectors import Prompts, Space, VectorSystem, by_signature
 from probes import Backbone, Item
 from probes.errors import BadSetting
 from probes.model.batches.run import run_batches
@@ -18,7 +18,7 @@ from probes.prompts import Prompted, Side
 
 
 @dataclass(frozen=True)
-class Pooled(ByVectors):
+class Pooled(VectorSystem):
     """The final hidden state, averaged over positions.
 
     Without a chat template or a prompt, `mean` takes all positions, `last` the last one, and `echo`

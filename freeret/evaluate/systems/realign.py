@@ -39,9 +39,6 @@ def whiten_apart(vectors: Float[Tensor, "n hidden"]) -> Float[Tensor, "n hidden"
     W = ((1 - α)·C + α·tr(C)/d·I + ε·I)^(-1/2), with α = SHRINKAGE so that fewer vectors than
     dimensions suffice. A single vector, which equals its mean, stays as it is.
 
-    Args:
-        vectors: Raw vectors.
-
     Returns:
         Unit vectors, float32.
     """

@@ -32,7 +32,7 @@ from freeret.evaluate.datasets import Dataset
 from freeret.evaluate.rankings import Ranking, to_run
 from freeret.evaluate.skipping import Skipped
 from freeret.evaluate.systems.pooling import Pooled
-from freeret.evaluate.systems.vectors import ByVectors, Prompts, System, by_signature
+from freeret.evaluate.systems.vectors import Prompts, System, VectorSystem, by_signature
 from freeret.evaluate.systems.words import indexed_words, lexical_scores
 from freeret.extras import require
 from freeret.preflight import check_systems
@@ -59,7 +59,7 @@ ANY_TASK = "{task of the dataset}"
 
 
 @dataclass(frozen=True)
-class PromptedSystem(ByVectors):
+class PromptedSystem(VectorSystem):
     """Stage 1: a state per prompt, averaged, in a geometry. A recipe with a frame adds stage 2."""
 
     name: str
@@ -133,7 +133,7 @@ class BM25:
 
 
 @dataclass(frozen=True)
-class SentenceTransformers(ByVectors):
+class SentenceTransformers(VectorSystem):
     """A model of the sentence-transformers library, by its name or folder. Text only."""
 
     model: str
@@ -157,9 +157,6 @@ class SentenceTransformers(ByVectors):
         texts = [item.text for item in items]
         return torch.from_numpy(np.array(encode(texts, show_progress_bar=progress))).float()
 
-    def prompts_for(self, dataset: Dataset) -> Prompts:
-        return {}
-
     def identity(self) -> dict[str, Any]:
         return {"sentence-transformers": self.model, "version": version("sentence-transformers")}
 
@@ -180,7 +177,6 @@ def system(name: str, backbone: Callable[[], Backbone], recipe: Callable[[], Rec
     """A system by its name.
 
     Args:
-        name: One of the table above.
         backbone: Returns the backbone; called only for systems that need one.
         recipe: Returns the recipe of the system `recipe`.
 

@@ -2,7 +2,7 @@
 best documents of each query."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -52,7 +52,6 @@ class System(Protocol):
 
         Args:
             dataset: Its judgements are not looked at.
-            progress: Whether to show bars.
             skipped: Takes the items that cannot be read; without it the first of them raises
                 BadItem.
         """
@@ -64,24 +63,6 @@ class System(Protocol):
 
     def prompts_for(self, dataset: Dataset) -> Prompts:
         """The prompts of a dataset's items as they are tokenised."""
-        ...
-
-
-@runtime_checkable
-class VectorSystem(System, Protocol):
-    """A system of one vector per item, compared by cosine in a geometry."""
-
-    @property
-    def geometry(self) -> Space: ...
-
-    def encode(
-        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
-    ) -> Tensor:
-        """Raw float32 vectors `[items, hidden]`; `task` is that of the dataset."""
-        ...
-
-    def words(self, items: Sequence[Item], side: Side, task: str) -> list[str]:
-        """What the lexical leg reads of items."""
         ...
 
 
@@ -97,11 +78,28 @@ def by_signature(dataset: Dataset, words: Callable[[Item, Side], list[str]]) -> 
     }
 
 
-class ByVectors:
-    """The ranking that all systems of vectors share."""
+class VectorSystem:
+    """A system of one vector per item, compared by cosine in a geometry."""
+
+    name: str
+    backbone: Backbone | None
+    recipe: Recipe | None
+    geometry: Space
+
+    def encode(
+        self, items: Sequence[Item], side: Side, task: str, *, progress: bool = False
+    ) -> Tensor:
+        """Raw float32 vectors `[items, hidden]`; `task` is that of the dataset."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def prompts_for(self, dataset: Dataset) -> Prompts:
+        return {}
 
     def run(
-        self: VectorSystem,
+        self,
         dataset: Dataset,
         *,
         progress: bool = False,
@@ -120,6 +118,7 @@ class ByVectors:
         return rank(good, queries, documents, self.geometry, reference, lexical, words)
 
     def words(self, items: Sequence[Item], side: Side, task: str) -> list[str]:
+        """What the lexical leg reads of items."""
         return texts(items, side)
 
 
@@ -136,8 +135,6 @@ def encode_sides(
     """Encode the queries and documents of a dataset.
 
     Args:
-        encode: Vectors of items of one side.
-        dataset: What is encoded.
         skipped: Takes the items that cannot be encoded. Without it the first of them raises
             BadItem.
 
@@ -173,14 +170,11 @@ def rank(
 
     Args:
         dataset: Its queries, documents and candidates; judgements are not looked at.
-        queries: Raw vectors.
-        documents: Raw vectors.
         kind: The geometry. Those of the retriever are fitted on the documents alone, so that a
             ranking does not depend on the other queries.
         reference: Vectors of the bundled reference items, for modalities with too few documents and
             for those of queries that the documents lack.
         lexical: Weight of the lexical leg; 0 for a ranking by vectors alone.
-        words: What the lexical leg reads of the items of a side.
 
     Returns:
         Query id -> document id -> score.

@@ -16,18 +16,18 @@ FORMS = (
 )
 
 
-def as_inputs(value: Any, name: str = "input") -> list[Item]:
+def as_inputs(value: Any) -> list[Item]:
     """The items of `input`: one, or one per element of a list. Raises BadItem."""
     if not isinstance(value, list):
-        return [as_content(value, name)]
+        return [as_content(value, "input")]
     if not value:
-        raise BadItem(f"{name} is an empty list", name)
+        raise BadItem("input is an empty list", "input")
     if all(isinstance(v, int) or (isinstance(v, list) and v) for v in value):
         raise BadItem(
-            f"{name} holds token ids, which belong to the tokenizer of another model; send text",
-            name,
+            "input holds token ids, which belong to the tokenizer of another model; send text",
+            "input",
         )
-    return [as_content(v, f"{name}[{place}]") for place, v in enumerate(value)]
+    return [as_content(v, f"input[{place}]") for place, v in enumerate(value)]
 
 
 def as_content(value: Any, name: str) -> Item:

@@ -1,7 +1,6 @@
 """Error responses in OpenAI's format: `{"error": {"message", "type", "code"}}`."""
 
 import logging
-from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -36,16 +35,12 @@ STATUS: dict[type[FreeRetError], tuple[int, str]] = {
 """Status and code of errors of the caller; any other error is the server's."""
 
 
-def error_body(status: int, message: str, code: str | None = None) -> dict[str, Any]:
-    """The body of an error response."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "code": code or CODES.get(status)}}
-
-
 def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
-    """A whole error response."""
+    """An error response with its body and headers."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "code": code or CODES.get(status)}
     headers = {429: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(status)
-    return JSONResponse(error_body(status, message, code), status, headers)
+    return JSONResponse({"error": error}, status, headers)
 
 
 def as_response(error: Exception, location: str = "") -> JSONResponse:
@@ -53,7 +48,6 @@ def as_response(error: Exception, location: str = "") -> JSONResponse:
     shown.
 
     Args:
-        error: The error.
         location: Where the store is; callers are not told.
     """
     if isinstance(error, RequestValidationError):

@@ -53,15 +53,12 @@ CHAT_TEMPLATE = (
 def build(
     language_folder: Path, trunk: Path | None, weights: Path | None = WEIGHTS
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """Compose the language model of `language_folder` with the tower, in fp32.
+    """The language model in a folder with the tower, in fp32 and eval mode, and its processor.
 
     Args:
         language_folder: The language model, whose weights are copied unchanged.
         trunk: The published weights of EfficientNet-Lite0; None for random ones.
         weights: The parts of the tower that are trained here; None for random ones.
-
-    Returns:
-        The model in eval mode, and its processor.
 
     Raises:
         FetchError: The weights are not the ones that the model card describes.

@@ -193,12 +193,6 @@ class SightTower(PreTrainedModel):
         For features f(x, y) of the trunk, the logit of a concept is w·mean f + b, so its evidence
         at a place is w·f(x, y) + b. The mean of a map over all places is the logit for the whole
         picture, and over the places of a quarter that for the quarter.
-
-        Args:
-            pixel_values: Pixels [N, 3, 224, 224] in [-1, 1].
-
-        Returns:
-            The concept of each token and its map, and the share of the scene tower.
         """
         maps = self.concepts.trunk(pixel_values)
         concepts, _ = self.concepts.named(maps)

@@ -49,17 +49,8 @@ class Hybrid:
 def hybrid_gain(
     backbone: Backbone, extraction: DiagnosticScore, *, seed: int = 0, progress: bool = False
 ) -> Results[Hybrid]:
-    """Measure hybrid search at each weight of LEXICAL_WEIGHTS.
-
-    Args:
-        backbone: The model that embeds.
-        extraction: The extraction of stage 1.
-        seed: Seed of the bootstrap intervals.
-        progress: Whether to show progress bars.
-
-    Returns:
-        One entry per query set of SETS and weight.
-    """
+    """Measure hybrid search with this extraction as stage 1, on each query set of SETS and at each
+    weight of LEXICAL_WEIGHTS. `seed` is that of the bootstrap intervals."""
     gains: Results[Hybrid] = Results()
     for name in SETS:
         found, scores = scored_set(backbone, extraction, name, progress=progress)
@@ -111,14 +102,7 @@ def fusions(
     words: Float[np.ndarray, "queries pool"],
     seed: int = 0,
 ) -> list[Hybrid]:
-    """The reciprocal ranks that both scores together lead to, at each weight.
-
-    Args:
-        found: The query set.
-        scores: Stage-1 scores.
-        words: BM25 scores.
-        seed: Seed of the bootstrap intervals.
-    """
+    """The reciprocal ranks that stage-1 and BM25 scores together lead to, at each weight."""
     alone = [found.by_answer(1 / found.ranks(each)) for each in (scores, words)]
     gains = []
     for weight in LEXICAL_WEIGHTS:

@@ -78,17 +78,11 @@ def within_one_standard_error(scores: Sequence[DiagnosticScore]) -> list[Diagnos
 
 def select_extraction(scores: Sequence[DiagnosticScore]) -> DiagnosticScore:
     """The extraction that the diagnostic supports, by the one-standard-error rule (Breiman et al.,
-    1984).
+    1984). Reranking is measured at it, and the recipe uses it.
 
     Prompt, task and geometry are those of the highest quality. Of the sites whose quality is within
     one standard error of it, the one closest to the paper's attn[-1] is taken, without a mean if
     possible: the paper's evidence for that site is broader than this short diagnostic.
-
-    Args:
-        scores: What `diagnose` returned.
-
-    Returns:
-        One of `scores`. Reranking is measured at this extraction, and the recipe uses it.
     """
     paper = Site.parse(PAPER_SITE).distance_to_end
 

@@ -39,14 +39,8 @@ class Splitting:
 def splitting_gain(
     backbone: Backbone, extraction: DiagnosticScore, *, seed: int = 0, progress: bool = False
 ) -> Results[Splitting]:
-    """Measure the gain of reading documents in passages, for each length of PASSAGE_WORDS.
-
-    Args:
-        backbone: The model that embeds.
-        extraction: The extraction of stage 1.
-        seed: Seed of the bootstrap intervals, which resample documents with their queries.
-        progress: Whether to show progress bars.
-    """
+    """Measure the gain of reading documents in passages, for each length of PASSAGE_WORDS, with
+    this extraction. The bootstrap intervals resample documents with their queries."""
     prompt = as_prompt(extraction.prompt, extraction.task)
     whole = embed_set(backbone, prompt, "passages", [extraction.site], progress=progress)
     documents = whole.set.documents

@@ -116,17 +116,12 @@ def attention_scores(
     *,
     progress: str | None = None,
 ) -> Float[np.ndarray, " pairs"]:
-    """How much a query attends to each candidate, in some heads.
-
-    Args:
-        backbone: The model that reads the pairs, up to the deepest of the heads.
-        pairs: (query, candidate) pairs.
-        heads: The heads, such as `RelevanceHeads.chosen`.
-        progress: Title of a progress bar; None shows no bar.
+    """How much a query attends to each candidate, in some heads. The model is read up to the
+    deepest of them.
 
     Returns:
-        The margin of each pair, mean log attention in nats, float64. It is at most 0, and 0 for a
-        pair of media without text.
+        The margin of each (query, candidate) pair, mean log attention in nats, float64. It is at
+        most 0, and 0 for a pair of media without text.
 
     Raises:
         BadItem: An item cannot be read.
@@ -144,11 +139,7 @@ def attention_scores(
 
 def relevance_heads(backbone: Backbone, *, seed: int = 0, progress: bool = False) -> RelevanceHeads:
     """Find the heads that attend to relevant texts, on the project's sentences and labelled pairs.
-
-    Args:
-        backbone: The model to measure.
-        seed: Seed of the bootstrap intervals, which resample sentences and queries.
-        progress: Whether to show a progress bar.
+    The bootstrap intervals resample sentences and queries.
 
     Returns:
         A score for each head, and the judge of the best ones; NO_HEADS, with a logged warning,

@@ -40,19 +40,11 @@ LOGITS = 2**25
 def likelihood(
     backbone: Backbone, pairs: Sequence[tuple[Item, Item]], *, progress: str | None = None
 ) -> Float[np.ndarray, " pairs"]:
-    """How much likelier query and candidate make each other.
+    """How much likelier query and candidate make each other: the margin of each (query, candidate)
+    pair in nats, float64.
 
-    Args:
-        backbone: The model that predicts.
-        pairs: (query, candidate) pairs. Those of one query share its computation, and so do those
-            of one candidate.
-        progress: Title of a progress bar; None shows no bar.
-
-    Returns:
-        The margin of each pair in nats, float64.
-
-    Raises:
-        BadItem: An item cannot be read.
+    Pairs of one query share its computation, and so do those of one candidate. `progress` is the
+    title of a progress bar. Raises BadItem where an item cannot be read.
     """
     asked = [(i, one) for i, pair in enumerate(pairs) for one in _predictable(*pair)]
     texts = list({text.text: text for _, (_, text) in asked}.values())

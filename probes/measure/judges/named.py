@@ -19,11 +19,7 @@ JUDGES: tuple[str, ...] = (*FRAMES, LIKELIHOOD)
 
 
 def check_judge(name: str) -> str:
-    """The name, if there is a judge of this name.
-
-    Raises:
-        BadSetting: There is none.
-    """
+    """The name, if there is a judge of this name. Raises BadSetting where there is none."""
     if not isinstance(name, str) or (name not in JUDGES and not heads_named(name)):
         raise BadSetting(
             f"there is no frame {name!r}; frames: {', '.join(JUDGES)}, or attention heads by layer "
@@ -48,13 +44,9 @@ def judged_by(
 ) -> Float[np.ndarray, " pairs"]:
     """The margin of each (query, candidate) pair by a judge, higher for a better match.
 
-    Args:
-        name: A frame, whose margin is the log-odds of a match, or "likelihood", whose margin is the
-            pointwise mutual information (see `probes.measure.judges.likelihood`), or heads, whose
-            margin is a log attention (see `probes.measure.judges.heads`).
-        backbone: The model that judges.
-        pairs: Those of one query share what they begin with.
-        progress: Title of a progress bar; None shows no bar.
+    The margin of a frame is the log-odds of a match, that of "likelihood" the pointwise mutual
+    information (`probes.measure.judges.likelihood`), and that of heads a log attention
+    (`probes.measure.judges.heads`). `progress` is the title of a progress bar.
     """
     if name == LIKELIHOOD:
         return likelihood(backbone, pairs, progress=progress)

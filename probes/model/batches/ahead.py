@@ -119,16 +119,8 @@ def _single(own: int) -> None:
 def row_blocks(
     backbone: Backbone, values: Iterable[T], rows: Callable[[T], Sequence[Row]]
 ) -> Iterator[list[T]]:
-    """Cut a stream into blocks of about BATCHES batches, or of WAITING_BYTES of media.
-
-    Args:
-        backbone: The model, whose token budget is the size of a batch.
-        values: Anything that has rows.
-        rows: The rows of a value.
-
-    Yields:
-        Consecutive values, at least one.
-    """
+    """Cut a stream of values, which have rows, into blocks of about BATCHES batches, or of
+    WAITING_BYTES of media. A block holds at least one value."""
     most = min(BATCHES * budget(backbone), BLOCK_TOKENS)
     block: list[T] = []
     tokens, held, media = 0, 0, set[str]()  # a medium that several rows hold is in memory once
@@ -163,7 +155,7 @@ def blockwise(
     Args:
         backbone: The model.
         make: Makes the rows of a value, in several threads at once.
-        values: Any number of them.
+        values: The values.
         run: Results for the rows of several values, one for each value along axis 0, on any device;
             it is given the label of a progress bar over them. Those of a block are waited for when
             the next one has been started.
@@ -171,9 +163,6 @@ def blockwise(
 
     Returns:
         The results of all values, in their order, on the CPU.
-
-    Raises:
-        What `make` and `run` raise.
     """
     results, started = list[Tensor](), deque[Callable[[], Tensor]]()
     with tqdm(

@@ -68,13 +68,8 @@ def budget(backbone: Backbone) -> int:
 
 
 def fixed_cost(backbone: Backbone, tokens: int = 0) -> float:
-    """What a batch costs beside its tokens, in tokens.
-
-    Args:
-        backbone: The model.
-        tokens: Number of tokens that are about to be computed. Before many of them it is
-            measured, unless it has been already; before few, the default of the device holds.
-    """
+    """What a batch costs beside its tokens, in tokens. Before many tokens are computed it is
+    measured, unless it has been already; before few, the default of the device holds."""
     defaults = _defaults(backbone)
     if backbone not in _fixed_costs and tokens > defaults.large:
         _fixed_costs[backbone] = _measured(backbone, defaults)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.model.backbone import Backbone
-from probes.model.batches.states import last_states
+from probes.model.batches.states import device_states
 from probes.model.encoding import Row
 from probes.model.sites import Site
 
@@ -56,7 +56,7 @@ def remembered_states(
     *,
     progress: str | None = None,
 ) -> Float[Tensor, "rows sites hidden"]:
-    """`last_states`, in which only rows whose states are not in the memory are computed."""
+    """`device_states` on the CPU; only rows whose states are not in the memory are computed."""
     resolved = [Site.parse(site).resolve(backbone.num_layers) for site in sites]
     memory = _memory_of(backbone) or {}
     known = {
@@ -65,8 +65,9 @@ def remembered_states(
         if not row.media and memory.get(key := tuple(row.ids), {}).keys() >= set(resolved)
     }
     left = [i for i in range(len(rows)) if i not in known]
-    computed = last_states(backbone, [rows[i] for i in left], resolved, progress=progress)
-    remember(backbone, [rows[i] for i in left], resolved, computed)
+    missing = [rows[i] for i in left]
+    computed = device_states(backbone, missing, resolved, progress=progress).cpu()
+    remember(backbone, missing, resolved, computed)
     states = dict(zip(left, computed, strict=True)) | known
     return torch.stack([states[i] for i in range(len(rows))])
 

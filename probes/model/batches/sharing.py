@@ -31,12 +31,8 @@ _errors: WeakKeyDictionary[Backbone, dict[Modality, str | None]] = WeakKeyDictio
 
 
 def share_error(backbone: Backbone, kinds: Collection[Modality] = ()) -> str | None:
-    """The reason why this backbone computes rows whole, or None where they can share a prefix.
-
-    Args:
-        backbone: The model.
-        kinds: The kinds of media that the rows hold.
-    """
+    """The reason why this backbone computes rows with these kinds of media whole, or None where
+    they can share a prefix."""
     if backbone.interventions:
         return "a shared beginning may have been computed without the interventions in effect"
     errors = _errors.setdefault(backbone, {})

@@ -59,20 +59,6 @@ def states_of(
     )
 
 
-def last_states(
-    backbone: Backbone,
-    rows: Sequence[Row],
-    sites: Sequence[str | Site],
-    *,
-    progress: str | None = None,
-) -> Float[Tensor, "rows sites hidden"]:
-    """Raw float32 states on the CPU, in the order of `rows` and of `sites`.
-
-    Every row is run once, up to the deepest site. `progress` is the label of the progress bar.
-    """
-    return device_states(backbone, rows, sites, progress=progress).cpu()
-
-
 def device_states(
     backbone: Backbone,
     rows: Sequence[Row],
@@ -80,7 +66,11 @@ def device_states(
     *,
     progress: str | None = None,
 ) -> Float[Tensor, "rows sites hidden"]:
-    """`last_states` on the device of the backbone: a GPU is not waited for."""
+    """Raw float32 states in the order of `rows` and of `sites`, on the device of the backbone: a
+    GPU is not waited for.
+
+    Every row is run once, up to the deepest site. `progress` is the label of the progress bar.
+    """
     if not rows:
         return torch.empty(0, len(sites), backbone.hidden_size)
     if any(Site.parse(site).mean for site in sites):
@@ -104,7 +94,8 @@ def prompted_states(
     *,
     progress: str | None = None,
 ) -> Float[Tensor, "items sites hidden"]:
-    """`last_states` of items under a prompt. Raises BadItem, which names the item."""
+    """Raw float32 states of items under a prompt, on the CPU. Raises BadItem, which names the
+    item."""
     return blockwise(
         backbone,
         lambda item: [backbone.row(prompt.apply(item, side), item.name)],

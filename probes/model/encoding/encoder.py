@@ -63,13 +63,15 @@ class Encoder:
     ):
         self.plain = PlainTokenizer(tokenizer)
         self.tokenizer, self.processor = tokenizer, processor
-        self.perception = (
-            Perception(model, processor, media or MediaOptions()) if processor is not None else None
-        )
-        kinds = self.perception.kinds if self.perception is not None else ()
-        self.modalities: list[str] = ["text", *kinds]
+        self.perception: Perception | None = None
+        self.modalities, self.opening = ["text"], ""
+        tokens, types = {}, None
+        if processor is not None:
+            self.perception = Perception(model, processor, media or MediaOptions())
+            self.modalities += self.perception.kinds
+            self.opening = self.perception.opening()
+            tokens, types = self.perception.tokens, self.perception.types_name
         template = getattr(processor, "chat_template", None) or tokenizer.chat_template
-        tokens = self.perception.tokens if self.perception is not None else {}
         self.chat = ChatTemplate(processor or tokenizer, template, tokens) if template else None
         media_ids = (
             getattr(model.config, f"{k}_token_id", None) for k in ("image", "video", "audio")
@@ -85,11 +87,9 @@ class Encoder:
         # M-RoPE models compute positions of several axes themselves.
         self.mrope = hasattr(model.base_model, "get_rope_index")
         self.wants_positions = "position_ids" in accepted and not self.mrope
-        types = self.perception.types_name if self.perception is not None else None
         self.counts_positions = self.mrope and types == "mm_token_type_ids"
         self.media_follow_prefix = self.counts_positions if self.mrope else types is None
         """Whether rows with media can share: Gemma's masks, Qwen2.5-Omni's positions forbid it."""
-        self.opening = self.perception.opening() if self.perception is not None else ""
         self._placeholders = functools.lru_cache(maxsize=64)(
             lambda text: sum(t in self.media_ids for t in self.tokenizer(text)["input_ids"])
         )
@@ -104,13 +104,10 @@ class Encoder:
         down and text is cut at its end, with a logged warning. Raises BadItem, which names the
         item, when content cannot be encoded.
         """
-        limit = self.max_tokens - reserved
+        limit, raw = self.max_tokens - reserved, isinstance(source, Item)
         if isinstance(source, Item):
-            name = name or source.name
-            source = Prompted(user=source.parts)
-            raw = not any(part.kind != "text" for part in source.user if isinstance(part, Part))
-        else:
-            name, raw = name or "the prompt", False
+            name, source = name or source.name, Prompted(user=source.parts)
+        name = name or "the prompt"
         contents = [p.value for p in source.user if isinstance(p, Part) and p.kind == "text"]
         media = [p for p in source.user if isinstance(p, Part) and p.kind != "text"]
         if media and self.perception is None:

@@ -22,19 +22,11 @@ def shares(needs: Sequence[int], room: int) -> list[int]:
 def fit_media(
     perception: Perception, pieces: Sequence[Piece], room: int, count: Callable[[str], int]
 ) -> list[Piece]:
-    """Scale down the largest media of a row until all of them take at most `room` tokens.
+    """Scale down the largest media of a row until all of them take at most `room` tokens; `count`
+    counts the tokens of a text.
 
     Audio stays as it is, and so does a picture that the processor always resizes to the same size,
     so the row may still be too long afterwards.
-
-    Args:
-        perception: The processor that reads them.
-        pieces: The media, from `perception.pieces`.
-        room: Tokens that the row has for them.
-        count: Counts the tokens of a text.
-
-    Returns:
-        The media in the same order, as many of them smaller as necessary.
     """
     needs = [count(piece.processed.text) for piece in pieces]
     visual = [i for i, piece in enumerate(pieces) if piece.part.kind != "audio"]

@@ -16,10 +16,8 @@ _WORD = re.compile(r"\S+\s*")
 def passages_of(item: Item, words: int) -> list[Item]:
     """An item's passages, as items with its name; the item itself where it is no long text.
 
-    Args:
-        item: Only an item of a single text is cut.
-        words: Words of a passage, separated by white space. A text is cut into as many equal
-            passages as come closest to this length, so that none is much shorter than the others.
+    Only an item of a single text is cut, into as many equal passages as come closest to this number
+    of words, separated by white space, so that none is much shorter than the others.
     """
     if len(item.parts) != 1 or item.media:
         return [item]

@@ -94,14 +94,14 @@ def find_mmeb(folder: str | Path) -> list[str]:
 
     Those that it lacks fail when they are loaded. Raises BadFile when it holds none.
     """
-    if not any(has_table(Path(folder), name) for name in NAMES):
+    if not any(table_of(Path(folder), name) for name in NAMES):
         raise BadFile(f"{folder} holds no dataset of MMEB; {SOURCE}")
     return list(NAMES)
 
 
-def has_table(root: Path, name: str) -> bool:
-    """Whether the table of a dataset is there; it is not read."""
-    return _table(root, name) is not None
+def table_of(root: Path, name: str) -> Path | None:
+    """The table of a dataset, or None; it is not read."""
+    return first_table(root, [f"{place or '.'}/{name}/test*" for place in PLACES])
 
 
 def load_mmeb(folder: str | Path, name: str) -> Dataset:
@@ -109,7 +109,7 @@ def load_mmeb(folder: str | Path, name: str) -> Dataset:
     if name not in NAMES:
         raise BadFile(f"MMEB has no dataset {name!r}; it has {', '.join(NAMES)}")
     root = Path(folder)
-    table = _table(root, name)
+    table = table_of(root, name)
     if table is None:
         raise MissingData(name, f"no table below {root}", SOURCE)
     queries: dict[str, Content] = {}
@@ -143,10 +143,6 @@ def load_mmeb(folder: str | Path, name: str) -> Dataset:
         group=group,
         missing=pictures.missing,
     )
-
-
-def _table(root: Path, name: str) -> Path | None:
-    return first_table(root, [f"{place or '.'}/{name}/test*" for place in PLACES])
 
 
 def _targets(row: Row, place: str) -> list[tuple[str | None, str | None]]:

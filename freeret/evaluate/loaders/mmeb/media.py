@@ -40,8 +40,6 @@ def locate(
 
     Args:
         found: Media by name, None where missing.
-        name: Of the dataset.
-        kind: Such as `pictures`.
         folders: Where they were looked for.
         source: What to get, from where.
 

@@ -55,15 +55,15 @@ class Moment:
     picture: str | None = None
 
 
-def has_table(root: Path, name: str) -> bool:
-    """Whether the table of a dataset is there; it is not read."""
-    return _table(root, name) is not None
+def table_of(root: Path, name: str) -> Path | None:
+    """The table of a dataset, or None; it is not read."""
+    return first_table(root / "video-tasks", TASKS[name].tables)
 
 
 def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
     """Load one dataset. Raises BadFile when its table, a column or all its media are missing."""
     root, task = Path(folder), TASKS[name]
-    table = _table(root, name)
+    table = table_of(root, name)
     if table is None:
         raise MissingData(name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE)
     videos = Videos.of(root, "video_mret", *task.folders)
@@ -92,10 +92,6 @@ def load_moment_retrieval(folder: str | Path, name: str) -> Dataset:
         task=INSTRUCTION,
         group="moment retrieval",
     )
-
-
-def _table(root: Path, name: str) -> Path | None:
-    return first_table(root / "video-tasks", TASKS[name].tables)
 
 
 def _beside(table: Path, folders: tuple[Path, ...]) -> list[Moment]:

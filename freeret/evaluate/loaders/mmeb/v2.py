@@ -11,16 +11,13 @@ a missing one fails when its turn comes, so that no partial mean passes for that
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from freeret.evaluate.datasets import Dataset
-from freeret.evaluate.loaders.mmeb import images as mmeb
-from freeret.evaluate.loaders.mmeb import moments as mmeb_moments
-from freeret.evaluate.loaders.mmeb import video as mmeb_video
-from freeret.evaluate.loaders.mmeb import video_qa as mmeb_video_qa
-from freeret.evaluate.loaders.mmeb import visdoc as mmeb_visdoc
+from freeret.evaluate.loaders.mmeb import images, moments, video, video_qa, visdoc
 from probes.errors import BadFile
 
 log = logging.getLogger(__name__)
@@ -31,50 +28,21 @@ class Part:
     """Datasets that are published together."""
 
     name: str
-    datasets: tuple[str, ...]
-    has_table: Callable[[Path, str], bool]
+    datasets: Collection[str]
+    table_of: Callable[[Path, str], Any]
+    """What holds the table of a dataset; None or False where there is none."""
     load: Callable[[Path, str], Dataset]
-    source: str
 
 
 PARTS = (
-    Part("image tasks", mmeb.NAMES, mmeb.has_table, mmeb.load_mmeb, mmeb.SOURCE),
-    Part(
-        "video classification",
-        tuple(mmeb_video.CLASSIFICATION),
-        mmeb_video.has_table,
-        mmeb_video.load_video_classification,
-        mmeb_video.SOURCE,
-    ),
-    Part(
-        "video retrieval",
-        tuple(mmeb_video.RETRIEVAL),
-        mmeb_video.has_table,
-        mmeb_video.load_video_retrieval,
-        mmeb_video.SOURCE,
-    ),
-    Part(
-        "video question answering",
-        tuple(mmeb_video_qa.TASKS),
-        mmeb_video_qa.has_table,
-        mmeb_video_qa.load_video_qa,
-        mmeb_video.SOURCE,
-    ),
-    Part(
-        "moment retrieval",
-        tuple(mmeb_moments.TASKS),
-        mmeb_moments.has_table,
-        mmeb_moments.load_moment_retrieval,
-        mmeb_video.SOURCE,
-    ),
-    Part(
-        "visual documents",
-        tuple(mmeb_visdoc.TASKS),
-        mmeb_visdoc.has_table,
-        mmeb_visdoc.load_visual_documents,
-        mmeb_visdoc.SOURCE,
-    ),
+    Part("image tasks", images.NAMES, images.table_of, images.load_mmeb),
+    Part("video classification", video.CLASSIFICATION, video.table_of, video.load_classification),
+    Part("video retrieval", video.RETRIEVAL, video.table_of, video.load_retrieval),
+    Part("video question answering", video_qa.TASKS, video_qa.has_table, video_qa.load_video_qa),
+    Part("moment retrieval", moments.TASKS, moments.table_of, moments.load_moment_retrieval),
+    Part("visual documents", visdoc.TASKS, visdoc.home_of, visdoc.load_visual_documents),
 )
+SOURCE = f"{images.SOURCE}; {video.SOURCE}; {visdoc.SOURCE}"
 NAMES = tuple(name for part in PARTS for name in part.datasets)
 
 
@@ -84,10 +52,9 @@ def find_mmeb_v2(folder: str | Path) -> list[str]:
     The other parts are named in a warning. Raises BadFile when there is none.
     """
     root = Path(folder)
-    there = [part for part in PARTS if any(part.has_table(root, name) for name in part.datasets)]
+    there = [part for part in PARTS if any(part.table_of(root, name) for name in part.datasets)]
     if not there:
-        sources = "; ".join(dict.fromkeys(part.source for part in PARTS))
-        raise BadFile(f"{folder} holds no dataset of MMEB-V2; {sources}")
+        raise BadFile(f"{folder} holds no dataset of MMEB-V2; {SOURCE}")
     for part in PARTS:
         if part not in there:
             log.warning(

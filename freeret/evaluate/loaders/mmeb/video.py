@@ -89,7 +89,7 @@ RETRIEVAL = {
 }  # fmt: skip
 
 
-def load_video_classification(folder: str | Path, name: str) -> Dataset:
+def load_classification(folder: str | Path, name: str) -> Dataset:
     """Load one dataset. Raises BadFile when its table, a column or all its videos are missing."""
     root, task = Path(folder), CLASSIFICATION[name]
     rows = _rows(root, name, task)
@@ -126,7 +126,7 @@ def load_video_classification(folder: str | Path, name: str) -> Dataset:
     )
 
 
-def load_video_retrieval(folder: str | Path, name: str) -> Dataset:
+def load_retrieval(folder: str | Path, name: str) -> Dataset:
     """Load one dataset. Raises BadFile when its table, a column or all its videos are missing."""
     root, task = Path(folder), RETRIEVAL[name]
     rows = _rows(root, name, task)
@@ -150,9 +150,9 @@ def load_video_retrieval(folder: str | Path, name: str) -> Dataset:
     )
 
 
-def has_table(root: Path, name: str) -> bool:
-    """Whether the table of a dataset is there; it is not read."""
-    return _table(root, {**CLASSIFICATION, **RETRIEVAL}[name]) is not None
+def table_of(root: Path, name: str) -> Path | None:
+    """The table of a dataset, or None; it is not read."""
+    return first_table(root / "video-tasks", (CLASSIFICATION | RETRIEVAL)[name].tables)
 
 
 def _video_id(row: Row, task: Task) -> str:
@@ -161,12 +161,8 @@ def _video_id(row: Row, task: Task) -> str:
     return PurePosixPath(named).stem if task.video == "video" else named
 
 
-def _table(root: Path, task: Task) -> Path | None:
-    return first_table(root / "video-tasks", task.tables)
-
-
 def _rows(root: Path, name: str, task: Task) -> list[Row]:
-    table = _table(root, task)
+    table = table_of(root, name)
     if table is None:
         raise MissingData(name, f"no table video-tasks/{task.tables[0]} below {root}", SOURCE)
     rows = read_rows(table, (task.video, task.text), SOURCE, optional=("neg_text",))

@@ -86,15 +86,17 @@ TASKS: dict[str, Task] = {
 }
 
 
-def has_table(root: Path, name: str) -> bool:
-    """Whether the tables of a dataset are there; they are not read."""
-    return _home(root, TASKS[name]) is not None
+def home_of(root: Path, name: str) -> Path | None:
+    """The folder of a dataset's tables, or None; they are not read."""
+    task, places = TASKS[name], [root / "visdoc-tasks" / below for below in ("data", "")]
+    homes = (place / folder for folder in task.tables for place in places)
+    return next((home for home in homes if _tables(home, task, "queries")), None)
 
 
 def load_visual_documents(folder: str | Path, name: str) -> Dataset:
     """Load one dataset. Raises BadFile when a table, a column or all its pages are missing."""
     root, task = Path(folder), TASKS[name]
-    home = _home(root, task)
+    home = home_of(root, name)
     if home is None:
         pattern = f"visdoc-tasks/data/{task.tables[0]}/queries/{task.split}*.parquet"
         raise MissingData(name, f"no tables {pattern} below {root}", SOURCE)
@@ -120,13 +122,6 @@ def load_visual_documents(folder: str | Path, name: str) -> Dataset:
         group=task.group,
         note=f"tables of the first release; {task.tables[0]} corrects them" if older else "",
     )
-
-
-def _home(root: Path, task: Task) -> Path | None:
-    """The folder of a dataset's tables."""
-    places = [root / "visdoc-tasks" / below for below in ("data", "")]
-    homes = (place / name for name in task.tables for place in places)
-    return next((home for home in homes if _tables(home, task, "queries")), None)
 
 
 def _tables(home: Path, task: Task, kind: str) -> list[Path]:
