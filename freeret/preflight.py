@@ -32,14 +32,9 @@ def check_writable(location: str | Path) -> None:
         raise StoreError(f"cannot write to {location}: {error.strerror}: {existing}") from None
 
 
-def store_exists(location: str | Path) -> bool:
-    """Whether there may be a store: a local folder must hold a table; a URL is not checked."""
-    return "://" in str(location) or any(Path(location).glob("*.lance"))
-
-
 def check_store(location: str | Path) -> None:
-    """Raise StoreError when there is no store at a local location."""
-    if not store_exists(location):
+    """Raise StoreError when a local folder holds no table. A URL is not checked."""
+    if "://" not in str(location) and not any(Path(location).glob("*.lance")):
         raise StoreError(f"there is no store at {location}; make one with `freeret index`")
 
 

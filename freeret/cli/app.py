@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from freeret.cli import evaluation, planning, probing, retrieval, serving, storing
+from freeret.cli.card import card
 from freeret.cli.output import complain, messages
+from freeret.cli.results import table
 from freeret.extras import missing
 from probes.errors import FreeRetError
 
@@ -22,8 +24,16 @@ app = App(
 app.register_install_completion_command(
     help="Install completion of commands and options for the shell in use (bash, zsh or fish)."
 )
-for commands in (probing, storing, retrieval, planning, evaluation, serving):
-    commands.register(app)
+app.command(evaluation.evaluate, name="eval")
+for command in (
+    *(probing.probe, probing.plot, probing.compare_reports, probing.check, probing.lens),
+    *(storing.index, storing.fit, storing.delete, storing.export, storing.info),
+    *(retrieval.search, retrieval.answer, retrieval.demo),
+    *(planning.models, planning.estimate),
+    *(evaluation.compare, evaluation.ablate, evaluation.scenes, table, card),
+    serving.serve,
+):
+    app.command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

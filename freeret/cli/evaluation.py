@@ -1,13 +1,12 @@
-"""The commands that measure: `freeret eval`, `table`, `card`, `compare`, `ablate`, `scenes`."""
+"""The commands that measure: `freeret eval`, `compare`, `ablate` and `scenes`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from freeret import preflight
-from freeret.cli import card, results
 from freeret.cli.options import (
     AS_USUAL,
     Actors,
@@ -64,16 +63,6 @@ SkipBad = Annotated[
         "the pool. The result lists them."
     ),
 ]
-
-
-def register(app: App) -> None:
-    """Put the commands of this file on the app."""
-    app.command(evaluate, name="eval")
-    app.command(compare)
-    app.command(ablate)
-    app.command(scenes)
-    app.command(results.table)
-    app.command(card.card)
 
 
 def evaluate(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from freeret.cli.options import (
@@ -21,12 +21,6 @@ from probes.errors import BadSetting
 
 if TYPE_CHECKING:
     from freeret.scale.estimate import Estimate
-
-
-def register(app: App) -> None:
-    """Put the commands of this file on the app."""
-    app.command(models)
-    app.command(estimate)
 
 
 def models(*, json: bool = False) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from freeret import preflight
@@ -77,15 +77,6 @@ Panels = Annotated[
         "probability, norms. By default those of its kind; at the width of a column, alpha alone."
     ),
 ]
-
-
-def register(app: App) -> None:
-    """Put the commands of this file on the app."""
-    app.command(probe)
-    app.command(plot)
-    app.command(compare_reports)
-    app.command(check)
-    app.command(lens)
 
 
 def probe(

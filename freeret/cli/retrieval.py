@@ -4,8 +4,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclopts import App
-
 from freeret import preflight
 from freeret.cli.options import (
     AS_STORED,
@@ -43,13 +41,6 @@ if TYPE_CHECKING:
 
 TITLE, CONTENT, SOURCE = 200, 300, 200
 """Most characters of a query above its table, of an item in it, and of an answer's source."""
-
-
-def register(app: App) -> None:
-    """Put the commands of this file on the app."""
-    app.command(search)
-    app.command(answer)
-    app.command(demo)
 
 
 def search(

@@ -2,18 +2,13 @@
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from freeret import preflight
 from freeret.cli.options import AS_STORED, Memory, Positive, Reopened
 from freeret.cli.output import say
 from freeret.search import MEMORY
-
-
-def register(app: App) -> None:
-    """Put the command of this file on the app."""
-    app.command(serve)
 
 
 def serve(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from freeret import preflight
@@ -34,12 +34,6 @@ Ann = Annotated[
     Index | None,
     Parameter(help="Build an approximate index of this kind over everything stored."),
 ]
-
-
-def register(app: App) -> None:
-    """Put the commands of this file on the app."""
-    for command in (index, fit, delete, export, info):
-        app.command(command)
 
 
 def index(
@@ -197,7 +191,7 @@ def delete(store: str, /, *ids: str, filter: Filters = None) -> None:
     from freeret.store.table import Store
 
     opened = Store.open(store)
-    stored = opened.selected(Selection.of(conditions)) if conditions else opened.stored(ids)
+    stored = opened.selected(Selection.of(conditions)) if conditions else list(opened.hashes(ids))
     if conditions and not stored:
         note_why_no_items(opened, Selection.of(conditions))
     deleted = opened.delete(sorted(stored))

@@ -21,7 +21,7 @@ from freeret.search.exact import Block, top_k
 from freeret.search.scan import apply_filter
 from freeret.store.commits import alone, clear, commit, storage_errors
 from freeret.store.filters import EVERYTHING, Selection
-from freeret.store.rows import Loaded, matrix
+from freeret.store.rows import Loaded, matrix, query
 from freeret.store.table import Store
 from probes.errors import BadSetting, StoreError
 
@@ -97,16 +97,15 @@ def current(store: Store) -> Any:
 def scan_index(store: Store, rows: int, selection: Selection = EVERYTHING) -> Iterator[Block]:
     """The mapped vectors that the index stores, at most `rows` at a time. It stores no metadata, so
     only the kinds of the selection are applied."""
-    query = _table(store).search().select(["id", "signature", "vector"]).limit(None)
     where = Selection(kinds=selection.kinds).sql()
-    for batch in store.stream(query.where(where) if where else query, rows):
+    for batch in store.stream(query(_table(store), ["id", "signature", "vector"], where), rows):
         for part in Loaded.read(batch).by_signature().values():
             yield apply_filter(part)
 
 
 def ann_candidates(
     store: Store,
-    query: Float[Tensor, " hidden"],
+    vector: Float[Tensor, " hidden"],
     count: int,
     *,
     signature: str | None = None,
@@ -116,8 +115,7 @@ def ann_candidates(
     """Candidates for the nearest items.
 
     Args:
-        store: The store.
-        query: A unit vector in the geometry of the corpus.
+        vector: That of the query, of unit length and in the geometry of the corpus.
         count: The number of hits that they are for.
         signature: Only items of this modality signature.
         nprobes: Number of partitions that are searched; by default that of SEARCHED.
@@ -130,7 +128,7 @@ def ann_candidates(
     usual = SEARCHED[table.schema.metadata.get(b"kind", b"hnsw").decode()]
     nprobes, factor = nprobes or usual[0], factor or usual[1]
     with storage_errors(store.location):
-        search = table.search(query.numpy()).distance_type("dot").nprobes(nprobes)
+        search = table.search(vector.numpy()).distance_type("dot").nprobes(nprobes)
         if signature is not None:
             search = search.where(f"signature = '{signature}'")
         search = search.ef(2 * factor * count).limit(factor * count).select(["id", "vector"])
@@ -146,8 +144,8 @@ def measure_recall(store: Store, n: int = 10, queries: int = 100, rows: int = 65
         sample = table.take_offsets(sorted(offsets.tolist())).select(["vector"]).to_arrow()
     vectors = matrix(sample["vector"])
     recalls = []
-    for query, exact in zip(vectors, top_k(scan_index(store, rows), vectors, n), strict=True):
-        approximate = top_k([ann_candidates(store, query, n)], query[None], n)[0]
+    for vector, exact in zip(vectors, top_k(scan_index(store, rows), vectors, n), strict=True):
+        approximate = top_k([ann_candidates(store, vector, n)], vector[None], n)[0]
         recalls.append(len({id for id, _ in approximate} & {id for id, _ in exact}) / len(exact))
     return Recall(n, len(vectors), float(np.mean(recalls)))
 

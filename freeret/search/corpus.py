@@ -39,15 +39,12 @@ class Corpus:
     """Nearest neighbours in a store, under the geometry of a recipe.
 
     Args:
-        store: The items and their raw vectors.
         embedder: The one that made the vectors; it encodes the reference items too.
         recipe: Names the geometry.
-        memory: RAM budget in GiB for the vectors. Loading briefly needs three times their size; a
-            store that exceeds the budget is scanned from disk in blocks.
+        memory: RAM budget in GiB for the vectors, as for `FreeRet`.
         examples: Raw vectors of example queries by modality signature. Queries are centred on the
             mean of the examples of their modality, instead of on that of the corpus or of the
             reference items.
-        progress: Whether to show a bar while reference items are encoded.
     """
 
     def __init__(
@@ -123,9 +120,6 @@ class Corpus:
 
         Args:
             raw: Raw vectors of the queries.
-            signatures: Their modality signatures.
-            top_n: The number of hits per query.
-            selection: The items that are searched.
             approximate: Score only the candidates of the approximate index; a selection with a
                 filter is searched exactly all the same.
             words: What `words_asked` returns for the queries, where there is a lexical leg.

@@ -60,7 +60,6 @@ def top_k(
     """The best items of every query.
 
     Args:
-        blocks: The items that are searched.
         queries: Unit vectors in the geometry of the corpus, on the CPU.
         count: The number of items per query, over all signatures.
         calibration: Gain and shift that turn cosines into scores, by signature; without one, the
@@ -142,9 +141,7 @@ def _candidates(
     """Places of queries and rows of a block: all pairs that can be among the best.
 
     Args:
-        block: The items.
         queries: On the device and in the number format in which candidates are found.
-        count: The number of best items per query.
         bound: Products of the best are no lower.
         error: Largest difference between a product and a score.
     """
@@ -218,8 +215,6 @@ class _Leaders:
     """All (query, score, item) that can still be among the `count` best of their query.
 
     Args:
-        queries: Number of queries.
-        count: Number of best items of each.
         slack: Scores this far below the `count`-th highest are kept.
         bound: Lower bounds of the scores of the best, where they are known.
     """

@@ -61,10 +61,6 @@ def reference_of(embedder: Embedder, *, progress: bool = False) -> Reference:
     They are encoded once per backbone and extraction, and cached on disk for all stores and later
     processes.
 
-    Args:
-        embedder: Encodes them.
-        progress: Whether to show a progress bar.
-
     Returns:
         A function of side and modality signature, which encodes on first use.
     """

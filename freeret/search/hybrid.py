@@ -55,7 +55,6 @@ def lowered(candidates: Sequence[Candidate], highest: float) -> float:
     """What is added to the cosine of any other item, so that it stands below the candidates.
 
     Args:
-        candidates: Those of `fuse_legs`.
         highest: No cosine is higher.
     """
     return min(score for _, score, _ in candidates) - 1 - highest

@@ -30,7 +30,6 @@ def words_asked(
     where the corpus holds items of its form.
 
     Args:
-        queries: The queries.
         held: The modality signatures of the items that are searched.
         read: Returns the words of queries, which takes a forward of those with media.
 
@@ -57,11 +56,6 @@ class Lexical:
 
     def best(self, text: str, count: int, selection: Selection = EVERYTHING) -> Scores:
         """The items that share words with a text, at most `count`; others have no score.
-
-        Args:
-            text: Any text.
-            count: The most items.
-            selection: The items that are searched.
 
         Raises:
             StoreError: The table cannot be read.

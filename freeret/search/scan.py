@@ -53,8 +53,6 @@ def apply_filter(
     """The selected ones of mapped rows of one modality signature.
 
     Args:
-        part: The rows.
-        selection: The items that are searched.
         copy: Their vectors on a GPU, if they are there (`freeret.search.exact.resident`).
     """
     signature = part.signature

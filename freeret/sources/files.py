@@ -77,10 +77,6 @@ class Files:
     def __iter__(self) -> Iterator[Item | BadItem]:
         yield from self.listing()
 
-    def files(self) -> list[tuple[File, str]]:
-        """Every file with its name, which the ids of its items begin with."""
-        return self.listing().files
-
     def listing(self) -> "Listing":
         """The files that are there now, to be counted and then read.
 
@@ -214,6 +210,7 @@ class Listing:
 
     source: Files
     files: list[tuple[File, str]] = field(default_factory=list)
+    """Every file with its name, which the ids of its items begin with."""
     bad: list[BadItem] = field(default_factory=list)
     """Folders that cannot be listed, and files that are empty or of an unknown format."""
     passed_over: Counter[str] = field(default_factory=Counter)

@@ -43,10 +43,7 @@ def is_table(name: str | PurePath) -> bool:
 
 
 def rows(file: Any) -> Iterator[tuple[int, Row | BadRow]]:
-    """Every row of a table with its line number (row number in Parquet).
-
-    Args:
-        file: A Path or a RemoteFile.
+    """Every row of a table (a Path or a RemoteFile) with its line number; in Parquet, row number.
 
     Yields:
         Rows; a BadRow in place of what cannot be read.

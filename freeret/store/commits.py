@@ -65,9 +65,6 @@ def commit(location: str | Path, write: Callable[[], T], table: Any = None) -> T
         write: The commit. It must read the latest state on each call.
         table: A table whose latest version is checked out before each call.
 
-    Returns:
-        The result of `write`.
-
     Raises:
         StoreError: At once for any other fault; for a lost race after the last of PAUSES.
     """

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from freeret.store.filters import EVERYTHING, Selection
 from freeret.store.payload import source_of, text_of
-from freeret.store.rows import Loaded
+from freeret.store.rows import Loaded, query
 from freeret.store.table import Store
 from probes import Geometry
 from probes.errors import StoreError
 
-COLUMNS = ["id", "signature", "parts", "metadata", "vector"]
+FACTS: tuple[str, ...] = ("id", "signature", "text", "words", "source", "metadata")
+"""The columns that are written beside the vector."""
 Exported = tuple[int, list[Path]]
 """Number of items, and the files that hold them."""
 
@@ -38,10 +38,8 @@ def write_parquet(
     """Write one Parquet file with a row per item.
 
     Args:
-        store: The store.
         path: The file, which is replaced; `.parquet` is added to a name without it.
         fitted: Whether to write unit vectors in the geometry of the store instead of raw ones.
-        selection: Only these items.
 
     Returns:
         The number of items, and the file. Its columns are `id`, `signature`, `text`, `words` (what
@@ -52,23 +50,16 @@ def write_parquet(
         StoreError: The store has no geometry for its present items, or cannot be read.
     """
     path = _ending(path, ".parquet")
+    vector = pa.list_(pa.float32(), store.dimension)
     schema = pa.schema(
-        {
-            "id": pa.string(),
-            "signature": pa.string(),
-            "text": pa.string(),
-            "words": pa.string(),
-            "source": pa.string(),
-            "metadata": pa.string(),
-            "vector": pa.list_(pa.float32(), store.dimension),
-        },
+        {**dict.fromkeys(FACTS, pa.string()), "vector": vector},
         metadata={"freeret": json.dumps(_origin(store, fitted))},
     )
     count = 0
     with _new_files(path) as (scratch,), pq.ParquetWriter(scratch, schema) as file:
         for facts, vectors in _rows(store, fitted, selection):
             flat = pa.array(vectors.ravel())
-            columns = {name: [fact[name] for fact in facts] for name in schema.names[:-1]}
+            columns = {name: [fact[name] for fact in facts] for name in FACTS}
             columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, store.dimension)
             file.write_table(pa.table(columns, schema=schema))
             count += len(facts)
@@ -78,13 +69,8 @@ def write_parquet(
 def write_npy(
     store: Store, path: Path, *, fitted: bool = False, selection: Selection = EVERYTHING
 ) -> Exported:
-    """Write a float32 matrix `[items, dimension]` as .npy, and a JSON line per row beside it.
-
-    Args:
-        store: The store.
-        path: The file of the matrix, which is replaced; `.npy` is added to a name without it.
-        fitted: As for `write_parquet`.
-        selection: As for `write_parquet`.
+    """Write a float32 matrix `[items, dimension]` as .npy, and a JSON line per row beside it. The
+    arguments are those of `write_parquet`.
 
     Returns:
         The number of items, and both files. A line holds `id`, `signature`, `text`, `words`,
@@ -124,34 +110,26 @@ def _rows(
 ) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
     """Columns other than the vector, and vectors, block by block of one snapshot."""
     geometry = _geometry(store) if fitted else None
-    columns = [*COLUMNS, "words"] if store.has_words else COLUMNS
-    query, where = store.table.search().select(columns).limit(None), selection.sql()
-    for batch in store.stream(query.where(where) if where else query):
+    columns = ["parts", "metadata", *(["words"] if store.has_words else [])]
+    rows = query(store.table, ["id", "signature", "vector", *columns], selection.sql())
+    for batch in store.stream(rows):
         loaded = Loaded.read(batch)
-        places = [
-            place
-            for place, signature in enumerate(loaded.signatures)
-            if selection.takes_signature(signature)
-            and selection.takes_metadata(loaded.metadata[place])
+        pairs = zip(loaded.signatures, loaded.metadata, strict=True)
+        passing = [
+            selection.takes_signature(signature) and selection.takes_metadata(metadata)
+            for signature, metadata in pairs
         ]
-        vectors = loaded.vectors[torch.tensor(places, dtype=torch.long)]
-        signatures = [loaded.signatures[place] for place in places]
+        places = np.flatnonzero(passing)
+        loaded, written = loaded.take(places), batch.select(columns).take(pa.array(places))
+        vectors = loaded.vectors
         if geometry is not None:
-            vectors = geometry.map(vectors, signatures, "document")
-        packed, written = batch["parts"].to_pylist(), batch["metadata"].to_pylist()
+            vectors = geometry.map(vectors, loaded.signatures, "document")
+        packed = written["parts"].to_pylist()
         texts = [text_of(parts) for parts in packed]
-        words = batch["words"].to_pylist() if store.has_words else texts
-        facts = [
-            {
-                "id": loaded.ids[place],
-                "signature": loaded.signatures[place],
-                "text": texts[place],
-                "words": words[place],
-                "source": source_of(packed[place]),
-                "metadata": written[place],
-            }
-            for place in places
-        ]
+        words = written["words"].to_pylist() if store.has_words else texts
+        sources, metadata = map(source_of, packed), written["metadata"].to_pylist()
+        values = zip(loaded.ids, loaded.signatures, texts, words, sources, metadata, strict=True)
+        facts = [dict(zip(FACTS, row, strict=True)) for row in values]
         yield facts, vectors.contiguous().numpy().astype("<f4", copy=False)
 
 

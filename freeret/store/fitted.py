@@ -38,9 +38,7 @@ class GeometryTable:
         """Keep the geometry unless one of a later version of the items is kept already.
 
         Args:
-            geometry: Fitted on `version` of the items.
             version: The version of the items table.
-            recipe: The recipe behind the geometry.
 
         Raises:
             StoreError: The store cannot be written.

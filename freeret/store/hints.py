@@ -14,10 +14,6 @@ SHOWN = 12
 def why_no_items(store: Store, selection: Selection) -> str | None:
     """Explain a selection that lets no item through.
 
-    Args:
-        store: The store.
-        selection: The filter and the kinds that were asked for.
-
     Returns:
         A sentence such as "no item has the key 'categroy'; keys here: category", which does not
         say where the store is; None when the selection lets an item through.

@@ -61,8 +61,6 @@ def in_words(made: Mapping[str, Any], requested: Mapping[str, Any], keys: Collec
     """Say how an identity differs from the requested one, beginning with the names of the models.
 
     Args:
-        made: Identity of the existing store or file.
-        requested: Identity that is requested now.
         keys: The keys of `differences` that matter.
 
     Returns:

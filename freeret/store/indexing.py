@@ -152,15 +152,9 @@ def index_items(
     """Embed and upsert every new or changed item of a stream.
 
     Args:
-        store: Where the items go.
-        embedder: Stage 1 of the store.
         stream: Items in any form that `as_item` reads, each with its place in the stream.
         on_error: `"skip"` reports bad items instead of raising BadItem.
-        progress: Whether to show bars.
         total: Number of items for the bar, if it is known.
-
-    Returns:
-        What was written.
 
     Raises:
         BadItem: An item is bad and not skipped; what was embedded before is stored.
@@ -359,7 +353,6 @@ def blocks(
 
     Args:
         stream: Items, bare or as pairs of place and item, or other values.
-        size: Most values of a block.
         nbytes: Bytes that a value holds in memory.
     """
     block, held = [], 0

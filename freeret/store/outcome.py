@@ -71,8 +71,6 @@ def gone(store: Store, listing: Listing, done: Indexed, among: Container[str] | 
     """Ids of stored items that came from the files of a listing and are no longer in them.
 
     Args:
-        store: The store.
-        listing: The files and folders.
         done: The outcome of indexing them. Items below a place that could not be read stay.
         among: Restricts the ids to a shard.
     """

@@ -45,12 +45,7 @@ def reopen_backbone(store: Store, model: str | Path | None, requested: Loading) 
     """Load the backbone that made a store.
 
     Args:
-        store: The store.
         model: Where the backbone is now, if not where it was.
-        requested: Settings that replace the recorded ones.
-
-    Returns:
-        The backbone.
 
     Raises:
         StoreMismatch: `model` is the alias of another embedded backbone; nothing is loaded then.
@@ -74,9 +69,7 @@ def require_for_search(store: Store, identity: dict[str, Any], backbone: Backbon
     with a warning, if they were requested when the backbone was loaded.
 
     Args:
-        store: The store.
         identity: What would be used now.
-        backbone: The backbone of that identity.
 
     Raises:
         StoreMismatch: The identities differ in anything else.

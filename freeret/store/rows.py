@@ -1,7 +1,7 @@
 """Rows of the items table as they are read for a search: ids, metadata and a tensor of vectors."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
@@ -14,6 +14,12 @@ from torch import Tensor
 
 LOADED = ("id", "signature", "metadata", "vector")
 """The columns of `Loaded`."""
+
+
+def query(table: Any, columns: Iterable[str], where: str | None = None) -> Any:
+    """A query of LanceDB for columns of all rows, or of those that meet an SQL condition."""
+    rows = table.search().select(list(columns)).limit(None)
+    return rows.where(where) if where else rows
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from freeret.store.filters import Selection, id_conditions
 from freeret.store.fitted import GeometryTable
 from freeret.store.identity import differences, in_words
 from freeret.store.payload import UNPACKED, Record, record_schema, text_of, unpack
-from freeret.store.rows import LOADED, Loaded
+from freeret.store.rows import LOADED, Loaded, query
 from probes.errors import NotStored, StoreError, StoreMismatch
 from probes.geometry import Geometry
 from probes.items import Item
@@ -79,10 +79,6 @@ class Store:
             location: Folder or object-store URL.
             identity: What makes the vectors; see
                 `freeret.store.identity.store_identity`.
-            dimension: Length of a vector.
-
-        Returns:
-            The store.
 
         Raises:
             StoreMismatch: The store that is there was made with another identity.
@@ -266,17 +262,12 @@ class Store:
         """What lexical search reads of each of these items; nothing where no words are stored."""
         return dict(self._pairs("words", ids)) if self.has_words else {}
 
-    def stored(self, ids: Sequence[str]) -> set[str]:
-        """The ids among these that are stored."""
-        return set(self.hashes(ids))
-
     def selected(self, selection: Selection) -> list[str]:
         """The ids of all items that a selection lets through."""
-        query = self.table.search().select(["id", "signature", "metadata"]).limit(None)
-        where = selection.sql()
+        columns = ("id", "signature", "metadata")
         return [
             row["id"]
-            for batch in self.stream(query.where(where) if where else query)
+            for batch in self.stream(query(self.table, columns, selection.sql()))
             for row in batch.to_pylist()
             if selection.takes_signature(row["signature"])
             and selection.takes_metadata(json.loads(row["metadata"]))
@@ -288,15 +279,12 @@ class Store:
 
     def metadata(self) -> Iterator[dict[str, Any]]:
         """The metadata of every item."""
-        for batch in self.stream(self.table.search().select(["metadata"]).limit(None)):
+        for batch in self.stream(query(self.table, ["metadata"])):
             yield from map(json.loads, batch["metadata"].to_pylist())
 
     def vectors(self, ids: Sequence[str] | None = None) -> Loaded:
-        """Raw vectors with ids, signatures and metadata, sorted by id.
-
-        Args:
-            ids: The items; ids that are not stored are left out. None for all items.
-        """
+        """Raw vectors with ids, signatures and metadata, sorted by id: of all items, or of those of
+        `ids` that are stored."""
         conditions = [None] if ids is None else id_conditions(ids) or ["false"]
         parts = [self._columns(*LOADED, where=where) for where in conditions]
         rows = pa.concat_tables(parts)
@@ -305,16 +293,10 @@ class Store:
     def blocks(
         self, rows: int | None = None, *, metadata: bool = False, where: str | None = None
     ) -> Iterator[Loaded]:
-        """Raw vectors in the order of the disk, block by block.
-
-        Args:
-            rows: Most rows of a block; by default as many as take BLOCK_BYTES.
-            metadata: Whether to read the metadata too.
-            where: SQL condition; None for all items.
-        """
+        """Raw vectors in the order of the disk, in blocks of at most `rows` items, by default of as
+        many as take BLOCK_BYTES; `where` is an SQL condition."""
         names = [name for name in LOADED if metadata or name != "metadata"]
-        query = self.table.search().select(names).limit(None)
-        for batch in self.stream(query.where(where) if where else query, rows):
+        for batch in self.stream(query(self.table, names, where), rows):
             yield Loaded.read(batch)
 
     def items(self, ids: Sequence[str]) -> list[Item]:
@@ -330,15 +312,15 @@ class Store:
             )
         return [items[id] for id in ids]
 
-    def stream(self, query: Any, rows: int | None = None) -> Iterator[pa.RecordBatch]:
+    def stream(self, source: Any, rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """The result of a query in batches; the next batch is read while one is worked on.
 
         Args:
-            query: A query of LanceDB over a table of this store.
+            source: A query of LanceDB over a table of this store.
             rows: Most rows of a batch; by default as many as take BLOCK_BYTES.
         """
         with storage_errors(self.location), ThreadPoolExecutor(1) as reader:
-            batches = iter(query.to_batches(rows or max(1, BLOCK_BYTES // (4 * self.dimension))))
+            batches = iter(source.to_batches(rows or max(1, BLOCK_BYTES // (4 * self.dimension))))
             ahead = reader.submit(next, batches, None)
             while (batch := ahead.result()) is not None:
                 ahead = reader.submit(next, batches, None)
@@ -375,17 +357,15 @@ class Store:
     # -- plumbing ------------------------------------------------------------------------------
 
     def _columns(self, *names: str, where: str | None = None) -> pa.Table:
-        query = self.table.search().select(list(names)).limit(None)
         with storage_errors(self.location):
-            return (query.where(where) if where else query).to_arrow()
+            return query(self.table, names, where).to_arrow()
 
     def _pairs(
         self, column: str, ids: Sequence[str] | None, within: str | None = None
     ) -> Iterator[tuple[str, Any]]:
         """Id and one column, of all items, of these ids, or of those within a condition."""
         for where in [within] if ids is None else id_conditions(ids):
-            query = self.table.search().select(["id", column]).limit(None)
-            for batch in self.stream(query.where(where) if where else query):
+            for batch in self.stream(query(self.table, ["id", column], where)):
                 yield from zip(batch["id"].to_pylist(), batch[column].to_pylist(), strict=True)
 
     def _upsert(self) -> Any:

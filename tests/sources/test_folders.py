@@ -28,7 +28,7 @@ PLAIN = Recipe("e5v", "attn[-1]", "none", "mcq")
 
 
 def names(folder: Path, **options: bool) -> list[str]:
-    return [name for _, name in Files([folder], folder_names=False, **options).files()]
+    return [name for _, name in Files([folder], folder_names=False, **options).listing().files]
 
 
 def write(folder: Path, *names: str) -> Path:

@@ -93,7 +93,7 @@ def test_what_has_gone_since_it_was_listed_is_one_bad_file(tmp_path: Path, bucke
     (tmp_path / "e.txt").write_text("here")
     for url in (bucket.put(tmp_path), tmp_path.as_uri()):
         files = Files([url], on_error="skip")
-        listed = list(files.files())
+        listed = list(files.listing().files)
         for file, _ in listed[:-1]:
             file.filesystem.delete_file(file.path)  # type: ignore[union-attr]
         *gone, here = [item for file, name in listed for item in files.read(file, name)]
@@ -109,7 +109,7 @@ def test_what_has_gone_since_it_was_listed_is_one_bad_file(tmp_path: Path, bucke
 def test_a_table_here_that_is_gone_is_one_bad_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one"}')
     files = Files([tmp_path], on_error="skip")
-    [(file, name)] = files.files()
+    [(file, name)] = files.listing().files
     (tmp_path / "a.jsonl").unlink()
     [error] = files.read(file, name)
     assert str(error).startswith(f"{name}: cannot read {file}: it was there")
@@ -146,7 +146,7 @@ def test_without_permission_it_is_named(tmp_path: Path, bucket: Bucket) -> None:
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "b.png").write_bytes(png(picture()))
     files = Files([bucket.put(tmp_path)], on_error="skip")
-    listed = list(files.files())
+    listed = list(files.listing().files)
     with bucket.locked():
         errors = [error for file, name in listed for error in files.read(file, name)]
         for (file, name), error in zip(listed, errors, strict=True):
@@ -174,9 +174,9 @@ def test_files_travel_to_other_processes(tmp_path: Path, bucket: Bucket) -> None
     write_corpus(tmp_path)
     for url in (bucket.put(tmp_path), tmp_path.as_uri()):
         files = Files([url])
-        sent = pickle.loads(pickle.dumps([files, list(files.files())]))
+        sent = pickle.loads(pickle.dumps([files, list(files.listing().files)]))
         assert [item for pair in sent[1] for item in sent[0].read(*pair)] == list(files)
-        assert sent[1] == list(files.files())
+        assert sent[1] == list(files.listing().files)
         assert SECRET not in str(sent[1])
 
 

@@ -204,6 +204,6 @@ def test_files_read_apart_are_the_files_read_together(tmp_path: Path, at: At) ->
     write_rows(tmp_path / "a.jsonl", [{"text": "one"}, {"text": "two"}])
     (tmp_path / "b.txt").write_text("three")
     files = Files([at(tmp_path)])
-    apart = [item for file, name in files.files() for item in files.read(file, name)]
+    apart = [item for file, name in files.listing().files for item in files.read(file, name)]
     assert apart == list(files)
     assert list(files) == list(files), "it can be read again"

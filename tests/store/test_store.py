@@ -112,7 +112,7 @@ def test_no_query_names_more_ids_than_allowed(
     monkeypatch.setattr("freeret.store.filters.IDS", 50)
     ids = [f"{k}" for k in range(230)]
     store.write([made(id) for id in ids])
-    readers = [store.items, store.hashes, store.stored, store.vectors,
+    readers = [store.items, store.hashes, store.vectors,
                lambda ids: list(store.parts(ids)), store.delete]  # fmt: skip
     for read in readers:
         conditions.clear()
