@@ -268,7 +268,8 @@ def test_prompts_tasks_and_sites_by_default(tiny: Tiny) -> None:
     assert [((s.prompt, s.task), s.site, s.geometry) for s in found] == [
         (prompt, site, kind)
         for prompt in prompts
-        for site in [*sites, "norm"]
+        for place in [*sites, "norm"]
+        for site in (place, f"{place}+mean")
         for kind in GEOMETRY_KINDS
     ]
     asked = {
