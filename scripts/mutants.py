@@ -44,7 +44,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "probes/model/encoding/encoder.py": ("encoding", "truncation", "perception"),
     "probes/measure/framing.py": ("framing",),
     "probes/geometry/corpus.py": ("geometry",),
-    "probes/geometry/estimates.py": ("geometry",),
+    "probes/geometry/estimates.py": ("estimates", "geometry"),
     "probes/geometry/mapping.py": ("geometry",),
     "probes/measure/injection.py": ("injection",),
     "probes/measure/lexicalization.py": ("lexicalization",),

@@ -15,10 +15,7 @@ from probes.geometry import (
     CorpusGeometry,
     Geometry,
     GeometryKind,
-    Moments,
-    default_shrinkage,
     nearest_third,
-    prior_weight,
     unit,
     whitening,
 )
@@ -96,17 +93,6 @@ def test_centre_subtracts_the_mean_direction() -> None:
     torch.testing.assert_close(mapped, expected / expected.norm(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("shrinkage", [0.0, 0.5, 3.0])
-def test_whitening_is_the_inverse_root(shrinkage: float) -> None:
-    of = covariance(vectors(200))
-    transform = whitening(of, 200, shrinkage).double()
-    assert torch.equal(transform, transform.T)
-    ridge = shrinkage * of.diagonal().mean() * torch.eye(SIZE)
-    torch.testing.assert_close(
-        transform @ (of + ridge) @ transform, torch.eye(SIZE).double(), atol=1e-5, rtol=0
-    )
-
-
 def test_whitened_vectors_have_no_preferred_direction() -> None:
     """Up to the shrinkage, which leaves every eigenvalue v as v / (v + λ·mean)."""
     raw = vectors(400)
@@ -117,15 +103,6 @@ def test_whitened_vectors_have_no_preferred_direction() -> None:
     expected = values / (values + (1 + SIZE / 400) * values.mean())
     found = torch.linalg.eigvalsh(torch.cov(moved.double().T, correction=0))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-
-
-def test_fewer_vectors_are_shrunk_more() -> None:
-    assert default_shrinkage(10**9, 576) == pytest.approx(1.0, abs=1e-5)
-    assert default_shrinkage(576, 576) == 2.0
-    assert default_shrinkage(0, 8) > default_shrinkage(100, 8)
-
-
-# ------------------------------------------------------------------------------ modalities
 
 
 @pytest.mark.parametrize("kind", ["centre", "whiten"])
@@ -230,16 +207,6 @@ def test_the_mean_of_few_documents_leans_on_the_reference(count: int, side: Side
     weight = (1 - count / 100) * shrinkage.clamp(max=1)
     expected = mean + weight * (prior - mean)
     torch.testing.assert_close(geometry.means[side, "text"], expected, atol=1e-5, rtol=1e-4)
-
-
-def test_a_prior_counts_as_far_as_it_is_near() -> None:
-    """A prior within the sampling error replaces the mean; that of another modality hardly does."""
-    documents = Moments.of(vectors(10, seed=1))
-    variance = float(documents.scatter.trace()) / 9
-    away = torch.nn.functional.one_hot(torch.tensor(0), SIZE).double()
-    at = [prior_weight(documents, documents.mean + d * away, variance) for d in (0, 0.01, 1, 10)]
-    assert at[0] == at[1] == pytest.approx(0.9)
-    assert 0.9 > at[2] > 50 * at[3] > 0
 
 
 def test_enough_documents_ask_no_reference() -> None:
@@ -368,13 +335,6 @@ def test_moments_add_up(sizes: list[int], kind: GeometryKind) -> None:
         torch.testing.assert_close(in_parts.means[key], mean)
     if kind == "whiten":
         torch.testing.assert_close(in_parts.transform, at_once.transform, rtol=1e-3, atol=1e-2)
-
-
-def test_moments_are_those_of_unit_vectors() -> None:
-    raw = vectors(40)
-    moments = Moments.of(raw)
-    torch.testing.assert_close(moments.mean, unit(raw).double().mean(0))
-    torch.testing.assert_close(moments.scatter / 40, covariance(raw))
 
 
 @pytest.mark.parametrize("kind", GEOMETRY_KINDS)

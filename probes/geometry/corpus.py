@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probes.errors import BadSetting
-from probes.geometry.estimates import FEW, Moments, prior_weight, scatter_mass, unit, whitening
+from probes.geometry.estimates import FEW, Moments, prior_weight, scatter_mass, unit, whitening_of
 from probes.geometry.mapping import (
     GEOMETRY_KINDS,
     POOLED,
@@ -105,20 +105,22 @@ class CorpusGeometry:
         """Variance of the documents around the means of their signatures, summed over dimensions;
         infinite where no signature has two documents."""
         spare = sum(moments.count - 1 for moments in self.moments.values())
-        total = sum(float(moments.scatter.trace()) for moments in self.moments.values())
+        total = sum(moments.variation for moments in self.moments.values())
         return total / spare if spare else math.inf
 
     def _transform(self, priors: "Priors") -> Tensor | None:
         if self.kind != "whiten" or not self.moments:
             return None
-        scatter, count = torch.zeros((), dtype=torch.double), 0.0
+        parts, count = [], 0.0
         for signature, moments in self.moments.items():
-            scatter, count = scatter + moments.scatter, count + moments.count
+            parts.append((1.0, moments))
+            count += moments.count
             vectors = priors.get(("document", signature))
             if vectors is not None:
                 prior, mass = Moments.of(vectors), scatter_mass(moments.count)
-                scatter, count = scatter + mass / prior.count * prior.scatter, count + mass
-        return whitening(scatter / count, count)
+                parts.append((mass / prior.count, prior))
+                count += mass
+        return whitening_of(parts, count)
 
     def _scales(self, geometry: Geometry, priors: "Priors") -> dict[str, Scale]:
         if len(self.moments) < 2:
