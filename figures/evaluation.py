@@ -9,7 +9,8 @@
 The same with `--model smolsight`, `scenes:3`, `scenes-mixed:3`, `pictures:photographs`,
 `pictures:drawings` and `folder:DATA/drawings`, without BM25 where the suite is not text. Reads
 figures/results/<model>/<system>.json: `vectors` is the recipe with lexical weight 0, `rerank-top20`
-is the recipe reranked by its judge, `likelihood-top20` by likelihood with weight 0.2. The texts of
+is the recipe reranked by its judge, `likelihood-top20` by likelihood with weight 0.2; `mean` is the
+recipe with `+mean` appended to its site, in a copy of recipe.json. The texts of
 e5v, paper and vectors of smolsight were measured before it read photographs; it reads texts as
 ever. Writes figures/evaluation.md, and evaluation-<model>.png and .svg.
 """
@@ -31,6 +32,7 @@ SYSTEMS = {
     "paper": "FreeRet-embed",
     "vectors": "recipe, vectors alone",
     "recipe": "recipe",
+    "mean": "recipe, its site with the mean",
     "rerank-top20": "reranked by its judge, top 20",
     "likelihood-top20": "reranked by likelihood, top 20",
     "bm25": "BM25",
