@@ -128,8 +128,8 @@ def all_sites(backbone: Any) -> list[Site]:
 
 
 def embedding_sites(layers: int = LATE_LAYERS) -> list[str]:
-    """Candidates for an embedding: late sites, each at the last position and with the mean."""
-    return [f"{site}{mean}" for site in late_sites(layers) for mean in ("", "+mean")]
+    """Candidates for an embedding: late sites at the last position, and the same with the mean."""
+    return [f"{site}{mean}" for mean in ("", "+mean") for site in late_sites(layers)]
 
 
 def late_sites(layers: int = LATE_LAYERS) -> list[str]:

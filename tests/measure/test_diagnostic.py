@@ -268,8 +268,8 @@ def test_prompts_tasks_and_sites_by_default(tiny: Tiny) -> None:
     assert [((s.prompt, s.task), s.site, s.geometry) for s in found] == [
         (prompt, site, kind)
         for prompt in prompts
-        for place in [*sites, "norm"]
-        for site in (place, f"{place}+mean")
+        for mean in ("", "+mean")
+        for site in [f"{place}{mean}" for place in [*sites, "norm"]]
         for kind in GEOMETRY_KINDS
     ]
     asked = {
