@@ -21,9 +21,10 @@ from freeret.evaluate.systems.registry import (
 )
 from freeret.recipe import Recipe
 from freeret.reranker import Reranker
-from probes import Backbone, Item, late_sites
+from probes import Backbone, Item
 from probes.errors import BadFile, Mismatch
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS
+from probes.model.sites import embedding_sites
 from probes.prompts import NAMED
 from probes.stats import Interval
 from tests.evaluate.small import RECIPE, dataset, pairs, words
@@ -51,7 +52,7 @@ def ablations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ablations, Path
 def test_every_part_is_in_the_table(ablations: tuple[Ablations, Path]) -> None:
     rows = ablations[0].datasets["small"].rows
     parts = {part: [r.label for r in rows if r.part == part] for part in {r.part for r in rows}}
-    assert parts["site"] == late_sites(4), "this backbone has four layers"
+    assert parts["site"] == embedding_sites(4), "this backbone has four layers"
     assert parts["prior"] == ASKED
     assert parts["choice"] == ["E5-V extraction", "FreeRet-embed", "recipe"]
     assert parts["geometry"][:3] == ["none", "centre", "whiten"]
@@ -64,7 +65,7 @@ def test_every_part_is_in_the_table(ablations: tuple[Ablations, Path]) -> None:
     assert parts["lexical"] == ["recipe, 0", *(f"recipe, {weight:g}" for weight in LEXICAL_WEIGHTS)]
     assert "lexical" not in {row.part for row in ablations[0].datasets["pairs"].rows}
     prompts, hybrid = 3 + len(ASKED), len(LEXICAL_WEIGHTS)
-    assert len(ablations[0].datasets["small"].grid) == prompts * 3 * (9 + hybrid)
+    assert len(ablations[0].datasets["small"].grid) == prompts * 3 * (18 + hybrid)
     assert len(ablations[0].datasets["pairs"].grid) == prompts * 3 * 9
 
 
@@ -228,7 +229,7 @@ def test_a_figure_has_a_panel_a_part(ablations: tuple[Ablations, Path]) -> None:
     titles = [ax.get_title(loc="left") for ax in shown.axes]
     assert len(titles) == 7
     labels = [label.get_text() for label in shown.axes[1].get_yticklabels()]
-    assert labels == late_sites(4)
+    assert labels == embedding_sites(4)
 
 
 def test_the_choice_is_drawn_between_the_worst_and_the_best(
