@@ -66,7 +66,7 @@ def test_every_part_is_in_the_table(ablations: tuple[Ablations, Path]) -> None:
     assert "lexical" not in {row.part for row in ablations[0].datasets["pairs"].rows}
     prompts, hybrid = 3 + len(ASKED), len(LEXICAL_WEIGHTS)
     assert len(ablations[0].datasets["small"].grid) == prompts * 3 * (18 + hybrid)
-    assert len(ablations[0].datasets["pairs"].grid) == prompts * 3 * 9
+    assert len(ablations[0].datasets["pairs"].grid) == prompts * 3 * 18
 
 
 def test_the_grid_equals_a_run_at_each_site_alone(
