@@ -114,3 +114,9 @@ def test_every_name_in_the_tables_is_defined_in_its_file() -> None:
     missing = [f"{name} in {file}" for file, name in pairs if name not in definitions[file]]
     assert len(pairs) > FEW_NAMES
     assert not missing
+
+
+def test_the_tracing_layer_has_its_short_name() -> None:
+    from probes.trace import States, record
+
+    assert (record.__module__, States.__module__) == ("probes.model.trace", "probes.model.trace")
