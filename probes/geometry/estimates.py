@@ -137,17 +137,13 @@ def whitening_of(
         parts: The weight of each set, and its moments.
         count: The number of vectors that they count for together.
     """
-    rows = [
-        math.sqrt(weight / count) * moments.deviations
-        for weight, moments in parts
-        if moments.deviations is not None
-    ]
+    deviations = [(weight, moments.deviations) for weight, moments in parts]
+    rows = [math.sqrt(weight / count) * of for weight, of in deviations if of is not None]
     if len(rows) == len(parts) and sum(map(len, rows)) <= RANK * rows[0].shape[1]:
         return _whitening_of_rows(torch.cat(rows), count)
-    scatter = sum(
-        (weight * moments.scatter for weight, moments in parts[1:]),
-        parts[0][0] * parts[0][1].scatter,
-    )
+    scatter = torch.zeros((), dtype=torch.double)
+    for weight, moments in parts:
+        scatter = scatter + weight * moments.scatter
     return whitening(scatter / count, count)
 
 

@@ -36,7 +36,7 @@ from probes.model.backbone import Backbone
 from probes.model.batches.remembering import remember
 from probes.model.batches.run import run_batches
 from probes.model.encoding import Batch, Row
-from probes.model.sites import LATE_LAYERS, Site, all_sites, embedding_sites
+from probes.model.sites import Site, all_sites, embedding_sites
 from probes.model.trace import record
 from probes.prompts import E5V, NAMED, ControlPrompt, Prompt, Prompted, Source, as_prompt
 from probes.stats import Interval, mean_interval, median_interval
@@ -286,7 +286,7 @@ def beta_of(states: Tensor, word_rows: Tensor) -> Tensor:
 def _measure(backbone: Backbone, rows: Sequence[Row], seed: int, progress: str | None) -> Curves:
     depth = backbone.num_layers
     sites = curve_sites(depth)
-    late = [Site.parse(s).resolve(depth) for s in embedding_sites(min(LATE_LAYERS, depth))]
+    late = [Site.parse(s).resolve(depth) for s in embedding_sites(depth)]
 
     def forward(batch: Batch) -> list[tuple]:
         """For each row, five quantities at every site after `embed`, the id of y*, and the states

@@ -68,6 +68,8 @@ def synonym_similarity(
     """
     template = as_prompt(prompt)
     chosen = as_sites(sites or "all", backbone.num_layers)
+    for site in chosen:
+        site.single(backbone.num_layers)  # raises for a site with a mean
     pairs = synonyms()
     words = sorted({word for pair in pairs for word in (pair["a"], pair["b"])})
     rows = [backbone.row(template.apply(Item(word)), word) for word in words]

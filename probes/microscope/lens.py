@@ -183,7 +183,7 @@ def lens(
     check_count("top", top)
     row = backbone.row(source)
     order = all_sites(backbone)
-    wanted = {site.resolve(backbone.num_layers) for site in as_sites(sites, backbone.num_layers)}
+    wanted = {site.single(backbone.num_layers) for site in as_sites(sites, backbone.num_layers)}
     shown = [i for i, site in enumerate(order) if site in wanted]
     if not shown:
         raise BadSetting("nothing to read: name at least one site")

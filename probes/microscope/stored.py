@@ -198,7 +198,7 @@ def store_states(
     check_choice("on_error", on_error, ("raise", "skip"))
     token_slice(positions)  # raises for what are no positions, before anything is written
     depth = backbone.num_layers
-    resolved = {site.resolve(depth) for site in as_sites(sites, depth)}
+    resolved = {site.single(depth) for site in as_sites(sites, depth)}
     if not resolved:
         raise BadSetting("nothing to store: name at least one site")
     ordered = sorted(resolved, key=lambda site: site.depth(depth))

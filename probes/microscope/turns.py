@@ -123,7 +123,7 @@ def turn(
         BadSetting: There are no prompts, or no sublayer ends at the site.
     """
     sites = curve_sites(backbone.num_layers)
-    after = Site.parse(site).resolve(backbone.num_layers)
+    after = Site.parse(site).single(backbone.num_layers)
     if after.kind not in ("attn", "mlp"):
         raise BadSetting(f"{after} is not the end of a sublayer: name attn[l] or mlp[l]")
     before = sites[sites.index(after) - 1]

@@ -122,9 +122,7 @@ def intervene(
 def _resolved(backbone: Backbone, interventions: Interventions) -> dict[Site, Intervention]:
     functions: dict[Site, Intervention] = {}
     for name, function in interventions.items():
-        site = Site.parse(name).resolve(backbone.num_layers)
-        if site.mean:
-            raise BadSetting(f"{name} is read at several tokens: intervene at {site.last}")
+        site = Site.parse(name).single(backbone.num_layers)
         if site.kind == "norm":
             raise BadSetting(
                 "the stream ends before the final norm: intervene at mlp[-1] instead of norm"

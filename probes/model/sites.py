@@ -63,6 +63,15 @@ class Site:
             raise BadSetting(f"{self} is out of range: this backbone has {num_layers} layers")
         return replace(self, layer=self.layer % num_layers)
 
+    def single(self, num_layers: int) -> "Site":
+        """`resolve`, for what reads or changes single positions. Raises BadSetting for a site with
+        a mean too."""
+        if self.mean:
+            raise BadSetting(
+                f"{self} is read at several tokens, for an embedding: here it has to be {self.last}"
+            )
+        return self.resolve(num_layers)
+
     @property
     def last(self) -> "Site":
         """The same place, read at the last position alone."""
@@ -127,9 +136,10 @@ def all_sites(backbone: Any) -> list[Site]:
     return [Site("embed"), *layers, Site("norm")]
 
 
-def embedding_sites(layers: int = LATE_LAYERS) -> list[str]:
+def embedding_sites(num_layers: int) -> list[str]:
     """Candidates for an embedding: late sites at the last position, and the same with the mean."""
-    return [f"{site}{mean}" for mean in ("", "+mean") for site in late_sites(layers)]
+    late = late_sites(min(LATE_LAYERS, num_layers))
+    return [f"{site}{mean}" for mean in ("", "+mean") for site in late]
 
 
 def late_sites(layers: int = LATE_LAYERS) -> list[str]:

@@ -1,6 +1,8 @@
 """Sites with a mean: the content of a row is found, and averaged as by hand, in packs too."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,10 @@ from torch import Tensor
 
 from probes.errors import BadSetting
 from probes.items import Item
+from probes.measure.synonyms import synonym_similarity
+from probes.microscope.lens import lens
+from probes.microscope.stored import store_states
+from probes.microscope.turns import turn
 from probes.model.backbone import Backbone
 from probes.model.batches.states import device_states, states_of
 from probes.model.encoding import Row
@@ -119,11 +125,21 @@ def test_what_cannot_be_averaged_is_said(tiny: Tiny, unchecked: None) -> None:
         record(backbone, backbone.collate(backbone.rows(TEXTS)), "norm+mean")
     with pytest.raises(BadSetting, match="leave positions at 'last'"):
         record(backbone, TEXTS, "norm+mean", positions="all")
-    with (
-        pytest.raises(BadSetting, match=r"mlp\[-1\]\+mean is read at several tokens"),
-        intervene(backbone, {"mlp[-1]+mean": skip}),
-    ):
-        pass
+
+
+def test_what_reads_single_positions_refuses_a_mean(tiny: Tiny, tmp_path: Path) -> None:
+    backbone, site = tiny("llama"), "mlp[-1]+mean"
+    uses: list[Callable[[], object]] = [
+        lambda: intervene(backbone, {site: skip}).__enter__(),
+        lambda: lens(backbone, TEXTS[0], sites=[site, "norm"]),
+        lambda: synonym_similarity(backbone, [site]),
+        lambda: store_states(backbone, TEXTS, [site], tmp_path / "states"),
+        lambda: turn(backbone, TEXTS, site=site),
+    ]
+    for use in uses:
+        with pytest.raises(BadSetting, match=r"mlp\[-1\]\+mean is read at several tokens"):
+            use()
+    assert not (tmp_path / "states").exists()
 
 
 @given(st.lists(st.text("ab ", max_size=5), min_size=1, max_size=4), st.text("xy", max_size=4))

@@ -32,7 +32,7 @@ from probes.geometry import GEOMETRY_KINDS, GeometryKind
 from probes.measure.diagnostic.hybrid import LEXICAL_WEIGHTS
 from probes.measure.reference import Reference, at_column, reference_vectors
 from probes.model.batches.states import prompted_states
-from probes.model.sites import LATE_LAYERS, embedding_sites
+from probes.model.sites import embedding_sites
 from probes.prompts import NAMED, Prompt, Side, as_prompt
 from probes.stats import auc
 
@@ -212,7 +212,7 @@ class Ablator:
     ) -> dict[Configuration, Run]:
         """The rankings of one prompt at every late site, in every geometry; at the recipe's site
         with every weight of the lexical leg."""
-        late = embedding_sites(min(LATE_LAYERS, self.backbone.num_layers))
+        late = embedding_sites(self.backbone.num_layers)
         chosen = self.chosen(dataset)
         sites = list(dict.fromkeys([*late, chosen.site]))
         prompt = as_prompt(PROMPTS[name], dataset.task)

@@ -28,7 +28,7 @@ from probes.measure.diagnostic.sets import (
     sets_for,
 )
 from probes.model.backbone import Backbone
-from probes.model.sites import LATE_LAYERS, embedding_sites
+from probes.model.sites import embedding_sites
 from probes.prompts import NAMED, Prompt, as_prompt
 from probes.stats import Interval, mean_interval, mean_of_means
 
@@ -63,7 +63,7 @@ def diagnose(
         BadSetting: There is no prompt or site of this name.
     """
     sites = [sites] if isinstance(sites, str) else sites
-    chosen = list(sites or embedding_sites(min(LATE_LAYERS, backbone.num_layers)))
+    chosen = list(sites or embedding_sites(backbone.num_layers))
     wordings = _wordings(prompts)
     sets: dict[SetName, QuerySet] = {name: query_set(name) for name in sets_for(backbone)}
     words: dict[SetName, np.ndarray] = {name: word_scores(sets[name]) for name in SETS}

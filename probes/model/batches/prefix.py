@@ -87,14 +87,16 @@ class Prefix:
             inputs[_cache_name(backbone)] = DynamicCache(
                 [tuple(t.expand(count, -1, -1, -1) for t in layer) for layer in self.layers]
             )
-        read, averaged = (
-            [
+
+        def placed(by_pack: Sequence[list[list[int]]]) -> list[list[tuple[int, int]]]:
+            return [
                 [(number, start + place) for place in places]
-                for number, (pack, start) in enumerate(zip(packs, starts, strict=True))
-                for places in of(pack)
+                for number, (rows, start) in enumerate(zip(by_pack, starts, strict=True))
+                for places in rows
             ]
-            for of in (lambda pack: pack.read, lambda pack: pack.averaged)
-        )
+
+        read = placed([pack.read for pack in packs])
+        averaged = placed([pack.averaged for pack in packs])
         return Batch(inputs, [n for pack in packs for n in pack.lengths], read, averaged)
 
     def _masks(self, exits: Tensor, depths: Tensor) -> Tensor | dict[str, Tensor]:
