@@ -183,6 +183,8 @@ def test_a_run_stands_beside_the_value_of_its_model_and_method_alone() -> None:
         {"prompts": [E5V_PROMPT], "site": "attn[0]", "geometry": "whiten"},
         {"site": "attn[2]"},
         {"geometry": "centre"},
+        {"recipe": {"lexical": 0.5}},
+        {"depth": 50, "recipe": {"lexical": 0.5}},
         {"prompts": [{**PAPER_PROMPT, "denoise": False}]},
         {"prompts": [PAPER_PROMPT, E5V_PROMPT]},
         {"depth": 10, "frame": "yes_no"},

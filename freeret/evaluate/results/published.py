@@ -123,11 +123,12 @@ def configuration(result: Result) -> Configuration | None:
     if layers is None or len(prompts) != 1 or system.get("truncate_dim") is not None:
         return None
     stage1 = (_prompt_name(prompts[0]), from_end(system["site"], layers), system["geometry"])
+    lexical = (system.get("recipe") or {}).get("lexical", 0.0)
     if result.stage2 is None:
-        return Configuration(*stage1)
+        return Configuration(*stage1, lexical=lexical)
     if result.stage2["fusion"] is not None:
         return None
-    return Configuration(*stage1, result.stage2["frame"], result.stage2["depth"])
+    return Configuration(*stage1, result.stage2["frame"], result.stage2["depth"], lexical)
 
 
 def _prompt_name(settings: Mapping[str, Any]) -> str:
