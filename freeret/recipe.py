@@ -255,6 +255,7 @@ def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]
         *_describe_passages(chosen, reference, paper),
         *_describe_pictures(chosen, reference, paper),
         *_describe_task(report, chosen),
+        *_describe_mean(report, chosen),
     ]
     if len(peers) > 1:
         among = f"the mean reciprocal ranks of {len(peers)} sites are within one standard error"
@@ -265,6 +266,22 @@ def _choose_extraction(report: ProbeReport) -> tuple[DiagnosticScore, list[str]]
         )
         reasons.append(f"Site: {among} of the best, and {choice}.")
     return chosen, reasons
+
+
+def _describe_mean(report: ProbeReport, chosen: DiagnosticScore) -> list[str]:
+    """Whether the mean over an item's own tokens surely helps, where it was measured."""
+    ranked = best_first(report.diagnostic)
+    apart = [[s for s in ranked if Site.parse(s.site).mean == mean] for mean in (True, False)]
+    if not all(apart):
+        return []
+    (best, *_), (plain, *_) = apart
+    read = Site.parse(chosen.site).mean
+    return [
+        "Mean over the item's own tokens: the best extraction with it has a mean reciprocal rank "
+        f"over all query sets of {best.quality:.3f}, the best without it {plain.quality:.3f}. The "
+        f"difference {'exceeds' if read else 'is within'} one standard error ({best.noise:.3f}), "
+        f"so it is {'' if read else 'not '}read."
+    ]
 
 
 def _describe_splitting(report: ProbeReport) -> list[str]:

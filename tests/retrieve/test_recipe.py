@@ -55,6 +55,22 @@ def test_a_site_gives_way_to_one_nearer_the_papers_unless_it_is_surely_better() 
     assert any("norm is the closest of them to the paper's attn[-1]" in r for r in recipe.reasons)
 
 
+@pytest.mark.parametrize(("plain", "site"), [(0.78, "attn[-2]"), (0.76, "norm+mean")])
+def test_a_mean_is_read_only_where_it_is_surely_better(plain: float, site: str) -> None:
+    """Half an interval of 0.06 is two standard errors of 0.03, so 0.77 is within noise of 0.80.
+    Without the mean another prompt is the best one, and its site nearer the paper's is taken."""
+    rows = [setting("prompteol", "norm+mean", "centre", 0.80, half=0.06),
+            setting("prompteol", "attn[-1]", "centre", 0.70, half=0.06),
+            setting("topic", "mlp[-3]", "whiten", plain, half=0.06),
+            setting("topic", "attn[-2]", "whiten", plain - 0.02, half=0.06),
+            setting("topic", "attn[-1]+mean", "whiten", 0.79, half=0.06)]  # fmt: skip
+    recipe = chosen(diagnostic=REFERENCES + rows)
+    assert recipe.site == site
+    [said] = [r for r in recipe.reasons if r.startswith("Mean")]
+    assert f"0.800, the best without it {plain:.3f}." in said
+    assert ("not read" in said) == ("mean" not in site)
+
+
 @pytest.mark.parametrize("better", ["mlp[-1]", "mlp[-2]"])
 def test_of_two_sites_at_the_same_distance_the_better_one_is_chosen(better: str) -> None:
     rows = [setting("prompteol", site, "centre", 0.80 if site == better else 0.79, half=0.06)

@@ -64,10 +64,18 @@ def best_first(scores: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
 
 
 def within_one_standard_error(scores: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
-    """The extractions with the prompt, task and geometry of the best one whose quality is within
-    one standard error of its quality, the best one first."""
+    """The extractions among which only the site is left to choose, the best one first.
+
+    Each choice follows the one-standard-error rule (Breiman et al., 1984): sites with a mean are
+    left out, unless the best of them is better than every other extraction by more than its
+    standard error. Prompt, task and geometry are those of the best extraction that is left, and
+    its quality is at most one standard error above that of each site.
+    """
     ranked = best_first(scores)
     best = ranked[0]
+    plain = [s for s in ranked if not Site.parse(s.site).mean]
+    if plain and plain[0].quality >= best.quality - best.noise:
+        ranked, best = plain, plain[0]
     return [
         s
         for s in ranked
@@ -77,17 +85,13 @@ def within_one_standard_error(scores: Sequence[DiagnosticScore]) -> list[Diagnos
 
 
 def select_extraction(scores: Sequence[DiagnosticScore]) -> DiagnosticScore:
-    """The extraction that the diagnostic supports, by the one-standard-error rule (Breiman et al.,
-    1984). Reranking is measured at it, and the recipe uses it.
-
-    Prompt, task and geometry are those of the highest quality. Of the sites whose quality is within
-    one standard error of it, the one closest to the paper's attn[-1] is taken, without a mean if
-    possible: the paper's evidence for that site is broader than this short diagnostic.
+    """The extraction that the diagnostic supports: of those within one standard error of the best,
+    the one whose site is closest to the paper's attn[-1], since the paper's evidence for that site
+    is broader than this short diagnostic. Reranking is measured at it, and the recipe uses it.
     """
     paper = Site.parse(PAPER_SITE).distance_to_end
 
-    def preference(score: DiagnosticScore) -> tuple[int, bool, float]:
-        site = Site.parse(score.site)
-        return abs(site.distance_to_end - paper), site.mean, -score.quality
+    def preference(score: DiagnosticScore) -> tuple[int, float]:
+        return abs(Site.parse(score.site).distance_to_end - paper), -score.quality
 
     return min(within_one_standard_error(scores), key=preference)
