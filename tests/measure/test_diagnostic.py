@@ -325,7 +325,8 @@ def test_captions_retrieve_their_pictures(tiny: Tiny, monkeypatch: pytest.Monkey
         assert setting.passages is not None
         same(setting.pictures, 1 / rank, 2)
         assert setting.hybrid is not None
-        assert setting.quality == pytest.approx((setting.hybrid.mean + setting.pictures.mean) / 2)
+        texts = (setting.reciprocal_rank.mean + setting.passages.mean) / 4 + setting.hybrid.mean / 2
+        assert setting.quality == pytest.approx((texts + setting.pictures.mean) / 2)
         wrong = mapped(setting.geometry, at[1])(at[0])
         differ.add(rank_of_partner(wrong @ pool.T).tolist() == rank.tolist())
     assert False in differ, "the mean of the pictures would pass for that of the queries"

@@ -41,19 +41,24 @@ class DiagnosticScore:
     @property
     def quality(self) -> float:
         """The mean reciprocal rank with equal weights on texts and pictures, by which extractions
-        are ranked: it is less noisy than the precision. Texts are searched by vectors and words
-        together, since this is how a store is searched."""
+        are ranked: it is less noisy than the precision. Texts count by vectors alone and by vectors
+        and words together, in equal parts: words hide much of what vectors miss, but not all
+        searches have them."""
         return self._quality.mean
 
     @property
     def noise(self) -> float:
-        """Standard error of `quality`."""
+        """Standard error of `quality`, or a little more than that."""
         return (self._quality.high - self._quality.low) / 2 / 1.96
 
     @property
     def _quality(self) -> Interval:
-        measures = (self.hybrid or self.reciprocal_rank, self.pictures)
-        return mean_of_means([interval for interval in measures if interval is not None])
+        texts = self.reciprocal_rank
+        if self.passages is not None and self.hybrid is not None:
+            alone = mean_of_means([texts, self.passages])
+            # Both are of the same answers: the interval of their mean is no wider than this.
+            texts = Interval(*((a + b) / 2 for a, b in zip(alone, self.hybrid, strict=True)))
+        return texts if self.pictures is None else mean_of_means([texts, self.pictures])
 
 
 def best_first(scores: Sequence[DiagnosticScore]) -> list[DiagnosticScore]:
