@@ -9,10 +9,10 @@
 The same with `--model smolsight`, `scenes:3`, `scenes-mixed:3`, `pictures:photographs`,
 `pictures:drawings` and `folder:DATA/drawings`, without BM25 where the suite is not text. Reads
 figures/results/<model>/<system>.json: `vectors` is the recipe with lexical weight 0, `rerank-top20`
-is the recipe reranked by its judge, `likelihood-top20` by likelihood with weight 0.2; `mean` is the
-recipe with `+mean` appended to its site, in a copy of recipe.json. The texts of
-e5v, paper and vectors of smolsight were measured before it read photographs; it reads texts as
-ever. Writes figures/evaluation.md, and evaluation-<model>.png and .svg.
+is the recipe reranked by its judge; `mean` is the recipe with `+mean` appended to its site, in a
+copy of recipe.json. The texts of e5v, paper and vectors of smolsight were measured before it read
+photographs; it reads texts as ever. What recipes of earlier versions reached, and by likelihood
+with weight 0.2, is in figures/results/<model>/former/, which is not read here. Writes figures/evaluation.md, and evaluation-<model>.png and .svg.
 """
 
 from collections.abc import Mapping
@@ -34,15 +34,13 @@ SYSTEMS = {
     "recipe": "recipe",
     "mean": "recipe, its site with the mean",
     "rerank-top20": "reranked by its judge, top 20",
-    "likelihood-top20": "reranked by likelihood, top 20",
     "bm25": "BM25",
 }
 HEAD = """# Every suite that runs offline
 
 Main metric with its 95% bootstrap interval; in brackets the recipe minus this system, paired, with
 its interval and p-value. The recipe ranks by vectors and words; the similarity of pairs (stsb-dev)
-is measured by its vectors alone, which stand for it there. Reranking by likelihood has weight 0.2,
-which no recipe chose. Scenes are means over three pools.
+is measured by its vectors alone, which stand for it there. Scenes are means over three pools.
 
 """
 
