@@ -12,7 +12,8 @@ figures/results/<model>/<system>.json: `vectors` is the recipe with lexical weig
 is the recipe reranked by its judge; `mean` is the recipe with `+mean` appended to its site, in a
 copy of recipe.json. The texts of e5v, paper and vectors of smolsight were measured before it read
 photographs; it reads texts as ever. What recipes of earlier versions reached, and by likelihood
-with weight 0.2, is in figures/results/<model>/former/, which is not read here. Writes figures/evaluation.md, and evaluation-<model>.png and .svg.
+with weight 0.2, is in figures/results/<model>/former/, which is not read here. Writes
+figures/evaluation.md, and evaluation-<model>.png and .svg.
 """
 
 from collections.abc import Mapping
