@@ -278,9 +278,9 @@ def _describe_mean(report: ProbeReport, chosen: DiagnosticScore) -> list[str]:
     read = Site.parse(chosen.site).mean
     return [
         "Mean over the item's own tokens: the best extraction with it has a mean reciprocal rank "
-        f"over all query sets of {best.quality:.3f}, the best without it {plain.quality:.3f}. The "
-        f"difference {'exceeds' if read else 'is within'} one standard error ({best.noise:.3f}), "
-        f"so it is {'' if read else 'not '}read."
+        f"over all query sets of {best.quality:.3f}, the best without it {plain.quality:.3f}. It is "
+        f"{'' if read else 'not '}better by more than one standard error ({best.noise:.3f}), so it "
+        f"is {'' if read else 'not '}read."
     ]
 
 
