@@ -275,12 +275,11 @@ def _describe_mean(report: ProbeReport, chosen: DiagnosticScore) -> list[str]:
     if not all(apart):
         return []
     (best, *_), (plain, *_) = apart
-    read = Site.parse(chosen.site).mean
+    no = "" if Site.parse(chosen.site).mean else "not "
     return [
         "Mean over the item's own tokens: the best extraction with it has a mean reciprocal rank "
-        f"over all query sets of {best.quality:.3f}, the best without it {plain.quality:.3f}. It is "
-        f"{'' if read else 'not '}better by more than one standard error ({best.noise:.3f}), so it "
-        f"is {'' if read else 'not '}read."
+        f"over all query sets of {best.quality:.3f}, the best without it {plain.quality:.3f}. It "
+        f"is {no}better by more than one standard error ({best.noise:.3f}), so it is {no}read."
     ]
 
 
