@@ -19,6 +19,7 @@ figures/evaluation.md, and evaluation-<model>.png and .svg.
 from collections.abc import Mapping
 from pathlib import Path
 
+from freeret.evaluate.datasets import pools_of
 from freeret.evaluate.metrics import Scores, difference, mean_of
 from freeret.evaluate.plots import draw_systems
 from freeret.evaluate.results.file import Result
@@ -69,14 +70,10 @@ def main() -> None:
 
 def suites(found: Mapping[str, Result]) -> list[tuple[str, list[str], str]]:
     """(suite, datasets, system that the others are compared with): the suites of the recipe, and
-    those that only its vectors have. A dataset is a suite by itself; the pools of one scene task,
-    which are numbered, are one together."""
+    those that only its vectors have."""
     rows: list[tuple[str, list[str], str]] = []
     for base in ("recipe", "vectors"):
-        pools: dict[str, list[str]] = {}
-        for name in found[base].datasets if base in found else ():
-            suite, _, number = name.rpartition(" ")
-            pools.setdefault(suite if number.isdigit() else name, []).append(name)
+        pools = pools_of(found[base].datasets if base in found else ())
         seen = {suite for suite, *_ in rows}
         rows += [(suite, names, base) for suite, names in pools.items() if suite not in seen]
     return rows

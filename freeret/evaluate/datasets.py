@@ -175,6 +175,16 @@ def sample(
     )
 
 
+def pools_of(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of datasets by suite: the pools of one task, which are numbered from 0, are one
+    together, and any other dataset is a suite by itself."""
+    pools: dict[str, list[str]] = {}
+    for name in names:
+        suite, _, number = name.rpartition(" ")
+        pools.setdefault(suite if number.isdigit() else name, []).append(name)
+    return pools
+
+
 def _draw(places: Sequence[int], count: int, seed: int) -> set[int]:
     return set(np.random.default_rng(seed).permutation(places)[:count].tolist())
 

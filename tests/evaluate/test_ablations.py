@@ -224,6 +224,26 @@ def test_regret_counts_the_words_of_the_recipe() -> None:
     assert setting.held_out == pytest.approx((0.2 - 0.2) / 2)
 
 
+def test_pools_of_one_task_are_one_dataset_in_regrets() -> None:
+    """Their values are averaged first: the best is that of the mean, not the mean of the best."""
+    recipe = Recipe("topic", "attn[-1]", "centre")
+    values = {"task 0": (0.5, 0.9, 0.4), "task 1": (0.7, 0.1, 0.9), "other": (0.2, 0.3, 0.1)}
+    made = {
+        name: Ablation("digest", "P@1", 9, 9, "", [], [
+            Point(prompt, "attn[-1]", "centre", value, halves=(value - 0.1, value + 0.1))
+            for prompt, value in zip(("topic", "e5v", "control"), row, strict=True)
+        ])
+        for name, row in values.items()
+    }  # fmt: skip
+    made["task 1"].grid.append(Point("topic", "attn[-1]", "whiten", 1.0))  # not in every pool
+    every = regrets(Ablations({"model": "m", "layers": 4}, recipe, [], [], 0, made, {}))
+    found = {r.dataset: r for r in every if r.part == "setting"}
+    assert found.keys() == {"task", "other"}
+    task = found["task"]
+    assert (task.value, task.best_value, task.worst_value) == pytest.approx((0.6, 0.65, 0.5))
+    assert task.held_out == pytest.approx(0.05)
+
+
 def test_a_figure_has_a_panel_a_part(ablations: tuple[Ablations, Path]) -> None:
     shown = draw_ablation(ablations[0].datasets["small"], title="small")
     titles = [ax.get_title(loc="left") for ax in shown.axes]

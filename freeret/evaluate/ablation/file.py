@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from freeret.evaluate.ablation.measure import RECIPE, STAGE1, Ablation, Ablator, Point
 from freeret.evaluate.ablation.scratch import Scratch
 from freeret.evaluate.configuration import from_end
+from freeret.evaluate.datasets import pools_of
 from freeret.evaluate.failures import Failure, Unfinished
 from freeret.evaluate.loaders import Loader
 from freeret.evaluate.results.kept import slug
@@ -177,7 +178,8 @@ class Regret:
 
 
 def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
-    """The regret of a recipe's site, setting and frame on every dataset.
+    """The regret of a recipe's site, setting and frame on every dataset; the pools of one task
+    count as one, with the mean of their values.
 
     Args:
         recipe: One whose prompt is among those measured; None: the one that was ablated. At another
@@ -186,19 +188,21 @@ def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
     recipe, layers = recipe or ablations.recipe, int(ablations.fingerprint["layers"])
     site = from_end(recipe.site, layers)
     rows = []
-    for name, ablation in ablations.datasets.items():
-        points = {(p.site, p.prompt, p.geometry, p.lexical): p for p in ablation.grid}
+    for name, pools in pools_of(ablations.datasets).items():
+        grid = _mean_grid([ablations.datasets[pool].grid for pool in pools])
+        points = {(p.site, p.prompt, p.geometry, p.lexical): p for p in grid}
         by_vectors = points[site, recipe.prompt, recipe.geometry, 0.0]
         chosen = points.get((site, recipe.prompt, recipe.geometry, recipe.lexical), by_vectors)
-        sites = [p for p in ablation.grid if _differs(p, by_vectors) <= {"site"}]
+        sites = [p for p in grid if _differs(p, by_vectors) <= {"site"}]
         rows.append(_among(name, "site", by_vectors, sites, "{0.site}"))
-        settings = [p for p in ablation.grid if p.site == site and p.prompt in NAMED]
+        settings = [p for p in grid if p.site == site and p.prompt in NAMED]
         label = "{0.prompt}, {0.geometry}, BM25 {0.lexical:g}"
         rows.append(_among(name, "setting", chosen, settings, label))
         for part in ("prompt", "geometry", "lexical"):
             peers = [p for p in settings if _differs(p, chosen) <= {part}]
             rows.append(_among(name, part, chosen, peers, f"{{0.{part}}}"))
-        rows += _frames(name, ablation, recipe)
+        for pool in pools:
+            rows += _frames(pool, ablations.datasets[pool], recipe)
     return rows
 
 
@@ -222,6 +226,21 @@ def _differs(point: Point, other: Point) -> set[str]:
     """The choices in which two settings differ."""
     parts = ("site", "prompt", "geometry", "lexical")
     return {part for part in parts if getattr(point, part) != getattr(other, part)}
+
+
+def _mean_grid(grids: Sequence[Sequence[Point]]) -> list[Point]:
+    """The settings that were measured in every grid, with the mean of their values."""
+    columns = [{(p.site, p.prompt, p.geometry, p.lexical): p for p in grid} for grid in grids]
+    means = []
+    for key, point in columns[0].items():
+        same = [column[key] for column in columns if key in column]
+        if len(same) < len(columns):
+            continue
+        halves = [p.halves for p in same if p.halves is not None]
+        first, second = np.mean(halves, axis=0) if len(halves) == len(same) else (None, None)
+        both = None if first is None or second is None else (float(first), float(second))
+        means.append(replace(point, value=float(np.mean([p.value for p in same])), halves=both))
+    return means
 
 
 def _among(dataset: str, part: str, chosen: Point, points: Sequence[Point], label: str) -> Regret:
