@@ -17,12 +17,12 @@ def choose_judge(report: ProbeReport) -> tuple[str | None, float | None, float |
         about = _describe_frame(best) if judge == best.frame else f"by {judge}"
         change = f"changes the mean reciprocal rank by {gains[tried]}{_by_set(report, tried)}"
         cascade, saving = _choose_cascade(report, tried, gains[tried])
-        return judge, weight, cascade, f"{about}; reranking ({_weight(weight)}) {change}{saving}"
+        return judge, weight, cascade, f"{about}; reranking (weight {weight}) {change}{saving}"
     reasons = [_describe_frame(best)]
     for judge in dict.fromkeys(judge for judge, _ in gains):
         largest = max((g for g in gains if g[0] == judge), key=lambda tried: gains[tried].mean)
         reasons.append(
-            f"the largest gain in mean reciprocal rank by {judge} ({_weight(largest[1])}), "
+            f"the largest gain in mean reciprocal rank by {judge} (weight {largest[1]}), "
             f"{gains[largest]}, does not exceed noise"
         )
     return None, None, None, "; ".join(reasons)
@@ -37,7 +37,7 @@ def _describe_frame(bias: FrameBias) -> str:
 
 
 def _choose_cascade(
-    report: ProbeReport, tried: tuple[str, float | None], gain: Interval
+    report: ProbeReport, tried: tuple[str, float], gain: Interval
 ) -> tuple[float | None, str]:
     """The lead beyond which no query of any set gained, and what it saves; None where skipping such
     queries loses more than a tenth of the gain."""
@@ -53,13 +53,9 @@ def _choose_cascade(
     )
 
 
-def _by_set(report: ProbeReport, tried: tuple[str, float | None]) -> str:
+def _by_set(report: ProbeReport, tried: tuple[str, float]) -> str:
     """The gain on each query set, where there are several."""
     sets = [f for f in report.reranking if (f.frame, f.weight) == tried]
     if len(sets) == 1:
         return ""
     return f" ({', '.join(f'{f.queries} {f.gain}' for f in sets)})"
-
-
-def _weight(weight: float | None) -> str:
-    return "stage 2 alone" if weight is None else f"weight {weight}"

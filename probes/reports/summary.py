@@ -61,8 +61,7 @@ def _words(report: "ProbeReport") -> str:
 
 def _reranking(report: "ProbeReport") -> str:
     judge, weight, gain = surest_gain(report.reranking)
-    how = "stage 2 alone" if weight is None else f"weight {weight:g}"
-    return f"{gain} of the reciprocal rank ({judge}, {how}){_noise(gain)}"
+    return f"{gain} of the reciprocal rank ({judge}, weight {weight:g}){_noise(gain)}"
 
 
 def _injection(report: "ProbeReport") -> str:

@@ -239,12 +239,14 @@ def test_the_best_frame_and_weight_are_chosen() -> None:
     assert (recipe.frame, recipe.fusion) == ("true_false", 0.5)
 
 
-def test_stage_2_alone_when_that_is_best() -> None:
+def test_stage_1_keeps_a_say_even_where_stage_2_alone_gains_more() -> None:
     fusions = [Fusion("true_false", 0.1, around(0.8), around(0.03)),
                Fusion("true_false", None, around(0.9), around(0.2))]  # fmt: skip
     recipe = chosen(reranking=fusions)
-    assert (recipe.frame, recipe.fusion) == ("true_false", None)
-    assert "stage 2 alone" in recipe.reasons[-1]
+    assert (recipe.frame, recipe.fusion) == ("true_false", 0.1)
+    none = chosen(reranking=[Fusion("true_false", 0.1, around(0.8), around(0.0)), fusions[1]])
+    assert none.frame is None
+    assert str(fusions[1].gain) not in none.why_not_reranked
 
 
 def test_no_frame_is_chosen_where_every_auc_is_at_chance() -> None:
@@ -298,7 +300,7 @@ def test_every_judge_that_was_tried_is_quoted_where_none_gains() -> None:
 
 
 def test_the_surest_gain_is_chosen_not_the_largest() -> None:
-    large = Fusion("true_false", None, around(0.9), around(0.08, half=0.07))
+    large = Fusion("true_false", 1.0, around(0.9), around(0.08, half=0.07))
     sure = Fusion("true_false", 2.0, around(0.88), around(0.06, half=0.03))
     assert chosen(reranking=[large, sure]).fusion == 2.0
     assert chosen(reranking=[sure, large]).fusion == 2.0
