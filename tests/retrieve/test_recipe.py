@@ -201,16 +201,17 @@ def gain(queries: Any, weight: float, mean: float, half: float = 0.02, rank: flo
     return Hybrid(queries, weight, around(rank, 0.02), around(mean, half), around(0.05))
 
 
-def test_a_weight_whose_gain_does_not_exceed_noise_is_not_chosen() -> None:
+def test_one_weight_whose_gain_exceeds_noise_is_enough_for_words() -> None:
     """Weights 0.1 and 0.5 gain 0.04 and 0.06, with half intervals of 0.014 and 0.14."""
     hybrid = [gain("paraphrases", 0.1, 0.0), gain("passages", 0.1, 0.08),
               gain("paraphrases", 0.5, 0.0, 0.2), gain("passages", 0.5, 0.12, 0.2)]  # fmt: skip
     for rows in (hybrid, hybrid[::-1]):
         recipe = chosen(hybrid=rows)
-        assert recipe.lexical == 0.1
+        assert recipe.lexical == 0.5
         [said] = [reason for reason in recipe.reasons if reason.startswith("Lexical score")]
-        assert "weight 0.1" in said
-        assert "+0.080 over vectors alone and +0.050 over words alone" in said
+        assert "weight 0.5" in said
+        assert "+0.120 over vectors alone and +0.050 over words alone" in said
+    assert chosen(hybrid=hybrid[2:]).lexical == 0.0
 
 
 def test_of_weights_within_one_standard_error_the_largest_is_chosen() -> None:

@@ -115,21 +115,22 @@ def fusions(
 def select_weight(gains: Sequence[Hybrid]) -> float:
     """The lexical weight that the gains support, 0 where none exceeds noise.
 
-    Of the weights whose gain over vectors alone exceeds noise, it is the largest whose reciprocal
-    rank, the mean over the query sets, is within one standard error of the highest. A tie goes to
-    the words because paraphrases were written to avoid those of their sentence, which answers in
-    use rarely do, and because words still tell where the model does not know the subject.
+    Words are used if the gain over vectors alone exceeds noise at any weight. The weight is then
+    the largest whose reciprocal rank, the mean over the query sets, is within one standard error of
+    the highest; a larger weight makes the gain over vectors noisier, and need not exceed that noise
+    itself. A tie goes to the words because paraphrases were written to avoid those of their
+    sentence, which answers in use rarely do, and because words still tell where the model does not
+    know the subject.
     """
-    sure = [weight for weight, gain in mean_gains(gains).items() if gain.low > 0]
-    if not sure:
+    if not any(gain.low > 0 for gain in mean_gains(gains).values()):
         return 0.0
     ranks = {
         weight: mean_of_means([g.reciprocal_rank for g in gains if g.weight == weight])
-        for weight in sure
+        for weight in dict.fromkeys(gain.weight for gain in gains)
     }
     best = max(ranks.values(), key=lambda interval: interval.mean)
     error = (best.high - best.low) / 2 / 1.96
-    return max(weight for weight in sure if ranks[weight].mean >= best.mean - error)
+    return max(weight for weight, rank in ranks.items() if rank.mean >= best.mean - error)
 
 
 def gain_of_words(gains: Sequence[Hybrid]) -> tuple[float, Interval]:
