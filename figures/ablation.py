@@ -2,23 +2,20 @@
 
     freeret ablate paraphrases:DATA/captions --model MODEL \\
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/priors
-    freeret ablate paraphrases:DATA/captions --pool 300 --model MODEL --dtype bfloat16 \\
+    freeret ablate paraphrases:DATA/captions sts:DATA/stsb-dev.tsv beir:DATA/cranfield \\
         --prompt control --prompt 'control, no task' --prompt e5v --prompt prompteol \\
-        --prompt topic --prompt hierarchical \\
+        --prompt topic --prompt hierarchical --model MODEL \\
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/ablation
-    freeret ablate sts:DATA/stsb-dev.tsv --queries 150 …             # the rest as before
-    freeret ablate beir:DATA/cranfield --queries 60 --pool 300 …
-    freeret ablate scenes:1 …                                        # and these two for smolsight
-    freeret ablate folder:DATA/drawings --queries 100 --pool 100 …
     freeret ablate paraphrases:DATA/captions --prompt e5v --rerank 5 --model MODEL \\
         --recipe figures/results/MODEL/chosen/recipe.json --out figures/results/MODEL/frames
     python figures/ablation.py
 
-SmolLM2 was measured over all captions (no --pool), on 300 pairs, and on Cranfield with --queries 30
---pool 150. Of the scenes the seven tasks were measured, without the hard negatives.
+The second one with --dtype bfloat16 for smolsight, also on scenes:3 (its seven tasks, without the
+hard negatives) and folder:DATA/drawings, and on beir:DATA/cranfield with --queries 60 --pool 300.
+The language models' files hold the recipe's site, and on captions with its prompt the other sites.
 
 The first measures all prompts and priors: a figure per dataset, ablation-<dataset>-<model>. The
-next ones measure, for every prompt that a recipe is chosen among, all geometries and lexical
+next one measures, for every prompt that a recipe is chosen among, all geometries and lexical
 weights at the recipe's site, and all late sites by vectors alone; the last one every frame. What
 the recipe's choice costs against the best and the worst is in regret.md, .png and .svg.
 """

@@ -239,6 +239,7 @@ def test_pools_of_one_task_are_one_dataset_in_regrets() -> None:
     every = regrets(Ablations({"model": "m", "layers": 4}, recipe, [], [], 0, made, {}))
     found = {r.dataset: r for r in every if r.part == "setting"}
     assert found.keys() == {"task", "other"}
+    assert not [r for r in every if r.part == "site"], "one site has no other to be compared with"
     task = found["task"]
     assert (task.value, task.best_value, task.worst_value) == pytest.approx((0.6, 0.65, 0.5))
     assert task.held_out == pytest.approx(0.05)

@@ -194,7 +194,8 @@ def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
         by_vectors = points[site, recipe.prompt, recipe.geometry, 0.0]
         chosen = points.get((site, recipe.prompt, recipe.geometry, recipe.lexical), by_vectors)
         sites = [p for p in grid if _differs(p, by_vectors) <= {"site"}]
-        rows.append(_among(name, "site", by_vectors, sites, "{0.site}"))
+        if len(sites) > 1:  # else no other was measured
+            rows.append(_among(name, "site", by_vectors, sites, "{0.site}"))
         settings = [p for p in grid if p.site == site and p.prompt in NAMED]
         label = "{0.prompt}, {0.geometry}, BM25 {0.lexical:g}"
         rows.append(_among(name, "setting", chosen, settings, label))
