@@ -73,7 +73,8 @@ def suites(found: Mapping[str, Result]) -> list[tuple[str, list[str], str]]:
     those that only its vectors have."""
     rows: list[tuple[str, list[str], str]] = []
     for base in ("recipe", "vectors"):
-        pools = pools_of(found[base].datasets if base in found else ())
+        datasets = found[base].datasets if base in found else {}
+        pools = pools_of({name: entry.group for name, entry in datasets.items()})
         seen = {suite for suite, *_ in rows}
         rows += [(suite, names, base) for suite, names in pools.items() if suite not in seen]
     return rows

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -175,13 +175,19 @@ def sample(
     )
 
 
-def pools_of(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names of datasets by suite: the pools of one task, which are numbered from 0, are one
-    together, and any other dataset is a suite by itself."""
+def pools_of(groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names of datasets by suite: the pools of one task of scenes are one together, and any other
+    dataset is a suite by itself.
+
+    Args:
+        groups: Dataset -> its group. That of a pool is its task, such as "text→image" for the pool
+            "text→image 0" and "hard negatives: binding" for "binding 0".
+    """
     pools: dict[str, list[str]] = {}
-    for name in names:
-        suite, _, number = name.rpartition(" ")
-        pools.setdefault(suite if number.isdigit() else name, []).append(name)
+    for name, group in groups.items():
+        task, _, number = name.rpartition(" ")
+        pooled = number.isdigit() and group.rpartition(": ")[2] == task
+        pools.setdefault(task if pooled else name, []).append(name)
     return pools
 
 

@@ -227,18 +227,19 @@ def test_regret_counts_the_words_of_the_recipe() -> None:
 def test_pools_of_one_task_are_one_dataset_in_regrets() -> None:
     """Their values are averaged first: the best is that of the mean, not the mean of the best."""
     recipe = Recipe("topic", "attn[-1]", "centre")
-    values = {"task 0": (0.5, 0.9, 0.4), "task 1": (0.7, 0.1, 0.9), "other": (0.2, 0.3, 0.1)}
+    values = {"task 0": (0.5, 0.9, 0.4), "task 1": (0.7, 0.1, 0.9), "news 2019": (0.2, 0.3, 0.1),
+              "news 2020": (0.2, 0.3, 0.1)}  # fmt: skip
     made = {
         name: Ablation("digest", "P@1", 9, 9, "", [], [
             Point(prompt, "attn[-1]", "centre", value, halves=(value - 0.1, value + 0.1))
             for prompt, value in zip(("topic", "e5v", "control"), row, strict=True)
-        ])
+        ], group="own" if name.startswith("news") else "task")
         for name, row in values.items()
     }  # fmt: skip
     made["task 1"].grid.append(Point("topic", "attn[-1]", "whiten", 1.0))  # not in every pool
     every = regrets(Ablations({"model": "m", "layers": 4}, recipe, [], [], 0, made, {}))
     found = {r.dataset: r for r in every if r.part == "setting"}
-    assert found.keys() == {"task", "other"}
+    assert found.keys() == {"task", "news 2019", "news 2020"}, "a year is no number of a pool"
     assert not [r for r in every if r.part == "site"], "one site has no other to be compared with"
     task = found["task"]
     assert (task.value, task.best_value, task.worst_value) == pytest.approx((0.6, 0.65, 0.5))

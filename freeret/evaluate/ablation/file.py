@@ -26,6 +26,7 @@ from freeret.store.identity import differences, in_words
 from probes.display import Results, Tabular
 from probes.errors import FreeRetError, Mismatch
 from probes.files import read_validated, write_json
+from probes.geometry import GeometryKind
 from probes.prompts import NAMED
 from probes.stats import Interval
 
@@ -188,9 +189,10 @@ def regrets(ablations: Ablations, recipe: Recipe | None = None) -> list[Regret]:
     recipe, layers = recipe or ablations.recipe, int(ablations.fingerprint["layers"])
     site = from_end(recipe.site, layers)
     rows = []
-    for name, pools in pools_of(ablations.datasets).items():
-        grid = _mean_grid([ablations.datasets[pool].grid for pool in pools])
-        points = {(p.site, p.prompt, p.geometry, p.lexical): p for p in grid}
+    groups = {name: ablation.group for name, ablation in ablations.datasets.items()}
+    for name, pools in pools_of(groups).items():
+        points = _mean_points([ablations.datasets[pool].grid for pool in pools])
+        grid = list(points.values())
         by_vectors = points[site, recipe.prompt, recipe.geometry, 0.0]
         chosen = points.get((site, recipe.prompt, recipe.geometry, recipe.lexical), by_vectors)
         sites = [p for p in grid if _differs(p, by_vectors) <= {"site"}]
@@ -229,18 +231,22 @@ def _differs(point: Point, other: Point) -> set[str]:
     return {part for part in parts if getattr(point, part) != getattr(other, part)}
 
 
-def _mean_grid(grids: Sequence[Sequence[Point]]) -> list[Point]:
-    """The settings that were measured in every grid, with the mean of their values."""
+def _mean_points(
+    grids: Sequence[Sequence[Point]],
+) -> dict[tuple[str, str, GeometryKind, float], Point]:
+    """The settings that were measured in every grid, with the mean of their values: site, prompt,
+    geometry and lexical weight -> point."""
     columns = [{(p.site, p.prompt, p.geometry, p.lexical): p for p in grid} for grid in grids]
-    means = []
+    means = {}
     for key, point in columns[0].items():
-        same = [column[key] for column in columns if key in column]
-        if len(same) < len(columns):
+        if not all(key in column for column in columns):
             continue
-        halves = [p.halves for p in same if p.halves is not None]
-        first, second = np.mean(halves, axis=0) if len(halves) == len(same) else (None, None)
-        both = None if first is None or second is None else (float(first), float(second))
-        means.append(replace(point, value=float(np.mean([p.value for p in same])), halves=both))
+        same = [column[key] for column in columns]
+        value, both = float(np.mean([p.value for p in same])), None
+        if len(halves := [p.halves for p in same if p.halves is not None]) == len(same):
+            first, second = np.mean(halves, axis=0)
+            both = float(first), float(second)
+        means[key] = replace(point, value=value, halves=both)
     return means
 
 
