@@ -173,7 +173,7 @@ def gains_by_judge(fusions: Sequence[Fusion]) -> dict[tuple[str, float], Interva
     """The gain of each judge at each weight that leaves stage 1 a say: the mean over the query
     sets, which are independent of each other, with equal weights.
 
-    Half of the candidates here are near-misses, written against stage 1 to repeat the words of the
+    Half of the documents of the paraphrases are near-misses, written to repeat the words of the
     query. A judge that discards stage 1 gains where it looks away from such words, and loses where,
     as in most corpora, they are a sign of relevance. Beside stage 1 its mistakes cost little, and a
     judge that is sure of its answers decides all the same.
